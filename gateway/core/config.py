@@ -1,0 +1,138 @@
+"""Every setting, its unit and its default. Read once by the root and handed down; nobody reads os.environ.
+
+Names of environment variables are public (CONTRACT "Environment"). Sections hold the tuning; in the
+environment a section's field is spelled with two underscores (`KEYS__FRESH_S`).
+"""
+
+import os
+from decimal import Decimal
+from pathlib import Path
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class _Section(BaseModel, extra="forbid", frozen=True):
+    pass
+
+
+class KeySettings(_Section):
+    """How long an answer of Unkey holds (facts/unkey.md §6, fault-matrix.md D10)."""
+
+    fresh_s: float = Field(30, ge=0)
+    """Seconds in which a verified key is not asked for again."""
+    stale_s: float = Field(600, ge=0)
+    """Seconds a verified key keeps working when Unkey does not answer; 0 is strict."""
+    negative_s: float = Field(10, ge=0)
+    """Seconds a refused key is refused without asking again."""
+    negative_max: int = Field(10_000, ge=0)
+    """Refused keys remembered at most."""
+    cache_max: int = Field(100_000, ge=1)
+    """Verified keys remembered at most."""
+    timeout_s: float = Field(1.0, gt=0)
+    """Seconds Unkey has to answer one verification."""
+
+
+class UpstreamSettings(_Section):
+    """Bounds on a call to OpenAI (facts/attacks.md §2; openai-metering.md §8)."""
+
+    connect_s: float = Field(5, gt=0)
+    """Seconds to open a connection."""
+    read_s: float = Field(900, gt=0)
+    """Seconds without a single byte before a call counts as dead."""
+    total_s: float = Field(3600, gt=0)
+    """Seconds a call may take in all."""
+    body_bytes_max: int = Field(32 * 1024 * 1024, ge=1024)
+    """Largest request body, bytes."""
+    drain_s: float = Field(300, ge=0)
+    """Seconds an answer is read on after its client has left."""
+    drain_bytes_max: int = Field(64 * 1024 * 1024, ge=0)
+    """Bytes an answer is read on after its client has left."""
+    drains_max: int = Field(1000, ge=0)
+    """Answers being read on at the same time, per process."""
+    write_stall_s: float = Field(60, gt=0)
+    """Seconds a client may refuse to take the next bytes before it counts as gone."""
+
+
+class JournalSettings(_Section):
+    """The journal on this host's disk: where a call becomes durable."""
+
+    segment_bytes_max: int = Field(64 * 1024 * 1024, ge=4096)
+    """Bytes after which a new segment is begun."""
+    keep_s: float = Field(86_400, ge=0)
+    """Seconds a segment is kept after every call in it is confirmed in Postgres."""
+    confirm_after_s: float = Field(2, gt=0)
+    """Seconds after which an event not yet seen in Postgres is sent again."""
+    open_max_s: float = Field(4000, gt=0)
+    """Seconds after which an open call of a living process is swept all the same; must exceed upstream.total_s."""
+
+
+class FlushSettings(_Section):
+    """The batch writer from the Redis stream to Postgres."""
+
+    stream: str = "gateway:usage"
+    """Name of the Redis stream."""
+    batch_rows_max: int = Field(500, ge=1, le=10_000)
+    """Rows in one transaction at most."""
+    interval_s: float = Field(0.2, gt=0)
+    """Seconds to let a batch grow before it is written."""
+    claim_idle_s: float = Field(30, gt=0)
+    """Seconds after which another writer's unacknowledged entries are taken over."""
+
+
+class BillingSettings(_Section):
+    """What the customer is charged, and how it reaches Stripe."""
+
+    markup: Decimal = Field(Decimal("1"), ge=0)
+    """billed_usd = cost_usd × markup, rounded half-even to the nano-dollar."""
+    bill_estimates: bool = True
+    """Whether estimated calls are charged; off records billed_usd 0 for them."""
+    meter_event_name: str = Field("openai_usage_micro_usd", max_length=100)
+    """event_name of the Stripe meter that counts whole micro-USD."""
+    window_s: int = Field(3600, ge=1)
+    """Length of a billing window, seconds of `completed_at`, aligned to the epoch."""
+    grace_s: float = Field(300, ge=0)
+    """Seconds after its end at which a window is frozen."""
+    interval_s: float = Field(30, gt=0)
+    """Seconds between two billing passes."""
+
+
+class Settings(BaseSettings):
+    """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
+
+    model_config = SettingsConfigDict(env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str = "https://api.openai.com/v1"
+    unkey_root_key: SecretStr | None = None
+    unkey_api_id: str | None = None
+    unkey_base_url: str = "https://api.unkey.com"
+    stripe_secret_key: SecretStr | None = None
+    stripe_base_url: str = "https://api.stripe.com"
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(8080, ge=0, le=65535)
+    gateway_workers: int = Field(1, ge=1, le=256)
+    gateway_admin_host: str = "127.0.0.1"
+    gateway_admin_port: int = Field(8081, ge=0, le=65535)
+    gateway_data_dir: Path = Path(".gateway")
+
+    keys: KeySettings = KeySettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    journal: JournalSettings = JournalSettings()
+    flush: FlushSettings = FlushSettings()
+    billing: BillingSettings = BillingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("GATEWAY_CONFIG")
+        toml = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
+        return (init_settings, env_settings, *toml)

@@ -1,0 +1,48 @@
+"""The gateway's few errors, each with its HTTP status and OpenAI-style code. One mapping, no I/O.
+
+An outsider sees `message`; the cause stays with the operator's log. Never put a key into a message.
+"""
+
+from typing import Final
+
+import msgspec
+
+
+class ApiError(Exception):
+    """A refusal the client sees, in OpenAI's error envelope (facts/openai-metering.md §6)."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status: Final = status
+        self.code: Final = code
+        self.message: Final = message
+        self.kind: Final = kind
+        self.param: Final = param
+        self.headers: Final = headers or {}
+
+    def body(self) -> bytes:
+        """The JSON envelope: `{"error": {message, type, param, code}}`."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+
+class DependencyDown(Exception):
+    """An outside thing did not answer. `what` names it (`unkey`, `postgres`, `redis`, `stripe`, `journal`)."""
+
+    def __init__(self, what: str, detail: str) -> None:
+        super().__init__(f"{what}: {detail}")
+        self.what: Final = what
+        self.detail: Final = detail
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong. The message names it and says what would be right."""

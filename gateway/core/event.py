@@ -1,0 +1,111 @@
+"""The one record that travels: proxy → journal → Redis stream → ledger → Stripe. Plain values, no I/O.
+
+The journal's SETTLE payload and the stream entry are the same JSON bytes (`encode`), and the batch
+writer maps them one to one to an `openai_usage` row. Nothing after the proxy prices anything.
+Money is an integer of nano-USD (1e-9 USD). A prompt, an answer or a key must never enter this record.
+"""
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adjustment"]
+
+
+class CostLine(msgspec.Struct, frozen=True):
+    """One billable quantity: strings are exact decimals without exponent, as `gateway price` prints them."""
+
+    unit: str
+    quantity: str
+    usd_per_unit: str
+    usd: str
+
+
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One `openai_usage` row (CONTRACT "The ledger row")."""
+
+    id: str
+    user_id: str
+    endpoint: str
+    model: str
+    evidence: Evidence
+    started_at: datetime
+    completed_at: datetime
+    api_key_id: str | None = None
+    meeting_id: str | None = None
+    service_tier: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cost_nano: int | None = None
+    """What OpenAI charges, nano-USD; None exactly when `evidence` is `unpriced`."""
+    billed_nano: int | None = None
+    """What the customer is charged, nano-USD; None exactly when `cost_nano` is."""
+    price_version: str = ""
+    cost_lines: tuple[CostLine, ...] = ()
+    usage: msgspec.Raw | None = None
+    """The usage block byte for byte as OpenAI sent it."""
+    response_id: str | None = None
+    """Id of the upstream object (`chatcmpl-…`, `resp_…`)."""
+    request_id: str | None = None
+    """OpenAI's `x-request-id`."""
+    metadata: dict[str, Any] = {}
+    adjusts: str | None = None
+
+
+class OpenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Journalled before the first byte goes upstream: enough to settle the call if this process dies."""
+
+    id: str
+    user_id: str
+    endpoint: str
+    model: str
+    started_at: datetime
+    api_key_id: str | None = None
+    meeting_id: str | None = None
+    service_tier: str | None = None
+    body_bytes: int = 0
+    text_bytes: int = 0
+    """Bytes of the request that the model reads as text (media excluded)."""
+    media_parts: int = 0
+    output_cap: int | None = None
+    """The client's own limit on output tokens, per choice."""
+    choices: int = 1
+    stream: bool = False
+    metadata: dict[str, Any] = {}
+
+
+class NoteRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became known mid-call: the response id, and how much output has been relayed so far."""
+
+    id: str
+    response_id: str | None = None
+    output_bytes: int = 0
+    """Bytes of visible output text seen so far (a lower bound of what was generated)."""
+
+
+_encoder: Final = msgspec.json.Encoder()
+_event_decoder: Final = msgspec.json.Decoder(UsageEvent)
+_open_decoder: Final = msgspec.json.Decoder(OpenRecord)
+_note_decoder: Final = msgspec.json.Decoder(NoteRecord)
+
+
+def encode(record: UsageEvent | OpenRecord | NoteRecord) -> bytes:
+    """Compact JSON on one line."""
+    return _encoder.encode(record)
+
+
+def decode_event(data: bytes) -> UsageEvent:
+    """Raises msgspec.DecodeError (or its subclass ValidationError) when `data` is no UsageEvent."""
+    return _event_decoder.decode(data)
+
+
+def decode_open(data: bytes) -> OpenRecord:
+    """Raises msgspec.DecodeError when `data` is no OpenRecord."""
+    return _open_decoder.decode(data)
+
+
+def decode_note(data: bytes) -> NoteRecord:
+    """Raises msgspec.DecodeError when `data` is no NoteRecord."""
+    return _note_decoder.decode(data)
