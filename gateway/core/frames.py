@@ -1,0 +1,37 @@
+"""How one journal record lies on disk: `<crc32 hex> <kind> <payload JSON>\n`. Pure; the journal edge does the I/O.
+
+Self-delimiting and checksummed, so a torn or corrupt line costs that record only (facts/fault-matrix.md row 8).
+"""
+
+from typing import Final
+from zlib import crc32
+
+OPEN: Final = b"O"
+NOTE: Final = b"N"
+SETTLE: Final = b"S"
+BOOT: Final = b"H"
+"""First record of every segment; its payload is the writer's boot id as a JSON string."""
+
+
+def frame(kind: bytes, payload: bytes) -> bytes:
+    """One journal line. `payload` must not contain a newline (compact JSON never does)."""
+    return b"%08x %b %b\n" % (crc32(payload, crc32(kind)), kind, payload)
+
+
+def unframe(line: bytes) -> tuple[bytes, bytes] | None:
+    """(kind, payload) of one line without its newline, or None when it is torn or corrupt."""
+    if len(line) < 12 or line[8:9] != b" " or line[10:11] != b" ":
+        return None
+    kind, payload = line[9:10], line[11:]
+    try:
+        expected = int(line[:8], 16)
+    except ValueError:
+        return None
+    return (kind, payload) if crc32(payload, crc32(kind)) == expected else None
+
+
+def id_of(payload: bytes) -> str:
+    """The event id of an OPEN, NOTE or SETTLE payload, without decoding it: `id` is their first field."""
+    if payload[:7] != b'{"id":"' or payload[43:44] != b'"':
+        raise ValueError("a journal payload begins with its id")
+    return payload[7:43].decode("ascii")

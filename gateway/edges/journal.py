@@ -1,0 +1,192 @@
+"""The journal on this host's disk: where a call becomes durable (DESIGN "OPEN, NOTE, SETTLE").
+
+One folder, one series of segment files per slot (a slot is one writing process, held by flock); a record is
+one framed line (core/frames). Appends of concurrent calls share one write and one fdatasync (group commit), in
+a thread of its own so that a slow disk never blocks the event loop. What must not happen here: a retried
+fdatasync (after a failed one the kernel may have dropped the pages: facts/fault-matrix.md rows 9-10), a prompt,
+a key.
+"""
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+from gateway.core.errors import DependencyDown
+from gateway.core.frames import BOOT, NOTE, frame
+
+_Batch = tuple[list[bytes], list[asyncio.Future[None]]]
+
+
+LOCK_TRIES: Final = 10
+
+
+class SlotTaken(Exception):
+    """Another living process writes this slot of the journal folder."""
+
+
+class Journal:
+    """The writing side of one slot. Use from one event loop; `open` first, `close` last."""
+
+    def __init__(self, folder: Path, slot: str, boot_id: str, *, segment_bytes_max: int, unix_ms: Callable[[], int]):
+        self._folder: Final = folder
+        self._slot: Final = slot
+        self._boot_id: Final = boot_id
+        self._segment_bytes_max: Final = segment_bytes_max
+        self._unix_ms: Final = unix_ms
+        self._jobs: Final[SimpleQueue[_Batch | None]] = SimpleQueue()
+        self._lines: list[bytes] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._busy = False
+        self._lock_fd = -1
+        self._fd = -1
+        self._size = 0
+        self._sequence = 0
+        self._torn = False
+        self._file_lock: Final = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"journal-{slot}", daemon=True)
+        self.failure: str | None = None
+        """Why the last commit failed; None while the journal is writable. Readiness reports it."""
+
+    def open(self) -> None:
+        """Takes the slot and begins a segment. Raises SlotTaken, or DependencyDown when the disk refuses."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_fd = os.open(self._folder / f"{self._slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take_lock()
+            os.ftruncate(self._lock_fd, 0)
+            os.pwrite(self._lock_fd, self._boot_id.encode(), 0)
+            self._begin_segment()
+        except OSError as error:
+            raise DependencyDown("journal", f"{self._folder}: {error.strerror}") from error
+        self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def _take_lock(self) -> None:
+        for attempt in range(LOCK_TRIES):
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                # A reader that probes for life holds the lock for an instant; a living writer holds it for good.
+                if attempt < LOCK_TRIES - 1:
+                    time.sleep(0.02)
+        os.close(self._lock_fd)
+        raise SlotTaken(f"journal slot {self._slot!r} in {self._folder} is in use by another process")
+
+    async def append(self, kind: bytes, payload: bytes) -> None:
+        """Returns when the record is on disk (fdatasync). Raises DependencyDown when it could not be written."""
+        waiter = self._loop.create_future()
+        self._lines.append(frame(kind, payload))
+        self._waiters.append(waiter)
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._submit)
+        await waiter
+
+    def note(self, payload: bytes) -> None:
+        """Writes a NOTE at once, without waiting for the disk: a hint for the sweeper, never a promise."""
+        try:
+            with self._file_lock:
+                self._write(frame(NOTE, payload))
+        except OSError as error:
+            self.failure = f"{error.strerror}"
+
+    def close(self) -> None:
+        """Lets the running commit finish, then gives the slot back."""
+        self._jobs.put(None)
+        self._thread.join()
+        os.close(self._fd)
+        os.close(self._lock_fd)
+
+    def _submit(self) -> None:
+        lines, self._lines = self._lines, []
+        waiters, self._waiters = self._waiters, []
+        self._jobs.put((lines, waiters))
+
+    def _run(self) -> None:
+        """The commit thread: one write and one fdatasync for every batch."""
+        while (batch := self._jobs.get()) is not None:
+            lines, waiters = batch
+            failure = self._commit(b"".join(lines))
+            self._loop.call_soon_threadsafe(self._committed, waiters, failure)
+
+    def _commit(self, data: bytes) -> str | None:
+        try:
+            with self._file_lock:
+                self._write(data)
+                fd = self._fd
+            os.fdatasync(fd)
+            if self._size >= self._segment_bytes_max:
+                with self._file_lock:
+                    self._begin_segment()
+        except OSError as error:
+            self._abandon_segment()
+            return error.strerror or str(error)
+        return None
+
+    def _committed(self, waiters: list[asyncio.Future[None]], failure: str | None) -> None:
+        self.failure = failure
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(DependencyDown("journal", failure))
+        if self._lines:
+            self._submit()
+        else:
+            self._busy = False
+
+    def _write(self, data: bytes) -> None:
+        if self._torn:
+            data = b"\n" + data
+        view = memoryview(data)
+        while view:
+            try:
+                written = os.write(self._fd, view)
+            except OSError:
+                self._torn = True
+                raise
+            view = view[written:]
+            self._size += written
+        self._torn = False
+
+    def _abandon_segment(self) -> None:
+        """After a failed write or sync the old file is never written again: a new segment, or none."""
+        try:
+            with self._file_lock:
+                self._begin_segment()
+        except OSError:
+            self._torn = True
+
+    def _begin_segment(self) -> None:
+        self._sequence += 1
+        name = f"{self._slot}.{self._unix_ms():013d}.{self._sequence:06d}.jnl"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(self._folder / name, flags, 0o600)
+        try:
+            header = frame(BOOT, b'"%b"' % self._boot_id.encode())
+            os.write(fd, header)
+            os.fdatasync(fd)
+            self._sync_folder()
+        except OSError:
+            os.close(fd)
+            raise
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._size, self._torn = fd, len(header), False
+
+    def _sync_folder(self) -> None:
+        """Makes the new file's name durable too."""
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,173 @@
+"""Ship: what the journal holds goes to the Redis stream, again and again, until Postgres has it.
+
+Redis may lose everything: an event counts as delivered only when its id is seen in the ledger (facts/
+fault-matrix.md D5). Must not price, insert or judge; an OPEN whose writer is dead is handed to the sweeper.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from gateway.core.errors import DependencyDown
+from gateway.core.frames import NOTE, OPEN, SETTLE, id_of
+from gateway.edges.buffer import Buffer
+from gateway.edges.ledger import Ledger
+from gateway.edges.segments import Record, Segment, Segments
+
+CALLS_MAX: Final = 50_000
+"""Calls held in memory at most; beyond it the journal is read no further until Postgres has caught up."""
+BATCH_MAX: Final = 1000
+"""Ids asked for, or events sent, in one round trip."""
+PATIENCE_MAX_S: Final = 30.0
+
+
+@dataclass(slots=True)
+class Call:
+    """One call as the journal tells it so far."""
+
+    segments: list[Segment] = field(default_factory=list)
+    opened: bytes | None = None
+    note: bytes | None = None
+    settled_at: tuple[Segment, int] | None = None
+    stream_id: bytes | None = None
+    due_s: float = 0.0
+    patience_s: float = 0.0
+
+
+class Orphan(NamedTuple):
+    """An OPEN that its own process will never settle."""
+
+    opened: bytes
+    note: bytes | None
+
+
+class Ship:
+    """Reads the journal of this host, ships SETTLEs, confirms them, finds orphans. One per journal folder."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        buffer: Buffer,
+        ledger: Ledger,
+        *,
+        confirm_after_s: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._segments: Final = segments
+        self._buffer: Final = buffer
+        self._ledger: Final = ledger
+        self._confirm_after_s: Final = confirm_after_s
+        self._monotonic: Final = monotonic
+        self._calls: Final[dict[str, Call]] = {}
+        self._unsent: Final[dict[str, bytes]] = {}
+
+    async def step_once(self) -> int:
+        """Reads what is new, sends it, confirms what is due. Returns how many events were sent or confirmed.
+
+        Raises DependencyDown when Redis or Postgres is away; nothing is lost by that, only later.
+        """
+        if len(self._calls) < CALLS_MAX:
+            self._segments.refresh()
+            for record in self._segments.poll():
+                self._take(record)
+        sent = await self._send()
+        return sent + await self._confirm()
+
+    def orphans(self, *, older_than_unix_ms: int) -> list[Orphan]:
+        """OPENs without SETTLE whose writer is dead, or that are older than any call may be."""
+        found = []
+        alive: dict[tuple[str, str | None], bool] = {}
+        for event_id, call in self._calls.items():
+            if call.opened is None or call.settled_at is not None:
+                continue
+            writer = (call.segments[0].slot, call.segments[0].boot)
+            if writer not in alive:
+                lives = self._segments.writer_lives(*writer)
+                # Dead first, then read to the end: only in this order is a missing SETTLE final.
+                alive[writer] = lives or not self._segments.read_to_end(writer[0])
+            too_old = int(event_id[:8] + event_id[9:13], 16) < older_than_unix_ms
+            if not alive[writer] or too_old:
+                found.append(Orphan(call.opened, call.note))
+        return found
+
+    @property
+    def open_calls(self) -> int:
+        """Calls without a SETTLE."""
+        return sum(1 for call in self._calls.values() if call.settled_at is None)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Events settled but not yet seen in Postgres."""
+        return sum(1 for call in self._calls.values() if call.settled_at is not None)
+
+    def _take(self, record: Record) -> None:
+        event_id = id_of(record.payload)
+        call = self._calls.get(event_id)
+        if call is None:
+            if record.kind == NOTE:
+                return  # a note without its OPEN says nothing
+            call = self._calls[event_id] = Call()
+        if record.kind == NOTE:
+            call.note = record.payload
+            return
+        if record.segment not in call.segments:
+            call.segments.append(record.segment)
+            record.segment.unconfirmed += 1
+        if record.kind == OPEN:
+            call.opened = record.payload
+        elif record.kind == SETTLE and call.settled_at is None:
+            call.settled_at = (record.segment, record.offset)
+            call.opened = call.note = None
+            self._unsent[event_id] = record.payload
+
+    async def _send(self) -> int:
+        sent = 0
+        while self._unsent:
+            batch = list(self._unsent.items())[:BATCH_MAX]
+            stream_ids = await self._buffer.append(batch)
+            due = self._monotonic() + self._confirm_after_s
+            for (event_id, _), stream_id in zip(batch, stream_ids, strict=True):
+                del self._unsent[event_id]
+                call = self._calls[event_id]
+                call.stream_id, call.due_s = stream_id, due
+            sent += len(batch)
+        return sent
+
+    async def _confirm(self) -> int:
+        """Forgets what Postgres has; sends again what neither Postgres nor the stream has."""
+        now = self._monotonic()
+        due = [
+            event_id
+            for event_id, call in self._calls.items()
+            if call.settled_at is not None and event_id not in self._unsent and call.due_s <= now
+        ]
+        confirmed = 0
+        for start in range(0, len(due), BATCH_MAX):
+            batch = due[start : start + BATCH_MAX]
+            known = await self._ledger.confirmed(batch)
+            for event_id in known:
+                for segment in self._calls.pop(event_id).segments:
+                    segment.unconfirmed -= 1
+            confirmed += len(known)
+            await self._resend([event_id for event_id in batch if event_id not in known])
+        return confirmed
+
+    async def _resend(self, missing: list[str]) -> None:
+        """An event that still waits in the stream is left there, with growing patience; a lost one is sent again."""
+        waiting = [(event_id, self._calls[event_id].stream_id) for event_id in missing]
+        present = await self._buffer.present([stream_id for _, stream_id in waiting if stream_id is not None])
+        now = self._monotonic()
+        for event_id, stream_id in waiting:
+            call = self._calls[event_id]
+            if stream_id in present:
+                call.patience_s = min(PATIENCE_MAX_S, max(self._confirm_after_s, call.patience_s * 2))
+                call.due_s = now + call.patience_s
+            elif call.settled_at is not None:
+                # It may have been written between the two questions; the ledger then ignores the repeat.
+                self._unsent[event_id] = self._reread(event_id, *call.settled_at)
+
+    def _reread(self, event_id: str, segment: Segment, offset: int) -> bytes:
+        payload = self._segments.reread(segment, offset)
+        if id_of(payload) != event_id:
+            raise DependencyDown("journal", f"{segment.path.name} at {offset} no longer holds {event_id}")
+        return payload

@@ -1,0 +1,194 @@
+"""Meters a stream while it passes: which bytes may go on, and what they said about the cost. Pure, no I/O.
+
+Bytes pass untouched, with two exceptions: the terminal event is held back until `release` (its SETTLE must be
+on disk before the client can see the end), and, where the gateway alone asked for usage, the extra usage chunk
+and the `usage: null` of the others are taken out by a byte search (DESIGN "What holds" 8). The common chunk costs
+a few substring searches; only events that carry a marker are parsed.
+"""
+
+import re
+from typing import Final, Literal
+
+import msgspec
+
+from pricing.readers import chat, responses
+from pricing.readers.body import Said
+from pricing.readers.events import boundary, parse, split
+
+EVENT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""An event larger than this passes unmetered, and the call ends as an estimate."""
+KEPT_BYTES_MAX: Final = 1024 * 1024
+"""Raw stream bytes kept for a possible estimate before they are condensed to their visible text."""
+
+_USAGE_NULL: Final = re.compile(rb',\s*"usage"\s*:\s*null')
+_USAGE_VALUE: Final = re.compile(rb'"usage"\s*:\s*\{')
+_raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+Shape = Literal["chat", "responses"]
+
+
+class StreamMeter:
+    """One stream. `feed` every chunk, then `finish`; `release` gives the held end of the stream."""
+
+    def __init__(self, shape: Shape, *, withhold: bool = False) -> None:
+        self.said: Final = Said()
+        self.terminal = False
+        """Whether the terminal event has come; without it the call is an estimate."""
+        self.failed = False
+        """Whether the stream ended with an error event."""
+        self.output_bytes = 0
+        """Bytes of the stream seen so far, a rough measure of progress."""
+        self._shape: Final = shape
+        self._withhold: Final = withhold
+        self._buffer = bytearray()
+        """Bytes of the event that is not complete yet. When not withholding they have already gone on."""
+        self._held = bytearray()
+        self._first = True
+        self._overflow = False
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._text: list[str] = []
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes that may go to the client now."""
+        self.output_bytes += len(chunk)
+        if self.terminal:
+            self._held += chunk
+            return b""
+        if self._overflow:
+            return chunk
+        waiting = len(self._buffer)
+        if waiting:
+            self._buffer += chunk
+            end = boundary(self._buffer, max(0, waiting - 3))
+            region = bytes(self._buffer[:end])
+            del self._buffer[:end]
+        else:
+            end = boundary(chunk, 0)
+            region = chunk[:end]
+            self._buffer += chunk[end:]
+        if self._withhold:
+            return self._visible(region) if end else self._check_size(b"")
+        return self._pass(chunk, region, waiting) if end else self._check_size(chunk)
+
+    def finish(self) -> bytes:
+        """At the end of the upstream body: what an incomplete last event still owes the client."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        if self.terminal or not rest:
+            return b""
+        ended = self._observe(rest) is not None
+        if not self._withhold:
+            return b""  # it has gone on already; an event without its blank line does not reach a client anyway
+        if ended:
+            self._held += rest
+            return b""
+        return rest
+
+    def release(self) -> bytes:
+        """The held end of the stream; to be sent only after SETTLE is on disk."""
+        held = bytes(self._held)
+        self._held.clear()
+        return held
+
+    def visible_text(self) -> str:
+        """The output text seen so far, for an estimate."""
+        self._condense()
+        return "".join(self._text)
+
+    def _check_size(self, releasable: bytes) -> bytes:
+        if len(self._buffer) > EVENT_BYTES_MAX:
+            self._overflow = True
+            releasable = bytes(self._buffer) if self._withhold else releasable
+            self._buffer.clear()
+        return releasable
+
+    def _pass(self, chunk: bytes, region: bytes, waiting: int) -> bytes:
+        """Not withholding: everything goes on but the terminal event, of which an unsent part is left."""
+        at = self._observe(region)
+        if at is None:
+            return chunk
+        # `waiting` bytes of `region` had gone on before; what lies before the terminal event goes now.
+        sent = max(0, at - waiting)
+        # Never hold less than the last byte, even when the event began in an earlier chunk.
+        self._held += chunk[sent:]
+        self._buffer.clear()
+        return chunk[:sent]
+
+    def _visible(self, region: bytes) -> bytes:
+        """Withholding: whole events only, without the usage that the client did not ask for."""
+        at = self._observe(region)
+        if at is not None:
+            self._held += region[at:] + self._buffer
+            self._buffer.clear()
+            region = region[:at]
+        if b'"usage"' not in region:
+            return region
+        if _USAGE_VALUE.search(region) is None:
+            return _USAGE_NULL.sub(b"", region)
+        return b"".join(self._without_usage(raw) for raw in split(region))
+
+    def _without_usage(self, raw: bytes) -> bytes:
+        event = parse(raw)
+        chunk = chat.read_chunk(event.data, Said())
+        if chunk is None or chunk.usage is None:
+            return _USAGE_NULL.sub(b"", raw)
+        if chunk.empty:
+            return b""
+        value = re.escape(bytes(_raw_fields.decode(event.data)["usage"]))
+        return re.sub(rb',\s*"usage"\s*:\s*' + value, b"", raw, count=1)
+
+    def _observe(self, region: bytes) -> int | None:
+        """Reads what matters in whole events; where the terminal event begins in `region`, or None."""
+        self._keep(region)
+        if not self._first and not self._marked(region):
+            return None
+        at = 0
+        for raw in split(region):
+            if self._read(raw):
+                self.terminal = True
+                return at
+            at += len(raw)
+        return None
+
+    def _marked(self, region: bytes) -> bool:
+        if self._shape == "chat":
+            return b"[DONE]" in region or b'"error"' in region or _USAGE_VALUE.search(region) is not None
+        return (
+            b"response.completed" in region
+            or b"response.incomplete" in region
+            or b"response.failed" in region
+            or b"response.cancelled" in region
+            or b'"error"' in region
+        )
+
+    def _read(self, raw: bytes) -> bool:
+        """Whether this raw event is the terminal one."""
+        data = parse(raw).data
+        if not data:
+            return False
+        if self._shape == "responses":
+            kind = responses.read_event(data, self.said)
+            self._first = False
+            self.failed = self.failed or kind in ("error", "response.failed")
+            return kind is not None
+        if data.startswith(chat.DONE):
+            return True
+        chunk = chat.read_chunk(data, self.said)
+        if chunk is not None:
+            self._first = False
+            self.failed = self.failed or chunk.failed
+        return False
+
+    def _keep(self, region: bytes) -> None:
+        self._kept.append(region)
+        self._kept_bytes += len(region)
+        if self._kept_bytes > KEPT_BYTES_MAX:
+            self._condense()
+
+    def _condense(self) -> None:
+        read = chat.visible_text if self._shape == "chat" else responses.visible_text
+        for region in self._kept:
+            self._text.extend(text for raw in split(region) if (text := read(parse(raw).data)))
+        self._kept.clear()
+        self._kept_bytes = 0
