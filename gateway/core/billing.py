@@ -1,0 +1,117 @@
+"""How an amount becomes a Stripe meter event: the arithmetic of windows, and the words billing speaks. Pure.
+
+Amounts are integers: nano-USD (1e-9 USD) in the ledger, whole micro-USD (1e-6 USD) at Stripe. No I/O, no clock,
+no float. The identifier must never contain the value: a row derived twice with another amount must collide and
+be noticed, not be billed twice (facts/fault-matrix.md D7).
+"""
+
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2s
+from typing import Final, NamedTuple
+
+NANO_PER_UNIT: Final = 1000
+"""Nano-USD in one unit of the meter (a micro-USD)."""
+VALUE_MAX: Final = 10**15 - 1
+"""Largest amount of one event: Stripe refuses more than 15 digits (facts/stripe.md §3)."""
+EVENT_AGE_MAX: Final = timedelta(days=35)
+"""Stripe takes no meter event whose time is longer ago (Stripe docs, meter events)."""
+DOUBT_MAX: Final = timedelta(hours=20)
+"""After this an event that may have arrived is not sent again: Stripe remembers identifiers for at least 24 h only."""
+IDENTIFIER_MAX: Final = 100
+"""Characters of an identifier at most (facts/stripe.md §3)."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND: Final = timedelta(seconds=1)
+_PART_MAX: Final = 40
+
+
+class Frozen(NamedTuple):
+    """What freezing an amount gives."""
+
+    values: tuple[int, ...]
+    """Whole micro-USD, one meter event each; empty when there is nothing to send."""
+    carry_nano: int
+    """Nano-USD that stay for the next window, 0 ≤ carry < 1000."""
+
+
+class MeterEvent(NamedTuple):
+    """One event as Stripe gets it."""
+
+    event_name: str
+    customer: str
+    value: int
+    """Whole micro-USD; negative when adjustments outweigh the window's usage."""
+    identifier: str
+    timestamp: datetime
+
+
+class Delivered(NamedTuple):
+    """Stripe took it."""
+
+
+class Duplicate(NamedTuple):
+    """Stripe has had it before, under the same identifier: delivered."""
+
+
+class Rejected(NamedTuple):
+    """Stripe will never take it as it is; a person must look."""
+
+    reason: str
+
+
+class Retry(NamedTuple):
+    """Not taken, or not known to be; the same event again later."""
+
+    reason: str
+    after_s: float | None
+    """Seconds Stripe asked to wait, if it did."""
+    in_doubt: bool
+    """Whether Stripe may have counted it all the same (an answer lost, a timeout, a 5xx)."""
+
+
+class Refused(NamedTuple):
+    """Stripe refused our credentials: nothing was counted, and nothing will be until the key is mended."""
+
+    reason: str
+
+
+Outcome = Delivered | Duplicate | Rejected | Retry | Refused
+
+
+def freeze(pending_nano: int, carry_nano: int) -> Frozen:
+    """Splits what a window owes, plus the carry, into whole micro-USD and the next carry.
+
+    Rounds toward −∞, so the carry is never negative, whatever the sign of `pending_nano`:
+    sum(values) × 1000 + carry_nano = pending_nano + the old carry_nano, always.
+    """
+    value, carry = divmod(pending_nano + carry_nano, NANO_PER_UNIT)
+    values = []
+    while value:
+        part = max(-VALUE_MAX, min(VALUE_MAX, value))
+        values.append(part)
+        value -= part
+    return Frozen(tuple(values), carry)
+
+
+def event_time(window_start: datetime, window_seconds: int, now: datetime) -> datetime:
+    """The whole second that Stripe files the amount under: the window's last, but never in the future."""
+    last = window_start + timedelta(seconds=window_seconds) - _SECOND
+    return min(last, now).replace(microsecond=0)
+
+
+def unix_seconds(instant: datetime) -> int:
+    """Whole seconds since 1970, without a float on the way."""
+    return (instant - _EPOCH) // _SECOND
+
+
+def identifier(meter: str, customer: str, window_start: datetime, seq: int) -> str:
+    """`<meter>:<customer>:<window start, unix seconds>:<seq>`, at most 100 characters, always the same for the same."""
+    return f"{_short(meter)}:{_short(customer)}:{unix_seconds(window_start)}:{seq}"
+
+
+def _short(text: str) -> str:
+    """`text`, or its beginning and a digest of the whole where it is long."""
+    if len(text) <= _PART_MAX:
+        return text
+    digest = blake2s(text.encode(), digest_size=6).hexdigest()
+    return f"{text[: _PART_MAX - 1 - len(digest)]}~{digest}"
