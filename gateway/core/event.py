@@ -13,6 +13,9 @@ import msgspec
 Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adjustment"]
 
 
+NO_USAGE: Final = msgspec.Raw(b"null")
+
+
 class CostLine(msgspec.Struct, frozen=True):
     """One billable quantity: strings are exact decimals without exponent, as `gateway price` prints them."""
 
@@ -44,8 +47,8 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the customer is charged, nano-USD; None exactly when `cost_nano` is."""
     price_version: str = ""
     cost_lines: tuple[CostLine, ...] = ()
-    usage: msgspec.Raw | None = None
-    """The usage block byte for byte as OpenAI sent it."""
+    usage: msgspec.Raw = NO_USAGE
+    """The usage block byte for byte as OpenAI sent it. (msgspec cannot decode a union with Raw, hence no None.)"""
     response_id: str | None = None
     """Id of the upstream object (`chatcmpl-…`, `resp_…`)."""
     request_id: str | None = None
@@ -81,8 +84,8 @@ class NoteRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: str
     response_id: str | None = None
-    output_bytes: int = 0
-    """Bytes of visible output text seen so far (a lower bound of what was generated)."""
+    output_events: int = 0
+    """Stream events seen so far: about one output token each, so a floor for the estimate."""
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -1,0 +1,212 @@
+"""The ledger edge: batches into `openai_usage` with every sum beside it, and look-ups by key. Never prices.
+
+Repeats are harmless (facts/fault-matrix.md D6): sums grow only by rows that were really inserted, in the same
+statement. What cannot be a row is kept byte for byte in `usage_quarantine` (D12); nothing is dropped.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from gateway.core.errors import DependencyDown
+from gateway.core.ids import is_uuid
+from gateway.edges.ledger import sql
+from gateway.edges.ledger.pool import AWAY, Pool, describe
+from gateway.edges.ledger.rows import Entry, NotARow, Row, columns, to_row
+
+SLOTS: Final = 64
+"""Rows of flush_counters; a writer uses the one of its slot, so that writers do not queue for a single row."""
+TRIES_MAX: Final = 5
+TRY_AGAIN_S: Final = 0.02
+
+POISON: Final = (
+    asyncpg.DataError,  # 22: NUL or surrogate in text or jsonb, number out of range
+    asyncpg.IntegrityConstraintViolationError,  # 23: unknown user, a CHECK, a response id seen before
+    asyncpg.ProgramLimitExceededError,  # 54: a value too long for an index
+    ValueError,  # asyncpg's own refusal to encode a value
+)
+"""What the rows themselves cause: trying the same rows again cannot help."""
+
+
+class Outcome(NamedTuple):
+    """What became of a batch; the three add up to its entries."""
+
+    inserted: int
+    duplicates: int
+    quarantined: int
+
+
+@dataclass(slots=True)
+class Identity:
+    """Whose key it is. `key_is_active` is None for a key that has no row of its own."""
+
+    user_id: str
+    is_active: bool
+    api_key_id: str | None
+    key_is_active: bool | None
+    stripe_customer_id: str | None
+
+
+class KeyRow(NamedTuple):
+    """One linked key; never its secret."""
+
+    id: str
+    unkey_key_id: str
+    user_id: str
+    email: str
+    name: str | None
+    description: str | None
+    is_active: bool
+    usage_count: int
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    created_at: datetime
+
+
+class Ledger:
+    """All of it over one pool. `meter` and `window_s` say where billed amounts accrue (docs/decisions/0001).
+
+    Every method raises DependencyDown("postgres") when the database does not do what is asked.
+    """
+
+    def __init__(self, pool: Pool, *, meter: str, window_s: int, slot: int = 0) -> None:
+        self._pool: Final = pool
+        self._meter: Final = meter
+        self._window_s: Final = window_s
+        self._slot: Final = slot % SLOTS
+
+    async def insert_batch(self, entries: Sequence[Entry]) -> Outcome:
+        """Brings every entry to rest: a new row with its sums, a known repeat, or quarantine.
+
+        When this returns, all of it is committed. When it raises DependencyDown, some of it may be; sending the
+        same entries again is harmless.
+        """
+        rows: list[tuple[Row, Entry]] = []
+        quarantined = repeats = 0
+        for entry in entries:
+            try:
+                rows.append((to_row(entry), entry))
+            except NotARow as error:
+                new = await self._quarantine(entry, str(error), None)
+                quarantined, repeats = quarantined + new, repeats + 1 - new
+        rows.sort(key=_by_id)
+        done = await self._insert(rows) if rows else Outcome(0, 0, 0)
+        return Outcome(done.inserted, done.duplicates + repeats, done.quarantined + quarantined)
+
+    async def _insert(self, rows: list[tuple[Row, Entry]]) -> Outcome:
+        """Inserts rows sorted by id; a half that is refused is halved again until the bad row stands alone."""
+        try:
+            inserted = await self._value(
+                sql.INSERT_BATCH,
+                *columns([row for row, _ in rows]),
+                self._meter,
+                self._window_s,
+                self._slot,
+                len(rows),
+            )
+            return Outcome(inserted, len(rows) - inserted, 0)
+        except POISON as error:
+            if len(rows) == 1:
+                new = await self._quarantine(rows[0][1], _reason(error), getattr(error, "sqlstate", None))
+                return Outcome(0, 1 - new, new)
+        half = len(rows) // 2
+        first, second = await self._insert(rows[:half]), await self._insert(rows[half:])
+        return Outcome(*(a + b for a, b in zip(first, second, strict=True)))
+
+    async def _quarantine(self, entry: Entry, reason: str, sqlstate: str | None) -> int:
+        """Returns 1 when these bytes were not in quarantine before, else 0."""
+        new = await self._value(
+            sql.QUARANTINE, _storable(entry.event_id), entry.raw, _storable(reason), sqlstate, self._slot
+        )
+        return int(new)
+
+    async def confirmed(self, event_ids: Sequence[str]) -> set[str]:
+        """Those of these event ids that are in Postgres for good: as a row, or in quarantine."""
+        uuids = [event_id for event_id in event_ids if is_uuid(event_id)]
+        return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [_storable(i) for i in event_ids])}
+
+    async def identity(self, external_id: str | None, unkey_key_id: str) -> Identity | None:
+        """The user behind a key, by Unkey's externalId or else by the key's row; None when there is none."""
+        if external_id is not None and not is_uuid(external_id):
+            return None
+        row = await self._row(sql.IDENTITY, external_id, unkey_key_id)
+        return None if row is None else Identity(*row.values())
+
+    async def meeting_owner(self, meeting_id: str) -> str | None:
+        """The user id a meeting belongs to; None when there is no such meeting."""
+        return await self._value(sql.MEETING_OWNER, meeting_id) if is_uuid(meeting_id) else None
+
+    async def response_owner(self, response_id: str) -> str | None:
+        """The user id a response at OpenAI belongs to; None when it is unknown or deleted."""
+        return await self._value(sql.RESPONSE_OWNER, _storable(response_id))
+
+    async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
+        """The id of the user with this address, who is made if need be. An existing Stripe customer is kept."""
+        return str(await self._value(sql.CREATE_USER, email, stripe_customer_id))
+
+    async def link_key(
+        self,
+        user_id: str,
+        unkey_key_id: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> str:
+        """Links a key at Unkey to a user and returns our id of it. Raises ValueError when it is another user's."""
+        linked = await self._value(sql.LINK_KEY, user_id, unkey_key_id, name, description, expires_at)
+        if linked is None:
+            raise ValueError(f"key {unkey_key_id} belongs to another user")
+        return str(linked)
+
+    async def revoke_key(self, unkey_key_id: str) -> bool:
+        """Deactivates a key here (Unkey is told elsewhere). Whether there was one."""
+        return await self._value(sql.REVOKE_KEY, unkey_key_id) is not None
+
+    async def keys(self, user_id: str | None = None) -> list[KeyRow]:
+        """All linked keys, oldest first, or those of one user."""
+        return [KeyRow(*row.values()) for row in await self._rows(sql.LIST_KEYS, user_id)]
+
+    async def _value(self, query: str, *arguments: object) -> Any:
+        row = await self._row(query, *arguments)
+        return None if row is None else row[0]
+
+    async def _row(self, query: str, *arguments: object) -> "asyncpg.Record | None":
+        rows = await self._rows(query, *arguments)
+        return rows[0] if rows else None
+
+    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
+        """One statement, tried again when the database rolled it back only because of its neighbours."""
+        for attempt in range(TRIES_MAX):
+            try:
+                return await self._pool.fetch(query, *arguments)
+            except asyncpg.TransactionRollbackError as error:
+                if attempt == TRIES_MAX - 1:
+                    raise DependencyDown("postgres", describe(error)) from error
+                await asyncio.sleep(TRY_AGAIN_S * 2**attempt)
+            except POISON:
+                raise
+            except AWAY as error:
+                raise DependencyDown("postgres", describe(error)) from error
+        raise AssertionError("every attempt returns or raises")
+
+
+def _by_id(item: tuple[Row, Entry]) -> object:
+    # Two writers that take rows in the same order wait for each other, and never in a circle. Lower case, because
+    # Postgres reads a uuid in any case.
+    return str(item[0][0]).lower()
+
+
+def _reason(error: Exception) -> str:
+    # Not the detail: for a CHECK it spells out the whole row.
+    constraint = getattr(error, "constraint_name", None)
+    return f"{error}" if constraint is None or constraint in str(error) else f"{error} ({constraint})"
+
+
+def _storable(text: str) -> str:
+    """Text as Postgres can hold it: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

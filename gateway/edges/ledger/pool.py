@@ -1,0 +1,64 @@
+"""Connections to PostgreSQL. Must not hold one at module level; whoever opens a pool closes it."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from gateway.core.errors import DependencyDown
+
+if TYPE_CHECKING:
+    Pool = asyncpg.Pool[asyncpg.Record]
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+    Connection = Any
+
+AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What asyncpg raises when the database is away, full, out of time or not migrated; a bad value is told apart before.
+
+TimeoutError is an OSError. Whatever it was, the caller cannot mend it: it waits and tries again.
+"""
+
+
+async def open_pool(
+    dsn: str,
+    *,
+    connections_max: int = 4,
+    statement_timeout_s: float = 30.0,
+    connect_timeout_s: float = 5.0,
+    transaction_pooler: bool = False,
+) -> Pool:
+    """A pool of at most `connections_max` connections. Raises DependencyDown("postgres") when none can be made.
+
+    `transaction_pooler`: for PgBouncer or Supabase's port 6543, which share a session between clients: no named
+    prepared statements, no session settings (facts/postgres-supabase.md); the client's own timer still holds.
+    """
+    settings = {
+        "application_name": "pailflow-gateway",
+        "jit": "off",
+        "statement_timeout": str(int(statement_timeout_s * 1000)),
+        "timezone": "UTC",
+    }
+    try:
+        return await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=connections_max,
+            timeout=connect_timeout_s,
+            command_timeout=statement_timeout_s + 1,  # the server's own timer goes first: it says more
+            statement_cache_size=0 if transaction_pooler else 100,
+            server_settings={"application_name": "pailflow-gateway"} if transaction_pooler else settings,
+            reset=_leave_as_is,
+        )
+    except AWAY as error:
+        raise DependencyDown("postgres", describe(error)) from error
+
+
+def describe(error: BaseException) -> str:
+    """One line for an operator. Neither asyncpg nor the OS puts a password into these messages."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+async def _leave_as_is(_connection: object) -> None:
+    # Nothing here changes a session, so the default reset (a round trip per call) has nothing to undo.
+    return None

@@ -1,0 +1,205 @@
+"""The ledger's queries, each with one sentence. Must not be built from pieces of input: everything is a parameter.
+
+`INSERT_BATCH` is one statement on purpose: one round trip, atomic without BEGIN, and every roll-up reads the rows
+that were really inserted (`added`), never the batch, so that a repeated entry counts nowhere. All upserts go in key
+order, so two writers queue for a row but never deadlock.
+"""
+
+from typing import Final
+
+COLUMNS: Final = (
+    ("id", "uuid"),
+    ("user_id", "uuid"),
+    ("meeting_id", "uuid"),
+    ("api_key_id", "uuid"),
+    ("adjusts", "uuid"),
+    ("endpoint", "text"),
+    ("model", "text"),
+    ("service_tier", "text"),
+    ("evidence", "text"),
+    ("prompt_tokens", "bigint"),
+    ("completion_tokens", "bigint"),
+    ("total_tokens", "bigint"),
+    ("cost_nano", "bigint"),
+    ("billed_nano", "bigint"),
+    ("price_version", "text"),
+    ("cost_lines", "text"),
+    ("usage", "text"),
+    ("response_id", "text"),
+    ("request_id", "text"),
+    ("metadata", "text"),
+    ("started_at", "timestamptz"),
+    ("completed_at", "timestamptz"),
+)
+"""Name and type of each array that INSERT_BATCH takes, in this order; then meter, window seconds, slot, entries."""
+
+_N: Final = len(COLUMNS)
+_NAMES: Final = ", ".join(name for name, _ in COLUMNS)
+_ARRAYS: Final = ", ".join(f"${i}::{kind}[]" for i, (_, kind) in enumerate(COLUMNS, 1))
+
+# Puts a batch (in id order) into the ledger and carries what was new into every sum; returns how many were new.
+# Multiplying by 1e-9 is exact in numeric; dividing by 1e9 is not for large amounts.
+INSERT_BATCH: Final = f"""
+with batch as (
+  select * from unnest({_ARRAYS}) as b({_NAMES})
+),
+added as (
+  insert into public.openai_usage as u (
+    id, user_id, meeting_id, api_key_id, adjusts, endpoint, model, service_tier, evidence, prompt_tokens,
+    completion_tokens, total_tokens, cost_usd, billed_usd, price_version, cost_lines, usage, response_id,
+    request_id, metadata, started_at, completed_at)
+  select
+    id, user_id, meeting_id, api_key_id, adjusts, endpoint, model, service_tier, evidence, prompt_tokens,
+    completion_tokens, total_tokens, cost_nano * 0.000000001, billed_nano * 0.000000001, price_version,
+    cost_lines::jsonb, usage::jsonb, response_id, request_id, metadata::jsonb, started_at, completed_at
+  from batch
+  on conflict (id) do nothing
+  returning u.id, u.user_id, u.meeting_id, u.api_key_id, u.adjusts, u.endpoint, u.model, u.service_tier, u.evidence,
+    u.prompt_tokens, u.completion_tokens, u.total_tokens, u.cost_usd, u.billed_usd, u.response_id, u.completed_at
+),
+hourly as (
+  insert into public.usage_hourly as h (
+    user_id, hour, api_key_id, meeting_id, model, endpoint, service_tier, evidence,
+    calls, rows, prompt_tokens, completion_tokens, total_tokens, cost_usd, billed_usd)
+  select
+    user_id, date_bin('1 hour', completed_at, timestamptz 'epoch'), api_key_id, meeting_id, model, endpoint,
+    service_tier, evidence, count(*) filter (where adjusts is null), count(*), coalesce(sum(prompt_tokens), 0),
+    coalesce(sum(completion_tokens), 0), coalesce(sum(total_tokens), 0), coalesce(sum(cost_usd), 0),
+    coalesce(sum(billed_usd), 0)
+  from added
+  group by 1, 2, 3, 4, 5, 6, 7, 8
+  order by 1, 2, 3, 4, 5, 6, 7, 8
+  on conflict (user_id, hour, api_key_id, meeting_id, model, endpoint, service_tier, evidence) do update set
+    calls = h.calls + excluded.calls,
+    rows = h.rows + excluded.rows,
+    prompt_tokens = h.prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = h.completion_tokens + excluded.completion_tokens,
+    total_tokens = h.total_tokens + excluded.total_tokens,
+    cost_usd = h.cost_usd + excluded.cost_usd,
+    billed_usd = h.billed_usd + excluded.billed_usd
+),
+key_use as (
+  select api_key_id, count(*) filter (where adjusts is null) as calls, max(completed_at) as last_at
+  from added where api_key_id is not null group by 1
+),
+locked as (
+  select k.id, n.calls, n.last_at from public.api_keys k join key_use n on n.api_key_id = k.id
+  order by k.id for no key update of k
+),
+used as (
+  update public.api_keys k
+  set usage_count = k.usage_count + l.calls, last_used_at = greatest(k.last_used_at, l.last_at)
+  from locked l where k.id = l.id
+),
+windows as (
+  insert into public.stripe_windows as w (user_id, meter, window_start, window_seconds, nano)
+  select user_id, ${_N + 1}::text, date_bin(make_interval(secs => ${_N + 2}::integer), completed_at,
+    timestamptz 'epoch'), ${_N + 2}::integer, (sum(billed_usd) * 1000000000)::bigint
+  from added where billed_usd <> 0
+  group by 1, 3
+  order by 1, 3
+  on conflict (user_id, meter, window_start) do update set
+    nano = w.nano + excluded.nano,
+    window_seconds = greatest(w.window_seconds, excluded.window_seconds),
+    updated_at = now()
+),
+objects as (
+  insert into public.upstream_objects (object_id, kind, user_id, api_key_id, event_id, created_at)
+  select response_id, 'response', user_id, api_key_id, id, completed_at
+  from added where endpoint = 'responses' and response_id is not null
+  order by response_id
+  on conflict (object_id) do nothing
+),
+counted as (
+  insert into public.flush_counters as c (slot, entries_read, inserted, duplicates)
+  select ${_N + 3}::smallint, ${_N + 4}::bigint, count(*), ${_N + 4}::bigint - count(*) from added
+  on conflict (slot) do update set
+    entries_read = c.entries_read + excluded.entries_read,
+    inserted = c.inserted + excluded.inserted,
+    duplicates = c.duplicates + excluded.duplicates,
+    updated_at = now()
+)
+select count(*) from added
+"""
+
+# Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.
+QUARANTINE: Final = """
+with kept as (
+  insert into public.usage_quarantine (event_id, raw, reason, sqlstate) values ($1, $2, $3, $4)
+  on conflict (digest) do nothing
+  returning 1
+),
+counted as (
+  insert into public.flush_counters as c (slot, entries_read, quarantined, duplicates)
+  select $5::smallint, 1, count(*), 1 - count(*) from kept
+  on conflict (slot) do update set
+    entries_read = c.entries_read + 1,
+    quarantined = c.quarantined + excluded.quarantined,
+    duplicates = c.duplicates + excluded.duplicates,
+    updated_at = now()
+)
+select count(*) from kept
+"""
+
+# Which of these event ids have arrived for good, as a row or in quarantine.
+CONFIRMED: Final = """
+select id::text from public.openai_usage where id = any($1::uuid[])
+union
+select event_id from public.usage_quarantine where event_id = any($2::text[])
+"""
+
+# Whose key this is: by the user id that Unkey holds, else by the key's own row.
+IDENTITY: Final = """
+with key as (
+  select id, user_id, is_active and (expires_at is null or expires_at > now()) as is_active
+  from public.api_keys where unkey_key_id = $2
+)
+select u.id::text as user_id, u.is_active,
+  (select k.id::text from key k where k.user_id = u.id) as api_key_id,
+  (select k.is_active from key k) as key_is_active,
+  u.stripe_customer_id
+from public.users u
+where u.id = coalesce($1::uuid, (select k.user_id from key k))
+"""
+
+# The user a meeting belongs to.
+MEETING_OWNER: Final = "select user_id::text from public.meetings where id = $1::uuid"
+
+# The user a response at OpenAI belongs to.
+RESPONSE_OWNER: Final = """
+select user_id::text from public.upstream_objects
+where object_id = $1 and kind = 'response' and deleted_at is null
+"""
+
+# Makes a user, or finds the one with this e-mail address (in any case).
+CREATE_USER: Final = """
+insert into public.users as u (email, stripe_customer_id) values (lower($1), $2)
+on conflict (lower(email)) do update
+  set stripe_customer_id = coalesce(u.stripe_customer_id, excluded.stripe_customer_id)
+returning u.id::text
+"""
+
+# Links a key at Unkey to a user; a key that is another user's already is left alone and nothing is returned.
+LINK_KEY: Final = """
+insert into public.api_keys as k (user_id, unkey_key_id, name, description, expires_at)
+values ($1::uuid, $2, $3, $4, $5)
+on conflict (unkey_key_id) do update
+  set name = excluded.name, description = excluded.description, expires_at = excluded.expires_at
+  where k.user_id = excluded.user_id
+returning k.id::text
+"""
+
+# Deactivates a key; it stays, because ledger rows point at it.
+REVOKE_KEY: Final = """
+update public.api_keys set is_active = false, revoked_at = coalesce(revoked_at, now())
+where unkey_key_id = $1 returning id::text
+"""
+
+# Every key with its user's e-mail address, oldest first; of one user when asked.
+LIST_KEYS: Final = """
+select k.id::text as id, k.unkey_key_id, k.user_id::text as user_id, u.email, k.name, k.description, k.is_active,
+  k.usage_count, k.last_used_at, k.expires_at, k.created_at
+from public.api_keys k join public.users u on u.id = k.user_id
+where $1::uuid is null or k.user_id = $1::uuid
+order by k.created_at, k.id
+"""
