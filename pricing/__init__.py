@@ -2,3 +2,23 @@
 
 This package must not know `gateway`. Everything callers need is re-exported here.
 """
+
+from pricing.book import Book, LowConfidence, parse
+from pricing.cost import Line, Priced, PriceRequest, price
+from pricing.entries import BookError
+from pricing.estimate import Estimate, estimate
+from pricing.money import nano_text
+
+__all__ = [
+    "Book",
+    "BookError",
+    "Estimate",
+    "Line",
+    "LowConfidence",
+    "PriceRequest",
+    "Priced",
+    "estimate",
+    "nano_text",
+    "parse",
+    "price",
+]

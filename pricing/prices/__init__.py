@@ -1,0 +1,1 @@
+"""The dated price book as TOML (docs/prices.md). Data only: this package must never hold code."""
