@@ -45,6 +45,26 @@ class MeterEvent(NamedTuple):
     timestamp: datetime
 
 
+class Claim(NamedTuple):
+    """One event of the outbox, to be sent now, leased to the worker that claimed it."""
+
+    id: int
+    attempts: int
+    """This attempt's number: what an attempt says after it lost its lease is ignored."""
+    doubt_since: datetime | None
+    """When an earlier attempt may have reached Stripe, if one may."""
+    event: MeterEvent
+
+
+class FreezeCounts(NamedTuple):
+    """What one freezing pass did."""
+
+    windows: int
+    """Windows of which usage was frozen."""
+    events: int
+    """Outbox rows made."""
+
+
 class Delivered(NamedTuple):
     """Stripe took it."""
 

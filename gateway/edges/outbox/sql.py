@@ -1,0 +1,142 @@
+"""The outbox's queries, each with one sentence. Must not be built from input: everything is a parameter."""
+
+from typing import Final
+
+# A user without a Stripe customer is left alone: the amounts accrue.
+CLOSED: Final = """
+select distinct w.user_id, w.meter
+from public.stripe_windows w join public.users u on u.id = w.user_id
+where w.unfrozen and u.stripe_customer_id is not null
+  and w.window_start + w.window_seconds * interval '1 second' <= $1
+limit $2
+"""
+
+# Makes the row that the lock below needs.
+CARRY_ROW: Final = "insert into public.stripe_carry (user_id, meter) values ($1, $2) on conflict do nothing"
+# This lock is what makes one worker at a time freeze for a user; another one goes on to the next user.
+CARRY_LOCK: Final = """
+select c.nano, u.stripe_customer_id as customer
+from public.stripe_carry c join public.users u on u.id = c.user_id
+where c.user_id = $1 and c.meter = $2 for update of c skip locked
+"""
+
+# The closed windows of one user and meter, in time order: the order in which the ledger locks them too.
+WINDOWS: Final = """
+select window_start, window_seconds, nano, frozen_nano, next_seq
+from public.stripe_windows
+where user_id = $1 and meter = $2 and unfrozen and window_start + window_seconds * interval '1 second' <= $3
+order by window_start for update
+"""
+
+# What is frozen is covered by outbox rows of the same transaction.
+FREEZE_WINDOW: Final = """
+update public.stripe_windows set frozen_nano = $4, next_seq = $5, updated_at = now()
+where user_id = $1 and meter = $2 and window_start = $3
+"""
+
+# The rest of less than a micro-USD.
+FREEZE_CARRY: Final = "update public.stripe_carry set nano = $3, updated_at = now() where user_id = $1 and meter = $2"
+
+# Puts an event into the outbox, unless its seq or its identifier is taken.
+INSERT_EVENT: Final = """
+insert into public.stripe_meter_events (user_id, customer, meter, window_start, window_seconds, seq, value, nano,
+  carry_nano_after, event_timestamp, identifier, next_attempt_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+on conflict do nothing returning id
+"""
+
+# Gives up on events that may have arrived, once Stripe may have forgotten their identifier.
+EXPIRE: Final = """
+update public.stripe_meter_events
+set state = 'unknown', next_attempt_at = null,
+  last_error = 'in doubt for too long, not sent again; last: ' || coalesce(last_error, 'no answer was recorded')
+where state = 'pending' and first_attempt_at <= $1 and next_attempt_at <= $2
+"""
+# Only the oldest pending event of a customer and meter is ever handed out: Stripe takes one call at a time for them.
+# While it is leased (next_attempt_at ahead), its successors wait.
+CLAIM: Final = """
+with head as (
+  select distinct on (customer, meter) id from public.stripe_meter_events
+  where state = 'pending' order by customer, meter, id
+), due as (
+  select e.id, e.first_attempt_at from public.stripe_meter_events e join head using (id)
+  where e.state = 'pending' and e.next_attempt_at <= $1
+    and (e.first_attempt_at is null or e.first_attempt_at > $4)
+  order by e.next_attempt_at, e.id limit $3 for update of e skip locked
+)
+update public.stripe_meter_events e
+set attempts = attempts + 1, first_attempt_at = coalesce(e.first_attempt_at, $1), next_attempt_at = $2
+from due where e.id = due.id
+returning e.id, e.attempts, due.first_attempt_at as doubt_since,
+  e.meter, e.customer, e.value, e.identifier, e.event_timestamp
+"""
+
+# A delivery is true whoever reports it, as long as the row still has the identifier that was sent.
+MARK_DELIVERED: Final = """
+update public.stripe_meter_events set state = $2, delivered_at = $3, next_attempt_at = null, last_error = null
+where id = $1 and identifier = $4 and state in ('pending', 'unknown')
+"""
+
+# Stripe's no; ignored from a worker whose lease has run out.
+MARK_REJECTED: Final = """
+update public.stripe_meter_events set state = 'rejected', next_attempt_at = null, last_error = $3
+where id = $1 and attempts = $2 and state = 'pending'
+"""
+
+# Due again later; ignored from a worker whose lease has run out.
+MARK_RETRY: Final = """
+update public.stripe_meter_events set next_attempt_at = $3, last_error = $4, first_attempt_at = $5
+where id = $1 and attempts = $2 and state = 'pending'
+"""
+
+# Events in some states, newest first.
+HELD: Final = """
+select id, user_id, meter, customer, window_start, seq, value, identifier, event_timestamp, state, attempts,
+  last_error, delivered_at
+from public.stripe_meter_events where state = any($1::text[]) order by id desc limit $2
+"""
+
+# An event that a person may send again.
+REISSUE_LOCK: Final = """
+select id, user_id, meter, customer, window_start, identifier from public.stripe_meter_events
+where identifier = $1 and state in ('rejected', 'unknown') for update
+"""
+
+# Takes the next seq of a window.
+NEXT_SEQ: Final = """
+update public.stripe_windows set next_seq = next_seq + 1, updated_at = now()
+where user_id = $1 and meter = $2 and window_start = $3 returning next_seq - 1
+"""
+
+# The same amount under a new identifier.
+REISSUE: Final = """
+update public.stripe_meter_events set state = 'pending', seq = $2, identifier = $3, customer = $4,
+  first_attempt_at = null, next_attempt_at = $5, last_error = 'sent before as ' || identifier
+where id = $1
+"""
+
+# A person found an unknown event in Stripe's summaries.
+RESOLVE: Final = """
+update public.stripe_meter_events set state = 'sent', delivered_at = $2, next_attempt_at = null
+where identifier = $1 and state = 'unknown' returning id
+"""
+
+# Events and micro-USD per state.
+COUNTS: Final = "select state, count(*), sum(value)::bigint as value from public.stripe_meter_events group by state"
+
+# Since when the oldest undelivered event has waited.
+OLDEST: Final = "select min(created_at) from public.stripe_meter_events where state = 'pending'"
+
+# What is owed and not frozen, and how much of it for want of a Stripe customer.
+ACCRUED: Final = """
+select count(distinct w.user_id) filter (where u.stripe_customer_id is null) as users_without_customer,
+  coalesce(sum(w.nano - w.frozen_nano) filter (where u.stripe_customer_id is null), 0)::bigint as nano_without_customer,
+  coalesce(sum(w.nano - w.frozen_nano), 0)::bigint as nano_unfrozen
+from public.stripe_windows w join public.users u on u.id = w.user_id where w.unfrozen
+"""
+
+# The Stripe customer a user has now.
+CUSTOMER: Final = "select stripe_customer_id from public.users where id = $1"
+
+# Whether an identifier has been used.
+TAKEN: Final = "select exists (select from public.stripe_meter_events where identifier = $1)"
