@@ -36,8 +36,8 @@ class StreamMeter:
         """Whether the terminal event has come; without it the call is an estimate."""
         self.failed = False
         """Whether the stream ended with an error event."""
-        self.output_bytes = 0
-        """Bytes of the stream seen so far, a rough measure of progress."""
+        self.events = 0
+        """Events seen so far: about one output token each."""
         self._shape: Final = shape
         self._withhold: Final = withhold
         self._buffer = bytearray()
@@ -51,7 +51,6 @@ class StreamMeter:
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that may go to the client now."""
-        self.output_bytes += len(chunk)
         if self.terminal:
             self._held += chunk
             return b""
@@ -140,6 +139,7 @@ class StreamMeter:
 
     def _observe(self, region: bytes) -> int | None:
         """Reads what matters in whole events; where the terminal event begins in `region`, or None."""
+        self.events += region.count(b"\n\n")
         self._keep(region)
         if not self._first and not self._marked(region):
             return None

@@ -16,6 +16,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.core.errors import ConfigError
+
 
 class _Section(BaseModel, extra="forbid", frozen=True):
     pass
@@ -141,3 +143,23 @@ class Settings(BaseSettings):
         path = os.environ.get("GATEWAY_CONFIG")
         toml = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
         return (init_settings, env_settings, *toml)
+
+
+def required(settings: Settings, *names: str) -> dict[str, str]:
+    """The values of settings that this command cannot do without, secrets opened.
+
+    Raises ConfigError naming every one that is missing, as its environment variable.
+    """
+    values: dict[str, str] = {}
+    missing = []
+    for name in names:
+        value = getattr(settings, name)
+        if value is None:
+            missing.append(name.upper())
+        else:
+            values[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    if missing:
+        raise ConfigError(
+            f"missing: {', '.join(missing)}. Set them in the environment or in the file GATEWAY_CONFIG names."
+        )
+    return values

@@ -6,7 +6,7 @@ Money is an integer of nano-USD (1e-9 USD). A prompt, an answer or a key must ne
 """
 
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -86,6 +86,13 @@ class NoteRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     response_id: str | None = None
     output_events: int = 0
     """Stream events seen so far: about one output token each, so a floor for the estimate."""
+
+
+class Orphan(NamedTuple):
+    """An OPEN whose own process will never settle it, and the last NOTE about it: payloads as journalled."""
+
+    opened: bytes
+    note: bytes | None
 
 
 _encoder: Final = msgspec.json.Encoder()

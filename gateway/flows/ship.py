@@ -6,9 +6,10 @@ fault-matrix.md D5). Must not price, insert or judge; an OPEN whose writer is de
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.core.errors import DependencyDown
+from gateway.core.event import Orphan
 from gateway.core.frames import NOTE, OPEN, SETTLE, id_of
 from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger
@@ -32,13 +33,6 @@ class Call:
     stream_id: bytes | None = None
     due_s: float = 0.0
     patience_s: float = 0.0
-
-
-class Orphan(NamedTuple):
-    """An OPEN that its own process will never settle."""
-
-    opened: bytes
-    note: bytes | None
 
 
 class Ship:

@@ -26,6 +26,11 @@ class _Answer(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Status(msgspec.Struct):
+    status: str | None = None
+
+
+_status_decoder: Final = msgspec.json.Decoder(_Status)
 _decoder: Final = msgspec.json.Decoder(_Answer)
 _raw_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -46,6 +51,14 @@ def read_body(body: bytes) -> Said:
         return _said(_lenient(body))
     except msgspec.DecodeError:
         return Said()
+
+
+def read_status(body: bytes) -> str | None:
+    """The `status` of a Response object (`completed`, `in_progress`, …); None when there is none."""
+    try:
+        return _status_decoder.decode(body).status
+    except msgspec.DecodeError:
+        return None
 
 
 def _lenient(body: bytes) -> _Answer:

@@ -1,0 +1,209 @@
+"""The composition root: builds each process of the gateway from settings, runs it, takes it down in order.
+
+Decides nothing: who may do what is said by the flows, what is true by the core. Three kinds of process share the
+work: `proxy` (one per worker slot, answers clients), `keeper` (one per journal folder: ships, confirms, sweeps)
+and `worker` (any number, on any host: flushes the Redis stream into Postgres, bills).
+"""
+
+import asyncio
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Final
+from uuid import uuid4
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+import pricing
+from gateway.core.config import Settings, required
+from gateway.core.errors import DependencyDown
+from gateway.core.regions import region_of
+from gateway.core.settle import Settler
+from gateway.edges.billing import Billing
+from gateway.edges.buffer import Buffer
+from gateway.edges.journal import Journal
+from gateway.edges.keys import Keys
+from gateway.edges.ledger import Ledger, open_pool
+from gateway.edges.outbox import Outbox
+from gateway.edges.segments import Segments
+from gateway.edges.tokenizer import Tokenizer
+from gateway.edges.upstream import Upstream, new_session
+from gateway.flows.bill import Bill
+from gateway.flows.flush import Flush
+from gateway.flows.proxy.admission import Admission
+from gateway.flows.proxy.estimate import Estimator
+from gateway.flows.proxy.handler import Proxy
+from gateway.flows.proxy.line import CallLog
+from gateway.flows.proxy.owners import Owners
+from gateway.flows.proxy.parts import Parts
+from gateway.flows.proxy.record import Recorder
+from gateway.flows.ship import Ship
+from gateway.flows.sweep import Sweep
+
+KEEPER_STEP_S: Final = 0.1
+RETIRE_EVERY_S: Final = 60.0
+BACK_OFF_MAX_S: Final = 5.0
+DRAIN_S: Final = 600.0
+"""Seconds a stopping proxy lets its calls finish before it settles the rest as estimates."""
+_log: Final = structlog.get_logger("gateway.app")
+
+Ready = Callable[[], None]
+
+
+def unix_ms() -> int:
+    """Now, milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def build_settler(settings: Settings, book: pricing.Book) -> Settler:
+    """How calls are valued under these settings."""
+    return Settler(
+        book,
+        markup=settings.billing.markup,
+        bill_estimates=settings.billing.bill_estimates,
+        region=region_of(settings.openai_base_url),
+    )
+
+
+async def open_ledger(stack: AsyncExitStack, settings: Settings, dsn: str, *, connections: int) -> Ledger:
+    """A ledger over a pool that the stack closes; a database that is away is met at the first question, not here."""
+    pool = await open_pool(dsn, connections_min=0, connections_max=connections)
+    stack.push_async_callback(pool.close)
+    return Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+
+
+def open_journal(stack: AsyncExitStack, settings: Settings, slot: str) -> Journal:
+    """The journal of `slot`, closed by the stack. Raises SlotTaken or DependencyDown."""
+    journal = Journal(
+        settings.gateway_data_dir / "journal",
+        slot,
+        str(uuid4()),
+        segment_bytes_max=settings.journal.segment_bytes_max,
+        unix_ms=unix_ms,
+    )
+    journal.open()
+    stack.callback(journal.close)
+    return journal
+
+
+async def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
+    """The Redis side, closed by the stack."""
+    buffer = Buffer.from_url(url, stream=settings.flush.stream)
+    stack.push_async_callback(buffer.close)
+    return buffer
+
+
+async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop: asyncio.Event, ready: Ready) -> None:
+    """One proxy worker on `listener`, until `stop`; then its calls are let finish."""
+    values = required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
+    bounds = settings.upstream
+    async with AsyncExitStack() as stack:
+        journal = open_journal(stack, settings, f"proxy-{slot}")
+        buffer = await open_buffer(stack, settings, values["redis_url"])
+        ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
+        to_openai = await stack.enter_async_context(new_session(connect_s=bounds.connect_s, read_s=bounds.read_s))
+        to_unkey = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+        settler = build_settler(settings, pricing.parse_book(pricing.read_texts()))
+        log = CallLog(sys.stdout.buffer.raw.write, clock=time.time)
+        stack.callback(log.flush)
+        recorder = Recorder(journal, buffer)
+        stack.push_async_callback(recorder.close)
+        keys = Keys(to_unkey, settings.unkey_base_url, values["unkey_root_key"], timeout_s=settings.keys.timeout_s)
+        proxy = Proxy(
+            Parts(
+                admission=Admission(
+                    keys,
+                    ledger,
+                    settings.keys,
+                    pepper=secrets.token_bytes(32),
+                    monotonic=time.monotonic,
+                    unix_s=time.time,
+                ),
+                owners=Owners(buffer, ledger, monotonic=time.monotonic),
+                recorder=recorder,
+                upstream=Upstream(to_openai, settings.openai_base_url, values["openai_api_key"]),
+                settler=settler,
+                estimator=Estimator(Tokenizer(), settler),
+                bounds=bounds,
+                log=log,
+                clock=time.time,
+            )
+        )
+        server = web.Server(proxy.handle, access_log=None, keepalive_timeout=75)
+        runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listener, backlog=1024).start()
+        ready()
+        await stop.wait()
+
+
+async def run_keeper(settings: Settings, stop: asyncio.Event, ready: Ready) -> None:
+    """Ships, confirms and sweeps this host's journal until `stop`, and once more after it."""
+    values = required(settings, "database_url", "redis_url", "openai_api_key")
+    async with AsyncExitStack() as stack:
+        journal = open_journal(stack, settings, "keeper")
+        buffer = await open_buffer(stack, settings, values["redis_url"])
+        ledger = await open_ledger(stack, settings, values["database_url"], connections=1)
+        session = await stack.enter_async_context(new_session(connect_s=settings.upstream.connect_s, read_s=60))
+        settler = build_settler(settings, pricing.parse_book(pricing.read_texts()))
+        segments = Segments(settings.gateway_data_dir / "journal")
+        ship = Ship(
+            segments, buffer, ledger, confirm_after_s=settings.journal.confirm_after_s, monotonic=time.monotonic
+        )
+        upstream = Upstream(session, settings.openai_base_url, values["openai_api_key"])
+        sweep = Sweep(upstream, settler, journal, clock=time.time)
+        retire_at = time.monotonic() + RETIRE_EVERY_S
+
+        async def step() -> None:
+            nonlocal retire_at
+            await ship.step_once()
+            oldest = unix_ms() - int(settings.journal.open_max_s * 1000)
+            await sweep.step_once(ship.orphans(older_than_unix_ms=oldest))
+            if time.monotonic() >= retire_at:
+                segments.retire(now_s=time.time(), keep_s=settings.journal.keep_s)
+                retire_at = time.monotonic() + RETIRE_EVERY_S
+
+        ready()
+        await repeat(step, stop, every_s=KEEPER_STEP_S, name="keeper")
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event, ready: Ready) -> None:
+    """Flushes the stream into the ledger, and bills when Stripe is configured, until `stop`."""
+    values = required(settings, "database_url", "redis_url")
+    async with AsyncExitStack() as stack:
+        buffer = await open_buffer(stack, settings, values["redis_url"])
+        pool = await open_pool(values["database_url"], connections_min=0, connections_max=3)
+        stack.push_async_callback(pool.close)
+        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(Flush(buffer, ledger, settings.flush).run(stop))
+            if settings.stripe_secret_key is not None:
+                billing = Billing(settings.stripe_secret_key.get_secret_value(), settings.stripe_base_url)
+                stack.push_async_callback(billing.close)
+                tasks.create_task(Bill(Outbox(pool), billing, settings.billing).run(stop))
+            ready()
+
+
+async def repeat(step: Callable[[], Awaitable[None]], stop: asyncio.Event, *, every_s: float, name: str) -> None:
+    """`step` until `stop`, then once more; a dependency that is away is waited for with growing patience."""
+    wait_s = every_s
+    while True:
+        last = stop.is_set()
+        try:
+            await step()
+            wait_s = every_s
+        except DependencyDown as error:
+            wait_s = min(BACK_OFF_MAX_S, wait_s * 2)
+            _log.warning("waiting", process=name, what=error.what, detail=error.detail)
+        if last:
+            return
+        try:
+            await asyncio.wait_for(stop.wait(), wait_s)
+        except TimeoutError:
+            continue

@@ -1,0 +1,33 @@
+"""The text a model reads in a request, for an estimate when OpenAI never said what was used. Pure.
+
+Only counted, in memory, then forgotten: a prompt is never stored or logged.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+MESSAGE_TOKENS: Final = 3
+"""Overhead of a chat message, and of the reply's priming (facts/openai-metering.md §3, "Estimating input")."""
+_READ: Final = ("messages", "input", "instructions", "tools", "functions", "response_format")
+_NOT_TEXT: Final = frozenset({"type", "role", "id", "url", "image_url", "data", "file_data", "detail", "format"})
+
+
+def prompt_text(body: bytes) -> tuple[str, int]:
+    """(all text of the request joined, tokens of overhead, or the count itself for token arrays)."""
+    document = msgspec.json.decode(body)
+    texts: list[str] = []
+    tokens = 0
+    stack: list[Any] = [document[name] for name in _READ if name in document]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, str):
+            texts.append(node)
+        elif isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, dict):
+            tokens += MESSAGE_TOKENS if "role" in node else 0
+            stack.extend(value for key, value in node.items() if key not in _NOT_TEXT)
+        elif isinstance(node, int) and not isinstance(node, bool) and "messages" not in document:
+            tokens += 1  # an embeddings input may be an array of token ids
+    return "\n".join(texts), tokens + (MESSAGE_TOKENS if "messages" in document else 0)

@@ -1,0 +1,246 @@
+"""From what was asked and what OpenAI said to the one UsageEvent of a call. Pure: prices, but does no I/O.
+
+The proxy and the sweeper both settle through here, so a call is valued the same way whoever settles it. What
+must not happen: an exception of pricing that loses the call (it settles `unpriced`), or cost 0 for want of a price.
+"""
+
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final
+
+import msgspec
+
+import pricing
+from gateway.core.event import NO_USAGE, CostLine, Evidence, OpenRecord, UsageEvent
+from pricing.readers.body import Said
+
+BYTES_PER_TOKEN: Final = 4
+"""Where no tokenizer was asked: bytes of text per token, as a rule of thumb (facts/openai-metering.md §3)."""
+MEDIA_TOKENS: Final = 1_000
+"""An image or file part in an estimate, tokens."""
+MEDIA_TOKENS_MAX: Final = 25_000
+"""An image or file part in a bound, tokens: 10,000 patches at the highest multiplier of facts §3."""
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """A best estimate of one call, tokens."""
+
+    input: int
+    output: int
+
+
+class Settler:
+    """Values calls by one price book and one billing policy."""
+
+    def __init__(self, book: pricing.Book, *, markup: Decimal, bill_estimates: bool, region: str | None) -> None:
+        self._book: Final = book
+        self._markup: Final = None if markup == 1 else markup
+        self._bill_estimates: Final = bill_estimates
+        self._region: Final = region
+
+    def exact(
+        self,
+        opened: OpenRecord,
+        said: Said,
+        completed_at: datetime,
+        *,
+        drained: bool = False,
+        cache_ttl: str | None = None,
+        request_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> UsageEvent:
+        """OpenAI said what was used: `reported` (or `drained`), else `unpriced` when the price is not known."""
+        usage = said.usage or b"{}"
+        model = said.model or opened.model
+        request = pricing.PriceRequest(
+            endpoint=opened.endpoint,
+            model=model,
+            at=opened.started_at,
+            usage=usage,
+            service_tier=said.service_tier,
+            region=self._region,
+            cache_ttl=cache_ttl,
+        )
+        extra = dict(opened.metadata) if metadata is None else {**opened.metadata, **metadata}
+        if model != opened.model:
+            extra["requested_model"] = opened.model
+        billable: dict[str, Any] = {"model": model, "service_tier": said.service_tier}
+        if self._region is not None:
+            billable["region"] = self._region
+        if cache_ttl is not None:
+            billable["cache_ttl"] = cache_ttl
+        extra["billable"] = billable
+        try:
+            priced = pricing.price(self._book, request)
+        except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
+            extra["problems"] = [f"pricing failed: {type(error).__name__}"]
+            return self._event(
+                opened, said, completed_at, "unpriced", None, None, request_id=request_id, usage=usage, metadata=extra
+            )
+        if priced.problems:
+            extra["problems"] = list(priced.problems)
+        if priced.low_confidence:
+            extra["price_confidence"] = "low"
+        evidence: Evidence = "unpriced" if priced.cost_nano is None else "drained" if drained else "reported"
+        return self._event(
+            opened,
+            said,
+            completed_at,
+            evidence,
+            priced.cost_nano,
+            self._billed(priced.cost_nano),
+            request_id=request_id,
+            usage=usage,
+            metadata=extra,
+            priced=priced,
+        )
+
+    def void(
+        self,
+        opened: OpenRecord,
+        completed_at: datetime,
+        reason: str,
+        *,
+        request_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> UsageEvent:
+        """Proven not run: costs 0."""
+        extra = {**opened.metadata, **(metadata or {}), "void_reason": reason}
+        return self._event(opened, Said(), completed_at, "void", 0, 0, request_id=request_id, metadata=extra)
+
+    def estimated(
+        self,
+        opened: OpenRecord,
+        said: Said,
+        completed_at: datetime,
+        reason: str,
+        tokens: Tokens,
+        *,
+        request_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> UsageEvent:
+        """OpenAI never said: the best estimate, with the most it can have been as `metadata.bound_usd`."""
+        model = said.model or opened.model
+        input_bound = max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX)
+        cap = opened.output_cap if opened.output_cap is not None else self._book.max_output_tokens(model)
+        output_bound = max(tokens.output, 0 if opened.endpoint == "embeddings" else cap * opened.choices)
+        value = pricing.estimate(
+            self._book,
+            endpoint=opened.endpoint,
+            model=model,
+            at=opened.started_at,
+            service_tier=said.service_tier or asked_tier(opened.service_tier),
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            input_bound=input_bound,
+            output_bound=output_bound,
+            region=self._region,
+        )
+        extra = {**opened.metadata, **(metadata or {}), "reason": reason}
+        if model != opened.model:
+            extra["requested_model"] = opened.model
+        extra["bound_usd"] = None if value.bound_nano is None else usd_text(value.bound_nano)
+        if value.problems:
+            extra["problems"] = list(value.problems)
+        if value.low_confidence:
+            extra["price_confidence"] = "low"
+        priced = value.cost_nano is not None
+        billed = self._billed(value.cost_nano) if self._bill_estimates or not priced else 0
+        event = self._event(
+            opened,
+            said,
+            completed_at,
+            "estimated" if priced else "unpriced",
+            value.cost_nano,
+            billed,
+            request_id=request_id,
+            metadata=extra,
+        )
+        return msgspec.structs.replace(
+            event,
+            prompt_tokens=tokens.input,
+            completion_tokens=tokens.output,
+            total_tokens=tokens.input + tokens.output,
+            price_version=value.price_version,
+            cost_lines=tuple(CostLine(x.unit, x.quantity, x.usd_per_unit, x.usd) for x in value.lines),
+        )
+
+    def unfinished(self, event: UsageEvent, opened: OpenRecord, reason: str) -> UsageEvent:
+        """OpenAI named figures, but the answer never came to its end: they are the best estimate, no more."""
+        if event.cost_nano is None:
+            return event
+        tokens = Tokens(event.prompt_tokens or 0, event.completion_tokens or 0)
+        bound = self.estimated(opened, Said(model=event.model), event.completed_at, reason, tokens).metadata[
+            "bound_usd"
+        ]
+        return msgspec.structs.replace(
+            event,
+            evidence="estimated",
+            billed_nano=event.billed_nano if self._bill_estimates else 0,
+            metadata={**event.metadata, "reason": reason, "bound_usd": bound},
+        )
+
+    def by_bytes(self, opened: OpenRecord, output_tokens: int) -> Tokens:
+        """The estimate that needs no tokenizer: text bytes / 4 in, what was seen out."""
+        text = -(-opened.text_bytes // BYTES_PER_TOKEN)
+        return Tokens(text + opened.media_parts * MEDIA_TOKENS, output_tokens)
+
+    def encoding(self, model: str) -> str:
+        """The tiktoken encoding of `model`."""
+        return self._book.encoding(model)
+
+    def _billed(self, cost_nano: int | None) -> int | None:
+        if cost_nano is None or self._markup is None:
+            return cost_nano
+        return int((cost_nano * self._markup).to_integral_value(ROUND_HALF_EVEN))
+
+    def _event(
+        self,
+        opened: OpenRecord,
+        said: Said,
+        completed_at: datetime,
+        evidence: Evidence,
+        cost_nano: int | None,
+        billed_nano: int | None,
+        *,
+        request_id: str | None,
+        metadata: dict[str, Any],
+        usage: bytes | None = None,
+        priced: pricing.Priced | None = None,
+    ) -> UsageEvent:
+        return UsageEvent(
+            id=opened.id,
+            user_id=opened.user_id,
+            endpoint=opened.endpoint,
+            model=said.model or opened.model,
+            evidence=evidence,
+            started_at=opened.started_at,
+            completed_at=completed_at,
+            api_key_id=opened.api_key_id,
+            meeting_id=opened.meeting_id,
+            service_tier=said.service_tier,
+            prompt_tokens=priced.prompt_tokens if priced else None,
+            completion_tokens=priced.completion_tokens if priced else None,
+            total_tokens=priced.total_tokens if priced else None,
+            cost_nano=cost_nano,
+            billed_nano=billed_nano,
+            price_version=priced.price_version if priced else self._book.version,
+            cost_lines=tuple(CostLine(x.unit, x.quantity, x.usd_per_unit, x.usd) for x in priced.lines)
+            if priced
+            else (),
+            usage=NO_USAGE if usage is None else msgspec.Raw(usage),
+            response_id=said.response_id,
+            request_id=request_id,
+            metadata=metadata,
+        )
+
+
+def asked_tier(tier: str | None) -> str | None:
+    """The tier an estimate is priced at when the answer never named one: `auto` is not a rate, so default."""
+    return None if tier == "auto" else tier
+
+
+def usd_text(nano: int) -> str:
+    """Nano-USD as exact decimal dollars with 9 places, e.g. `0.000001500`."""
+    sign, value = ("-", -nano) if nano < 0 else ("", nano)
+    return f"{sign}{value // 1_000_000_000}.{value % 1_000_000_000:09d}"

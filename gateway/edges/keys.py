@@ -1,0 +1,75 @@
+"""Unkey on the hot path: one POST that verifies a key (facts/unkey.md §3). Not the SDK, which costs 6-10 ms a call.
+
+Says what Unkey said and nothing more; caching and refusals belong to the proxy. A key must never be logged.
+"""
+
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from gateway.core.errors import DependencyDown
+
+
+class Identity(msgspec.Struct, rename="camel"):
+    """The owner of a key at Unkey."""
+
+    external_id: str = ""
+
+
+class RateLimit(msgspec.Struct):
+    """One limit that Unkey checked; `reset` is a Unix instant, milliseconds."""
+
+    exceeded: bool = False
+    reset: int = 0
+
+
+class Verdict(msgspec.Struct, rename="camel"):
+    """Unkey's answer to one verification. `valid` must be True, and `code` `VALID`, for the key to be let in."""
+
+    valid: bool
+    code: str
+    key_id: str | None = None
+    expires: int | None = None
+    """Unix instant at which the key ends, milliseconds."""
+    identity: Identity | None = None
+    ratelimits: list[RateLimit] = []
+
+
+class _Answer(msgspec.Struct):
+    data: Verdict
+
+
+_decoder: Final = msgspec.json.Decoder(_Answer)
+ANSWER_BYTES_MAX: Final = 256 * 1024
+
+
+class Keys:
+    """Asks Unkey. The session is closed by whoever made it."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, root_key: str, *, timeout_s: float) -> None:
+        self._session: Final = session
+        self._url: Final = base_url.rstrip("/") + "/v2/keys.verifyKey"
+        self._headers: Final = {"Authorization": f"Bearer {root_key}", "Content-Type": "application/json"}
+        self._timeout: Final = aiohttp.ClientTimeout(total=timeout_s)
+
+    async def verify(self, key: str) -> Verdict:
+        """What Unkey says of `key`; costs no credits. Raises DependencyDown when it does not say anything.
+
+        An HTTP error is never about the customer's key but about us or Unkey (facts/unkey.md §3, last row).
+        """
+        body = msgspec.json.encode({"key": key, "credits": {"cost": 0}})
+        try:
+            async with self._session.post(
+                self._url, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
+            ) as response:
+                answer = await response.content.read(ANSWER_BYTES_MAX)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise DependencyDown("unkey", type(error).__name__) from error
+        if status != 200:
+            raise DependencyDown("unkey", f"HTTP {status}")
+        try:
+            return _decoder.decode(answer).data
+        except msgspec.DecodeError as error:
+            raise DependencyDown("unkey", "its answer could not be read") from error

@@ -1,0 +1,112 @@
+"""The proxy's front door: every request of the public port, and every refusal in OpenAI's envelope.
+
+Must not: spend anything on a path that is not in the catalogue, or let an exception reach the client bare.
+"""
+
+import secrets
+import traceback
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from gateway.core import endpoints
+from gateway.core.endpoints import Route
+from gateway.core.errors import ApiError, DependencyDown
+from gateway.core.ids import uuid7
+from gateway.flows.proxy.admission import Principal, bearer
+from gateway.flows.proxy.headers import (
+    EVENT_ID,
+    answer_headers,
+    check_framing,
+    forwarded_headers,
+    is_event_stream,
+    read_body,
+    refusal,
+)
+from gateway.flows.proxy.metered import MeteredCall, send, upstream_refused_us
+from gateway.flows.proxy.parts import Parts
+from gateway.flows.proxy.relay import Relay, Relayed
+from pricing.stream import StreamMeter
+
+_log: Final = structlog.get_logger("gateway.proxy")
+
+
+class Proxy:
+    """Handles the requests of one process."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts: Final = parts
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Never raises: what goes wrong is an answer."""
+        started_s = self._parts.clock()
+        event_id = uuid7(int(started_s * 1000), secrets.randbits(80))
+        try:
+            return await self._route(request, event_id, started_s)
+        except ApiError as error:
+            refused = error
+        except DependencyDown as error:
+            _log.error("dependency down", id=event_id, what=error.what, detail=error.detail)
+            refused = ApiError(
+                503, "gateway_unavailable", "The gateway cannot serve this call now.", kind="server_error"
+            )
+        except Exception as error:  # noqa: BLE001  # the last resort of a server; the line below is its trace
+            # Where, never what: an exception's message may carry a piece of a prompt or a key.
+            where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
+            _log.error("call failed", id=event_id, error=type(error).__name__, where=where)
+            refused = ApiError(500, "gateway_error", "The gateway failed on this call.", kind="server_error")
+        self._parts.log.refused(event_id, request.method, refused, (self._parts.clock() - started_s) * 1000)
+        return refusal(refused, event_id)
+
+    async def _route(self, request: web.BaseRequest, event_id: str, started_s: float) -> web.StreamResponse:
+        path = request.raw_path
+        if request.method == "GET" and path in ("/healthz", "/readyz"):
+            return self._health(path, event_id)
+        check_framing(request)
+        route = endpoints.match(request.method, path)
+        if route is None:
+            message = "This gateway does not serve this method and path, because it could not meter it."
+            raise ApiError(404, "endpoint_not_supported", message)
+        principal = await self._parts.admission.admit(bearer(request.headers.getall("Authorization", [])))
+        if route.endpoint.kind == "metered":
+            call = MeteredCall(self._parts, request, route, principal, event_id, started_s)
+            return await call.run()
+        return await self._free(request, route, principal, event_id, started_s)
+
+    def _health(self, path: str, event_id: str) -> web.Response:
+        """Alive; and ready only while a call can be recorded."""
+        failure = None if path == "/healthz" else self._parts.recorder.failure
+        body = {"status": "ok"} if failure is None else {"status": "not ready", "journal": failure}
+        return web.json_response(body, status=200 if failure is None else 503, headers={EVENT_ID: event_id})
+
+    async def _free(
+        self, request: web.BaseRequest, route: Route, principal: Principal, event_id: str, started_s: float
+    ) -> web.StreamResponse:
+        """Costs nothing and has no row; an object must be the caller's own."""
+        parts = self._parts
+        if route.object_id is not None:
+            await parts.owners.check_response(route.object_id, principal.user_id)
+        body = await read_body(request, parts.bounds.body_bytes_max)
+        headers = forwarded_headers(request.headers, event_id)
+        source = await send(parts.upstream, request.method, route.path, headers, body or None)
+        relay = Relay(
+            request, source, answer_headers(source.headers, event_id), parts.bounds, parts.drains, _nothing_to_note
+        )
+        try:
+            if source.status == 401:
+                raise upstream_refused_us()
+            if is_event_stream(source) and route.endpoint.stream is not None:
+                await relay.stream(StreamMeter(route.endpoint.stream))
+            else:
+                await relay.whole()
+            answer = await relay.release()
+            ms = (parts.clock() - started_s) * 1000
+            parts.log.free(event_id, route.endpoint.name, principal.user_id, source.status, ms)
+            return answer
+        finally:
+            relay.close()
+
+
+async def _nothing_to_note(_: Relayed) -> None:
+    """A free call leaves no trace in the journal."""

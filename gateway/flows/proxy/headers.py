@@ -1,0 +1,111 @@
+"""What may pass in a request's and an answer's headers and framing, both ways.
+
+Request headers go by an allow-list, so nothing a client invents reaches OpenAI; answers lose what belongs to one
+connection and cookies (DESIGN "What holds" 8, facts/attacks.md A18-A21, A31, A39).
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+import msgspec
+from aiohttp import HttpVersion10, HttpVersion11, web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.core.errors import ApiError
+
+EVENT_ID: Final = "x-gateway-event-id"
+_FORWARDED: Final = frozenset({"content-type", "accept", "openai-beta", "idempotency-key", "user-agent"})
+_DROPPED: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "set-cookie",
+        "content-length",
+        EVENT_ID,
+    }
+)
+
+
+def check_framing(request: web.BaseRequest) -> None:
+    """Refuses what aiohttp's parser lets through. Raises ApiError."""
+    headers = request.headers
+    if request.version not in (HttpVersion11, HttpVersion10):
+        raise ApiError(505, "http_version_not_supported", "This gateway speaks HTTP/1.1.")
+    if request.version == HttpVersion10 and "Transfer-Encoding" in headers:
+        raise ApiError(400, "invalid_framing", "HTTP/1.0 has no Transfer-Encoding.")
+    if "api-key" in headers:
+        message = "Send the key once, as 'Authorization: Bearer YOUR_KEY', and no api-key header."
+        raise ApiError(400, "duplicate_header", message)
+    encoding = headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        message = "Compressed request bodies are not accepted; send the body without Content-Encoding."
+        raise ApiError(415, "unsupported_content_encoding", message)
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
+    """The whole body. Raises ApiError 413 beyond `bytes_max`."""
+    too_large = ApiError(413, "request_too_large", f"The request body is larger than {bytes_max} bytes.")
+    if (request.content_length or 0) > bytes_max:
+        raise too_large
+    if not request.body_exists:
+        return b""
+    first = await request.content.readany()
+    if request.content.at_eof():
+        return first
+    chunks, size = [first], len(first)
+    while chunk := await request.content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > bytes_max:
+            raise too_large
+    return b"".join(chunks)
+
+
+def forwarded_headers(headers: "CIMultiDictProxy[str]", event_id: str) -> dict[str, str]:
+    """The request headers that OpenAI gets; our id goes as `X-Client-Request-Id`."""
+    passed = {"X-Client-Request-Id": event_id}
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in _FORWARDED or lower.startswith("x-stainless-"):
+            passed[name] = value
+    return passed
+
+
+def answer_headers(headers: Mapping[str, str], event_id: str) -> "CIMultiDict[str]":
+    """The answer headers that the client gets."""
+    passed: CIMultiDict[str] = CIMultiDict()
+    named = headers.get("Connection", "")
+    dropped = _DROPPED | {part.strip().lower() for part in named.split(",")} if named else _DROPPED
+    for name, value in headers.items():
+        if name.lower() not in dropped:
+            passed.add(name, value)
+    passed[EVENT_ID] = event_id
+    return passed
+
+
+def is_event_stream(source: aiohttp.ClientResponse) -> bool:
+    """Whether the answer is a stream of server-sent events."""
+    return source.headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+def is_error_envelope(body: bytes) -> bool:
+    """Whether `body` is OpenAI's own error object, which says that the call did not run."""
+    try:
+        answer = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(answer, dict) and isinstance(answer.get("error"), dict)
+
+
+def refusal(error: ApiError, event_id: str) -> web.Response:
+    """The gateway's own error in OpenAI's envelope."""
+    headers = {EVENT_ID: event_id, "Content-Type": "application/json", **error.headers}
+    return web.Response(status=error.status, body=error.body(), headers=headers)

@@ -1,0 +1,254 @@
+"""One metered call, from its body to its last byte, with every way it can end.
+
+Reads as a sentence: read, attribute, open, forward, relay, settle, release. Must not retry (a try is a call of its
+own, and the client's SDK makes it), and must not let a call that may have cost money end without a SETTLE.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from gateway.core.endpoints import Route
+from gateway.core.errors import ApiError, DependencyDown
+from gateway.core.event import NoteRecord, OpenRecord, UsageEvent
+from gateway.core.request import Request, read_request
+from gateway.edges.upstream import NotSent, Upstream
+from gateway.flows.proxy.admission import Principal
+from gateway.flows.proxy.headers import (
+    answer_headers,
+    forwarded_headers,
+    is_error_envelope,
+    is_event_stream,
+    read_body,
+)
+from gateway.flows.proxy.parts import Parts
+from gateway.flows.proxy.relay import Relay, Relayed
+from pricing.readers.body import Said
+from pricing.stream import StreamMeter
+
+_log: Final = structlog.get_logger("gateway.proxy")
+
+
+class MeteredCall:
+    """One call; `run` once."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        request: web.BaseRequest,
+        route: Route,
+        principal: Principal,
+        event_id: str,
+        started_s: float,
+    ) -> None:
+        self._parts: Final = parts
+        self._request: Final = request
+        self._route: Final = route
+        self._principal: Final = principal
+        self._id: Final = event_id
+        self._started_s: Final = started_s
+        self._begun_s: Final = asyncio.get_running_loop().time()
+        self._asked: Request
+        self._opened: OpenRecord
+        self._status = 0
+        self._request_id: str | None = None
+        self._relayed: Relayed | None = None
+        self._settled: UsageEvent | None = None
+        self._owner_known = False
+
+    async def run(self) -> web.StreamResponse:
+        """The answer for the client. Raises ApiError for what the gateway refuses."""
+        parts = self._parts
+        body = await read_body(self._request, parts.bounds.body_bytes_max)
+        self._asked = read_request(self._route.endpoint.name, body)
+        self._opened = await self._attribute(len(body))
+        await parts.recorder.open(self._opened)
+        try:
+            return await self._forward()
+        except BaseException:
+            # A shutdown, or a bug of ours: the call may have run, so it must not end without its row.
+            if self._settled is None:
+                await asyncio.shield(self._estimate("gateway_interrupted"))
+            raise
+        finally:
+            self._log()
+
+    async def _attribute(self, body_bytes: int) -> OpenRecord:
+        """Whose call it is, checked before it costs anything."""
+        asked, principal, owners = self._asked, self._principal, self._parts.owners
+        meeting_ids = self._request.headers.getall("X-Meeting-Id", [])
+        if len(meeting_ids) > 1:
+            raise ApiError(400, "invalid_meeting", "The X-Meeting-Id header is given more than once.")
+        if meeting_ids:
+            await owners.check_meeting(meeting_ids[0], principal.user_id)
+        if asked.previous_response_id is not None:
+            param = "previous_response_id"
+            await owners.check_response(asked.previous_response_id, principal.user_id, param=param)
+        client_request_id = self._request.headers.get("X-Client-Request-Id")
+        return OpenRecord(
+            id=self._id,
+            user_id=principal.user_id,
+            endpoint=self._route.endpoint.name,
+            model=asked.model,
+            started_at=datetime.fromtimestamp(self._started_s, UTC),
+            api_key_id=principal.api_key_id,
+            meeting_id=meeting_ids[0].lower() if meeting_ids else None,
+            service_tier=asked.service_tier,
+            body_bytes=body_bytes,
+            text_bytes=asked.text_bytes,
+            media_parts=asked.media_parts,
+            output_cap=asked.output_cap,
+            choices=asked.choices,
+            stream=asked.stream,
+            metadata={} if client_request_id is None else {"client_request_id": client_request_id[:512]},
+        )
+
+    async def _forward(self) -> web.StreamResponse:
+        headers = forwarded_headers(self._request.headers, self._id)
+        try:
+            source = await send(self._parts.upstream, "POST", self._route.path, headers, self._asked.body)
+        except ApiError as error:
+            self._status = error.status
+            if error.code == "upstream_unreachable":
+                await self._settle(self._parts.settler.void(self._opened, self._parts.now(), "not_sent"))
+            else:
+                await self._estimate(error.code)
+            raise
+        self._status = source.status
+        self._request_id = source.headers.get("x-request-id")
+        relay = Relay(
+            self._request,
+            source,
+            answer_headers(source.headers, self._id),
+            self._parts.bounds,
+            self._parts.drains,
+            self._note,
+        )
+        self._relayed = relay.result
+        try:
+            await self._relay(source, relay)
+            return await relay.release()
+        finally:
+            relay.close()
+
+    async def _relay(self, source: aiohttp.ClientResponse, relay: Relay) -> None:
+        shape = self._route.endpoint.stream
+        if source.status == 200 and shape is not None and is_event_stream(source):
+            meter = StreamMeter(shape, withhold=self._asked.withhold_usage)
+            await relay.stream(meter)
+            await self._settle_stream(relay.result, meter)
+            return
+        await relay.whole()
+        await self._settle_whole(relay.result)
+        if source.status == 401:
+            raise upstream_refused_us()
+
+    async def _settle_stream(self, relayed: Relayed, meter: StreamMeter) -> None:
+        if relayed.said.usage is not None and meter.terminal and relayed.broken is None:
+            await self._settle(self._exact({"failed": True} if meter.failed else {}))
+        elif relayed.complete:
+            await self._estimate("usage_missing", meter)
+        else:
+            await self._estimate(relayed.broken or ("stream_failed" if meter.failed else "no_terminal_event"), meter)
+
+    async def _settle_whole(self, relayed: Relayed) -> None:
+        status = self._status
+        if status == 200 and relayed.complete and relayed.said.usage is not None:
+            await self._remember_owner(relayed.said.response_id)
+            await self._settle(self._exact({}))
+        elif 400 <= status < 500 or (status in (500, 503) and is_error_envelope(relayed.last)):
+            event = self._parts.settler.void(
+                self._opened,
+                self._parts.now(),
+                f"http_{status}",
+                request_id=self._request_id,
+                metadata={"status": status},
+            )
+            await self._settle(event)
+        else:
+            await self._estimate(relayed.broken or ("usage_missing" if status == 200 else f"http_{status}"))
+
+    def _exact(self, metadata: dict[str, Any]) -> UsageEvent:
+        relayed = self._relayed
+        assert relayed is not None
+        return self._parts.settler.exact(
+            self._opened,
+            relayed.said,
+            self._parts.now(),
+            drained=relayed.client_left,
+            cache_ttl=self._asked.cache_ttl,
+            request_id=self._request_id,
+            metadata=metadata,
+        )
+
+    async def _estimate(self, reason: str, meter: StreamMeter | None = None) -> None:
+        parts, relayed = self._parts, self._relayed
+        said = Said() if relayed is None else relayed.said
+        metadata: dict[str, Any] = {"status": self._status} if self._status else {}
+        if said.usage is not None:
+            event = self._exact(metadata)
+            event = parts.settler.unfinished(event, self._opened, reason)
+        else:
+            tokens = await parts.estimator.tokens(self._opened, self._asked.body, meter)
+            event = parts.settler.estimated(
+                self._opened, said, parts.now(), reason, tokens, request_id=self._request_id, metadata=metadata
+            )
+        await self._settle(event)
+
+    async def _settle(self, event: UsageEvent) -> None:
+        """SETTLE is on disk when this returns, also when the caller is cancelled meanwhile."""
+        self._settled = event
+        await asyncio.shield(self._parts.recorder.settle(event))
+
+    async def _note(self, relayed: Relayed) -> None:
+        """The response id is in the journal, and its owner known, before the client sees it."""
+        self._parts.recorder.note(NoteRecord(self._id, relayed.said.response_id, relayed.output_events))
+        if not self._owner_known:
+            await self._remember_owner(relayed.said.response_id)
+
+    async def _remember_owner(self, response_id: str | None) -> None:
+        self._owner_known = True
+        if response_id is not None and self._asked.stored:
+            await self._parts.owners.remember(response_id, self._principal.user_id)
+
+    def _log(self) -> None:
+        event, relayed = self._settled, self._relayed
+        if event is None:
+            _log.error("a call ended without settle", id=self._id)
+            return
+        parts = self._parts
+        first_byte = None if relayed is None else relayed.first_byte_s
+        parts.log.metered(
+            event,
+            self._status,
+            (parts.clock() - self._started_s) * 1000,
+            None if first_byte is None else (first_byte - self._begun_s) * 1000,
+            relayed is not None and relayed.client_left,
+        )
+
+
+async def send(
+    upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None
+) -> aiohttp.ClientResponse:
+    """Raises ApiError: `upstream_unreachable` when nothing was sent, else the call may have run."""
+    try:
+        return await upstream.send(method, path, headers, body)
+    except NotSent as error:
+        message = "OpenAI could not be reached; nothing was sent and nothing was spent."
+        raise ApiError(502, "upstream_unreachable", message, kind="server_error") from error
+    except DependencyDown as error:
+        timed_out = "Timeout" in error.detail
+        status, code = (504, "upstream_timeout") if timed_out else (502, "upstream_cut")
+        message = "OpenAI did not answer; the call may have run and is recorded as an estimate."
+        raise ApiError(status, code, message, kind="server_error") from error
+
+
+def upstream_refused_us() -> ApiError:
+    """OpenAI's 401 is about the gateway's own credential, and quotes a part of it: the client never sees it."""
+    _log.error("OpenAI refuses the gateway's credential: check OPENAI_API_KEY")
+    message = "The gateway's own OpenAI credential was refused; its operator has been told."
+    return ApiError(502, "upstream_credential_refused", message, kind="server_error")

@@ -1,0 +1,36 @@
+"""What the proxy is made of: the edges and values it was given by the root."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from gateway.core.config import UpstreamSettings
+from gateway.core.settle import Settler
+from gateway.edges.upstream import Upstream
+from gateway.flows.proxy.admission import Admission
+from gateway.flows.proxy.estimate import Estimator
+from gateway.flows.proxy.line import CallLog
+from gateway.flows.proxy.owners import Owners
+from gateway.flows.proxy.record import Recorder
+from gateway.flows.proxy.relay import Drains
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One set per process."""
+
+    admission: Admission
+    owners: Owners
+    recorder: Recorder
+    upstream: Upstream
+    settler: Settler
+    estimator: Estimator
+    bounds: UpstreamSettings
+    log: CallLog
+    clock: Callable[[], float]
+    """Unix time, seconds."""
+    drains: Drains = field(default_factory=Drains)
+
+    def now(self) -> datetime:
+        """The clock's instant, UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)

@@ -1,0 +1,88 @@
+"""Puts OPEN, NOTE and SETTLE where they survive: the journal, and when the disk refuses a SETTLE, Redis.
+
+An OPEN that cannot be written refuses the call (503) before it costs anything. A SETTLE that cannot be written
+stays in memory, is tried again until it lands, and holds the client's last byte for 5 s at most (DESIGN).
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.core.errors import ApiError, DependencyDown
+from gateway.core.event import NoteRecord, OpenRecord, UsageEvent, encode
+from gateway.core.frames import OPEN, SETTLE
+from gateway.edges.buffer import Buffer
+from gateway.edges.journal import Journal
+
+HOLD_LAST_BYTE_S: Final = 5.0
+RETRY_S: Final = 1.0
+_log: Final = structlog.get_logger("gateway.record")
+
+
+class Recorder:
+    """Records the calls of one process."""
+
+    def __init__(self, journal: Journal, buffer: Buffer) -> None:
+        self._journal: Final = journal
+        self._buffer: Final = buffer
+        self._stranded: Final[dict[str, bytes]] = {}
+        self._retry: asyncio.Task[None] | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why calls cannot be recorded right now; None while they can."""
+        if self._stranded:
+            return f"{len(self._stranded)} settled calls are not on disk yet"
+        return self._journal.failure
+
+    async def open(self, record: OpenRecord) -> None:
+        """On disk when it returns. Raises ApiError 503 when it could not be written."""
+        try:
+            await self._journal.append(OPEN, encode(record))
+        except DependencyDown as error:
+            _log.error("call refused: the journal cannot be written", detail=error.detail)
+            message = "The gateway cannot record calls right now; nothing was sent and nothing was spent."
+            raise ApiError(
+                503, "journal_unavailable", message, kind="server_error", headers={"Retry-After": "2"}
+            ) from error
+
+    def note(self, record: NoteRecord) -> None:
+        """In the journal file when it returns, without waiting for the disk."""
+        self._journal.note(encode(record))
+
+    async def settle(self, event: UsageEvent) -> None:
+        """On disk when it returns; when the disk refuses, in Redis or in memory, and tried again. Never raises."""
+        payload = encode(event)
+        try:
+            await self._journal.append(SETTLE, payload)
+        except DependencyDown as error:
+            _log.error("settle not on disk", id=event.id, detail=error.detail)
+            self._stranded[event.id] = payload
+            if self._retry is None or self._retry.done():
+                self._retry = asyncio.create_task(self._land())
+            await asyncio.wait({self._retry}, timeout=HOLD_LAST_BYTE_S)
+
+    async def close(self) -> None:
+        """Gives stranded events one last chance, within the time a shutdown may take."""
+        if self._retry is not None and not self._retry.done():
+            await asyncio.wait({self._retry}, timeout=HOLD_LAST_BYTE_S)
+
+    async def _land(self) -> None:
+        """Until nothing is stranded: the stream or the disk, whichever answers first."""
+        while self._stranded:
+            batch = list(self._stranded.items())
+            try:
+                await self._buffer.append(batch)
+            except DependencyDown:
+                if not await self._append_all(batch):
+                    await asyncio.sleep(RETRY_S)
+                    continue
+            for event_id, _ in batch:
+                del self._stranded[event_id]
+
+    async def _append_all(self, batch: list[tuple[str, bytes]]) -> bool:
+        results = await asyncio.gather(
+            *(self._journal.append(SETTLE, payload) for _, payload in batch), return_exceptions=True
+        )
+        return not any(isinstance(result, BaseException) for result in results)

@@ -1,0 +1,231 @@
+"""Reads an answer from OpenAI to its end and passes it to the client, metering on the way.
+
+A client that leaves does not stop the reading, because the usage comes last; the reading is bounded in time and
+bytes instead. Nothing here journals or prices; the last bytes are left with the caller until SETTLE is on disk.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway.core.config import UpstreamSettings
+from gateway.core.errors import ApiError
+from pricing.readers.body import TAIL_BYTES, Said, read_body, read_ends
+from pricing.stream import StreamMeter
+
+WHOLE_BYTES_MAX: Final = 1024 * 1024
+"""Answers up to this size are released whole after SETTLE; of larger ones only the last piece waits."""
+SLOW_BUFFER_BYTES: Final = 64 * 1024
+"""Unsent bytes beyond which a write to the client is timed."""
+NOTE_EVERY_S: Final = 1.0
+_BROKEN: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
+
+
+class Drains:
+    """How many answers are being read on for clients that have left."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+
+class Relayed:
+    """What came of reading one answer."""
+
+    def __init__(self) -> None:
+        self.said = Said()
+        self.complete = False
+        """Whether the answer ended as it must: the terminal event, or a whole body."""
+        self.broken: str | None = None
+        """Why the reading ended early: `upstream_cut`, `upstream_timeout`, `drain_limit`."""
+        self.client_left = False
+        self.output_events = 0
+        self.first_byte_s: float | None = None
+        self.client: web.StreamResponse | None = None
+        self.last: bytes = b""
+        """The bytes that wait for SETTLE."""
+
+
+class Relay:
+    """One answer on its way from `source` to the client of `request`."""
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        source: aiohttp.ClientResponse,
+        headers: "CIMultiDict[str]",
+        bounds: UpstreamSettings,
+        drains: Drains,
+        noted: Callable[[Relayed], Awaitable[None]],
+    ) -> None:
+        self._request: Final = request
+        self._source: Final = source
+        self._headers: Final = headers
+        self._bounds: Final = bounds
+        self._drains: Final = drains
+        self._noted: Final = noted
+        self._loop: Final = asyncio.get_running_loop()
+        self._drain_until_s = 0.0
+        self._drained_bytes = 0
+        self.result: Final = Relayed()
+
+    async def stream(self, meter: StreamMeter) -> Relayed:
+        """An event stream; `result.last` is the terminal event."""
+        result = self.result
+        result.said = meter.said
+        client = result.client = web.StreamResponse(status=self._source.status, headers=self._headers)
+        await self._prepare(client)
+        try:
+            async with asyncio.timeout(self._bounds.total_s):
+                await self._pass_stream(meter, client)
+        except TimeoutError:
+            result.broken = "upstream_timeout"
+        except _BROKEN as error:
+            result.broken = _reason(error)
+        await self._write(client, meter.finish())
+        result.complete = meter.terminal and not meter.failed
+        result.output_events = meter.events
+        result.last = meter.release()
+        return result
+
+    async def _pass_stream(self, meter: StreamMeter, client: web.StreamResponse) -> None:
+        result, read = self.result, self._source.content.readany
+        note_at_s = 0.0
+        while chunk := await read():
+            visible = meter.feed(chunk)
+            now = self._loop.time()
+            if result.first_byte_s is None:
+                result.first_byte_s = now
+            if now >= note_at_s and meter.said.response_id is not None:
+                result.output_events = meter.events
+                await self._noted(result)
+                note_at_s = now + NOTE_EVERY_S
+            if result.client_left:
+                self._check_drain(len(chunk), now)
+                if result.broken:
+                    self._source.close()
+                    return
+            elif visible:
+                await self._write(client, visible)
+
+    async def whole(self) -> Relayed:
+        """Any other answer; `result.last` is its body, or its last piece when it is large."""
+        result = self.result
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._bounds.total_s):
+                while chunk := await self._source.content.readany():
+                    if result.first_byte_s is None:
+                        result.first_byte_s = self._loop.time()
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > WHOLE_BYTES_MAX:
+                        return await self._pass_large(b"".join(chunks))
+        except _BROKEN as error:
+            result.broken = _reason(error)
+        result.last = b"".join(chunks)
+        if result.broken is None:
+            result.said = read_body(result.last)
+            result.complete = True
+        return result
+
+    async def _pass_large(self, first: bytes) -> Relayed:
+        """Beyond 1 MiB the body is passed on as it comes; its ends are enough to find the usage."""
+        result = self.result
+        head, tail, waiting = first[:TAIL_BYTES], first[-TAIL_BYTES:], first
+        client = result.client = web.StreamResponse(status=self._source.status, headers=self._headers)
+        length = self._source.headers.get("Content-Length")
+        if length is not None and length.isdigit():
+            client.content_length = int(length)
+        await self._prepare(client)
+        try:
+            while chunk := await self._source.content.readany():
+                await self._write(client, waiting)
+                waiting = chunk
+                tail = (tail + chunk)[-TAIL_BYTES:]
+                if result.client_left:
+                    self._check_drain(len(chunk), self._loop.time())
+                    if result.broken:
+                        self._source.close()
+                        break
+        except _BROKEN as error:
+            result.broken = _reason(error)
+        result.last = waiting
+        if result.broken is None:
+            result.said = read_ends(head, tail)
+            result.complete = True
+        return result
+
+    async def release(self) -> web.StreamResponse:
+        """After SETTLE: the last bytes, and the end of the client's answer. A cut answer is cut for the client too.
+
+        Raises ApiError 502 when the answer broke off before anything of it had gone out.
+        """
+        result, client, transport = self.result, self.result.client, self._request.transport
+        if client is None:
+            if result.broken is not None:
+                message = "OpenAI's answer broke off; the call may have run and is recorded as an estimate."
+                raise ApiError(502, result.broken, message, kind="server_error")
+            return web.Response(status=self._source.status, headers=self._headers, body=result.last)
+        if result.broken is not None and transport is not None:
+            transport.abort()
+        elif not result.client_left:
+            await self._write(client, result.last)
+            try:
+                await client.write_eof()
+            except ConnectionError:
+                result.client_left = True
+        return client
+
+    async def _prepare(self, client: web.StreamResponse) -> None:
+        try:
+            await client.prepare(self._request)
+        except ConnectionError:
+            self._left()
+
+    async def _write(self, client: web.StreamResponse, data: bytes) -> None:
+        if not data or self.result.client_left:
+            return
+        transport = self._request.transport
+        try:
+            if transport is None:
+                self._left()
+            elif transport.get_write_buffer_size() > SLOW_BUFFER_BYTES:
+                async with asyncio.timeout(self._bounds.write_stall_s):
+                    await client.write(data)
+            else:
+                await client.write(data)
+        except ConnectionError:
+            self._left()
+        except TimeoutError:
+            self._left()
+            if transport is not None:
+                transport.abort()
+
+    def _left(self) -> None:
+        """The client is gone: read on, within bounds."""
+        self.result.client_left = True
+        self._drains.running += 1
+        self._drain_until_s = self._loop.time() + self._bounds.drain_s
+
+    def close(self) -> None:
+        """Whatever happened: the connection to OpenAI and the place among the drains are given back."""
+        self._source.release()
+        if self._drain_until_s:
+            self._drains.running -= 1
+            self._drain_until_s = 0.0
+
+    def _check_drain(self, size: int, now: float) -> None:
+        self._drained_bytes += size
+        over_time = self._drain_until_s and now > self._drain_until_s
+        too_many = self._drains.running > self._bounds.drains_max
+        if over_time or too_many or self._drained_bytes > self._bounds.drain_bytes_max:
+            self.result.broken = "drain_limit"
+
+
+def _reason(error: BaseException) -> str:
+    return "upstream_timeout" if isinstance(error, TimeoutError) else "upstream_cut"

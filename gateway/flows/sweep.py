@@ -1,0 +1,92 @@
+"""Sweep: settle the calls that their own process never will. Exact where OpenAI can still be asked, else estimated.
+
+An OPEN alone never proves that nothing was sent, so an orphan is never `void` (DESIGN "Decisions taken"). The
+SETTLE goes through a journal of our own and then takes the same road as every other event.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import aiohttp
+import structlog
+
+from gateway.core.errors import DependencyDown
+from gateway.core.event import NoteRecord, OpenRecord, Orphan, UsageEvent, decode_note, decode_open, encode
+from gateway.core.frames import SETTLE
+from gateway.core.settle import Settler
+from gateway.edges.journal import Journal
+from gateway.edges.upstream import Upstream
+from pricing.readers.body import Said, read_body, read_status
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+UNFINISHED: Final = frozenset({"queued", "in_progress"})
+PATIENCE_S: Final = 600.0
+"""Seconds after its start during which an orphan waits for OpenAI to answer, or to finish, before it is estimated."""
+_log: Final = structlog.get_logger("gateway.sweep")
+
+
+class Sweep:
+    """Settles orphans of one journal folder."""
+
+    def __init__(self, upstream: Upstream, settler: Settler, journal: Journal, *, clock: Callable[[], float]) -> None:
+        self._upstream: Final = upstream
+        self._settler: Final = settler
+        self._journal: Final = journal
+        self._clock: Final = clock
+        self._done: set[str] = set()
+
+    async def step_once(self, orphans: Sequence[Orphan]) -> int:
+        """Settles what can be settled now; the others come again. How many were settled.
+
+        Raises DependencyDown when the journal refuses the SETTLE.
+        """
+        settled, listed = 0, set()
+        for orphan in orphans:
+            opened = decode_open(orphan.opened)
+            listed.add(opened.id)
+            if opened.id in self._done:
+                continue  # written; the journal's reader has not come to it yet
+            event = await self._value(opened, decode_note(orphan.note) if orphan.note else NoteRecord(opened.id))
+            if event is None:
+                continue
+            await self._journal.append(SETTLE, encode(event))
+            self._done.add(event.id)
+            settled += 1
+            _log.warning("orphan settled", id=event.id, evidence=event.evidence, endpoint=event.endpoint)
+        self._done &= listed
+        return settled
+
+    async def _value(self, opened: OpenRecord, note: NoteRecord) -> UsageEvent | None:
+        """The event of an orphan, or None while OpenAI may still say more."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        reason = "process_died"
+        if opened.endpoint == "responses" and note.response_id is not None:
+            try:
+                said = await self._ask(note.response_id)
+            except DependencyDown as error:
+                if (now - opened.started_at).total_seconds() < PATIENCE_S:
+                    return None
+                reason = f"process_died, {error.what} did not answer"
+                said = None
+            if said is not None and said.usage is not None:
+                return self._settler.exact(opened, said, now, drained=True, metadata={"reason": reason})
+        said = Said(response_id=note.response_id)
+        return self._settler.estimated(opened, said, now, reason, self._settler.by_bytes(opened, note.output_events))
+
+    async def _ask(self, response_id: str) -> Said | None:
+        """What OpenAI kept of a response; None when it kept nothing. Raises DependencyDown while it cannot tell."""
+        source = await self._upstream.send("GET", f"/responses/{response_id}", {}, None)
+        try:
+            body = await source.content.read(ANSWER_BYTES_MAX)
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise DependencyDown("openai", type(error).__name__) from error
+        finally:
+            source.close()
+        if source.status == 404:
+            return None
+        if source.status != 200:
+            raise DependencyDown("openai", f"HTTP {source.status}")
+        if read_status(body) in UNFINISHED:
+            raise DependencyDown("openai", "the response is still running")
+        return read_body(body)
