@@ -142,7 +142,8 @@ class Ledger:
 
     async def response_owner(self, response_id: str) -> str | None:
         """The user id a response at OpenAI belongs to; None when it is unknown or deleted."""
-        return await self._value(sql.RESPONSE_OWNER, _storable(response_id))
+        owner: str | None = await self._value(sql.RESPONSE_OWNER, _storable(response_id))
+        return owner
 
     async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
         """The id of the user with this address, who is made if need be. An existing Stripe customer is kept."""
@@ -195,7 +196,7 @@ class Ledger:
         raise AssertionError("every attempt returns or raises")
 
 
-def _by_id(item: tuple[Row, Entry]) -> object:
+def _by_id(item: tuple[Row, Entry]) -> str:
     # Two writers that take rows in the same order wait for each other, and never in a circle. Lower case, because
     # Postgres reads a uuid in any case.
     return str(item[0][0]).lower()

@@ -83,4 +83,3 @@ def to_row(entry: Entry) -> Row:
 def columns(rows: Sequence[Row]) -> list[list[object]]:
     """Rows turned into one list per column, as unnest takes them."""
     return [list(column) for column in zip(*rows, strict=True)]
-

@@ -120,7 +120,7 @@ counted as (
     updated_at = now()
 )
 select count(*) from added
-"""
+"""  # noqa: S608 - only names and numbers of COLUMNS are put in
 
 # Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.
 QUARANTINE: Final = """

@@ -1,0 +1,179 @@
+"""The Redis stream between the journal and the batch writer, and the owners of fresh responses. Transport, not truth.
+
+Must never trim (MAXLEN, XTRIM) or read with NOACK: either loses unread usage (facts/fault-matrix.md D6, §6). An entry
+leaves the stream only through `ack`, after the ledger has committed. Works on Valkey and on Redis >= 7.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from gateway.core.errors import ConfigError, DependencyDown
+
+GROUP: Final = "ledger"
+PIPELINE_MAX: Final = 1000
+"""Commands sent in one go."""
+OWNER_PREFIX: Final = "owner:"
+OWNER_TTL_S: Final = 30 * 86_400
+"""OpenAI keeps a response for 30 days; after that Postgres alone knows its owner."""
+
+
+class StreamEntry(NamedTuple):
+    """One entry as read: its place in the stream, the event's id, the event's bytes."""
+
+    stream_id: bytes
+    event_id: str
+    raw: bytes
+
+
+class Depth(NamedTuple):
+    """Entries in the stream, and those of them handed to a writer that has not acknowledged them yet."""
+
+    entries: int
+    unacknowledged: int
+
+
+def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -> "Redis":
+    """A client that gives every command `timeout_s` seconds. Connects on first use; `aclose()` it at the end.
+
+    Nothing is tried again in here: a timed-out XADD may have been carried out, and whoever sent it decides.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        max_connections=connections_max,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+        protocol=2,
+    )
+
+
+class Buffer:
+    """One stream with its one group of writers. All methods raise DependencyDown("redis")."""
+
+    def __init__(self, redis: "Redis", *, stream: str, owner_ttl_s: int = OWNER_TTL_S) -> None:
+        self._redis: Final = redis
+        self._stream: Final = stream
+        self._owner_ttl_s: Final = owner_ttl_s
+
+    async def check_policy(self) -> None:
+        """Raises ConfigError when this server may throw keys away to save memory: the stream would go silently."""
+        memory = await _asked(self._redis.info("memory"))
+        policy = str(memory.get("maxmemory_policy", "unknown"))
+        if policy != "noeviction":
+            raise ConfigError(
+                f"Redis has maxmemory-policy {policy!r} and may silently drop recorded usage; "
+                "set `maxmemory-policy noeviction` on the server behind REDIS_URL"
+            )
+
+    async def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        """Adds (event id, bytes) in order; returns their stream ids, which the server makes.
+
+        When it raises, some may have been added; adding them again is harmless.
+        """
+        stream_ids: list[bytes] = []
+        for start in range(0, len(entries), PIPELINE_MAX):
+            pipe = self._redis.pipeline(transaction=False)
+            for event_id, raw in entries[start : start + PIPELINE_MAX]:
+                pipe.execute_command("XADD", self._stream, "*", "e", raw, "id", event_id)
+            stream_ids += await _asked(pipe.execute())
+        return stream_ids
+
+    async def present(self, stream_ids: Sequence[bytes]) -> set[bytes]:
+        """Those of these entries that are still in the stream."""
+        pipe = self._redis.pipeline(transaction=False)
+        for stream_id in stream_ids:
+            pipe.execute_command("XRANGE", self._stream, stream_id, stream_id)
+        found = await _asked(pipe.execute()) if stream_ids else []
+        return {stream_id for stream_id, entries in zip(stream_ids, found, strict=True) if entries}
+
+    async def ensure_group(self) -> None:
+        """Makes stream and group if need be. From 0, never `$`: what is in the stream already is unread usage."""
+        try:
+            await _asked(self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True))
+        except DependencyDown as error:
+            if "BUSYGROUP" not in error.detail:
+                raise
+
+    async def read(self, consumer: str, count: int, block_ms: int) -> list[StreamEntry]:
+        """Up to `count` entries nobody has read yet; waits `block_ms` at most for the first (0: does not wait)."""
+        found = await self._grouped(
+            lambda: self._redis.xreadgroup(GROUP, consumer, {self._stream: ">"}, count=count, block=block_ms or None)
+        )
+        return _entries(found[0][1]) if found else []
+
+    async def claim(self, consumer: str, min_idle_ms: int, count: int) -> list[StreamEntry]:
+        """Takes over up to `count` entries that another writer read `min_idle_ms` ago and never acknowledged."""
+        cursor = b"0-0"
+        while True:
+            cursor, found, *_ = await self._grouped(
+                partial(self._redis.xautoclaim, self._stream, GROUP, consumer, min_idle_ms, cursor, count)
+            )
+            if found or cursor == b"0-0":
+                return _entries(found)
+
+    async def ack(self, stream_ids: Sequence[bytes]) -> None:
+        """Acknowledges and deletes, both or neither: an entry that is only acknowledged would stay for ever."""
+        for start in range(0, len(stream_ids), PIPELINE_MAX):
+            part = stream_ids[start : start + PIPELINE_MAX]
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.execute_command("XACK", self._stream, GROUP, *part)
+            pipe.execute_command("XDEL", self._stream, *part)
+            await _asked(pipe.execute())
+
+    async def forget_consumer(self, consumer: str) -> None:
+        """Removes a writer that holds nothing; one that still holds entries stays until they are taken over."""
+        held = await self._grouped(lambda: self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumer))
+        if not held:
+            await self._grouped(lambda: self._redis.xgroup_delconsumer(self._stream, GROUP, consumer))
+
+    async def depth(self) -> Depth:
+        """How much is waiting."""
+        length = await _asked(self._redis.xlen(self._stream))
+        summary = await self._grouped(lambda: self._redis.xpending(self._stream, GROUP))
+        return Depth(int(length), int(summary["pending"]))
+
+    async def set_owner(self, response_id: str, user_id: str) -> None:
+        """Remembers whose response this is, before anybody hears of it."""
+        await _asked(self._redis.set(OWNER_PREFIX + response_id, user_id, ex=self._owner_ttl_s))
+
+    async def get_owner(self, response_id: str) -> str | None:
+        """The user id a response belongs to, as far as Redis remembers."""
+        owner = await _asked(self._redis.get(OWNER_PREFIX + response_id))
+        return None if owner is None else owner.decode()
+
+    async def _grouped(self, command: Callable[[], Any]) -> Any:
+        """One command on the group, which is made again when a flush or failover has taken it away."""
+        try:
+            return await _asked(command())
+        except DependencyDown as error:
+            if "NOGROUP" not in error.detail:
+                raise
+        await self.ensure_group()
+        return await _asked(command())
+
+
+async def _asked(reply: Any) -> Any:
+    """Waits for a reply; what goes wrong on the way or on the server is DependencyDown("redis")."""
+    try:
+        return await cast("Awaitable[Any]", reply)
+    except (RedisError, OSError) as error:
+        kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "
+        raise DependencyDown("redis", f"{kind}{error}") from error
+
+
+def _entries(found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[StreamEntry]:
+    """Entries as the server lists them. One without our fields keeps what it has, and will not decode later on."""
+    entries = []
+    for stream_id, named in found:
+        raw = named.get(b"e")
+        if raw is None:
+            raw = b"\n".join(name + b"=" + value for name, value in named.items())
+        entries.append(StreamEntry(stream_id, named.get(b"id", b"").decode("utf-8", "replace"), raw))
+    return entries
