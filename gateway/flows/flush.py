@@ -1,0 +1,131 @@
+"""Flush: the batch writer. Reads the Redis stream, brings every entry to rest in the ledger, then acknowledges it.
+
+Never acknowledges before the ledger has committed, and never prices or repairs an entry (facts/fault-matrix.md D6):
+a repeat is harmless, an early acknowledgement is lost money. Any number of writers may run, on any host.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gateway.core.errors import DependencyDown
+from gateway.edges.buffer import Buffer, StreamEntry
+from gateway.edges.ledger import Entry, Ledger, Outcome
+
+BLOCK_MS_MAX: Final = 500
+"""Milliseconds a read waits for a first entry; a stop is noticed after that at the latest."""
+BACK_OFF_S: Final = 0.1
+BACK_OFF_MAX_S: Final = 5.0
+
+Failpoint = Callable[[str], None]
+"""Told the name of each place where a crash must be harmless: `flush.read`, `flush.committed`, `flush.acked`."""
+
+
+def pass_by(_name: str) -> None:
+    """The failpoint of production: nothing happens."""
+
+
+class Flush:
+    """One writer. `consumer` must be unique per process and life (host, pid and a random part)."""
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        ledger: Ledger,
+        *,
+        consumer: str,
+        batch_rows_max: int,
+        interval_s: float,
+        claim_idle_s: float,
+        monotonic: Callable[[], float],
+        failpoint: Failpoint = pass_by,
+    ) -> None:
+        self._buffer: Final = buffer
+        self._ledger: Final = ledger
+        self._consumer: Final = consumer
+        self._batch_rows_max: Final = batch_rows_max
+        self._interval_s: Final = interval_s
+        self._claim_idle_s: Final = claim_idle_s
+        self._monotonic: Final = monotonic
+        self._failpoint: Final = failpoint
+        self._log: Final = structlog.get_logger("flush")
+        self._held: list[StreamEntry] = []
+        self._claim_at_s = monotonic()
+        self.entries_total = 0
+        """Entries brought to rest by this writer."""
+        self.quarantined_total = 0
+        """Of these, entries that this writer put into quarantine. Anything but 0 wants a person to look."""
+
+    async def step_once(self, *, block_ms: int = 0) -> int:
+        """One batch: read, insert, acknowledge. Returns how many entries it brought to rest.
+
+        Waits `block_ms` at most for a first entry. Raises DependencyDown when Redis or Postgres is away; what was
+        read by then is kept and comes first in the next step.
+        """
+        if not self._held:
+            self._held = await self._take(block_ms)
+        entries = self._held
+        if not entries:
+            return 0
+        self._failpoint("flush.read")
+        outcome = await self._ledger.insert_batch([Entry(entry.event_id, entry.raw) for entry in entries])
+        self._failpoint("flush.committed")
+        await self._buffer.ack([entry.stream_id for entry in entries])
+        self._failpoint("flush.acked")
+        self._held = []
+        self._count(outcome, len(entries))
+        return len(entries)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Steps until `stop` is set; waits and goes on when Redis or Postgres is away."""
+        back_off_s = 0.0
+        while not stop.is_set():
+            try:
+                handled = await self.step_once(block_ms=BLOCK_MS_MAX)
+                if back_off_s:
+                    self._log.info("flush resumed")
+                back_off_s = 0.0
+            except DependencyDown as error:
+                handled = 0
+                back_off_s = min(BACK_OFF_MAX_S, back_off_s * 2 or BACK_OFF_S)
+                self._log.warning("flush waits", what=error.what, detail=error.detail, wait_s=back_off_s)
+            # A batch that was not full is worth a pause: the next one is then bigger, and cheaper per row.
+            pause_s = back_off_s or (self._interval_s if 0 < handled < self._batch_rows_max else 0.0)
+            if pause_s:
+                await _wait(stop, pause_s)
+        await self._leave()
+
+    async def _take(self, block_ms: int) -> list[StreamEntry]:
+        """Now and then what another writer left lying, else what is new."""
+        now = self._monotonic()
+        if now >= self._claim_at_s:
+            # Not before the full interval after a look that found nothing: looking walks the whole pending list.
+            claimed = await self._buffer.claim(self._consumer, int(self._claim_idle_s * 1000), self._batch_rows_max)
+            if claimed:
+                self._log.info("flush took over entries", entries=len(claimed))
+                return claimed
+            self._claim_at_s = now + self._claim_idle_s
+        return await self._buffer.read(self._consumer, self._batch_rows_max, block_ms)
+
+    def _count(self, outcome: Outcome, entries: int) -> None:
+        self.entries_total += entries
+        self.quarantined_total += outcome.quarantined
+        if outcome.quarantined:
+            self._log.error("usage in quarantine", entries=outcome.quarantined)
+
+    async def _leave(self) -> None:
+        """A writer that goes in order takes its name out of the group; what it still holds is taken over."""
+        try:
+            await self._buffer.forget_consumer(self._consumer)
+        except DependencyDown as error:
+            self._log.info("flush left its name behind", detail=error.detail)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
