@@ -10,19 +10,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from pricing import Line
+
 Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adjustment"]
 
 
 NO_USAGE: Final = msgspec.Raw(b"null")
-
-
-class CostLine(msgspec.Struct, frozen=True):
-    """One billable quantity: strings are exact decimals without exponent, as `gateway price` prints them."""
-
-    unit: str
-    quantity: str
-    usd_per_unit: str
-    usd: str
 
 
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,7 +39,8 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     billed_nano: int | None = None
     """What the customer is charged, nano-USD; None exactly when `cost_nano` is."""
     price_version: str = ""
-    cost_lines: tuple[CostLine, ...] = ()
+    cost_lines: tuple[Line, ...] = ()
+    """Exact decimals as strings, as `gateway price` prints them."""
     usage: msgspec.Raw = NO_USAGE
     """The usage block byte for byte as OpenAI sent it. (msgspec cannot decode a union with Raw, hence no None.)"""
     response_id: str | None = None

@@ -162,7 +162,7 @@ class Settler:
             completion_tokens=tokens.output,
             total_tokens=tokens.input + tokens.output,
             price_version=value.price_version,
-            cost_lines=tuple(CostLine(x.unit, x.quantity, x.usd_per_unit, x.usd) for x in value.lines),
+            cost_lines=value.lines,
         )
 
     def unfinished(self, event: UsageEvent, opened: OpenRecord, reason: str) -> UsageEvent:
@@ -225,9 +225,7 @@ class Settler:
             cost_nano=cost_nano,
             billed_nano=billed_nano,
             price_version=priced.price_version if priced else self._book.version,
-            cost_lines=tuple(CostLine(x.unit, x.quantity, x.usd_per_unit, x.usd) for x in priced.lines)
-            if priced
-            else (),
+            cost_lines=priced.lines if priced else (),
             usage=NO_USAGE if usage is None else msgspec.Raw(usage),
             response_id=said.response_id,
             request_id=request_id,
