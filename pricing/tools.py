@@ -96,7 +96,7 @@ def read(response: bytes) -> ToolUse:
     """Count the tool use in a whole response body. UsageError when the body cannot be read or counted."""
     try:
         body = msgspec.json.decode(response, type=_Body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"response cannot be read: {error}") from error
     items = body.output or []
     tools = body.tools or []

@@ -70,11 +70,11 @@ def decode(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`. UsageError when there is none (`null` means that OpenAI never said)."""
     try:
         usage = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"usage is not JSON: {error}") from error
     if usage is None:
         raise UsageError("usage is missing")
-    if type(usage) is not dict:
+    if not isinstance(usage, dict):
         raise UsageError("usage is not an object")
     return usage
 
@@ -223,16 +223,14 @@ def _refuse_unknown(holder: dict[str, Any], shape: dict[str, Any], path: str) ->
 
 
 def nonzero_number(value: object, path: str) -> str | None:
-    """Where a number other than zero lies in an unknown JSON value, or None. Bounded by msgspec's own depth limit."""
-    if isinstance(value, dict):
-        children = [(f"{path}.{name}", child) for name, child in value.items()]
-    elif isinstance(value, list):
-        children = [(f"{path}[{index}]", child) for index, child in enumerate(value)]
-    else:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return path[:200] if number and value else None
-    for where, child in children:
-        found = nonzero_number(child, where)
-        if found is not None:
-            return found
+    """Where a number other than zero lies in an unknown JSON value, or None."""
+    todo = [(path, value)]
+    while todo:
+        where, found = todo.pop()
+        if isinstance(found, dict):
+            todo += [(f"{where}.{name}"[:200], child) for name, child in found.items()]
+        elif isinstance(found, list):
+            todo += [(f"{where}[{index}]"[:200], child) for index, child in enumerate(found)]
+        elif isinstance(found, int | float) and not isinstance(found, bool) and found:
+            return where
     return None
