@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 import pricing
-from gateway.core.event import NO_USAGE, CostLine, Evidence, OpenRecord, UsageEvent
+from gateway.core.event import NO_USAGE, Evidence, OpenRecord, UsageEvent
 from pricing.readers.body import Said
 
 BYTES_PER_TOKEN: Final = 4
@@ -139,7 +139,7 @@ class Settler:
         extra = {**opened.metadata, **(metadata or {}), "reason": reason}
         if model != opened.model:
             extra["requested_model"] = opened.model
-        extra["bound_usd"] = None if value.bound_nano is None else usd_text(value.bound_nano)
+        extra["bound_usd"] = None if value.bound_nano is None else pricing.nano_text(value.bound_nano)
         if value.problems:
             extra["problems"] = list(value.problems)
         if value.low_confidence:
@@ -236,9 +236,3 @@ class Settler:
 def asked_tier(tier: str | None) -> str | None:
     """The tier an estimate is priced at when the answer never named one: `auto` is not a rate, so default."""
     return None if tier == "auto" else tier
-
-
-def usd_text(nano: int) -> str:
-    """Nano-USD as exact decimal dollars with 9 places, e.g. `0.000001500`."""
-    sign, value = ("-", -nano) if nano < 0 else ("", nano)
-    return f"{sign}{value // 1_000_000_000}.{value % 1_000_000_000:09d}"

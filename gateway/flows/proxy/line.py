@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.core.errors import ApiError
 from gateway.core.event import UsageEvent
-from gateway.core.settle import usd_text
+from pricing import nano_text
 
 FLUSH_S: Final = 0.1
 
@@ -66,7 +66,7 @@ class CallLog:
                 evidence=event.evidence,
                 prompt_tokens=event.prompt_tokens,
                 completion_tokens=event.completion_tokens,
-                cost_usd=None if event.cost_nano is None else usd_text(event.cost_nano),
+                cost_usd=None if event.cost_nano is None else nano_text(event.cost_nano),
                 first_byte_ms=None if first_byte_ms is None else round(first_byte_ms, 1),
                 client_left=client_left,
             )
