@@ -17,16 +17,8 @@ from gateway.core.billing import DOUBT_MAX, Claim, FreezeCounts, MeterEvent, eve
 from gateway.core.errors import DependencyDown
 from gateway.edges.outbox import sql
 
-_AWAY: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.SystemError,  # type: ignore[attr-defined]  # exported, but asyncpg-stubs misses it
-    asyncpg.TransactionRollbackError,
-)
+_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""Away, full, out of time or not migrated: the caller cannot mend it, it waits and tries again."""
 
 
 class Held(NamedTuple):
