@@ -1,0 +1,106 @@
+"""Fixtures that every test may use: a migrated database of its own, an empty Valkey, and the edges over them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.ledger import Ledger, Pool, open_pool
+from gateway.edges.migrator import migrate
+from tests import servers
+
+TEMPLATE = "gateway_template"
+METER = "openai_usage_micro_usd"
+WINDOW_S = 3600
+
+
+async def admin(dsn: str, *statements: str) -> None:
+    """Runs statements that may not stand in a transaction (CREATE DATABASE and the like)."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def on_database(dsn: str, name: str, user: str = "postgres") -> str:
+    """The same server's DSN for another database and login."""
+    host = dsn.partition("@")[2].rpartition("/")[0]
+    return f"postgresql://{user}@{host}/{name}"
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> Iterator[str]:
+    """A PostgreSQL server, as its superuser."""
+    with servers.postgres() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def template(postgres_dsn: str) -> str:
+    """The name of a database with every migration applied, to be cloned."""
+    asyncio.run(admin(postgres_dsn, f"create database {TEMPLATE}"))
+    asyncio.run(migrate(on_database(postgres_dsn, TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+async def empty_database_url(postgres_dsn: str) -> AsyncIterator[str]:
+    """A database with nothing in it."""
+    name = f"empty_{uuid4().hex}"
+    await admin(postgres_dsn, f"create database {name}")
+    yield on_database(postgres_dsn, name)
+    await admin(postgres_dsn, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def database_url(postgres_dsn: str, template: str) -> AsyncIterator[str]:
+    """A migrated database of this test's own."""
+    name = f"test_{uuid4().hex}"
+    await admin(postgres_dsn, f"create database {name} template {template}")
+    yield on_database(postgres_dsn, name)
+    await admin(postgres_dsn, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    """Connections to `database_url`."""
+    opened = await open_pool(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ledger(pool: Pool) -> Ledger:
+    """The ledger in `database_url`."""
+    return Ledger(pool, meter=METER, window_s=WINDOW_S)
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A Valkey server, with whatever the last test left in it."""
+    with servers.valkey() as url:
+        yield url
+
+
+@pytest.fixture
+async def redis_url(valkey_url: str) -> str:
+    """An empty Valkey."""
+    redis = open_redis(valkey_url)
+    await redis.flushall()
+    await redis.aclose()
+    return valkey_url
+
+
+@pytest.fixture
+async def buffer(redis_url: str) -> AsyncIterator[Buffer]:
+    """The stream on `redis_url`."""
+    redis = open_redis(redis_url)
+    opened = Buffer(redis, stream="gateway:usage")
+    await opened.ensure_group()
+    yield opened
+    await redis.aclose()
