@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
             if os.getppid() != me:
                 os._exit(1)
 
-    server = subprocess.Popen(  # noqa: S603: the command is our parent's
+    server = subprocess.Popen(  # noqa: S603  (the command is our parent's)
         arguments[4:],
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno(),

@@ -1,4 +1,4 @@
-"""The embedded servers of one data folder as one thing: started together, stopped together. The package's front door."""
+"""The embedded servers of one data folder as one thing: started together, stopped together. Opens no connections."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ ALL: Final = frozenset({"postgres", "valkey"})
 
 
 class Embedded:
-    """Servers that run. Made by `start` and `start_sync`; belongs to no event loop; a context manager that stops them."""
+    """Servers that run. Made by `start` and `start_sync`; belongs to no event loop; a context manager stops them."""
 
     def __init__(self, servers: Mapping[str, Server], lock_fd: int) -> None:
         self._servers: Final = dict(servers)

@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
     def run(self, *command: str | Path, feed: str = "") -> "subprocess.CompletedProcess[str]":
         """Runs a short-lived program as the servers' user, with `feed` to read; its output is in the result."""
-        return _run_as(self.user, *command, feed=feed)
+        return run_as(self.user, *command, feed=feed)
 
     def program(self, program: Program) -> Program:
         """`program` if the servers' user can run it where it is, else a private copy of it in our folder."""
@@ -110,7 +110,7 @@ def socket_folder(place: Place, data_dir: Path, home: Path, socket_name: str) ->
         return Path(record.read_text().strip())
     base = tempfile.gettempdir()
     if len(os.fsencode(base)) + len("/gateway-01234567/") + len(socket_name) > SOCKET_PATH_MAX:
-        base = "/tmp"  # noqa: S108: mkdtemp makes a private folder in it, and the usual one is too long
+        base = "/tmp"  # noqa: S108  (mkdtemp makes a private folder in it, and the usual one is too long)
     folder = Path(tempfile.mkdtemp(prefix="gateway-", dir=base))
     place.give(folder)
     record.write_text(f"{folder}\n")
@@ -184,17 +184,18 @@ def _is_private(folder: Path, owner: int) -> bool:
 
 def _can_enter(user: User, folder: Path) -> bool:
     # Tried rather than worked out: access lists and the system's own rules have a say too.
-    return _run_as(user, "/bin/sh", "-c", 'cd "$1"', "sh", folder).returncode == 0
+    return run_as(user, "/bin/sh", "-c", 'cd "$1"', "sh", folder).returncode == 0
 
 
 def _can_use(user: User, paths: Sequence[Path]) -> bool:
     # Programs and folders alike need both permissions.
     script = 'for path; do [ -r "$path" ] && [ -x "$path" ] || exit 1; done'
-    return _run_as(user, "/bin/sh", "-c", script, "sh", *paths).returncode == 0
+    return run_as(user, "/bin/sh", "-c", script, "sh", *paths).returncode == 0
 
 
-def _run_as(user: User | None, *command: str | Path, feed: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
+def run_as(user: User | None, *command: str | Path, feed: str = "") -> "subprocess.CompletedProcess[str]":
+    """Runs a short-lived program, as ourselves or as `user`, with `feed` to read; its output is in the result."""
+    return subprocess.run(  # noqa: S603  (commands of our own)
         command,
         check=False,
         cwd="/",

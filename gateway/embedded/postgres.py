@@ -4,7 +4,6 @@ import contextlib
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import quote
 
 from gateway.embedded import binaries
 from gateway.embedded.errors import EmbeddedError
-from gateway.embedded.place import Place, socket_folder
+from gateway.embedded.place import Place, run_as, socket_folder
 from gateway.embedded.server import Recipe
 
 ROLE: Final = "gateway"
@@ -42,7 +41,7 @@ def recipe(place: Place, data_dir: Path, say: Callable[[str], None], *, fsync: b
         say("setting up PostgreSQL (first start)")
         _create(place, program)
     place.own_folder("postgres")
-    _check_version(pgdata, program)
+    _check_version(place, pgdata, program)
     sockets = socket_folder(place, data_dir, pgdata, f".s.PGSQL.{PORT}.lock")
     settings = ("listen_addresses=", f"port={PORT}", "unix_socket_permissions=0700", "timezone=UTC", "log_timezone=UTC")
     options = [word for setting in (*settings, *(_SAFE if fsync else _FAST)) for word in ("-c", setting)]
@@ -77,13 +76,13 @@ def _create(place: Place, program: Path) -> None:
     work.rename(place.folder / "postgres")
 
 
-def _check_version(pgdata: Path, program: Path) -> None:
+def _check_version(place: Place, pgdata: Path, program: Path) -> None:
     """Data of one major version cannot be used by another."""
     try:
         data = (pgdata / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         raise EmbeddedError(f"{pgdata} holds no PostgreSQL data; move it away, or restore it.") from None
-    told = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
+    told = place.run(program, "--version").stdout
     number = re.search(r"(\d+)", told)
     server = number.group(1) if number else told.strip()
     if data != server:
@@ -122,8 +121,7 @@ def _works_in(pid: int, pgdata: Path) -> bool:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             return Path(f"/proc/{pid}/cwd").resolve(strict=True) == pgdata.resolve()
         return False
-    title = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], check=False, capture_output=True, text=True)
-    return str(pgdata) in title.stdout
+    return str(pgdata) in run_as(None, "/bin/ps", "-p", str(pid), "-o", "command=").stdout
 
 
 def _is_ready(pgdata: Path, pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""One running server under its guard: start, wait until it answers, stop. Knows nothing of what kind of server it is."""
+"""One running server under its guard: start, wait until it answers, stop. Knows nothing of what kind."""
 
 import contextlib
 import os
@@ -82,10 +82,18 @@ def run(recipe: Recipe, place: Place, lock_fd: int, abort: threading.Event) -> S
         log.rename(log.with_suffix(".log.1"))
     user = place.user
     identity = ("-1", "-1") if user is None else (str(user.uid), str(user.gid))
-    guard = [sys.executable, "-I", "-S", _GUARD, str(recipe.stop_signal), str(recipe.grace_s), *identity]
+    guard: list[str | Path] = [
+        sys.executable,
+        "-I",
+        "-S",
+        _GUARD,
+        str(recipe.stop_signal),
+        str(recipe.grace_s),
+        *identity,
+    ]
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  (programs of our own)
             [*guard, *recipe.command],
             cwd=recipe.cwd,
             env={**server_env(), **recipe.env},
