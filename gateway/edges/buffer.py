@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -82,7 +83,7 @@ class Buffer:
             pipe = self._redis.pipeline(transaction=False)
             for event_id, raw in entries[start : start + PIPELINE_MAX]:
                 pipe.execute_command("XADD", self._stream, "*", "e", raw, "id", event_id)
-            stream_ids += await _asked(pipe.execute())
+            stream_ids += await _all(pipe)
         return stream_ids
 
     async def present(self, stream_ids: Sequence[bytes]) -> set[bytes]:
@@ -90,7 +91,7 @@ class Buffer:
         pipe = self._redis.pipeline(transaction=False)
         for stream_id in stream_ids:
             pipe.execute_command("XRANGE", self._stream, stream_id, stream_id)
-        found = await _asked(pipe.execute()) if stream_ids else []
+        found = await _all(pipe) if stream_ids else []
         return {stream_id for stream_id, entries in zip(stream_ids, found, strict=True) if entries}
 
     async def ensure_group(self) -> None:
@@ -125,7 +126,7 @@ class Buffer:
             pipe = self._redis.pipeline(transaction=True)
             pipe.execute_command("XACK", self._stream, GROUP, *part)
             pipe.execute_command("XDEL", self._stream, *part)
-            await _asked(pipe.execute())
+            await _all(pipe)
 
     async def forget_consumer(self, consumer: str) -> None:
         """Removes a writer that holds nothing; one that still holds entries stays until they are taken over."""
@@ -166,6 +167,15 @@ async def _asked(reply: Any) -> Any:
     except (RedisError, OSError) as error:
         kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "
         raise DependencyDown("redis", f"{kind}{error}") from error
+
+
+async def _all(pipe: "Pipeline") -> list[Any]:
+    # The client's own way of raising puts the whole command, the event with it, into the message.
+    replies = await _asked(pipe.execute(raise_on_error=False))
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise DependencyDown("redis", str(reply)) from reply
+    return list(replies)
 
 
 def _entries(found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[StreamEntry]:

@@ -1,0 +1,339 @@
+"""Batches into the ledger: exactly once, exact money, every sum right, nothing dropped."""
+
+import asyncio
+from dataclasses import astuple
+from datetime import timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.errors import DependencyDown
+from gateway.core.event import UsageEvent, encode
+from gateway.edges.ledger import Entry, Ledger, NotARow, Outcome, Pool, open_pool
+from gateway.edges.ledger.rows import _Event, to_row
+from gateway.edges.ledger.sql import COLUMNS
+from tests.conftest import METER, WINDOW_S
+from tests.events import AT, audit_sums, call, new_id
+
+
+async def sums_are_right(pool: Pool) -> bool:
+    row = await pool.fetchrow(audit_sums())
+    assert row is not None
+    assert dict(row) == dict.fromkeys(row.keys(), True)
+    return True
+
+
+@pytest.fixture
+def random() -> Random:
+    return Random(7)
+
+
+async def linked(ledger: Ledger, name: str = "a") -> tuple[str, str]:
+    """A user and a key of theirs."""
+    user = await ledger.create_user(f"{name}@example.com")
+    return user, await ledger.link_key(user, f"key_{name}")
+
+
+def test_a_row_has_every_field_of_an_event() -> None:
+    ours = {field.name for field in msgspec.structs.fields(_Event)}
+    assert ours == {field.name for field in msgspec.structs.fields(UsageEvent)} == {name for name, _ in COLUMNS}
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.text(max_size=30), st.none() | st.text(max_size=20))
+def test_an_event_survives_the_way_through_its_bytes(nano: int, model: str, tier: str | None) -> None:
+    event = call("u", "i", cost_nano=nano, model=model, service_tier=tier, metadata={"m": model})
+    row = dict(zip([name for name, _ in COLUMNS], to_row(Entry.of(event)), strict=True))
+    assert (row["cost_nano"], row["model"], row["service_tier"]) == (nano, model, tier)
+    assert (row["started_at"], row["completed_at"]) == (event.started_at, event.completed_at)
+    assert msgspec.json.decode(str(row["metadata"])) == event.metadata
+
+
+@pytest.mark.parametrize("cut", range(0, 400, 7))
+def test_bytes_cut_anywhere_are_no_row(cut: int) -> None:
+    whole = encode(call("u", "i"))
+    with pytest.raises(NotARow):
+        to_row(Entry("i", whole[:cut]))
+    with pytest.raises(NotARow):
+        to_row(Entry("i", whole + b"x"))
+
+
+async def test_a_row_is_the_event(ledger: Ledger, pool: Pool, random: Random) -> None:
+    user, key = await linked(ledger)
+    event = call(user, new_id(random), api_key_id=key, cost_nano=9_000_000_000_000_000_001, billed_nano=7)
+    assert await ledger.insert_batch([Entry.of(event)]) == Outcome(1, 0, 0)
+    row = await pool.fetchrow("select * from openai_usage")
+    assert row is not None
+    assert (str(row["id"]), str(row["user_id"]), str(row["api_key_id"])) == (event.id, user, key)
+    assert (row["cost_usd"], row["billed_usd"]) == (Decimal("9000000000.000000001"), Decimal("0.000000007"))
+    assert (row["created_at"], row["started_at"]) == (event.completed_at, event.started_at)
+    assert msgspec.json.decode(row["usage"]) == msgspec.json.decode(bytes(event.usage))
+    assert msgspec.json.decode(row["cost_lines"])[0]["usd_per_unit"] == "0.00000025"
+    assert msgspec.json.decode(row["metadata"]) == {"status": 200}
+    assert (row["meeting_id"], row["adjusts"], row["response_id"]) == (None, None, event.response_id)
+
+
+async def test_repeats_count_nowhere(ledger: Ledger, pool: Pool, random: Random) -> None:
+    user, key = await linked(ledger)
+    events = [call(user, new_id(random), api_key_id=key, seconds=i) for i in range(50)]
+    entries = [Entry.of(event) for event in events]
+    assert await ledger.insert_batch(entries[:30]) == Outcome(30, 0, 0)
+    assert await ledger.insert_batch(entries[10:] + entries[40:]) == Outcome(20, 30, 0)
+    assert await ledger.insert_batch([]) == Outcome(0, 0, 0)
+    assert await sums_are_right(pool)
+    key_row = (await ledger.keys(user))[0]
+    assert (key_row.usage_count, key_row.last_used_at) == (50, AT + timedelta(seconds=49))
+
+
+async def test_sums_by_hour_and_window(ledger: Ledger, pool: Pool, random: Random) -> None:
+    user, key = await linked(ledger)
+    other, _ = await linked(ledger, "b")
+    hour = 3600
+    events = [
+        call(user, new_id(random), api_key_id=key, seconds=45 * 60 - 1),  # 10:59:59
+        call(user, new_id(random), api_key_id=key, seconds=45 * 60),  # 11:00:00
+        call(user, new_id(random), seconds=45 * 60, billed_nano=0),
+        call(user, new_id(random), seconds=hour, service_tier=None, evidence="estimated"),
+        call(user, new_id(random), evidence="unpriced", cost_nano=None, billed_nano=None),
+        call(user, new_id(random), evidence="void", cost_nano=0, billed_nano=0, total_tokens=None),
+        call(other, new_id(random)),
+    ]
+    correction = call(
+        user,
+        new_id(random),
+        evidence="adjustment",
+        adjusts=events[0].id,
+        response_id=None,
+        cost_nano=-5,
+        billed_nano=-5,
+    )
+    await ledger.insert_batch([Entry.of(event) for event in events[:3]])
+    await ledger.insert_batch([Entry.of(event) for event in [*events[3:], correction]])
+    assert await sums_are_right(pool)
+    windows = await pool.fetch(
+        "select window_start, nano, window_seconds, unfrozen from stripe_windows where user_id = $1 order by 1", user
+    )
+    assert [tuple(row) for row in windows] == [
+        (AT.replace(minute=0), 1_234_567 - 5, WINDOW_S, True),
+        (AT.replace(hour=11, minute=0), 1_234_567 * 2, WINDOW_S, True),
+    ]
+    hours = await pool.fetch(
+        "select hour, evidence, api_key_id is null, calls, rows, total_tokens from usage_hourly where user_id = $1"
+        " order by 1, 2, 3", user)  # fmt: skip
+    assert [tuple(row)[1:] for row in hours] == [
+        ("adjustment", True, 0, 1, 120),
+        ("reported", False, 1, 1, 120),
+        ("unpriced", True, 1, 1, 120),
+        ("void", True, 1, 1, 0),
+        ("estimated", True, 1, 1, 120),
+        ("reported", False, 1, 1, 120),
+        ("reported", True, 1, 1, 120),
+    ]
+
+
+async def test_a_short_window_and_another_meter(pool: Pool, random: Random) -> None:
+    ledger = Ledger(pool, meter="other", window_s=7, slot=3)
+    user, _ = await linked(ledger)
+    await ledger.insert_batch([Entry.of(call(user, new_id(random), seconds=i)) for i in range(14)])
+    rows = await pool.fetch(
+        "select meter, window_seconds, extract(epoch from window_start)::bigint % 7, nano from stripe_windows"
+    )
+    assert {(row[0], row[1], row[2]) for row in rows} == {("other", 7, 0)}
+    assert sum(row[3] for row in rows) == 14 * 1_234_567
+    assert await pool.fetchval("select slot from flush_counters") == 3
+
+
+async def test_only_responses_get_an_owner(ledger: Ledger, random: Random) -> None:
+    user, key = await linked(ledger)
+    await ledger.insert_batch([
+        Entry.of(call(user, new_id(random), api_key_id=key, endpoint="responses", response_id="resp_1")),
+        Entry.of(call(user, new_id(random), response_id="chatcmpl-1")),
+        Entry.of(call(user, new_id(random), endpoint="responses", response_id=None)),
+    ])  # fmt: skip
+    assert await ledger.response_owner("resp_1") == user
+    assert await ledger.response_owner("chatcmpl-1") is None
+    assert await ledger.response_owner("resp_\x00") is None
+
+
+POISON: dict[str, dict[str, Any]] = {
+    "nul": {"model": "a\x00b"},
+    "nul in json": {"metadata": {"a": "b\x00"}},
+    "overflow": {"prompt_tokens": 2**63},
+    "unknown user": {"user_id": "00000000-0000-7000-8000-00000000000f"},
+    "unknown meeting": {"meeting_id": "00000000-0000-7000-8000-00000000000f"},
+    "no uuid": {"api_key_id": "key"},
+    "check": {"evidence": "unpriced"},
+    "json shape": {"usage": msgspec.Raw(b'"text"')},
+    "bad json": {"usage": msgspec.Raw(rb'{"a":"\ud800"}')},
+    "too wide for an index": {"model": "".join(chr(0x4E00 + i % 9999) for i in range(9000))},
+    "too much money": {"cost_nano": 10**30, "billed_nano": 0},
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+async def test_a_poison_row_stands_alone(ledger: Ledger, pool: Pool, random: Random, name: str) -> None:
+    user, key = await linked(ledger)
+    good = [Entry.of(call(user, new_id(random), api_key_id=key)) for _ in range(20)]
+    bad = Entry.of(call(**{"user_id": user, "event_id": new_id(random)} | POISON[name]))
+    batch = [*good[:13], bad, *good[13:]]
+    assert await ledger.insert_batch(batch) == Outcome(20, 0, 1)
+    assert await ledger.insert_batch(batch) == Outcome(0, 21, 0)
+    row = await pool.fetchrow("select event_id, raw, reason from usage_quarantine")
+    assert row is not None
+    assert (row["event_id"], row["raw"]) == (bad.event_id, bad.raw)
+    assert row["reason"]
+    assert await sums_are_right(pool)
+    assert await ledger.confirmed([bad.event_id, good[0].event_id, new_id(random), "x"]) == {
+        bad.event_id,
+        good[0].event_id,
+    }
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [Entry("a\x00b", b""), Entry("", b"\xff\x00"), Entry("\ud800", b"{}"), Entry("x", encode(call("u", "y")))],
+)
+async def test_what_is_no_event_is_kept_byte_for_byte(ledger: Ledger, pool: Pool, entry: Entry) -> None:
+    assert await ledger.insert_batch([entry, entry]) == Outcome(0, 1, 1)
+    assert await pool.fetchval("select raw from usage_quarantine") == entry.raw
+    assert await sums_are_right(pool)
+
+
+async def test_a_second_row_for_one_answer_is_not_lost(ledger: Ledger, pool: Pool, random: Random) -> None:
+    user, _ = await linked(ledger)
+    twins = [Entry.of(call(user, new_id(random), response_id="chatcmpl-same")) for _ in range(2)]
+    assert await ledger.insert_batch(twins) == Outcome(1, 0, 1)
+    assert "openai_usage_response_id_key" in str(await pool.fetchval("select reason from usage_quarantine"))
+    assert await sums_are_right(pool)
+
+
+async def test_an_adjustment_may_come_with_the_row_it_corrects(ledger: Ledger, pool: Pool, random: Random) -> None:
+    user, _ = await linked(ledger)
+    row = call(user, new_id(random))
+    fix = call(user, new_id(random), evidence="adjustment", adjusts=row.id, response_id=None, prompt_tokens=-4)
+    assert await ledger.insert_batch([Entry.of(fix), Entry.of(row)]) == Outcome(2, 0, 0)
+    assert await sums_are_right(pool)
+
+
+async def test_writers_with_the_same_entries_and_keys_never_deadlock(database_url: str, pool: Pool) -> None:
+    random = Random(11)
+    setup = Ledger(pool, meter=METER, window_s=WINDOW_S)
+    owners = [await linked(setup, f"u{i}") for i in range(6)]
+    entries = []
+    for i in range(600):
+        user, key = random.choice(owners)
+        entries.append(
+            Entry.of(call(user, new_id(random), api_key_id=key, seconds=random.randrange(9000), total_tokens=i))
+        )
+    wide = await open_pool(database_url, connections_max=6)
+
+    async def write(slot: int) -> int:
+        ledger, mine, added = Ledger(wide, meter=METER, window_s=WINDOW_S, slot=slot), list(entries), 0
+        Random(slot).shuffle(mine)
+        for start in range(0, 600, 60):
+            added += (await ledger.insert_batch(mine[start : start + 60])).inserted
+        return added
+
+    assert sum(await asyncio.gather(*(write(slot) for slot in range(6)))) == 600
+    await wide.close()
+    assert await sums_are_right(pool)
+    database = await pool.fetchrow("select deadlocks from pg_stat_database where datname = current_database()")
+    assert database is not None
+    assert database["deadlocks"] == 0
+
+
+async def test_a_lock_that_lasts_is_an_outage_and_loses_nothing(database_url: str, pool: Pool, random: Random) -> None:
+    quick = await open_pool(database_url, statement_timeout_s=0.2)
+    ledger = Ledger(quick, meter=METER, window_s=WINDOW_S)
+    user, _ = await linked(ledger)
+    entry = Entry.of(call(user, new_id(random)))
+    blocker = await asyncpg.connect(database_url)
+    async with blocker.transaction():
+        await blocker.execute("lock table usage_hourly")
+        with pytest.raises(DependencyDown, match="postgres: QueryCanceledError"):
+            await ledger.insert_batch([entry])
+    await blocker.close()
+    assert await ledger.insert_batch([entry]) == Outcome(1, 0, 0)
+    assert await sums_are_right(pool)
+    await quick.close()
+
+
+async def test_a_rolled_back_neighbour_is_tried_again(database_url: str, ledger: Ledger, random: Random) -> None:
+    user, _ = await linked(ledger)
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "create sequence tries; create function fail_first() returns trigger language plpgsql as $$ begin"
+        " if nextval('tries') < 3 then raise serialization_failure; end if; return null; end $$;"
+        "create trigger fail_first after insert on openai_usage for each statement execute function fail_first()"
+    )
+    assert await ledger.insert_batch([Entry.of(call(user, new_id(random)))]) == Outcome(1, 0, 0)
+    await connection.execute("alter sequence tries minvalue -1000 restart with -1000")
+    with pytest.raises(DependencyDown):
+        await ledger.insert_batch([Entry.of(call(user, new_id(random)))])
+    await connection.close()
+
+
+async def test_nobody_there_is_an_outage() -> None:
+    with pytest.raises(DependencyDown, match="postgres"):
+        await open_pool("postgresql://postgres@127.0.0.1:1/postgres", connect_timeout_s=1)
+
+
+@pytest.mark.parametrize("transaction_pooler", [False, True])
+async def test_identity(database_url: str, transaction_pooler: bool) -> None:
+    pool = await open_pool(database_url, transaction_pooler=transaction_pooler)
+    ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
+    user, key = await linked(ledger)
+    other = await ledger.create_user("b@example.com", stripe_customer_id="cus_b")
+    by_user, by_key = await ledger.identity(user, "key_a"), await ledger.identity(None, "key_a")
+    assert by_user is not None
+    assert by_user == by_key
+    assert astuple(by_user) == (user, True, key, True, None)
+    unlinked = await ledger.identity(other, "key_nobody_linked")
+    assert unlinked is not None
+    assert astuple(unlinked) == (other, True, None, None, "cus_b")
+    foreign = await ledger.identity(other, "key_a")  # Unkey says b, our row says a: never a's key on b's rows
+    assert foreign is not None
+    assert (foreign.user_id, foreign.api_key_id, foreign.key_is_active) == (other, None, True)
+    for nobody in (None, "not-a-uuid", key):
+        assert await ledger.identity(nobody, "key_nobody_linked") is None
+    assert await ledger.revoke_key("key_a")
+    assert not await ledger.revoke_key("key_b")
+    await pool.execute("update users set is_active = false where id = $1", user)
+    gone = await ledger.identity(user, "key_a")
+    assert gone is not None
+    assert (gone.is_active, gone.key_is_active) == (False, False)
+    await pool.close()
+
+
+async def test_an_expired_key_is_not_active(ledger: Ledger) -> None:
+    user = await ledger.create_user("a@example.com")
+    await ledger.link_key(user, "key_old", name="old", description="d", expires_at=AT - timedelta(days=4000))
+    identity = await ledger.identity(user, "key_old")
+    assert identity is not None
+    assert identity.key_is_active is False
+
+
+async def test_users_and_keys_are_made_once(ledger: Ledger, pool: Pool) -> None:
+    user = await ledger.create_user("Some.One@Example.com")
+    assert await ledger.create_user("some.one@example.com", stripe_customer_id="cus_1") == user
+    assert await ledger.create_user("SOME.ONE@example.com", stripe_customer_id="cus_2") == user
+    assert await pool.fetchval("select stripe_customer_id from users") == "cus_1"
+    key = await ledger.link_key(user, "key_1", name="one")
+    assert await ledger.link_key(user, "key_1", name="two") == key
+    with pytest.raises(ValueError, match="another user"):
+        await ledger.link_key(await ledger.create_user("b@example.com"), "key_1")
+    assert [(row.id, row.name, row.email) for row in await ledger.keys()] == [(key, "two", "some.one@example.com")]
+    assert await ledger.keys("00000000-0000-7000-8000-00000000000f") == []
+
+
+async def test_meeting_owner(ledger: Ledger, pool: Pool) -> None:
+    user, _ = await linked(ledger)
+    meeting = await pool.fetchval("insert into meetings (user_id, room_name) values ($1, 'r') returning id::text", user)
+    assert await ledger.meeting_owner(meeting) == user
+    assert await ledger.meeting_owner(user) is None
+    assert await ledger.meeting_owner("r") is None
