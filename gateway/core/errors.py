@@ -46,3 +46,7 @@ class DependencyDown(Exception):
 
 class ConfigError(Exception):
     """A setting is missing or wrong. The message names it and says what would be right."""
+
+
+class OptionError(Exception):
+    """An option or argument of a command is wrong. The message names it and says what would be right."""

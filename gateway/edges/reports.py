@@ -1,0 +1,128 @@
+"""Usage summed for reports, from the hourly roll-up, and from the ledger itself where a range cuts an hour.
+
+Reads only. One fixed statement, whatever is asked: groupings and ranges are parameters, never text put into SQL.
+`openai_usage` is the truth; a test holds the two sums together.
+"""
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from gateway.core.errors import DependencyDown
+
+# Whole hours come from the roll-up ($1, $2), the rest of a cut hour from the ledger ($3–$4 and $5–$6; may be empty).
+# A dimension that is not asked for ($7) is NULL in every row and so groups nothing.
+_USAGE: Final = """
+with part as (
+  select hour as at, user_id, api_key_id, model, endpoint, service_tier, evidence, calls, rows,
+    prompt_tokens, completion_tokens, total_tokens, cost_usd, billed_usd
+  from public.usage_hourly
+  where ($1::timestamptz is null or hour >= $1) and ($2::timestamptz is null or hour < $2)
+  union all
+  select created_at, user_id, api_key_id, model, endpoint, service_tier, evidence,
+    case when adjusts is null then 1 else 0 end, 1, coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0),
+    coalesce(total_tokens, 0), coalesce(cost_usd, 0), coalesce(billed_usd, 0)
+  from public.openai_usage
+  where (created_at >= $3::timestamptz and created_at < $4::timestamptz)
+    or (created_at >= $5::timestamptz and created_at < $6::timestamptz)
+), summed as (
+  select
+    case when 'month' = any($7::text[]) then date_trunc('month', at at time zone 'UTC')::date end as month,
+    case when 'day' = any($7) then (at at time zone 'UTC')::date end as day,
+    case when 'user' = any($7) then user_id end as user_id,
+    case when 'key' = any($7) then api_key_id end as api_key_id,
+    case when 'model' = any($7) then model end as model,
+    case when 'endpoint' = any($7) then endpoint end as endpoint,
+    case when 'tier' = any($7) then service_tier end as tier,
+    sum(calls)::bigint as calls,
+    sum(prompt_tokens)::bigint as prompt_tokens,
+    sum(completion_tokens)::bigint as completion_tokens,
+    sum(total_tokens)::bigint as total_tokens,
+    sum(cost_usd) as cost_usd,
+    sum(billed_usd) as billed_usd,
+    coalesce(sum(calls) filter (where evidence = 'estimated'), 0)::bigint as estimated,
+    coalesce(sum(calls) filter (where evidence = 'unpriced'), 0)::bigint as unpriced,
+    coalesce(sum(calls) filter (where evidence = 'void'), 0)::bigint as void,
+    coalesce(sum(rows) filter (where evidence = 'adjustment'), 0)::bigint as adjustments
+  from part group by 1, 2, 3, 4, 5, 6, 7
+)
+select s.month, s.day, s.user_id::text as user_id, u.email, s.api_key_id::text as key_id, k.name as key_name,
+  s.model, s.endpoint, s.tier, s.calls, s.prompt_tokens, s.completion_tokens, s.total_tokens, s.cost_usd,
+  s.billed_usd, s.estimated, s.unpriced, s.void, s.adjustments
+from summed s
+left join public.users u on u.id = s.user_id
+left join public.api_keys k on k.id = s.api_key_id
+order by s.month, s.day, s.cost_usd desc, u.email, k.name, s.api_key_id, s.model, s.endpoint, s.tier
+limit $8
+"""
+_HOUR: Final = timedelta(hours=1)
+
+
+class UsageRow(NamedTuple):
+    """One group. A dimension that was not asked for is None; so is the key of usage that came without one."""
+
+    month: date | None
+    """First day of the UTC month."""
+    day: date | None
+    user_id: str | None
+    email: str | None
+    key_id: str | None
+    key_name: str | None
+    model: str | None
+    endpoint: str | None
+    tier: str | None
+    calls: int
+    """Ledger rows that correct no other one."""
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cost_usd: Decimal
+    """What OpenAI charges, USD, exact to 1e-9."""
+    billed_usd: Decimal
+    """What the customer is charged, USD, exact to 1e-9."""
+    estimated: int
+    """Calls whose usage OpenAI never said."""
+    unpriced: int
+    """Calls whose price was not known when they were made."""
+    void: int
+    """Calls that are proven not to have run."""
+    adjustments: int
+    """Rows that correct another one."""
+
+
+class Reports:
+    """Usage sums over one connection pool."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool: Final = pool
+
+    async def usage(
+        self, by: tuple[str, ...], since: datetime | None, until: datetime | None, *, rows_max: int
+    ) -> list[UsageRow]:
+        """Usage completed in [since, until), UTC, grouped by `by` (month, day, user, key, model, endpoint, tier).
+
+        Ordered by time, then the dearest first. At most `rows_max` groups. Raises DependencyDown("postgres").
+        """
+        try:
+            rows = await self._pool.fetch(_USAGE, *_ranges(since, until), list(by), rows_max)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
+        return [UsageRow(*row.values()) for row in rows]
+
+
+def _ranges(since: datetime | None, until: datetime | None) -> tuple[datetime | None, ...]:
+    """Whole hours inside [since, until), then the two ragged ends; an empty range has its ends equal."""
+    first = None if since is None else -(-_hours(since) // _HOUR) * _HOUR + _EPOCH
+    last = None if until is None else _hours(until) // _HOUR * _HOUR + _EPOCH
+    if since is not None and until is not None and first is not None and last is not None and first > last:
+        return (since, since, since, until, until, until)  # both ends inside one hour
+    return (first, last, since, first, last, until)
+
+
+_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def _hours(at: datetime) -> timedelta:
+    return at - _EPOCH
