@@ -1,0 +1,57 @@
+# Everything from a fresh clone, with Python 3.11 or later and make: each target sets up .venv first, if need be.
+# Settings: PYTHON=/path/to/python3   ARGS="more arguments for the command"   UPGRADE=--upgrade (for lock)
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# The first of these that is new enough; only looked for when .venv has to be made.
+PYTHON ?=
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+RUN := .venv/bin/python
+# Nothing of ours may depend on the virtual environment or the folders that somebody else's Python uses.
+unexport PYTHONHOME
+unexport VIRTUAL_ENV
+
+.PHONY: help demo up test check bench lock clean
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/.ready ## one run through everything on the sandbox: calls, ledger rows, cost, Stripe events
+	@$(RUN) -m gateway demo $(ARGS)
+
+up: .venv/.ready ## the gateway with its own PostgreSQL and Valkey, and stand-ins for the vendors; Ctrl-C stops it
+	@$(RUN) -m gateway up $(ARGS)
+
+test: .venv/.ready ## every test
+	@$(RUN) -m pytest $(ARGS)
+
+check: .venv/.ready ## lint, format, types and the rules of the house
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(RUN) -m pytest -q tests/unit/test_style.py tests/unit/test_house.py
+
+bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and the ratios
+	@$(RUN) -m bench $(ARGS)
+
+lock: .venv/.ready ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for the newest of everything)
+	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \
+		--generate-hashes --extra embedded --extra dev $(UPGRADE) --output-file requirements.lock pyproject.toml
+
+clean: ## remove .venv and the caches; the data in .gateway stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python that has since been removed leaves a dangling link.
+ifeq ($(realpath $(RUN)),)
+.PHONY: .venv/.ready
+endif
+.venv/.ready: requirements.lock .ci/venv.py
+	@for python in $(or $(PYTHON),$(CANDIDATES)); do \
+		if "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then exec "$$python" .ci/venv.py; fi; \
+	done; \
+	echo "Python 3.11 or later is needed: none of '$(or $(PYTHON),$(CANDIDATES))' is." >&2; \
+	echo "Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1
