@@ -49,9 +49,9 @@ clean: ## remove .venv and the caches; the data in .gateway stay
 ifeq ($(realpath $(RUN)),)
 .PHONY: .venv/.ready
 endif
-.venv/.ready: requirements.lock .ci/venv.py
+.venv/.ready: requirements.lock .ci/install.py
 	@for python in $(or $(PYTHON),$(CANDIDATES)); do \
-		if "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then exec "$$python" .ci/venv.py; fi; \
+		if "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then exec "$$python" .ci/install.py; fi; \
 	done; \
 	echo "Python 3.11 or later is needed: none of '$(or $(PYTHON),$(CANDIDATES))' is." >&2; \
 	echo "Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1

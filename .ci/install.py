@@ -2,7 +2,7 @@
 
 Installs exactly what requirements.lock lists, every file checked against its hash, from wherever pip is configured
 to look (PIP_* and pip.conf hold as they are; no index is named here). Our own packages come from the clone through a
-`.pth` file, so that no build tool is needed. Run from the top of the clone: `python3 .ci/venv.py`.
+`.pth` file, so that no build tool is needed. Run from the top of the clone: `python3 .ci/install.py`.
 """
 
 import fcntl
