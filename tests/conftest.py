@@ -10,7 +10,8 @@ import pytest
 from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.migrator import migrate
-from tests import servers
+from gateway.embedded import Embedded, ephemeral
+from tests.servers import on_database
 
 TEMPLATE = "gateway_template"
 METER = "openai_usage_micro_usd"
@@ -27,17 +28,17 @@ async def admin(dsn: str, *statements: str) -> None:
         await connection.close()
 
 
-def on_database(dsn: str, name: str, user: str = "postgres") -> str:
-    """The same server's DSN for another database and login."""
-    host = dsn.partition("@")[2].rpartition("/")[0]
-    return f"postgresql://{user}@{host}/{name}"
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Embedded]:
+    """A PostgreSQL and a Valkey without durability: tests kill our own processes, not these."""
+    with ephemeral() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-def postgres_dsn() -> Iterator[str]:
-    """A PostgreSQL server, as its superuser."""
-    with servers.postgres() as dsn:
-        yield dsn
+def postgres_dsn(embedded: Embedded) -> str:
+    """The PostgreSQL server, as its superuser."""
+    return embedded.database_url
 
 
 @pytest.fixture(scope="session")
@@ -80,20 +81,13 @@ def ledger(pool: Pool) -> Ledger:
     return Ledger(pool, meter=METER, window_s=WINDOW_S)
 
 
-@pytest.fixture(scope="session")
-def valkey_url() -> Iterator[str]:
-    """A Valkey server, with whatever the last test left in it."""
-    with servers.valkey() as url:
-        yield url
-
-
 @pytest.fixture
-async def redis_url(valkey_url: str) -> str:
+async def redis_url(embedded: Embedded) -> str:
     """An empty Valkey."""
-    redis = open_redis(valkey_url)
+    redis = open_redis(embedded.redis_url)
     await redis.flushall()
     await redis.aclose()
-    return valkey_url
+    return embedded.redis_url
 
 
 @pytest.fixture

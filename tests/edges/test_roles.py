@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from gateway.edges.migrator import load, migrate
-from tests import servers
-from tests.conftest import admin, on_database
+from gateway.embedded import ephemeral
+from tests.conftest import admin
+from tests.servers import on_database
 
 A, B = "00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"
 OWN_ONLY = ("users", "api_keys", "meetings", "participants", "openai_usage", "rooms", "usage_hourly", "budgets")
@@ -70,8 +71,8 @@ def two_users() -> str:
 @pytest.fixture(scope="module")
 def bare_server() -> Iterator[str]:
     """A PostgreSQL on which no migration has made roles."""
-    with servers.postgres() as dsn:
-        yield dsn
+    with ephemeral({"postgres"}) as running:
+        yield running.database_url
 
 
 @pytest.fixture
