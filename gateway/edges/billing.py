@@ -30,10 +30,10 @@ class Billing:
         # the platform and the timing of other calls along.
         stripe.enable_telemetry = False
         self._http: Final = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=timeout_s))
-        url = base_url.rstrip("/")
+        self.base_url: Final = base_url.rstrip("/")
         self._client: Final = stripe.StripeClient(
             secret_key,
-            base_addresses={"api": url, "meter_events": url},
+            base_addresses={"api": self.base_url, "meter_events": self.base_url},
             http_client=self._http,
             max_network_retries=0,
         )

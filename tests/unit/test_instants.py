@@ -32,7 +32,7 @@ def test_instants(text: str, expected: datetime) -> None:
     "text", ["", "today", "2026-11-22T10:00:00", "20261122", "2026-W47", "2026-11-22T10:00", "٢٠٢٦-١١-٢٢"]
 )
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="until: .* nor a time with its zone"):
+    with pytest.raises(OptionError, match=r"until: .* nor a time with its zone"):
         parse_instant(text, "until")
 
 
@@ -69,7 +69,7 @@ def test_expiries(text: str, expected: datetime) -> None:
     [
         ("0d", "not in the future"),
         ("2026-11-22", "not in the future"),
-        ("99999w", "too far away"),
+        ("100000w", "nor a span from now"),
         ("30", "nor a span from now"),
         ("-1d", "nor a span from now"),
     ],

@@ -1,0 +1,202 @@
+"""`gateway keys create`: an API key at Unkey, linked to a user here, shown once.
+
+Never half done: a key that cannot be linked is deleted again, and where even that fails the message says which one.
+The secret goes to standard output only, never into a log or an error.
+"""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Protocol
+
+from rich.console import Console
+
+from gateway.core.config import Settings
+from gateway.core.errors import ConfigError, DependencyDown, OptionError
+from gateway.core.ids import is_uuid
+from gateway.core.instants import parse_expiry
+from gateway.edges.accounts import Accounts, User
+from gateway.edges.key_admin import KeyAdmin, MadeKey
+from gateway.edges.ledger import Ledger, open_pool
+
+NAME_MAX: Final = 255
+"""Characters in a key's name at most."""
+
+
+class UserStore(Protocol):
+    """Looks users up."""
+
+    async def find(self, who: str) -> User | None: ...
+
+
+class KeyStore(Protocol):
+    """Writes users and links of keys."""
+
+    async def create_user(self, email: str) -> str: ...
+    async def link_key(
+        self, user_id: str, unkey_key_id: str, *, name: str | None, expires_at: datetime | None
+    ) -> str: ...
+
+
+class KeyMaker(Protocol):
+    """Makes and deletes keys at Unkey."""
+
+    async def create_key(
+        self, api_id: str, *, external_id: str, name: str | None, expires_at: datetime | None
+    ) -> MadeKey: ...
+    async def delete_key(self, key_id: str) -> None: ...
+
+
+class CreatedKey(NamedTuple):
+    """A linked key, with its secret for the one time that it is known."""
+
+    secret: str
+    unkey_key_id: str
+    api_key_id: str
+    """Our id of it, as in `openai_usage.api_key_id`."""
+    user_id: str
+    email: str
+    name: str | None
+    expires_at: datetime | None
+    user_created: bool
+
+    def __repr__(self) -> str:
+        return f"CreatedKey(unkey_key_id={self.unkey_key_id!r}, user_id={self.user_id!r}, secret=…)"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the secret as `key`."""
+        return {
+            "key": self.secret,
+            "key_id": self.unkey_key_id,
+            "api_key_id": self.api_key_id,
+            "user_id": self.user_id,
+            "email": self.email,
+            "name": self.name,
+            "expires_at": None if self.expires_at is None else self.expires_at.isoformat().replace("+00:00", "Z"),
+            "user_created": self.user_created,
+        }
+
+
+async def create(
+    settings: Settings,
+    console: Console,
+    *,
+    user: str,
+    now: datetime,
+    name: str | None = None,
+    create_user: bool = False,
+    expires: str | None = None,
+    as_json: bool = False,
+) -> CreatedKey:
+    """Makes a key for `user` (e-mail address or UUID), prints it once and returns it.
+
+    `expires`: a date, an RFC 3339 time, or a span from `now` (30d, 12h, 90m, 2w). Raises OptionError, ConfigError
+    naming the setting, DependencyDown (which says what became of a key that could not be linked).
+    """
+    database_url, root_key, api_id = settings.database_url, settings.unkey_root_key, settings.unkey_api_id
+    missing = [
+        variable
+        for variable, value in (("DATABASE_URL", database_url), ("UNKEY_ROOT_KEY", root_key), ("UNKEY_API_ID", api_id))
+        if not value
+    ]
+    if database_url is None or root_key is None or api_id is None or missing:
+        raise ConfigError(f"{', '.join(missing)} must be set to make API keys")
+    expires_at = None if expires is None else parse_expiry(expires, "expires", now)
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(database_url.get_secret_value(), connections_max=1)
+        stack.push_async_callback(pool.close)
+        admin = await stack.enter_async_context(KeyAdmin(root_key.get_secret_value(), base_url=settings.unkey_base_url))
+        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+        created = await create_key(
+            Accounts(pool), ledger, admin, api_id,
+            user=user, name=name, create_user=create_user, expires_at=expires_at,
+        )  # fmt: skip
+    _show(console, created, as_json=as_json)
+    return created
+
+
+async def create_key(
+    accounts: UserStore,
+    ledger: KeyStore,
+    admin: KeyMaker,
+    api_id: str,
+    *,
+    user: str,
+    name: str | None,
+    create_user: bool,
+    expires_at: datetime | None,
+) -> CreatedKey:
+    """Finds or makes the user, makes the key at Unkey with externalId = users.id, and links it. Prints nothing.
+
+    Raises OptionError when the user or the name is wrong, else what the edges raise; a key that could not be
+    linked is deleted at Unkey first.
+    """
+    if name is not None and not 0 < len(name) <= NAME_MAX:
+        raise OptionError(f"name: 1 to {NAME_MAX} characters, not {len(name)}")
+    owner, user_created = await _owner(accounts, ledger, user, create_user=create_user)
+    made = await admin.create_key(api_id, external_id=owner.id, name=name, expires_at=expires_at)
+    try:
+        api_key_id = await ledger.link_key(owner.id, made.key_id, name=name, expires_at=expires_at)
+    except asyncio.CancelledError:
+        await asyncio.shield(_take_back(admin, made.key_id))
+        raise
+    except Exception as error:
+        told = await asyncio.shield(_take_back(admin, made.key_id))
+        raise DependencyDown("postgres", f"the key could not be linked to its user ({error}). {told}") from error
+    return CreatedKey(made.secret, made.key_id, api_key_id, owner.id, owner.email, name, expires_at, user_created)
+
+
+async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_user: bool) -> tuple[User, bool]:
+    who = user.strip()
+    found = await accounts.find(who)
+    created = found is None and create_user
+    if found is None:
+        if is_uuid(who):
+            raise OptionError(f"user: there is no user {who}; a new one is made by e-mail address")
+        if not _looks_like_email(who):
+            raise OptionError(f"user: {who!r} is neither an e-mail address nor a UUID")
+        if not create_user:
+            raise OptionError(f"user: there is no user {who}; --create-user makes one")
+        await ledger.create_user(who)
+        found = await accounts.find(who)
+        if found is None:
+            raise DependencyDown("postgres", f"the user {who} was made and cannot be read")
+    if not found.is_active:
+        raise OptionError(f"user: {found.email} is deactivated: a key of theirs would be refused")
+    return found, created
+
+
+def _looks_like_email(text: str) -> bool:
+    """Catches a slip, proves nothing: one @ with something around it, no spaces."""
+    local, at, domain = text.partition("@")
+    return bool(local and at and domain) and "@" not in domain and not any(char.isspace() for char in text)
+
+
+async def _take_back(admin: KeyMaker, key_id: str) -> str:
+    """Deletes a key that nobody knows of; returns a sentence on how that went."""
+    try:
+        await admin.delete_key(key_id)
+    except (DependencyDown, ConfigError) as error:
+        return (
+            f"It exists at Unkey as {key_id} and could not be deleted there either ({error}): delete it in Unkey's "
+            "dashboard. Its secret was shown to nobody."
+        )
+    return f"It has been deleted at Unkey again ({key_id}); nothing is left over."
+
+
+def _show(console: Console, created: CreatedKey, *, as_json: bool) -> None:
+    if as_json:
+        # Not through the console, which wraps and colours.
+        console.file.write(json.dumps(created.to_json()) + "\n")
+        return
+    until = "never expires" if created.expires_at is None else f"expires {created.expires_at:%Y-%m-%d %H:%M} UTC"
+    made = " (new user)" if created.user_created else ""
+    lines = (
+        f"API key for {created.email}{made}, {until}. It is shown only this once:",
+        "",
+        f"  {created.secret}",
+        "",
+        f"name {created.name or '(none)'} · Unkey id {created.unkey_key_id} · user {created.user_id}",
+    )
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
