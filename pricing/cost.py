@@ -104,7 +104,7 @@ class Bill:
     def problems(self, model: str) -> tuple[str, ...]:
         """Notices, and the units whose price is in doubt."""
         if self.doubtful:
-            self.notices.append(f"low confidence in the price of {model}: {', '.join(self.doubtful)}")
+            self.notices.append(f"low confidence in the price of {model[:200]}: {', '.join(self.doubtful)}")
         return tuple(self.notices)
 
 

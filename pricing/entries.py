@@ -235,8 +235,8 @@ def _check_price(where: str, price: Price, model: Model, sources: Mapping[str, S
         _require(rates.input is not None, f"{where}: {name} has no input rate")
         for class_ in Rates.__struct_fields__:
             rate: Decimal | None = getattr(rates, class_)
-            fine = rate is None or (rate.is_finite() and rate >= 0 and rate == round(rate, 7))
-            _require(fine, f"{where}: {name}.{class_} must be zero or more with at most 7 decimals")
+            fine = rate is None or (rate.is_finite() and 0 <= rate <= 1_000_000 and round(rate, 7) == rate)
+            _require(fine, f"{where}: {name}.{class_} must be zero or more, with at most 7 decimals")
 
 
 def _check_dated(where: str, dated: Dated, sources: Mapping[str, Source]) -> None:

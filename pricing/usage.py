@@ -60,11 +60,6 @@ class Quantities(msgspec.Struct, frozen=True):
     completion_tokens: int | None
     total_tokens: int
 
-    @property
-    def input_tokens(self) -> int:
-        """Input of the whole request, cached tokens included: what decides the long-context band."""
-        return self.prompt_tokens
-
 
 def decode(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`. UsageError when there is none (`null` means that OpenAI never said)."""
