@@ -1,0 +1,74 @@
+"""A Stripe that only counts: the truth of the billing tests. It is never killed, and it can be told to misbehave.
+
+It forgets no identifier, takes one call per customer and meter at a time, and answers in Stripe's words.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+METER: Final = "openai_usage_micro_usd"
+
+
+class StripeTruth:
+    """`events` is what Stripe has counted: identifier → (customer, micro-USD)."""
+
+    def __init__(self) -> None:
+        self.events: Final[dict[str, tuple[str, int]]] = {}
+        self.calls: Final[list[str]] = []
+        """Identifiers as they came, repeats included."""
+        self.keys: Final[list[str]] = []
+        self.crowded = 0
+        """Calls that came while another one for the same customer was running."""
+        self.next: Final[list[str]] = []
+        """Misbehaviour of the next calls: `429`, `500`, `401`, `lost` (counted, answer lost), `no meter`, `ok`."""
+        self.always: str = "ok"
+        self.delay_s: float = 0.0
+        self._running: Final[Counter[str]] = Counter()
+        app = web.Application()
+        app.router.add_post("/v1/billing/meter_events", self._meter_event)
+        self._server: Final = TestServer(app)
+
+    async def __aenter__(self) -> "StripeTruth":
+        await self._server.start_server()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.close()
+
+    @property
+    def url(self) -> str:
+        return str(self._server.make_url("")).rstrip("/")
+
+    def total(self, customer: str | None = None) -> int:
+        """Whole micro-USD counted, of one customer or all."""
+        return sum(value for who, value in self.events.values() if customer in (None, who))
+
+    async def _meter_event(self, request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        identifier, customer = str(form["identifier"]), str(form["payload[stripe_customer_id]"])
+        self.calls.append(identifier)
+        self.keys.append(request.headers["idempotency-key"])
+        self.crowded += self._running[customer]
+        self._running[customer] += 1
+        await asyncio.sleep(self.delay_s)
+        self._running[customer] -= 1
+        mood = self.next.pop(0) if self.next else self.always
+        if mood in ("429", "500", "401"):
+            return _error(int(mood), "told to")
+        event_name = str(form["event_name"])
+        if mood == "no meter" or event_name != METER:
+            return _error(400, f'No active meter found for event name "{event_name}"')
+        if identifier in self.events:
+            return _error(400, f"An event already exists with identifier {identifier}.")
+        self.events[identifier] = (customer, int(str(form["payload[value]"])))
+        if mood == "lost" and request.transport is not None:
+            request.transport.abort()
+        return web.json_response({"object": "billing.meter_event", "identifier": identifier})
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"type": "invalid_request_error", "message": message}}, status=status)
