@@ -1,7 +1,22 @@
 """Where the tests' servers listen: addresses of databases on one server, and ports where nobody listens."""
 
+import os
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
+
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 2 * 1024**3
+
+
+def memory_folder() -> Path | None:
+    """A place in memory for the servers' files, where there is one: databases are made ten times faster there."""
+    if not os.access(MEMORY, os.W_OK | os.X_OK):
+        return None
+    room = os.statvfs(MEMORY)
+    # The servers' programs may be copied beside their data, so they must be allowed to run from there.
+    fits = room.f_bavail * room.f_frsize >= MEMORY_BYTES_MIN and not room.f_flag & os.ST_NOEXEC
+    return MEMORY if fits else None
 
 
 def free_port() -> int:

@@ -150,9 +150,9 @@ def _run_all(
 
 
 @contextlib.contextmanager
-def ephemeral(names: AbstractSet[str] = ALL) -> Iterator[Embedded]:
-    """Servers on a temporary folder, without durability; both are gone afterwards. For tests."""
-    with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=False) as folder:
+def ephemeral(names: AbstractSet[str] = ALL, *, parent: Path | None = None) -> Iterator[Embedded]:
+    """Servers on a temporary folder (in `parent` if given), without durability; both are gone afterwards. For tests."""
+    with tempfile.TemporaryDirectory(prefix="gateway-", dir=parent, ignore_cleanup_errors=False) as folder:
         data_dir = Path(folder)
         if os.geteuid() == 0:
             data_dir.chmod(0o711)

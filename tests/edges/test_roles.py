@@ -11,7 +11,7 @@ import pytest
 from gateway.edges.migrator import load, migrate
 from gateway.embedded import ephemeral
 from tests.conftest import admin
-from tests.servers import on_database
+from tests.servers import memory_folder, on_database
 
 A, B = "00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"
 OWN_ONLY = ("users", "api_keys", "meetings", "participants", "openai_usage", "rooms", "usage_hourly", "budgets")
@@ -71,7 +71,7 @@ def two_users() -> str:
 @pytest.fixture(scope="module")
 def bare_server() -> Iterator[str]:
     """A PostgreSQL on which no migration has made roles."""
-    with ephemeral({"postgres"}) as running:
+    with ephemeral({"postgres"}, parent=memory_folder()) as running:
         yield running.database_url
 
 
