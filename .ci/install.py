@@ -2,7 +2,7 @@
 
 Installs exactly what requirements.lock lists, every file checked against its hash, from wherever pip is configured
 to look (PIP_* and pip.conf hold as they are; no index is named here). Our own packages come from the clone through a
-`.pth` file, so that no build tool is needed. Run from the top of the clone: `python3 .ci/install.py`.
+`.pth` file, so that no build tool is needed. Run by the Makefile: `python3 .ci/install.py`.
 """
 
 import fcntl
@@ -66,8 +66,8 @@ def _make() -> None:
 def _install(started: float) -> None:
     """Runs pip and tells every few seconds how far it is; its whole output is shown when it fails."""
     count = sum("==" in line for line in LOCK.read_text().splitlines())
-    command = [VENV / "bin" / "python", "-m", "pip", "install", "--no-user", "--no-input", "--require-hashes"]
-    command += ["--progress-bar", "off", "--disable-pip-version-check", "-r", LOCK]
+    command = [VENV / "bin" / "python", "-m", "pip", "install", "--require-hashes", "-r", LOCK]
+    command += ["--no-user", "--no-input", "--no-compile", "--progress-bar", "off", "--disable-pip-version-check"]
     with LOG.open("wb") as log:
         pip = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         try:
