@@ -174,3 +174,83 @@ async def test_silence_is_bounded_and_leaves_doubt(canned: tuple[Canned, Billing
     await billing.close()
     assert isinstance(outcome, Retry)
     assert outcome.in_doubt
+
+
+def meter(**changes: object) -> dict[str, object]:
+    """An active meter that counts as ours should, but for `changes`."""
+    return {
+        "object": "billing.meter", "id": "mtr_1", "event_name": METER, "status": "active", "display_name": "usage",
+        "default_aggregation": {"formula": "sum"}, "event_time_window": None, "livemode": False,
+        "customer_mapping": {"type": "by_id", "event_payload_key": "stripe_customer_id"},
+        "value_settings": {"event_payload_key": "value"},
+    } | changes  # fmt: skip
+
+
+def page(*meters: dict[str, object], has_more: bool = False) -> dict[str, object]:
+    return {"object": "list", "url": "/v1/billing/meters", "has_more": has_more, "data": list(meters)}
+
+
+async def test_the_meter_is_found_on_a_later_page(canned: tuple[Canned, Billing]) -> None:
+    stripe, billing = canned
+    stripe.say(200, page(meter(id="mtr_0", event_name="other"), has_more=True))
+    stripe.say(200, page(meter()))
+    assert await billing.ensure_meter(METER) == "mtr_1"
+
+
+async def test_a_missing_meter_is_made(canned: tuple[Canned, Billing]) -> None:
+    stripe, billing = canned
+    stripe.say(200, page())
+    stripe.say(200, meter())
+    assert await billing.ensure_meter(METER) == "mtr_1"
+    assert stripe.forms[1] == {
+        "display_name": "OpenAI usage (micro-USD)",
+        "event_name": METER,
+        "default_aggregation[formula]": "sum",
+        "customer_mapping[type]": "by_id",
+        "customer_mapping[event_payload_key]": "stripe_customer_id",
+        "value_settings[event_payload_key]": "value",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"default_aggregation": {"formula": "last"}}, "formula is 'last'"),
+        ({"event_time_window": "hour"}, "event_time_window must be empty"),
+        ({"customer_mapping": {"type": "by_id", "event_payload_key": "who"}}, "customer key must be"),
+        ({"value_settings": {"event_payload_key": "tokens"}}, "value key must be 'value'"),
+    ],
+)
+async def test_a_meter_that_would_count_wrongly_is_refused(
+    canned: tuple[Canned, Billing], changes: dict[str, object], why: str
+) -> None:
+    stripe, billing = canned
+    stripe.say(200, page(meter(**changes)))
+    stripe.say(200, page(meter(**changes)))
+    with pytest.raises(ConfigError, match=why):
+        await billing.ensure_meter(METER)
+    (problem,) = await billing.check(METER)
+    assert why in problem
+
+
+async def test_check_finds_what_is_wrong(canned: tuple[Canned, Billing]) -> None:
+    stripe, billing = canned
+    stripe.say(200, page(meter()))
+    assert await billing.check(METER) == ()
+    stripe.say(200, page())
+    (problem,) = await billing.check(METER)
+    assert "no active meter" in problem
+    stripe.fail(401, "Invalid API Key provided")
+    (problem,) = await billing.check(METER)
+    assert "STRIPE_SECRET_KEY" in problem
+    stripe.fail(500, "oops")
+    with pytest.raises(DependencyDown, match="stripe: 500"):
+        await billing.check(METER)
+
+
+async def test_a_customer_is_made_once_per_user(canned: tuple[Canned, Billing]) -> None:
+    stripe, billing = canned
+    stripe.say(200, {"object": "customer", "id": "cus_9"})
+    assert await billing.create_customer("u-1", "ada@example.com") == "cus_9"
+    assert stripe.forms == [{"email": "ada@example.com", "metadata[user_id]": "u-1"}]
+    assert stripe.headers[0]["idempotency-key"] == "customer:u-1"
