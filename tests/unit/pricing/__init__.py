@@ -1,0 +1,1 @@
+"""Tests of pricing/: pure, no process, no network."""

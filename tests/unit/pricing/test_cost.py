@@ -289,7 +289,7 @@ def test_a_gap_in_the_book_is_unpriced(at: datetime, message: str) -> None:
     priced = ask(book, "m", chat(3, 4), at=at)
     assert priced.cost_nano is None
     assert message in priced.problems[0]
-    counts = {"input_tokens": 3, "output_tokens": 4, "input_bound": 3, "output_bound": 4}
+    counts: dict[str, Any] = {"input_tokens": 3, "output_tokens": 4, "input_bound": 3, "output_bound": 4}
     guessed = estimate(book, endpoint="chat", model="m", at=at, service_tier=None, **counts)
     assert guessed.bound_nano is None
     assert message in guessed.problems[0]
