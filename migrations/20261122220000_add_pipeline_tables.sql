@@ -98,7 +98,7 @@ create table public.usage_quarantine (
 create index usage_quarantine_event_id_idx on public.usage_quarantine (event_id);
 create index usage_quarantine_open_idx on public.usage_quarantine (created_at) where resolved_at is null;
 
--- Monotone counters, one row per writer slot so that writers do not queue for one row:
+-- Monotone counters, one row per slot of connections so that writers do not queue for one row:
 -- entries_read = inserted + duplicates + quarantined, in every row, always.
 create table public.flush_counters (
   slot smallint primary key,

@@ -30,7 +30,7 @@ async def main(database_url: str, redis_url: str, failpoint: str, passes: str, c
     buffer = Buffer(redis, stream="gateway:usage")
     flush = Flush(
         buffer,
-        Ledger(pool, meter=METER, window_s=WINDOW_S, slot=os.getpid()),
+        Ledger(pool, meter=METER, window_s=WINDOW_S),
         consumer=consumer,
         batch_rows_max=20,
         interval_s=0.01,

@@ -18,8 +18,6 @@ from gateway.edges.ledger import sql
 from gateway.edges.ledger.pool import AWAY, Pool, describe
 from gateway.edges.ledger.rows import Entry, NotARow, Row, columns, to_row
 
-SLOTS: Final = 64
-"""Rows of flush_counters; a writer uses the one of its slot, so that writers do not queue for a single row."""
 TRIES_MAX: Final = 5
 TRY_AGAIN_S: Final = 0.02
 
@@ -73,11 +71,10 @@ class Ledger:
     Every method raises DependencyDown("postgres") when the database does not do what is asked.
     """
 
-    def __init__(self, pool: Pool, *, meter: str, window_s: int, slot: int = 0) -> None:
+    def __init__(self, pool: Pool, *, meter: str, window_s: int) -> None:
         self._pool: Final = pool
         self._meter: Final = meter
         self._window_s: Final = window_s
-        self._slot: Final = slot % SLOTS
 
     async def insert_batch(self, entries: Sequence[Entry]) -> Outcome:
         """Brings every entry to rest: a new row with its sums, a known repeat, or quarantine.
@@ -105,7 +102,6 @@ class Ledger:
                 *columns([row for row, _ in rows]),
                 self._meter,
                 self._window_s,
-                self._slot,
                 len(rows),
             )
             return Outcome(inserted, len(rows) - inserted, 0)
@@ -119,9 +115,7 @@ class Ledger:
 
     async def _quarantine(self, entry: Entry, reason: str, sqlstate: str | None) -> int:
         """Returns 1 when these bytes were not in quarantine before, else 0."""
-        new = await self._value(
-            sql.QUARANTINE, _storable(entry.event_id), entry.raw, _storable(reason), sqlstate, self._slot
-        )
+        new = await self._value(sql.QUARANTINE, _storable(entry.event_id), entry.raw, _storable(reason), sqlstate)
         return int(new)
 
     async def confirmed(self, event_ids: Sequence[str]) -> set[str]:

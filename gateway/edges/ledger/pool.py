@@ -23,12 +23,14 @@ TimeoutError is an OSError. Whatever it was, the caller cannot mend it: it waits
 async def open_pool(
     dsn: str,
     *,
+    connections_min: int = 1,
     connections_max: int = 4,
     statement_timeout_s: float = 30.0,
     connect_timeout_s: float = 5.0,
     transaction_pooler: bool = False,
 ) -> Pool:
-    """A pool of at most `connections_max` connections. Raises DependencyDown("postgres") when none can be made.
+    """A pool of at most `connections_max` connections. Raises DependencyDown("postgres") when the first
+    `connections_min` cannot be made; with 0 a database that is away is met at the first question.
 
     `transaction_pooler`: for PgBouncer or Supabase's port 6543, which share a session between clients: no named
     prepared statements, no session settings (facts/postgres-supabase.md); the client's own timer still holds.
@@ -42,7 +44,7 @@ async def open_pool(
     try:
         return await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            min_size=connections_min,
             max_size=connections_max,
             timeout=connect_timeout_s,
             command_timeout=statement_timeout_s + 1,  # the server's own timer goes first: it says more

@@ -31,10 +31,12 @@ COLUMNS: Final = (
     ("started_at", "timestamptz"),
     ("completed_at", "timestamptz"),
 )
-"""Name and type of each array that INSERT_BATCH takes, in this order; then meter, window seconds, slot, entries."""
+"""Name and type of each array that INSERT_BATCH takes, in this order; then meter, window seconds, entries."""
 
 _N: Final = len(COLUMNS)
 _NAMES: Final = ", ".join(name for name, _ in COLUMNS)
+# Each connection counts in a row of its own (or nearly), so that writers do not queue for a single one.
+_SLOT: Final = "pg_backend_pid() % 64"
 _ARRAYS: Final = ", ".join(f"${i}::{kind}[]" for i, (_, kind) in enumerate(COLUMNS, 1))
 
 # Puts a batch (in id order) into the ledger and carries what was new into every sum; returns how many were new.
@@ -112,7 +114,7 @@ objects as (
 ),
 counted as (
   insert into public.flush_counters as c (slot, entries_read, inserted, duplicates)
-  select ${_N + 3}::smallint, ${_N + 4}::bigint, count(*), ${_N + 4}::bigint - count(*) from added
+  select {_SLOT}, ${_N + 3}::bigint, count(*), ${_N + 3}::bigint - count(*) from added
   on conflict (slot) do update set
     entries_read = c.entries_read + excluded.entries_read,
     inserted = c.inserted + excluded.inserted,
@@ -123,7 +125,7 @@ select count(*) from added
 """  # noqa: S608 - only names and numbers of COLUMNS are put in
 
 # Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.
-QUARANTINE: Final = """
+QUARANTINE: Final = f"""
 with kept as (
   insert into public.usage_quarantine (event_id, raw, reason, sqlstate) values ($1, $2, $3, $4)
   on conflict (digest) do nothing
@@ -131,7 +133,7 @@ with kept as (
 ),
 counted as (
   insert into public.flush_counters as c (slot, entries_read, quarantined, duplicates)
-  select $5::smallint, 1, count(*), 1 - count(*) from kept
+  select {_SLOT}, 1, count(*), 1 - count(*) from kept
   on conflict (slot) do update set
     entries_read = c.entries_read + 1,
     quarantined = c.quarantined + excluded.quarantined,
@@ -139,7 +141,7 @@ counted as (
     updated_at = now()
 )
 select count(*) from kept
-"""
+"""  # noqa: S608 - see above
 
 # Which of these event ids have arrived for good, as a row or in quarantine.
 CONFIRMED: Final = """
