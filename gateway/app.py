@@ -6,12 +6,15 @@ and `worker` (any number, on any host: flushes the Redis stream into Postgres, b
 """
 
 import asyncio
+import os
+import random
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -20,15 +23,16 @@ import structlog
 from aiohttp import web
 
 import pricing
+import pricing.data
 from gateway.core.config import Settings, required
 from gateway.core.errors import DependencyDown
 from gateway.core.regions import region_of
 from gateway.core.settle import Settler
 from gateway.edges.billing import Billing
-from gateway.edges.buffer import Buffer
+from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.journal import Journal
 from gateway.edges.keys import Keys
-from gateway.edges.ledger import Ledger, open_pool
+from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.outbox import Outbox
 from gateway.edges.segments import Segments
 from gateway.edges.tokenizer import Tokenizer
@@ -45,6 +49,7 @@ from gateway.flows.proxy.record import Recorder
 from gateway.flows.ship import Ship
 from gateway.flows.sweep import Sweep
 
+STDERR: Final = 2
 KEEPER_STEP_S: Final = 0.1
 RETIRE_EVERY_S: Final = 60.0
 BACK_OFF_MAX_S: Final = 5.0
@@ -58,6 +63,11 @@ Ready = Callable[[], None]
 def unix_ms() -> int:
     """Now, milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def now() -> datetime:
+    """Now, UTC."""
+    return datetime.now(UTC)
 
 
 def build_settler(settings: Settings, book: pricing.Book) -> Settler:
@@ -91,11 +101,11 @@ def open_journal(stack: AsyncExitStack, settings: Settings, slot: str) -> Journa
     return journal
 
 
-async def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
+def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
     """The Redis side, closed by the stack."""
-    buffer = Buffer.from_url(url, stream=settings.flush.stream)
-    stack.push_async_callback(buffer.close)
-    return buffer
+    redis = open_redis(url)
+    stack.push_async_callback(redis.aclose)
+    return Buffer(redis, stream=settings.flush.stream)
 
 
 async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop: asyncio.Event, ready: Ready) -> None:
@@ -104,12 +114,12 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
     bounds = settings.upstream
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, f"proxy-{slot}")
-        buffer = await open_buffer(stack, settings, values["redis_url"])
+        buffer = open_buffer(stack, settings, values["redis_url"])
         ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
         to_openai = await stack.enter_async_context(new_session(connect_s=bounds.connect_s, read_s=bounds.read_s))
         to_unkey = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
-        settler = build_settler(settings, pricing.parse_book(pricing.read_texts()))
-        log = CallLog(sys.stdout.buffer.raw.write, clock=time.time)
+        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
+        log = CallLog(partial(os.write, STDERR), clock=time.time)
         stack.callback(log.flush)
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
@@ -148,10 +158,10 @@ async def run_keeper(settings: Settings, stop: asyncio.Event, ready: Ready) -> N
     values = required(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, "keeper")
-        buffer = await open_buffer(stack, settings, values["redis_url"])
+        buffer = open_buffer(stack, settings, values["redis_url"])
         ledger = await open_ledger(stack, settings, values["database_url"], connections=1)
         session = await stack.enter_async_context(new_session(connect_s=settings.upstream.connect_s, read_s=60))
-        settler = build_settler(settings, pricing.parse_book(pricing.read_texts()))
+        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         segments = Segments(settings.gateway_data_dir / "journal")
         ship = Ship(
             segments, buffer, ledger, confirm_after_s=settings.journal.confirm_after_s, monotonic=time.monotonic
@@ -177,17 +187,44 @@ async def run_worker(settings: Settings, stop: asyncio.Event, ready: Ready) -> N
     """Flushes the stream into the ledger, and bills when Stripe is configured, until `stop`."""
     values = required(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
-        buffer = await open_buffer(stack, settings, values["redis_url"])
+        buffer = open_buffer(stack, settings, values["redis_url"])
         pool = await open_pool(values["database_url"], connections_min=0, connections_max=3)
         stack.push_async_callback(pool.close)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(Flush(buffer, ledger, settings.flush).run(stop))
-            if settings.stripe_secret_key is not None:
-                billing = Billing(settings.stripe_secret_key.get_secret_value(), settings.stripe_base_url)
-                stack.push_async_callback(billing.close)
-                tasks.create_task(Bill(Outbox(pool), billing, settings.billing).run(stop))
-            ready()
+        flush = Flush(
+            buffer,
+            ledger,
+            consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            batch_rows_max=settings.flush.batch_rows_max,
+            interval_s=settings.flush.interval_s,
+            claim_idle_s=settings.flush.claim_idle_s,
+            monotonic=time.monotonic,
+        )
+        bill = None
+        if settings.stripe_secret_key is not None:
+            billing = Billing(settings.stripe_secret_key.get_secret_value(), base_url=settings.stripe_base_url)
+            stack.push_async_callback(billing.close)
+            bill = asyncio.create_task(
+                build_bill(settings, pool, billing).run(now, asyncio.sleep, interval_s=settings.billing.interval_s)
+            )
+        ready()
+        await flush.run(stop)
+        if bill is not None:
+            # Between a send and its mark an event is in doubt; its lease ends, and the identifier makes it harmless.
+            bill.cancel()
+            await asyncio.gather(bill, return_exceptions=True)
+
+
+def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:
+    """The reporter to Stripe."""
+    return Bill(
+        Outbox(pool),
+        billing,
+        grace_s=settings.billing.grace_s,
+        monotonic=time.monotonic,
+        random=random.random,
+        log=structlog.get_logger("gateway.bill"),
+    )
 
 
 async def repeat(step: Callable[[], Awaitable[None]], stop: asyncio.Event, *, every_s: float, name: str) -> None:

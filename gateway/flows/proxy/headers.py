@@ -52,9 +52,8 @@ def check_framing(request: web.BaseRequest) -> None:
 
 async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     """The whole body. Raises ApiError 413 beyond `bytes_max`."""
-    too_large = ApiError(413, "request_too_large", f"The request body is larger than {bytes_max} bytes.")
     if (request.content_length or 0) > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
     if not request.body_exists:
         return b""
     first = await request.content.readany()
@@ -65,8 +64,12 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if size > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
     return b"".join(chunks)
+
+
+def _too_large(bytes_max: int) -> ApiError:
+    return ApiError(413, "request_too_large", f"The request body is larger than {bytes_max} bytes.")
 
 
 def forwarded_headers(headers: "CIMultiDictProxy[str]", event_id: str) -> dict[str, str]:

@@ -66,7 +66,12 @@ class MeteredCall:
         body = await read_body(self._request, parts.bounds.body_bytes_max)
         self._asked = read_request(self._route.endpoint.name, body)
         self._opened = await self._attribute(len(body))
-        await parts.recorder.open(self._opened)
+        try:
+            await parts.recorder.open(self._opened)
+        except asyncio.CancelledError:
+            # The OPEN is on its way to the disk, the call is not: it must not be swept as if it had run.
+            await self._settle(parts.settler.void(self._opened, parts.now(), "not_sent"))
+            raise
         try:
             return await self._forward()
         except BaseException:
@@ -202,7 +207,7 @@ class MeteredCall:
     async def _settle(self, event: UsageEvent) -> None:
         """SETTLE is on disk when this returns, also when the caller is cancelled meanwhile."""
         self._settled = event
-        await asyncio.shield(self._parts.recorder.settle(event))
+        await self._parts.recorder.settle(event)
 
     async def _note(self, relayed: Relayed) -> None:
         """The response id is in the journal, and its owner known, before the client sees it."""

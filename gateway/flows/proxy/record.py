@@ -5,6 +5,7 @@ stays in memory, is tried again until it lands, and holds the client's last byte
 """
 
 import asyncio
+from functools import partial
 from typing import Final
 
 import structlog
@@ -52,16 +53,28 @@ class Recorder:
         self._journal.note(encode(record))
 
     async def settle(self, event: UsageEvent) -> None:
-        """On disk when it returns; when the disk refuses, in Redis or in memory, and tried again. Never raises."""
+        """On disk when it returns; when the disk refuses, in Redis or in memory, and tried again. Never raises.
+
+        The record is queued before the first await, so a caller that is cancelled here loses nothing.
+        """
         payload = encode(event)
+        landed = self._journal.append(SETTLE, payload)
+        landed.add_done_callback(partial(self._strand, event.id, payload))
         try:
-            await self._journal.append(SETTLE, payload)
-        except DependencyDown as error:
-            _log.error("settle not on disk", id=event.id, detail=error.detail)
-            self._stranded[event.id] = payload
-            if self._retry is None or self._retry.done():
-                self._retry = asyncio.create_task(self._land())
-            await asyncio.wait({self._retry}, timeout=HOLD_LAST_BYTE_S)
+            await asyncio.shield(landed)
+        except DependencyDown:
+            if self._retry is not None:
+                await asyncio.wait({self._retry}, timeout=HOLD_LAST_BYTE_S)
+
+    def _strand(self, event_id: str, payload: bytes, landed: "asyncio.Future[None]") -> None:
+        """When the disk has refused a SETTLE, whether or not anybody still waits for it."""
+        error = None if landed.cancelled() else landed.exception()
+        if error is None:
+            return
+        _log.error("settle not on disk", id=event_id, detail=str(error))
+        self._stranded[event_id] = payload
+        if self._retry is None or self._retry.done():
+            self._retry = asyncio.get_running_loop().create_task(self._land())
 
     async def close(self) -> None:
         """Gives stranded events one last chance, within the time a shutdown may take."""

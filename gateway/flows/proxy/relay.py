@@ -68,6 +68,7 @@ class Relay:
         self._drains: Final = drains
         self._noted: Final = noted
         self._loop: Final = asyncio.get_running_loop()
+        self._end_s: Final = self._loop.time() + bounds.total_s
         self._drain_until_s = 0.0
         self._drained_bytes = 0
         self.result: Final = Relayed()
@@ -79,10 +80,7 @@ class Relay:
         client = result.client = web.StreamResponse(status=self._source.status, headers=self._headers)
         await self._prepare(client)
         try:
-            async with asyncio.timeout(self._bounds.total_s):
-                await self._pass_stream(meter, client)
-        except TimeoutError:
-            result.broken = "upstream_timeout"
+            await self._pass_stream(meter, client)
         except _BROKEN as error:
             result.broken = _reason(error)
         await self._write(client, meter.finish())
@@ -103,13 +101,13 @@ class Relay:
                 result.output_events = meter.events
                 await self._noted(result)
                 note_at_s = now + NOTE_EVERY_S
-            if result.client_left:
-                self._check_drain(len(chunk), now)
-                if result.broken:
-                    self._source.close()
-                    return
-            elif visible:
-                await self._write(client, visible)
+            if not result.client_left:
+                if visible:
+                    await self._write(client, visible)
+            elif self._over_drain(len(chunk), now):
+                return
+            if now > self._end_s:
+                raise TimeoutError
 
     async def whole(self) -> Relayed:
         """Any other answer; `result.last` is its body, or its last piece when it is large."""
@@ -117,14 +115,16 @@ class Relay:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._bounds.total_s):
-                while chunk := await self._source.content.readany():
-                    if result.first_byte_s is None:
-                        result.first_byte_s = self._loop.time()
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > WHOLE_BYTES_MAX:
-                        return await self._pass_large(b"".join(chunks))
+            while chunk := await self._source.content.readany():
+                now = self._loop.time()
+                if result.first_byte_s is None:
+                    result.first_byte_s = now
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > WHOLE_BYTES_MAX:
+                    return await self._pass_large(b"".join(chunks))
+                if now > self._end_s:
+                    raise TimeoutError
         except _BROKEN as error:
             result.broken = _reason(error)
         result.last = b"".join(chunks)
@@ -147,11 +147,11 @@ class Relay:
                 await self._write(client, waiting)
                 waiting = chunk
                 tail = (tail + chunk)[-TAIL_BYTES:]
-                if result.client_left:
-                    self._check_drain(len(chunk), self._loop.time())
-                    if result.broken:
-                        self._source.close()
-                        break
+                now = self._loop.time()
+                if result.client_left and self._over_drain(len(chunk), now):
+                    break
+                if now > self._end_s:
+                    raise TimeoutError
         except _BROKEN as error:
             result.broken = _reason(error)
         result.last = waiting
@@ -219,12 +219,15 @@ class Relay:
             self._drains.running -= 1
             self._drain_until_s = 0.0
 
-    def _check_drain(self, size: int, now: float) -> None:
+    def _over_drain(self, size: int, now: float) -> bool:
+        """Whether reading on without a client has reached a bound; then the answer is given up."""
         self._drained_bytes += size
         over_time = self._drain_until_s and now > self._drain_until_s
         too_many = self._drains.running > self._bounds.drains_max
         if over_time or too_many or self._drained_bytes > self._bounds.drain_bytes_max:
             self.result.broken = "drain_limit"
+            self._source.close()
+        return self.result.broken is not None
 
 
 def _reason(error: BaseException) -> str:

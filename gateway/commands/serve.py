@@ -1,0 +1,26 @@
+"""`gateway serve` and `gateway worker`: the gateway on real services, which the environment names."""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+
+from gateway.commands.stack import Gateway, Say, reserve
+from gateway.core.config import Settings, required
+from gateway.processes import stop_on_signals
+
+
+async def serve(settings: Settings, *, workers: int, background: bool, say: Say) -> None:
+    """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong."""
+    required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    host = settings.gateway_host
+    async with AsyncExitStack() as stack:
+        port = reserve(host, settings.gateway_port, stack)
+        gateway = Gateway(os.environ, host=host, port=port, workers=workers, background=background)
+        await gateway.start(stack)
+        say(f"serving http://{host}:{port}/v1 with {workers} worker(s)")
+        if settings.stripe_secret_key is None:
+            say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")
+        await stop.wait()
+        say("stopping: calls in flight are let finish")

@@ -1,0 +1,56 @@
+"""The processes that `serve`, `up` and `demo` run: proxies, keeper, worker, started in order, stopped in reverse."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Final
+
+from gateway.core.errors import ConfigError
+from gateway.processes import Child, listen
+
+Say = Callable[[str], None]
+
+
+def reserve(host: str, port: int, stack: AsyncExitStack) -> int:
+    """Holds `port` (0: any free one) on `host` for children that share it, until the stack closes.
+
+    Raises ConfigError when it is taken.
+    """
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        raise ConfigError(f"GATEWAY_HOST/GATEWAY_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
+    stack.callback(listener.close)
+    return int(listener.getsockname()[1])
+
+
+class Gateway:
+    """The gateway's own processes under one environment."""
+
+    def __init__(self, env: Mapping[str, str], *, host: str, port: int, workers: int, background: bool) -> None:
+        self._children: Final = [
+            Child("keeper", ["keeper"], env),
+            *([Child("worker", ["worker"], env)] if background else []),
+            *(
+                Child(f"proxy-{slot}", ["proxy", "--slot", str(slot), "--host", host, "--port", str(port)], env)
+                for slot in range(workers)
+            ),
+        ]
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Returns when every process is ready. Raises ChildFailed; the stack stops what was started."""
+        stack.push_async_callback(self.stop)
+        await asyncio.gather(*(child.start() for child in self._children))
+
+    async def stop(self) -> None:
+        """Proxies first, so that their last calls are still shipped; then the keeper, then the worker."""
+        proxies = [child for child in self._children if child.name.startswith("proxy")]
+        await asyncio.gather(*(child.stop() for child in proxies))
+        for child in self._children:
+            if child not in proxies:
+                await child.stop()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name, of the children that run now."""
+        return {child.name: child.pid for child in self._children if child.pid is not None}
