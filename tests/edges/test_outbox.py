@@ -10,13 +10,15 @@ import pytest
 from gateway.core.billing import Claim
 from gateway.core.errors import DependencyDown
 from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.outbox import Held, Outbox
+from gateway.edges.outbox import Held, Outbox, sql
 from tests.conftest import METER
 from tests.usage import entries, usage
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 GRACE_S = 300.0
+HANGS_S = 5.0
+"""Seconds after which something waits that must not wait."""
 ALL = ["pending", "sent", "duplicate", "rejected", "unknown"]
 
 
@@ -154,6 +156,30 @@ async def test_many_freezers_beside_the_writer_lose_and_double_nothing(
             assert sorted(seqs) == list(range(len(seqs)))
 
 
+async def test_a_freezer_passes_by_a_user_whom_another_one_freezes(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+    first, second = await customer(ledger, 1), await customer(ledger, 2)
+    for user in (first, second):
+        await book(ledger, user, TEN, 5_000)
+    await pool.execute(sql.CARRY_ROW, first, METER)
+    async with pool.acquire() as other, other.transaction():
+        assert await other.fetchrow(sql.CARRY_LOCK, first, METER) is not None
+        assert await asyncio.wait_for(outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S), HANGS_S) == (1, 1)
+    assert [held.customer for held in await oldest_first(outbox)] == ["cus_2"]
+    assert await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S) == (1, 1)
+
+
+async def test_usage_written_while_freezing_is_kept_for_the_next_pass(
+    ledger: Ledger, outbox: Outbox, pool: Pool
+) -> None:
+    user = await customer(ledger)
+    await book(ledger, user, TEN, 5_000)
+    async with pool.acquire() as freezer, freezer.transaction():
+        (window,) = await freezer.fetch(sql.WINDOWS, user, METER, TEN + 2 * HOUR)
+        await asyncio.wait_for(book(ledger, user, TEN, 3_000), HANGS_S)  # the writer never waits for a freezer
+        await freezer.execute(sql.FREEZE_WINDOW, user, METER, TEN, window["nano"], 1)
+    assert await pool.fetchval("select nano - frozen_nano from stripe_windows") == 3_000
+
+
 async def test_a_customer_that_was_another_users_gets_a_fresh_identifier(
     ledger: Ledger, outbox: Outbox, pool: Pool
 ) -> None:
@@ -193,6 +219,18 @@ async def test_workers_claiming_at_once_share_nothing(ledger: Ledger, outbox: Ou
     while left := await outbox.claim(now, lease_s=60, events_max=5):
         ids += [claim.id for claim in left]
     assert len(ids) == len(set(ids)) == 12
+
+
+async def test_a_worker_passes_by_an_event_that_another_one_is_claiming(
+    ledger: Ledger, outbox: Outbox, pool: Pool
+) -> None:
+    await one_pending(ledger, outbox)
+    now = TEN + 2 * HOUR
+    async with pool.acquire() as other, other.transaction():
+        claimed = await other.fetch(sql.CLAIM, now, now + timedelta(seconds=60), 5, now - 20 * HOUR)
+        assert len(claimed) == 1
+        assert await asyncio.wait_for(outbox.claim(now, lease_s=60, events_max=5), HANGS_S) == []
+    assert await outbox.claim(now, lease_s=60, events_max=5) == []
 
 
 async def test_a_lost_claim_comes_up_again_as_the_same_event(ledger: Ledger, outbox: Outbox) -> None:

@@ -20,12 +20,13 @@ from public.stripe_carry c join public.users u on u.id = c.user_id
 where c.user_id = $1 and c.meter = $2 for update of c skip locked
 """
 
-# The closed windows of one user and meter, in time order: the order in which the ledger locks them too.
+# The closed windows of one user and meter, in time order: the order in which the ledger locks them too. Not locked:
+# what the writer adds from now on is not frozen by this pass, because FREEZE_WINDOW sets what was read here.
 WINDOWS: Final = """
 select window_start, window_seconds, nano, frozen_nano, next_seq
 from public.stripe_windows
 where user_id = $1 and meter = $2 and unfrozen and window_start + window_seconds * interval '1 second' <= $3
-order by window_start for update
+order by window_start
 """
 
 # What is frozen is covered by outbox rows of the same transaction.
