@@ -127,7 +127,7 @@ class Ledger:
         """The user behind a key, by Unkey's externalId or else by the key's row; None when there is none."""
         if external_id is not None and not is_uuid(external_id):
             return None
-        row = await self._row(sql.IDENTITY, external_id, unkey_key_id)
+        row = await self._row(sql.IDENTITY, external_id, _storable(unkey_key_id))
         return None if row is None else Identity(*row.values())
 
     async def meeting_owner(self, meeting_id: str) -> str | None:
