@@ -32,7 +32,7 @@ check: .venv/.ready ## lint, format, types and the rules of the house
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@$(RUN) -m pytest -q tests/unit/test_style.py tests/unit/test_house.py
+	@$(RUN) -m pytest -q tests/unit/test_style.py tests/unit/test_no_float.py tests/unit/test_house.py
 
 bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and the ratios
 	@$(RUN) -m bench $(ARGS)

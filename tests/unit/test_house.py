@@ -1,0 +1,97 @@
+"""The lock, the floors and the Makefile: what a fresh clone starts from."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from typing import Any, Final
+
+from tests.unit.source import OURS, TOP, files, tree
+
+NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+FLOOR: Final = re.compile(r">=\s*([0-9.]+)")
+
+
+def project() -> dict[str, Any]:
+    """pyproject.toml."""
+    return tomllib.loads((TOP / "pyproject.toml").read_text())
+
+
+def normal(name: str) -> str:
+    """A distribution's name as every tool spells it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements() -> dict[str, str]:
+    """Every direct dependency, extras included: normal name and the requirement as written."""
+    listed = list(project()["project"]["dependencies"])
+    for extra in project()["project"]["optional-dependencies"].values():
+        listed += extra
+    return {normal(name.group()): line for line in listed if (name := NAME.match(line))}
+
+
+def pins() -> dict[str, str]:
+    """What the lock pins: normal name and version."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", (TOP / "requirements.lock").read_text(), re.MULTILINE)
+    return {normal(name): version for name, version in found}
+
+
+def number(version: str) -> tuple[int, ...]:
+    """The release part of a version, comparable."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    assert release, version
+    return tuple(int(part) for part in release.group().split("."))
+
+
+def test_every_direct_dependency_has_a_floor_that_the_lock_meets() -> None:
+    locked = pins()
+    for name, line in requirements().items():
+        floor = FLOOR.search(line)
+        assert floor, f"{line} has no floor"
+        assert number(locked[name]) >= number(floor.group(1)), f"{line}, but the lock has {locked[name]}"
+
+
+def test_what_is_imported_is_a_direct_dependency() -> None:
+    owners = packages_distributions()
+    direct = requirements()
+    wrong = set()
+    for file in files():
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for top in {name.partition(".")[0] for name in names} - OURS - set(sys.stdlib_module_names):
+                if not {normal(owner) for owner in owners.get(top, [])} & set(direct):
+                    wrong.add(f"{file}: {top}")
+    assert sorted(wrong) == []
+
+
+def test_the_lock_names_no_index_and_hashes_everything() -> None:
+    entry = re.compile(r"[a-z0-9._-]+==[^ ]+( ; [^\\]+)? \\")
+    digest = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
+    lines = (TOP / "requirements.lock").read_text().splitlines()
+    assert [line for line in lines if not entry.fullmatch(line) and not digest.fullmatch(line)] == []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if entry.fullmatch(line):
+            assert digest.fullmatch(following), f"{line} has no hash"
+
+
+def test_help_lists_every_target_and_nothing_else() -> None:
+    text = (TOP / "Makefile").read_text()
+    declared = re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)
+    assert declared
+    told = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=TOP, check=True, capture_output=True, text=True
+    ).stdout
+    assert [line.split()[1] for line in told.splitlines()] == declared.group(1).split()
+    for line in told.splitlines():
+        assert len(line.split()) > 2, f"nothing is said about {line}"
+
+
+def test_the_python_floor_is_said_once_and_kept() -> None:
+    assert project()["project"]["requires-python"] == ">=3.11"
+    assert project()["tool"]["mypy"]["python_version"] == "3.11"
+    assert project()["tool"]["ruff"]["target-version"] == "py311"
