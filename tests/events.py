@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.core.event import UsageEvent
 from gateway.core.ids import uuid7
+from gateway.edges.ledger import Ledger, Pool
 from pricing import Line
 
 AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
@@ -68,3 +69,17 @@ def audit_sums() -> str:
       counters.entries = counters.inserted + counters.duplicates + counters.quarantined as entries
     from ledger, hourly, counters
     """
+
+
+async def sums_are_right(pool: Pool) -> bool:
+    """Whether every sum beside the ledger equals it; fails with the names of those that do not."""
+    row = await pool.fetchrow(audit_sums())
+    assert row is not None
+    assert dict(row) == dict.fromkeys(row.keys(), True)
+    return True
+
+
+async def linked(ledger: Ledger, name: str = "a") -> tuple[str, str]:
+    """A user and a key of theirs."""
+    user = await ledger.create_user(f"{name}@example.com")
+    return user, await ledger.link_key(user, f"key_{name}")

@@ -1,43 +1,26 @@
 """Batches into the ledger: exactly once, exact money, every sum right, nothing dropped."""
 
-import asyncio
-from dataclasses import astuple
 from datetime import timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
 
-import asyncpg
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import DependencyDown
 from gateway.core.event import UsageEvent, encode
-from gateway.edges.ledger import Entry, Ledger, NotARow, Outcome, Pool, open_pool
+from gateway.edges.ledger import Entry, Ledger, NotARow, Outcome, Pool
 from gateway.edges.ledger.rows import _Event, to_row
 from gateway.edges.ledger.sql import COLUMNS
-from tests.conftest import METER, WINDOW_S
-from tests.events import AT, audit_sums, call, new_id
-
-
-async def sums_are_right(pool: Pool) -> bool:
-    row = await pool.fetchrow(audit_sums())
-    assert row is not None
-    assert dict(row) == dict.fromkeys(row.keys(), True)
-    return True
+from tests.conftest import WINDOW_S
+from tests.events import AT, call, linked, new_id, sums_are_right
 
 
 @pytest.fixture
 def random() -> Random:
     return Random(7)
-
-
-async def linked(ledger: Ledger, name: str = "a") -> tuple[str, str]:
-    """A user and a key of theirs."""
-    user = await ledger.create_user(f"{name}@example.com")
-    return user, await ledger.link_key(user, f"key_{name}")
 
 
 def test_a_row_has_every_field_of_an_event() -> None:
@@ -217,147 +200,3 @@ async def test_an_adjustment_may_come_with_the_row_it_corrects(ledger: Ledger, p
     fix = call(user, new_id(random), evidence="adjustment", adjusts=row.id, response_id=None, prompt_tokens=-4)
     assert await ledger.insert_batch([Entry.of(fix), Entry.of(row)]) == Outcome(2, 0, 0)
     assert await sums_are_right(pool)
-
-
-async def test_writers_with_the_same_entries_and_keys_never_deadlock(database_url: str, pool: Pool) -> None:
-    random = Random(11)
-    setup = Ledger(pool, meter=METER, window_s=WINDOW_S)
-    owners = [await linked(setup, f"u{i}") for i in range(6)]
-    entries = []
-    for i in range(600):
-        user, key = random.choice(owners)
-        entries.append(
-            Entry.of(call(user, new_id(random), api_key_id=key, seconds=random.randrange(9000), total_tokens=i))
-        )
-    wide = await open_pool(database_url, connections_max=6)
-
-    async def write(slot: int) -> int:
-        ledger, mine, added = Ledger(wide, meter=METER, window_s=WINDOW_S), list(entries), 0
-        Random(slot).shuffle(mine)
-        for start in range(0, 600, 60):
-            added += (await ledger.insert_batch(mine[start : start + 60])).inserted
-        return added
-
-    assert sum(await asyncio.gather(*(write(slot) for slot in range(6)))) == 600
-    await wide.close()
-    assert await sums_are_right(pool)
-    assert await pool.fetchval("select deadlocks from pg_stat_database where datname = current_database()") == 0
-
-
-@pytest.mark.parametrize("shared", ["keys", "windows"])
-async def test_writers_that_share_only_one_kind_of_sum_never_deadlock(
-    database_url: str, pool: Pool, shared: str
-) -> None:
-    """Rows of other models, so that writers do not already queue for the roll-up: the last sums need an order too."""
-    setup = Ledger(pool, meter=METER, window_s=WINDOW_S)
-    owners = [await linked(setup, f"u{i}") for i in range(12)]
-    wide = await open_pool(database_url, connections_max=6)
-
-    async def write(number: int) -> int:
-        random, added = Random(number), 0
-        ledger = Ledger(wide, meter=METER, window_s=WINDOW_S)
-        for _ in range(25):
-            batch = []
-            for user, key in random.sample(owners, len(owners)):
-                paid: dict[str, Any] = {"api_key_id": key, "billed_nano": 0} if shared == "keys" else {}
-                batch.append(Entry.of(call(user, new_id(random), model=f"m{number}", **paid)))
-            added += (await ledger.insert_batch(batch)).inserted
-        return added
-
-    assert sum(await asyncio.gather(*map(write, range(6)))) == 6 * 25 * 12
-    await wide.close()
-    assert await sums_are_right(pool)
-    assert await pool.fetchval("select deadlocks from pg_stat_database where datname = current_database()") == 0
-
-
-async def test_a_lock_that_lasts_is_an_outage_and_loses_nothing(database_url: str, pool: Pool, random: Random) -> None:
-    quick = await open_pool(database_url, statement_timeout_s=0.2)
-    ledger = Ledger(quick, meter=METER, window_s=WINDOW_S)
-    user, _ = await linked(ledger)
-    entry = Entry.of(call(user, new_id(random)))
-    blocker = await asyncpg.connect(database_url)
-    async with blocker.transaction():
-        await blocker.execute("lock table usage_hourly")
-        with pytest.raises(DependencyDown, match="postgres: QueryCanceledError"):
-            await ledger.insert_batch([entry])
-    await blocker.close()
-    assert await ledger.insert_batch([entry]) == Outcome(1, 0, 0)
-    assert await sums_are_right(pool)
-    await quick.close()
-
-
-async def test_a_rolled_back_neighbour_is_tried_again(database_url: str, ledger: Ledger, random: Random) -> None:
-    user, _ = await linked(ledger)
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(
-        "create sequence tries; create function fail_first() returns trigger language plpgsql as $$ begin"
-        " if nextval('tries') < 3 then raise serialization_failure; end if; return null; end $$;"
-        "create trigger fail_first after insert on openai_usage for each statement execute function fail_first()"
-    )
-    assert await ledger.insert_batch([Entry.of(call(user, new_id(random)))]) == Outcome(1, 0, 0)
-    await connection.execute("alter sequence tries minvalue -1000 restart with -1000")
-    with pytest.raises(DependencyDown):
-        await ledger.insert_batch([Entry.of(call(user, new_id(random)))])
-    await connection.close()
-
-
-async def test_nobody_there_is_an_outage() -> None:
-    with pytest.raises(DependencyDown, match="postgres"):
-        await open_pool("postgresql://postgres@127.0.0.1:1/postgres", connect_timeout_s=1)
-
-
-@pytest.mark.parametrize("transaction_pooler", [False, True])
-async def test_identity(database_url: str, transaction_pooler: bool) -> None:
-    pool = await open_pool(database_url, transaction_pooler=transaction_pooler)
-    ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
-    user, key = await linked(ledger)
-    other = await ledger.create_user("b@example.com", stripe_customer_id="cus_b")
-    by_user, by_key = await ledger.identity(user, "key_a"), await ledger.identity(None, "key_a")
-    assert by_user is not None
-    assert by_user == by_key
-    assert astuple(by_user) == (user, True, key, True, None)
-    unlinked = await ledger.identity(other, "key_nobody_linked")
-    assert unlinked is not None
-    assert astuple(unlinked) == (other, True, None, None, "cus_b")
-    foreign = await ledger.identity(other, "key_a")  # Unkey says b, our row says a: never a's key on b's rows
-    assert foreign is not None
-    assert (foreign.user_id, foreign.api_key_id, foreign.key_is_active) == (other, None, True)
-    assert await ledger.identity(None, "key\x00\ud800") is None
-    for nobody in (None, "not-a-uuid", key):
-        assert await ledger.identity(nobody, "key_nobody_linked") is None
-    assert await ledger.revoke_key("key_a")
-    assert not await ledger.revoke_key("key_b")
-    await pool.execute("update users set is_active = false where id = $1", user)
-    gone = await ledger.identity(user, "key_a")
-    assert gone is not None
-    assert (gone.is_active, gone.key_is_active) == (False, False)
-    await pool.close()
-
-
-async def test_an_expired_key_is_not_active(ledger: Ledger) -> None:
-    user = await ledger.create_user("a@example.com")
-    await ledger.link_key(user, "key_old", name="old", description="d", expires_at=AT - timedelta(days=4000))
-    identity = await ledger.identity(user, "key_old")
-    assert identity is not None
-    assert identity.key_is_active is False
-
-
-async def test_users_and_keys_are_made_once(ledger: Ledger, pool: Pool) -> None:
-    user = await ledger.create_user("Some.One@Example.com")
-    assert await ledger.create_user("some.one@example.com", stripe_customer_id="cus_1") == user
-    assert await ledger.create_user("SOME.ONE@example.com", stripe_customer_id="cus_2") == user
-    assert await pool.fetchval("select stripe_customer_id from users") == "cus_1"
-    key = await ledger.link_key(user, "key_1", name="one")
-    assert await ledger.link_key(user, "key_1", name="two") == key
-    with pytest.raises(ValueError, match="another user"):
-        await ledger.link_key(await ledger.create_user("b@example.com"), "key_1")
-    assert [(row.id, row.name, row.email) for row in await ledger.keys()] == [(key, "two", "some.one@example.com")]
-    assert await ledger.keys("00000000-0000-7000-8000-00000000000f") == []
-
-
-async def test_meeting_owner(ledger: Ledger, pool: Pool) -> None:
-    user, _ = await linked(ledger)
-    meeting = await pool.fetchval("insert into meetings (user_id, room_name) values ($1, 'r') returning id::text", user)
-    assert await ledger.meeting_owner(meeting) == user
-    assert await ledger.meeting_owner(user) is None
-    assert await ledger.meeting_owner("r") is None
