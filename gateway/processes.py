@@ -37,12 +37,13 @@ class Child:
     """One child process that is kept running until `stop`."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int] = ()
+        self, name: str, arguments: Sequence[str], env: Mapping[str, str], *, log_fd: int | None = None
     ) -> None:
+        """`log_fd`: where its standard error goes instead of ours."""
         self.name: Final = name
         self._arguments: Final = arguments
         self._env: Final = dict(env)
-        self._pass_fds: Final = tuple(pass_fds)
+        self._log_fd: Final = log_fd
         self._stopping = False
         self._keep: asyncio.Task[None] | None = None
         self.process: asyncio.subprocess.Process | None = None
@@ -70,7 +71,8 @@ class Child:
                 str(writer),
                 env=self._env,
                 stdin=asyncio.subprocess.PIPE,
-                pass_fds=(*self._pass_fds, writer),
+                stderr=self._log_fd,
+                pass_fds=(writer,),
             )
         finally:
             os.close(writer)
@@ -84,16 +86,20 @@ class Child:
 
     async def _restart(self) -> None:
         patience_s = RESTART_MIN_S
-        while not self._stopping and self.process is not None:
+        while True:
             begun = time.monotonic()
+            assert self.process is not None
             code = await self.process.wait()
-            if self._stopping:
+            if self._is_stopping():
                 return
             patience_s = RESTART_MIN_S if time.monotonic() - begun > STEADY_S else min(RESTART_MAX_S, patience_s * 2)
             _log.error("child died, restarting", child=self.name, code=code, wait_s=patience_s)
             await asyncio.sleep(patience_s)
             with contextlib.suppress(ChildFailed):
                 await self._spawn()
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     async def stop(self) -> None:
         """SIGTERM, then patience, then SIGKILL."""

@@ -1,7 +1,6 @@
 """One process of the gateway, started by `processes.Child`. Not for people."""
 
 import asyncio
-import os
 from typing import Literal
 
 import uvloop

@@ -4,6 +4,7 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 
+from gateway import app
 from gateway.commands.stack import Gateway, Say, reserve
 from gateway.core.config import Settings, required
 from gateway.processes import stop_on_signals
@@ -24,3 +25,10 @@ async def serve(settings: Settings, *, workers: int, background: bool, say: Say)
             say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")
         await stop.wait()
         say("stopping: calls in flight are let finish")
+
+
+async def worker(settings: Settings) -> None:
+    """One background worker in this very process, until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    await app.run_worker(settings, stop, lambda: None)

@@ -27,14 +27,24 @@ def reserve(host: str, port: int, stack: AsyncExitStack) -> int:
 class Gateway:
     """The gateway's own processes under one environment."""
 
-    def __init__(self, env: Mapping[str, str], *, host: str, port: int, workers: int, background: bool) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        *,
+        host: str,
+        port: int,
+        workers: int,
+        background: bool = True,
+        log_fd: int | None = None,
+    ) -> None:
+        def child(name: str, *arguments: str) -> Child:
+            return Child(name, arguments, env, log_fd=log_fd)
+
+        where = ("--host", host, "--port", str(port))
         self._children: Final = [
-            Child("keeper", ["keeper"], env),
-            *([Child("worker", ["worker"], env)] if background else []),
-            *(
-                Child(f"proxy-{slot}", ["proxy", "--slot", str(slot), "--host", host, "--port", str(port)], env)
-                for slot in range(workers)
-            ),
+            child("keeper", "keeper"),
+            *([child("worker", "worker")] if background else []),
+            *(child(f"proxy-{slot}", "proxy", "--slot", str(slot), *where) for slot in range(workers)),
         ]
 
     async def start(self, stack: AsyncExitStack) -> None:

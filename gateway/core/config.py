@@ -5,10 +5,12 @@ environment a section's field is spelled with two underscores (`KEYS__FRESH_S`).
 """
 
 import os
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -123,13 +125,19 @@ class Settings(BaseSettings):
     gateway_workers: int = Field(1, ge=1, le=256)
     gateway_admin_host: str = "127.0.0.1"
     gateway_admin_port: int = Field(8081, ge=0, le=65535)
-    gateway_data_dir: Path = Path(".gateway")
+    gateway_data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(Path(".gateway"), validate_default=True)
 
     keys: KeySettings = KeySettings()
     upstream: UpstreamSettings = UpstreamSettings()
     journal: JournalSettings = JournalSettings()
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Self:
+        """The settings of a process that will have this environment."""
+        given = {name: environ[name.upper()] for name in cls.model_fields if name.upper() in environ}
+        return cls(**given)  # type: ignore[arg-type]  # strings, as from the environment
 
     @classmethod
     def settings_customise_sources(

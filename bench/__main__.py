@@ -1,0 +1,190 @@
+"""`make bench`: CPU per call of the gateway against a bare forwarder, alternating in one run.
+
+The gateway runs with everything on: journal, Valkey, PostgreSQL, the Unkey stand-in, the batch writer. Figures are
+CPU time of whole processes (user and system, from /proc), so other load on the machine hardly counts; ratios are
+medians over the rounds. Afterwards every call must be in the ledger.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from gateway.commands import local, up
+from gateway.core.config import Settings
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+SETTLED_WITHIN_S = 60.0
+
+
+@dataclass
+class Sample:
+    """One round of one mode: CPU seconds by group, for `calls` calls."""
+
+    calls: int
+    seconds: float
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    def per_call_us(self, *groups: str) -> float:
+        """CPU per call of these groups together, microseconds."""
+        return sum(self.cpu[group] for group in groups) / self.calls * 1e6
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """User and system time of these processes and of the children they have reaped, seconds."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += sum(map(int, fields[11:15]))
+    return total * TICK_S
+
+
+def descendants(pid: int) -> list[int]:
+    """`pid` and everything below it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(below for child in children for below in descendants(int(child)))]
+
+
+async def helper(*arguments: str) -> tuple[asyncio.subprocess.Process, int]:
+    """A bench process and the port that it prints."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    return process, int(await process.stdout.readline())
+
+
+async def load(port: int, key: str, calls: int, concurrent: int, mode: str) -> tuple[int, float]:
+    """(calls made, seconds). Any answer but 200 ends the bench."""
+    arguments = ("-m", "bench.load", str(port), key, str(calls), str(concurrent), mode)
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise SystemExit(f"bench: the load failed: {output.decode()}")
+    made, seconds = output.split()
+    return int(made), float(seconds)
+
+
+class Bench:
+    """The two under test, side by side."""
+
+    def __init__(self, running: local.Local, key: str, forwarder: tuple[int, int]) -> None:
+        self.groups = {
+            "proxy": [pid for name, pid in running.gateway.pids.items() if name.startswith("proxy")],
+            "background": [pid for name, pid in running.gateway.pids.items() if not name.startswith("proxy")],
+            "postgres": descendants(running.server_pids["postgres"]),
+            "valkey": descendants(running.server_pids["valkey"]),
+        }
+        self.port = int(running.base_url.rsplit(":", 1)[1].split("/")[0])
+        self.key = key
+        self.forwarder_pid, self.forwarder_port = forwarder
+        self.dsn = running.env["DATABASE_URL"]
+        self.made = 0
+
+    async def forward(self, calls: int, concurrent: int, mode: str) -> Sample:
+        """One round of the baseline."""
+        before = cpu_s([self.forwarder_pid])
+        made, seconds = await load(self.forwarder_port, "none", calls, concurrent, mode)
+        return Sample(made, seconds, {"forwarder": cpu_s([self.forwarder_pid]) - before})
+
+    async def gateway(self, calls: int, concurrent: int, mode: str) -> Sample:
+        """One round of the gateway, until the last row is in the ledger."""
+        self.groups["postgres"] = descendants(self.groups["postgres"][0])
+        before = {group: cpu_s(pids) for group, pids in self.groups.items()}
+        made, seconds = await load(self.port, self.key, calls, concurrent, mode)
+        self.made += made
+        await self.all_in_ledger()
+        after = {group: cpu_s(pids) for group, pids in self.groups.items()}
+        return Sample(made, seconds, {group: after[group] - before[group] for group in after})
+
+    async def all_in_ledger(self) -> None:
+        """Waits for every call made so far. Raises SystemExit when one is missing or one too many."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            deadline = asyncio.get_running_loop().time() + SETTLED_WITHIN_S
+            while True:
+                rows = await connection.fetchval("select count(*) from openai_usage where evidence = 'reported'")
+                if rows == self.made:
+                    return
+                if rows > self.made or asyncio.get_running_loop().time() > deadline:
+                    raise SystemExit(f"bench: {self.made} calls, {rows} rows in the ledger")
+                await asyncio.sleep(0.2)
+        finally:
+            await connection.close()
+
+
+def show(mode: str, concurrent: int, pairs: list[tuple[Sample, Sample]]) -> None:
+    """One table row per group, and the ratios that count."""
+    base = statistics.median(pair[0].per_call_us("forwarder") for pair in pairs)
+    print(f"\n{mode}, {concurrent} concurrent: {sum(pair[1].calls for pair in pairs)} calls")
+    print(f"  {'':28}{'CPU µs/call':>12}{'ratio':>8}")
+    print(f"  {'bare forwarder':28}{base:12.0f}{1:8.2f}")
+    for label, groups in (
+        ("gateway: proxy", ("proxy",)),
+        ("gateway: whole tree", ("proxy", "background")),
+        ("  beside it: PostgreSQL", ("postgres",)),
+        ("  beside it: Valkey", ("valkey",)),
+        ("everything", ("proxy", "background", "postgres", "valkey")),
+    ):
+        cost = statistics.median(pair[1].per_call_us(*groups) for pair in pairs)
+        ratio = statistics.median(pair[1].per_call_us(*groups) / pair[0].per_call_us("forwarder") for pair in pairs)
+        print(f"  {label:28}{cost:12.0f}{ratio:8.2f}")
+    rates = [f"{statistics.median(p[i].calls / p[i].seconds for p in pairs):.0f}" for i in (0, 1)]
+    print(f"  calls per second: forwarder {rates[0]}, gateway {rates[1]}")
+
+
+async def bench(rounds: int, calls: int, streams: int, concurrent: int) -> None:
+    """Runs both modes and prints their tables."""
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        upstream, upstream_port = await helper("bench.upstream", "0")
+        forwarder, forwarder_port = await helper("bench.forwarder", f"http://127.0.0.1:{upstream_port}", "0")
+        environ = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+        environ |= {"OPENAI_API_KEY": "bench", "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}
+        data_dir = Path(folder) / "data"
+        try:
+            async with local.running(
+                data_dir,
+                environ,
+                real=frozenset({"openai"}),
+                host="127.0.0.1",
+                port=0,
+                workers=1,
+                say=lambda line: print(line, flush=True),
+            ) as running:
+                key = await up.ready_key(running, Settings(gateway_data_dir=data_dir))
+                under_test = Bench(running, key, (forwarder.pid, forwarder_port))
+                await under_test.gateway(concurrent * 4, concurrent, "whole")
+                await under_test.forward(concurrent * 4, concurrent, "whole")
+                for mode, count, at_once in (("whole", calls, concurrent), ("stream", streams, concurrent)):
+                    pairs = [
+                        (await under_test.forward(count, at_once, mode), await under_test.gateway(count, at_once, mode))
+                        for _ in range(rounds)
+                    ]
+                    show("non-stream" if mode == "whole" else "streams of 100 paced chunks", at_once, pairs)
+                pairs = [(await under_test.forward(600, 1, "whole"), await under_test.gateway(600, 1, "whole"))]
+                show("non-stream, depth 1", 1, pairs)
+                print(f"\nledger: {under_test.made} calls, {under_test.made} rows")
+        finally:
+            for process in (upstream, forwarder):
+                process.kill()
+                await process.wait()
+
+
+def main() -> None:
+    """Parses the few knobs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=6000, help="non-stream calls per round")
+    parser.add_argument("--streams", type=int, default=288, help="streams per round")
+    parser.add_argument("--concurrent", type=int, default=48)
+    options = parser.parse_args()
+    asyncio.run(bench(options.rounds, options.calls, options.streams, options.concurrent))
+
+
+if __name__ == "__main__":
+    main()
