@@ -1,19 +1,18 @@
 """Meters a stream while it passes: which bytes may go on, and what they said about the cost. Pure, no I/O.
 
-Bytes pass untouched, with two exceptions: the terminal event is held back until `release` (its SETTLE must be
-on disk before the client can see the end), and, where the gateway alone asked for usage, the extra usage chunk
-and the `usage: null` of the others are taken out by a byte search (DESIGN "What holds" 8). The common chunk costs
-a few substring searches; only events that carry a marker are parsed.
+Bytes pass untouched and event by event (a client may act on a line before its blank line has come), with two
+exceptions: the terminal event is held back until `release` (its SETTLE must be on disk before the client can see
+the end), and, where the gateway alone asked for usage, the extra usage chunk and the `usage: null` of the others are
+taken out by a byte search (DESIGN "What holds" 8). The common chunk costs a few substring searches; only events that
+carry a marker are parsed.
 """
 
 import re
 from typing import Final, Literal
 
-import msgspec
-
 from pricing.readers import chat, responses
 from pricing.readers.body import Said
-from pricing.readers.events import boundary, parse, split
+from pricing.readers.events import boundary, data_of, split
 
 EVENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """An event larger than this passes unmetered, and the call ends as an estimate."""
@@ -22,7 +21,6 @@ KEPT_BYTES_MAX: Final = 1024 * 1024
 
 _USAGE_NULL: Final = re.compile(rb',\s*"usage"\s*:\s*null')
 _USAGE_VALUE: Final = re.compile(rb'"usage"\s*:\s*\{')
-_raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Shape = Literal["chat", "responses"]
 
@@ -41,9 +39,8 @@ class StreamMeter:
         self._shape: Final = shape
         self._withhold: Final = withhold
         self._buffer = bytearray()
-        """Bytes of the event that is not complete yet. When not withholding they have already gone on."""
+        """Bytes of the event that is not complete yet."""
         self._held = bytearray()
-        self._first = True
         self._overflow = False
         self._kept: list[bytes] = []
         self._kept_bytes = 0
@@ -56,33 +53,34 @@ class StreamMeter:
             return b""
         if self._overflow:
             return chunk
-        waiting = len(self._buffer)
-        if waiting:
-            self._buffer += chunk
-            end = boundary(self._buffer, max(0, waiting - 3))
-            region = bytes(self._buffer[:end])
-            del self._buffer[:end]
+        buffer = self._buffer
+        if buffer:
+            waiting = len(buffer)
+            buffer += chunk
+            end = boundary(buffer, max(0, waiting - 3))
+            region = bytes(buffer[:end])
+            del buffer[:end]
         else:
             end = boundary(chunk, 0)
             region = chunk[:end]
-            self._buffer += chunk[end:]
-        if self._withhold:
-            return self._visible(region) if end else self._check_size(b"")
-        return self._pass(chunk, region, waiting) if end else self._check_size(chunk)
+            if end < len(chunk):
+                buffer += chunk[end:]
+        if end:
+            return self._pass(region)
+        if len(buffer) > EVENT_BYTES_MAX:
+            self._overflow = True
+            return self._take_buffer()
+        return b""
 
     def finish(self) -> bytes:
         """At the end of the upstream body: what an incomplete last event still owes the client."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        if self.terminal or not rest:
-            return b""
-        ended = self._observe(rest) is not None
-        if not self._withhold:
-            return b""  # it has gone on already; an event without its blank line does not reach a client anyway
-        if ended:
-            self._held += rest
-            return b""
-        return rest
+        rest = self._take_buffer()
+        passed = self._pass(rest) if rest else b""
+        if self.terminal and self._shape == "responses" and self.said.usage is None:
+            # A bare `error` may be followed by the `response.failed` that carries the usage.
+            for raw in split(bytes(self._held)):
+                self._read(raw)
+        return passed
 
     def release(self) -> bytes:
         """The held end of the stream; to be sent only after SETTLE is on disk."""
@@ -95,53 +93,28 @@ class StreamMeter:
         self._condense()
         return "".join(self._text)
 
-    def _check_size(self, releasable: bytes) -> bytes:
-        if len(self._buffer) > EVENT_BYTES_MAX:
-            self._overflow = True
-            releasable = bytes(self._buffer) if self._withhold else releasable
-            self._buffer.clear()
-        return releasable
-
-    def _pass(self, chunk: bytes, region: bytes, waiting: int) -> bytes:
-        """Not withholding: everything goes on but the terminal event, of which an unsent part is left."""
-        at = self._observe(region)
-        if at is None:
-            return chunk
-        # `waiting` bytes of `region` had gone on before; what lies before the terminal event goes now.
-        sent = max(0, at - waiting)
-        # Never hold less than the last byte, even when the event began in an earlier chunk.
-        self._held += chunk[sent:]
+    def _take_buffer(self) -> bytes:
+        rest = bytes(self._buffer)
         self._buffer.clear()
-        return chunk[:sent]
+        return rest
 
-    def _visible(self, region: bytes) -> bytes:
-        """Withholding: whole events only, without the usage that the client did not ask for."""
+    def _pass(self, region: bytes) -> bytes:
+        """What of these whole events goes on: all before the terminal one, less the usage nobody asked for."""
         at = self._observe(region)
         if at is not None:
-            self._held += region[at:] + self._buffer
-            self._buffer.clear()
+            self._held += region[at:] + self._take_buffer()
             region = region[:at]
-        if b'"usage"' not in region:
+        if not self._withhold or b'"usage"' not in region:
             return region
         if _USAGE_VALUE.search(region) is None:
             return _USAGE_NULL.sub(b"", region)
-        return b"".join(self._without_usage(raw) for raw in split(region))
-
-    def _without_usage(self, raw: bytes) -> bytes:
-        event = parse(raw)
-        chunk = chat.read_chunk(event.data, Said())
-        if chunk is None or chunk.usage is None:
-            return _USAGE_NULL.sub(b"", raw)
-        if chunk.empty:
-            return b""
-        value = re.escape(bytes(_raw_fields.decode(event.data)["usage"]))
-        return re.sub(rb',\s*"usage"\s*:\s*' + value, b"", raw, count=1)
+        return b"".join(_without_usage(raw) for raw in split(region))
 
     def _observe(self, region: bytes) -> int | None:
         """Reads what matters in whole events; where the terminal event begins in `region`, or None."""
-        self.events += region.count(b"\n\n")
+        self.events += region.count(b"\n\n") or sum(1 for _ in split(region))
         self._keep(region)
-        if not self._first and not self._marked(region):
+        if self.said.response_id is not None and not self._marked(region):
             return None
         at = 0
         for raw in split(region):
@@ -164,20 +137,17 @@ class StreamMeter:
 
     def _read(self, raw: bytes) -> bool:
         """Whether this raw event is the terminal one."""
-        data = parse(raw).data
+        data = data_of(raw)
         if not data:
             return False
         if self._shape == "responses":
             kind = responses.read_event(data, self.said)
-            self._first = False
             self.failed = self.failed or kind in ("error", "response.failed")
             return kind is not None
         if data.startswith(chat.DONE):
             return True
         chunk = chat.read_chunk(data, self.said)
-        if chunk is not None:
-            self._first = False
-            self.failed = self.failed or chunk.failed
+        self.failed = self.failed or (chunk is not None and chunk.failed)
         return False
 
     def _keep(self, region: bytes) -> None:
@@ -189,6 +159,17 @@ class StreamMeter:
     def _condense(self) -> None:
         read = chat.visible_text if self._shape == "chat" else responses.visible_text
         for region in self._kept:
-            self._text.extend(text for raw in split(region) if (text := read(parse(raw).data)))
+            self._text.extend(text for raw in split(region) if (text := read(data_of(raw))))
         self._kept.clear()
         self._kept_bytes = 0
+
+
+def _without_usage(raw: bytes) -> bytes:
+    """One event as it would have been without `include_usage`."""
+    data = data_of(raw)
+    chunk = chat.read_chunk(data, Said())
+    if chunk is None or chunk.usage is None:
+        return _USAGE_NULL.sub(b"", raw)
+    if chunk.empty:
+        return b""
+    return re.sub(rb',\s*"usage"\s*:\s*' + re.escape(chunk.usage), b"", raw, count=1)

@@ -1,12 +1,24 @@
 """Reads what a whole JSON answer says about its own cost: chat, completions, responses, embeddings.
 
 All of them carry `id`, `model`, `service_tier` and `usage` at the top level (facts/openai-metering.md M1-M3).
-Only these are looked at; answers are never kept. Never raises: an unreadable answer has said nothing.
+Only these are looked at; answers are never kept. Never raises: an unreadable answer has said nothing, and one
+field of an unexpected type does not hide the others.
 """
 
+import re
 from typing import Final
 
 import msgspec
+
+UNREADABLE: Final = (ValueError, RecursionError)
+"""What msgspec raises for bytes that are no JSON, no UTF-8 (UnicodeDecodeError), or nested too deeply."""
+TAIL_BYTES: Final = 64 * 1024
+"""How much of the beginning and of the end of a body that is too large to keep is enough to find these fields."""
+_CANDIDATES_MAX: Final = 8
+_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# A string (to the end of the piece when it is cut off), or a bracket.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
+_COLON: Final = re.compile(rb"\s*:\s*")
 
 
 class Said(msgspec.Struct):
@@ -18,114 +30,95 @@ class Said(msgspec.Struct):
     usage: bytes | None = None
     """The usage block, byte for byte as sent."""
 
-
-class _Answer(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Status(msgspec.Struct):
-    status: str | None = None
+    def note(self, fields: dict[str, bytes]) -> None:
+        """Takes over what an answer's or a chunk's top-level fields say: the first id, the last of the rest."""
+        self.response_id = self.response_id or text_of(fields.get("id"))
+        self.model = text_of(fields.get("model")) or self.model
+        self.service_tier = text_of(fields.get("service_tier")) or self.service_tier
+        self.usage = object_of(fields.get("usage")) or self.usage
 
 
-_status_decoder: Final = msgspec.json.Decoder(_Status)
-_decoder: Final = msgspec.json.Decoder(_Answer)
-_raw_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+def read_fields(data: bytes) -> dict[str, bytes] | None:
+    """The top-level members of a JSON object, each value as its bytes; None when `data` is no such object."""
+    try:
+        return {name: bytes(raw) for name, raw in _decoder.decode(data).items()}
+    except UNREADABLE:
+        return None
 
-TAIL_BYTES: Final = 64 * 1024
-"""How much of the beginning and of the end of a body that is too large to keep is enough to find these fields."""
+
+def text_of(raw: bytes | None) -> str | None:
+    """The JSON string `raw`; None when it is anything else."""
+    if raw is None or raw[:1] != b'"':
+        return None
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except UNREADABLE:
+        return None
 
 
-def _said(answer: _Answer) -> Said:
-    usage = bytes(answer.usage)
-    return Said(answer.id, answer.model, answer.service_tier, usage if usage[:1] == b"{" else None)
+def object_of(raw: bytes | None) -> bytes | None:
+    """`raw` when it is a JSON object."""
+    return raw if raw is not None and raw[:1] == b"{" else None
 
 
 def read_body(body: bytes) -> Said:
     """`body`: one whole JSON object."""
-    try:
-        return _said(_decoder.decode(body))
-    except msgspec.ValidationError:
-        return _said(_lenient(body))
-    except msgspec.DecodeError:
-        return Said()
+    said = Said()
+    said.note(read_fields(body) or {})
+    return said
 
 
 def read_status(body: bytes) -> str | None:
     """The `status` of a Response object (`completed`, `in_progress`, …); None when there is none."""
-    try:
-        return _status_decoder.decode(body).status
-    except msgspec.DecodeError:
-        return None
-
-
-def _lenient(body: bytes) -> _Answer:
-    """Field by field, so that one field of an unexpected type does not hide the usage."""
-    answer = _Answer()
-    try:
-        fields = _raw_decoder.decode(body)
-    except msgspec.DecodeError:
-        return answer
-    for name in ("id", "model", "service_tier"):
-        raw = bytes(fields.get(name, b"null"))
-        if raw[:1] == b'"':
-            setattr(answer, name, msgspec.json.decode(raw, type=str))
-    answer.usage = fields.get("usage", answer.usage)
-    return answer
+    return text_of((read_fields(body) or {}).get("status"))
 
 
 def read_ends(head: bytes, tail: bytes) -> Said:
     """Of a body too large to keep: its first and last TAIL_BYTES. Embeddings put `model` and `usage` last."""
     said = Said()
-    for piece in (head, tail):
-        for name, attribute in (
-            (b'"id"', "response_id"),
-            (b'"model"', "model"),
-            (b'"service_tier"', "service_tier"),
-        ):
-            value = _value_after(piece, name)
-            if value is not None and value[:1] == b'"':
-                setattr(said, attribute, msgspec.json.decode(value, type=str))
-    usage = _value_after(tail, b'"usage"')
-    if usage is not None and usage[:1] == b"{":
-        said.usage = usage
+    members, _ = _members(head, 0, 0)
+    said.note(members)
+    for name in ("model", "service_tier", "usage"):
+        said.note(_tail_member(tail, name))
     return said
 
 
-def _value_after(piece: bytes, name: bytes) -> bytes | None:
-    """The raw JSON value that follows the last `name` key in `piece`, or None when it is cut off."""
-    at = piece.rfind(name)
-    if at < 0:
-        return None
-    rest = piece[at + len(name) :].lstrip()
-    if rest[:1] != b":":
-        return None
-    rest = rest[1:].lstrip()
-    end = _value_end(rest)
-    return None if end is None else rest[:end]
+def _tail_member(tail: bytes, name: str) -> dict[str, bytes]:
+    """The top-level member `name` of the object that ends with `tail`: from its key, everything closes once."""
+    key, end = b'"%b"' % name.encode(), len(tail)
+    for _ in range(_CANDIDATES_MAX):
+        end = tail.rfind(key, 0, end)
+        if end < 0:
+            break
+        members, depth = _members(tail, end, 1)
+        if depth == 0 and name in members:
+            return {name: members[name]}
+    return {}
 
 
-def _value_end(text: bytes) -> int | None:
-    """Where the JSON string or object at the start of `text` ends."""
-    if text[:1] not in (b'"', b"{"):
-        return None
-    depth, in_string, escaped = 0, False, False
-    for index, byte in enumerate(text):
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte == 0x7B:
+def _members(text: bytes, start: int, depth: int) -> tuple[dict[str, bytes], int]:
+    """Members at depth 1 whose value is a whole string or object, the first of each name; the depth at the end.
+
+    `start` is outside of any string, at that `depth` of braces and brackets. -1 is a depth below the document.
+    """
+    members: dict[str, bytes] = {}
+    name, value_at = "", -1
+    for token in _TOKEN.finditer(text, start):
+        mark = text[token.start()]
+        if mark == 0x22:  # a string: a key, a value, or deeper inside
+            if depth != 1:
+                continue
+            colon = _COLON.match(text, token.end())
+            if colon is not None:
+                name, value_at = text_of(token[0]) or "", colon.end()
+            elif token.start() == value_at and len(token[0]) > 1 and token[0].endswith(b'"'):
+                members.setdefault(name, token[0])
+        elif mark in b"{[":
             depth += 1
-        elif byte == 0x7D:
+        else:
             depth -= 1
-        if depth == 0 and not in_string:
-            return index + 1
-    return None
+            if depth == 1 and value_at >= 0 and text[value_at] == 0x7B:
+                members.setdefault(name, text[value_at : token.end()])
+            if depth < 0:
+                return members, -1
+    return members, depth

@@ -8,27 +8,16 @@ from typing import Any, Final
 
 import msgspec
 
-from pricing.readers.body import Said
+from pricing.readers.body import UNREADABLE, Said, object_of, read_fields
 
 DONE: Final = b"[DONE]"
-
-
-class _Chunk(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")
-    choices: msgspec.Raw = msgspec.Raw(b"[]")
-
-
-_decoder: Final = msgspec.json.Decoder(_Chunk)
 
 
 class Chunk(msgspec.Struct):
     """One chunk, as far as it matters here."""
 
     usage: bytes | None
+    """The usage block as sent."""
     empty: bool
     """Whether it carries no choice, so that withholding it hides nothing."""
     failed: bool
@@ -36,25 +25,20 @@ class Chunk(msgspec.Struct):
 
 def read_chunk(data: bytes, said: Said) -> Chunk | None:
     """Notes what the chunk says in `said`; None when it is no JSON object."""
-    try:
-        chunk = _decoder.decode(data)
-    except msgspec.DecodeError:
+    fields = read_fields(data)
+    if fields is None:
         return None
-    said.response_id = said.response_id or chunk.id
-    said.model = chunk.model or said.model
-    said.service_tier = chunk.service_tier or said.service_tier
-    usage = bytes(chunk.usage)
-    if usage[:1] == b"{":
-        said.usage = usage
-    found = usage if usage[:1] == b"{" else None
-    return Chunk(found, bytes(chunk.choices).strip() in (b"[]", b"null"), bytes(chunk.error) != b"null")
+    said.note(fields)
+    choices = fields.get("choices", b"[]")
+    empty = choices == b"null" or choices[1:-1].strip() == b""
+    return Chunk(object_of(fields.get("usage")), empty, fields.get("error", b"null") != b"null")
 
 
 def visible_text(data: bytes) -> str:
     """The text a user of the API sees in one chunk: content, refusals, tool arguments; "" when there is none."""
     try:
         chunk = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ""
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
     return "".join(_choice_text(choice) for choice in choices) if isinstance(choices, list) else ""

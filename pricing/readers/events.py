@@ -4,24 +4,20 @@ Bytes are split, never text: `str.splitlines` would also split at U+2028, which 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
-
-class Event(NamedTuple):
-    """One event: its `event:` name (empty when there is none) and its joined `data:` lines."""
-
-    name: bytes
-    data: bytes
 
 
 def boundary(buffer: bytes | bytearray, start: int) -> int:
-    """Just behind the last blank line in `buffer` found from `start` on, or 0 when there is none."""
-    end = buffer.rfind(b"\n\n", start) + 2
-    end = end if end > 1 else 0
-    if b"\r" in buffer:
-        crlf = buffer.rfind(b"\n\r\n", start) + 3
-        cr = buffer.rfind(b"\r\r", start) + 2
-        end = max(end, crlf if crlf > 2 else 0, cr if cr > 1 else 0)
+    """Just behind the last blank line in `buffer` from `start` on, or 0 when there is none.
+
+    `start`: 3 bytes before what is new, so that a blank line in pieces is found and nothing is searched twice.
+    """
+    at = buffer.rfind(b"\n\n", start)
+    end = at + 2 if at >= 0 else 0
+    if buffer.find(b"\r", start) >= 0:
+        for blank in (b"\n\r\n", b"\r\r"):
+            at = buffer.rfind(blank, start)
+            if at >= 0:
+                end = max(end, at + len(blank))
     return end
 
 
@@ -61,12 +57,7 @@ def _lines(region: bytes) -> Iterator[bytes]:
         start = end
 
 
-def parse(raw: bytes) -> Event:
-    """One raw event; comments and other fields are dropped, as the standard says."""
-    name, data = b"", []
-    for line in raw.split(b"\n") if b"\r" not in raw else (part.rstrip(b"\r\n") for part in _lines(raw)):
-        if line.startswith(b"data:"):
-            data.append(line[6:] if line[5:6] == b" " else line[5:])
-        elif line.startswith(b"event:"):
-            name = line[7:] if line[6:7] == b" " else line[6:]
-    return Event(name, b"\n".join(data))
+def data_of(raw: bytes) -> bytes:
+    """The joined `data:` lines of one raw event; comments and other fields are dropped, as the standard says."""
+    lines = raw.split(b"\n") if b"\r" not in raw else [line.rstrip(b"\r\n") for line in _lines(raw)]
+    return b"\n".join([line[6 if line[5:6] == b" " else 5 :] for line in lines if line.startswith(b"data:")])
