@@ -35,7 +35,7 @@ class Route(NamedTuple):
 
 
 _ID: Final = r"[A-Za-z0-9_\-]{1,200}"
-_MODEL: Final = r"[A-Za-z0-9_\-.:]{1,200}"
+_MODEL: Final = r"[A-Za-z0-9][A-Za-z0-9_\-.:]{0,199}"
 
 
 def _entry(name: str, kind: Kind, method: str, path: str, stream: Shape | None = None) -> Endpoint:

@@ -23,11 +23,7 @@ def unframe(line: bytes) -> tuple[bytes, bytes] | None:
     if len(line) < 12 or line[8:9] != b" " or line[10:11] != b" ":
         return None
     kind, payload = line[9:10], line[11:]
-    try:
-        expected = int(line[:8], 16)
-    except ValueError:
-        return None
-    return (kind, payload) if crc32(payload, crc32(kind)) == expected else None
+    return (kind, payload) if line[:8] == b"%08x" % crc32(payload, crc32(kind)) else None
 
 
 def id_of(payload: bytes) -> str:

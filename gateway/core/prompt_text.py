@@ -14,8 +14,14 @@ _NOT_TEXT: Final = frozenset({"type", "role", "id", "url", "image_url", "data", 
 
 
 def prompt_text(body: bytes) -> tuple[str, int]:
-    """(all text of the request joined, tokens of overhead, or the count itself for token arrays)."""
-    document = msgspec.json.decode(body)
+    """(all text of the request joined, tokens of overhead, or the count itself for token arrays).
+
+    Never raises: a body that cannot be read to its depths, although it was forwarded, counts whole.
+    """
+    try:
+        document = msgspec.json.decode(body, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace"), 0
     texts: list[str] = []
     tokens = 0
     stack: list[Any] = [document[name] for name in _READ if name in document]

@@ -9,10 +9,29 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.errors import ApiError
 from gateway.core.json_fields import DuplicateField, Field, fields
+from gateway.core.references import (
+    bad_request,
+    duplicate,
+    refuse_hosted_tools,
+    refuse_references,
+    unreadable,
+    unsupported,
+)
 
-_MEDIA: Final = re.compile(rb'"data:[a-zA-Z0-9.+/\-]+;base64,[^"]*"|"(?:data|file_data)"\s*:\s*"[A-Za-z0-9+/=]{256,}"')
+_MEDIA: Final = re.compile(
+    rb'"(?:url|image_url|file_url|file_data|data)"\s*:\s*"(?:data:[^",]{1,100},)?[A-Za-z0-9+/=_\-\\]{64,}"'
+)
+_LINK: Final = re.compile(rb'"(?:image_url|file_url)"\s*:')
+_INLINE: Final = (b'"file_data"', b'"data"')
+"""Media that no `…_url` stands for."""
+_MEDIA_FIELDS: Final = ("messages", "input")
+CAP_MAX: Final = 1 << 53
+"""No answer is this long; a larger figure could not be recorded."""
+CHOICES_MAX: Final = 128
+"""OpenAI's own limit; it refuses more."""
+NAME_CHARS_MAX: Final = 256
+"""Characters of a model or a service tier; longer ones are no names, and would only fill the ledger."""
 _TEXT_FIELDS: Final = {
     "chat": ("messages", "tools", "functions", "response_format", "prediction"),
     "responses": ("input", "instructions", "tools", "text"),
@@ -34,12 +53,9 @@ _REFUSED: Final = {
     "embeddings": {},
 }
 _NULLS: Final = (b"null", b"false")
-_REFERENCES: Final = {
-    "chat": (b"file_id", b'"audio"', b"\\u"),
-    "responses": (b"file_id", b"item_reference", b'"id"', b"\\u"),
-    "embeddings": (),
+_DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (str, bool, int)
 }
-"""Bytes without which a body cannot name an object of somebody else's; only bodies with one are walked."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -62,44 +78,67 @@ class Request(msgspec.Struct, frozen=True):
     """Whether the answer may be fetched again by its id (Responses only)."""
 
 
-def _bad(message: str, param: str | None = None, code: str = "invalid_request_error") -> ApiError:
-    return ApiError(400, code, message, param=param)
-
-
 def read_request(endpoint: str, body: bytes) -> Request:
     """Raises ApiError (400) naming the field when the request is no JSON object, repeats a field, or is refused."""
     try:
         top = fields(body)
     except DuplicateField as error:
-        raise _bad(f"The field '{error.args[0]}' is given twice.", error.args[0], "duplicate_field") from None
+        raise duplicate(error.args[0]) from None
     except ValueError:
-        raise _bad("We could not parse the JSON body of your request: it must be one JSON object.") from None
-    model = _typed(top, "model", str)
+        raise unreadable() from None
+    model = _name(top, "model")
     if not model:
-        raise _bad("you must provide a model parameter", "model", "missing_required_parameter")
-    _refuse(endpoint, top, body)
+        raise bad_request("you must provide a model parameter", "model", "missing_required_parameter")
+    _refuse(endpoint, top)
     stream = bool(_typed(top, "stream", bool)) and endpoint != "embeddings"
+    ttl = "12h" if _asks_for_12h(body) else None
     withhold = False
     if stream and endpoint == "chat":
         body, withhold = _ask_for_usage(top, body)
-    text = [top[name].raw for name in _TEXT_FIELDS[endpoint] if name in top]
-    media = [match for raw in text if b"base64" in raw or b"data" in raw for match in _MEDIA.findall(raw)]
-    text_bytes = sum(map(len, text)) - sum(map(len, media))
-    links = sum(raw.count(b'"image_url"') + raw.count(b'"file_url"') for raw in text)
+    text_bytes, media_parts = _sizes(endpoint, top)
     return Request(
         model=model,
         body=body,
         stream=stream,
         withhold_usage=withhold,
-        service_tier=_typed(top, "service_tier", str),
+        service_tier=_name(top, "service_tier"),
         output_cap=_cap(endpoint, top),
-        choices=max(1, _typed(top, "n", int) or 1) if endpoint == "chat" else 1,
+        choices=min(CHOICES_MAX, max(1, _typed(top, "n", int) or 1)) if endpoint == "chat" else 1,
         text_bytes=text_bytes,
-        media_parts=max(len(media), links),
-        previous_response_id=_typed(top, "previous_response_id", str) if endpoint == "responses" else None,
-        cache_ttl="12h" if b'"12h"' in body and b"prompt_cache" in body else None,
+        media_parts=media_parts,
+        previous_response_id=_name(top, "previous_response_id") if endpoint == "responses" else None,
+        cache_ttl=ttl,
         stored=endpoint == "responses" and _typed(top, "store", bool) is not False,
     )
+
+
+def _sizes(endpoint: str, top: dict[str, Field]) -> tuple[int, int]:
+    """(bytes the model reads as text, pictures, files and sounds)."""
+    size = parts = 0
+    for name in _TEXT_FIELDS[endpoint]:
+        if name not in top:
+            continue
+        raw = top[name].raw
+        size += len(raw)
+        if name in _MEDIA_FIELDS and (b'_url"' in raw or b'data"' in raw):
+            media = _MEDIA.findall(raw)
+            size -= sum(map(len, media))
+            parts += len(_LINK.findall(raw)) + sum(found.startswith(_INLINE) for found in media)
+    return size, parts
+
+
+def _spelled(word: str) -> str:
+    """A pattern for the JSON string `word`, whichever of its letters are written as escapes."""
+    return '"' + "".join(rf"(?:{letter}|\\u(?i:{ord(letter):04x}))" for letter in word) + '"'
+
+
+_TTL_12H: Final = re.compile((_spelled("ttl") + r"\s*:\s*" + _spelled("12h")).encode())
+
+
+def _asks_for_12h(body: bytes) -> bool:
+    """Whether a cache write of this request may be one for 12 hours, the dearer one (facts/openai-metering.md §4)."""
+    escaped = b"\\u" in body
+    return (escaped or (b'"12h"' in body and b"prompt_cache" in body)) and _TTL_12H.search(body) is not None
 
 
 def _typed(top: dict[str, Field], name: str, kind: type[Any]) -> Any:
@@ -108,69 +147,37 @@ def _typed(top: dict[str, Field], name: str, kind: type[Any]) -> Any:
     if field is None or field.raw == b"null":
         return None
     try:
-        return msgspec.json.decode(field.raw, type=kind)
-    except msgspec.DecodeError:
+        return _DECODERS[kind].decode(field.raw)
+    except ValueError:
         words = {str: "a string", bool: "true or false", int: "an integer"}[kind]
-        raise _bad(f"Invalid type for '{name}': expected {words}.", name, "invalid_type") from None
+        raise bad_request(f"Invalid type for '{name}': expected {words}.", name, "invalid_type") from None
+
+
+def _name(top: dict[str, Field], name: str) -> str | None:
+    value: str | None = _typed(top, name, str)
+    if value is not None and len(value) > NAME_CHARS_MAX:
+        message = f"Invalid '{name}': longer than {NAME_CHARS_MAX} characters."
+        raise bad_request(message, name, "string_above_max_length")
+    return value
 
 
 def _cap(endpoint: str, top: dict[str, Field]) -> int | None:
     caps = [_typed(top, name, int) for name in _CAP_FIELDS[endpoint]]
     known = [cap for cap in caps if cap is not None and cap >= 0]
-    return min(known) if known else None
+    return min(*known, CAP_MAX) if known else None
 
 
-def _refuse(endpoint: str, top: dict[str, Field], body: bytes) -> None:
+def _refuse(endpoint: str, top: dict[str, Field]) -> None:
     for name, what in _REFUSED[endpoint].items():
         if name in top and top[name].raw not in _NULLS:
-            raise _unsupported(name, what)
+            raise unsupported(name, what)
     if endpoint == "responses" and _typed(top, "background", bool):
-        raise _unsupported("background", "background responses")
+        raise unsupported("background", "background responses")
     if "tools" in top and top["tools"].raw != b"null":
-        _refuse_hosted_tools(top["tools"].raw)
-    if any(mark in body for mark in _REFERENCES[endpoint]):
-        for name in ("messages", "input"):
-            if name in top:
-                _refuse_references(msgspec.json.decode(top[name].raw), name)
-
-
-def _unsupported(param: str, what: str) -> ApiError:
-    message = f"This gateway does not support {what} yet, because it could not meter them or check whose they are."
-    return _bad(message, param, "unsupported_parameter")
-
-
-def _refuse_hosted_tools(raw: bytes) -> None:
-    tools = msgspec.json.decode(raw)
-    if not isinstance(tools, list):
-        raise _bad("Invalid type for 'tools': expected an array of objects.", "tools", "invalid_type")
-    for index, tool in enumerate(tools):
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind not in ("function", "custom"):
-            shown = kind[:60] if isinstance(kind, str) else "(none)"
-            raise _unsupported(f"tools[{index}].type", f"the hosted tool '{shown}'; only 'function' and 'custom' tools")
-
-
-def _refuse_references(value: Any, path: str) -> None:
-    """Ids of objects that may be another tenant's: files and items of earlier responses."""
-    stack = [(value, path)]
-    while stack:
-        node, where = stack.pop()
-        if isinstance(node, list):
-            stack.extend((child, f"{where}[{index}]") for index, child in enumerate(node))
-        elif isinstance(node, dict):
-            if isinstance(node.get("file_id"), str):
-                raise _unsupported(f"{where}.file_id", "file ids")
-            audio = node.get("audio")
-            if isinstance(audio, dict) and "id" in audio:
-                raise _unsupported(f"{where}.audio.id", "references to earlier audio answers")
-            if node.get("type") == "item_reference" or (_is_bare_id(node) and where.startswith("input[")):
-                raise _unsupported(where, "references to items of earlier responses")
-            stack.extend((child, f"{where}.{key}") for key, child in node.items())
-
-
-def _is_bare_id(node: dict[str, Any]) -> bool:
-    """An item reference may leave out its type; then all it has is an id."""
-    return isinstance(node.get("id"), str) and node.get("type") is None and "role" not in node
+        refuse_hosted_tools(top["tools"].raw)
+    for name in ("messages", "input", "instructions"):
+        if name in top:
+            refuse_references(endpoint, name, top[name].raw)
 
 
 def _ask_for_usage(top: dict[str, Field], body: bytes) -> tuple[bytes, bool]:
@@ -186,16 +193,18 @@ def _ask_for_usage(top: dict[str, Field], body: bytes) -> tuple[bytes, bool]:
         inner = fields(options.raw)
     except DuplicateField as error:
         name = f"stream_options.{error.args[0]}"
-        raise _bad(f"The field '{name}' is given twice.", name, "duplicate_field") from None
+        raise duplicate(name) from None
     except ValueError:
-        raise _bad("Invalid type for 'stream_options': expected an object.", "stream_options", "invalid_type") from None
+        message = "Invalid type for 'stream_options': expected an object."
+        raise bad_request(message, "stream_options", "invalid_type") from None
     asked = inner.get("include_usage")
     if asked is not None and asked.raw == b"true":
         return body, False
     if asked is not None:
-        value_at = options.offset + asked.offset
         if asked.raw not in (b"false", b"null"):
-            return body, False  # OpenAI refuses it, and nothing is spent
+            name = "stream_options.include_usage"
+            raise bad_request(f"Invalid type for '{name}': expected true or false.", name, "invalid_type")
+        value_at = options.offset + asked.offset
         return body[:value_at] + b"true" + body[value_at + len(asked.raw) :], True
     comma = b"," if inner else b""
     at = options.offset + 1
