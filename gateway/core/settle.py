@@ -121,21 +121,7 @@ class Settler:
     ) -> UsageEvent:
         """OpenAI never said: the best estimate, with the most it can have been as `metadata.bound_usd`."""
         model = said.model or opened.model
-        input_bound = max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX)
-        cap = opened.output_cap if opened.output_cap is not None else self._book.max_output_tokens(model)
-        output_bound = max(tokens.output, 0 if opened.endpoint == "embeddings" else cap * opened.choices)
-        value = pricing.estimate(
-            self._book,
-            endpoint=opened.endpoint,
-            model=model,
-            at=opened.started_at,
-            service_tier=said.service_tier or asked_tier(opened.service_tier),
-            input_tokens=tokens.input,
-            output_tokens=tokens.output,
-            input_bound=input_bound,
-            output_bound=output_bound,
-            region=self._region,
-        )
+        value = self._estimate(opened, said, tokens)
         extra = {**opened.metadata, **(metadata or {}), "reason": reason}
         if model != opened.model:
             extra["requested_model"] = opened.model
@@ -169,16 +155,37 @@ class Settler:
         """OpenAI named figures, but the answer never came to its end: they are the best estimate, no more."""
         if event.cost_nano is None:
             return event
-        tokens = Tokens(event.prompt_tokens or 0, event.completion_tokens or 0)
-        bound = self.estimated(opened, Said(model=event.model), event.completed_at, reason, tokens).metadata[
-            "bound_usd"
-        ]
+        said = Said(model=event.model, service_tier=event.service_tier)
+        value = self._estimate(opened, said, Tokens(event.prompt_tokens or 0, event.completion_tokens or 0))
+        bound = None if value.bound_nano is None else pricing.nano_text(max(value.bound_nano, event.cost_nano))
         return msgspec.structs.replace(
             event,
             evidence="estimated",
             billed_nano=event.billed_nano if self._bill_estimates else 0,
             metadata={**event.metadata, "reason": reason, "bound_usd": bound},
         )
+
+    def _estimate(self, opened: OpenRecord, said: Said, tokens: Tokens) -> pricing.Estimate:
+        """The price of `tokens`, and of the most it can have been: all text in, as much out as model and cap let."""
+        model = said.model or opened.model
+        try:
+            cap = self._book.max_output_tokens(model)
+            cap = cap if opened.output_cap is None else min(cap, opened.output_cap)
+            return pricing.estimate(
+                self._book,
+                endpoint=opened.endpoint,
+                model=model,
+                at=opened.started_at,
+                service_tier=said.service_tier or opened.service_tier,
+                input_tokens=tokens.input,
+                output_tokens=tokens.output,
+                input_bound=max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX),
+                output_bound=max(tokens.output, 0 if opened.endpoint == "embeddings" else cap * opened.choices),
+                region=self._region,
+            )
+        except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
+            problem = f"pricing failed: {type(error).__name__}"
+            return pricing.Estimate(None, None, (), self._book.version, (problem,), low_confidence=False)
 
     def by_bytes(self, opened: OpenRecord, output_tokens: int) -> Tokens:
         """The estimate that needs no tokenizer: text bytes / 4 in, what was seen out."""
@@ -231,8 +238,3 @@ class Settler:
             request_id=request_id,
             metadata=metadata,
         )
-
-
-def asked_tier(tier: str | None) -> str | None:
-    """The tier an estimate is priced at when the answer never named one: `auto` is not a rate, so default."""
-    return None if tier == "auto" else tier
