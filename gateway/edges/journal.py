@@ -4,10 +4,13 @@ One folder, one series of segment files per slot (a slot is one writing process,
 framed line (core/frames). Appends of concurrent calls share one synchronous write (O_DSYNC: the same promise as
 fdatasync, in one system call), in a thread of its own so that a slow disk never blocks the event loop. What must
 not happen here: going on with a file after a failed write or sync (the kernel may have dropped its pages:
-facts/fault-matrix.md rows 9-10), a prompt, a key.
+facts/fault-matrix.md rows 9-10), a record left readable whose writer was told that it failed (a refused call would
+be swept as an estimate), a prompt, a key.
 """
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -23,6 +26,8 @@ from gateway.core.frames import BOOT, NOTE, frame
 _Batch = tuple[list[bytes], list[asyncio.Future[None]]]
 
 LOCK_TRIES: Final = 10
+RETRY_S: Final = 1.0
+"""Seconds after which a failed journal looks whether the disk takes a new segment, calls or no calls."""
 PACE_S: Final = 0.002
 """Seconds between two commits under load: a commit costs the same CPU for one record as for fifty. A record that
 finds the disk idle does not wait."""
@@ -54,7 +59,10 @@ class Journal:
         """The same file without it; hints."""
         self._size = 0
         self._sequence = 0
-        self._torn = False
+        self._poisoned = False
+        """Whether this segment has failed, so that nothing may be written to it any more."""
+        self._mending = False
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"journal-{slot}", daemon=True)
         self.failure: str | None = None
         """Why the last commit failed; None while the journal is writable. Readiness reports it."""
@@ -69,6 +77,8 @@ class Journal:
             os.pwrite(self._lock_fd, self._boot_id.encode(), 0)
             self._begin_segment()
         except OSError as error:
+            if self._lock_fd >= 0:
+                os.close(self._lock_fd)
             raise DependencyDown("journal", f"{self._folder}: {error.strerror}") from error
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._thread.start()
@@ -91,6 +101,9 @@ class Journal:
         The future raises DependencyDown when the record could not be written.
         """
         waiter: asyncio.Future[None] = self._loop.create_future()
+        if self._closed:
+            waiter.set_exception(DependencyDown("journal", "it is closed"))
+            return waiter
         self._lines.append(frame(kind, payload))
         self._waiters.append(waiter)
         if not self._busy:
@@ -100,22 +113,27 @@ class Journal:
 
     def note(self, payload: bytes) -> None:
         """Writes a NOTE at once, without waiting for the disk: a hint for the sweeper, never a promise."""
+        if self._poisoned or self._closed:
+            return
         try:
             os.write(self._note_fd, frame(NOTE, payload))
         except OSError as error:
-            self.failure = f"{error.strerror}"
+            self._fail(error.strerror or str(error))
 
     def close(self) -> None:
-        """Lets the running commit finish, then gives the slot back."""
+        """Commits what was appended so far, then gives the slot back."""
+        self._closed = True
+        self._submit()
         self._jobs.put(None)
         self._thread.join()
         for fd in (self._sync_fd, self._note_fd, self._lock_fd):
             os.close(fd)
 
     def _submit(self) -> None:
-        lines, self._lines = self._lines, []
-        waiters, self._waiters = self._waiters, []
-        self._jobs.put((lines, waiters))
+        if self._lines:
+            lines, self._lines = self._lines, []
+            waiters, self._waiters = self._waiters, []
+            self._jobs.put((lines, waiters))
 
     def _run(self) -> None:
         """The commit thread: one synchronous write for every batch."""
@@ -125,17 +143,24 @@ class Journal:
             self._loop.call_soon_threadsafe(self._committed, waiters, failure)
 
     def _commit(self, data: bytes) -> str | None:
+        """Writes `data`; why not, when it could not. An empty `data` only mends a failed journal."""
         try:
-            self._write(data)
-            if self._size >= self._segment_bytes_max:
+            if self._poisoned:
                 self._begin_segment()
+            if data:
+                self._write(data)
         except OSError as error:
-            self._abandon_segment()
             return error.strerror or str(error)
+        if self._size >= self._segment_bytes_max:
+            with contextlib.suppress(OSError):  # without room for a new segment, this one goes on growing
+                self._begin_segment()
         return None
 
     def _committed(self, waiters: list[asyncio.Future[None]], failure: str | None) -> None:
-        self.failure = failure
+        if failure is None:
+            self.failure = None
+        else:
+            self._fail(failure)
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -148,49 +173,64 @@ class Journal:
         else:
             self._busy = False
 
-    def _write(self, data: bytes) -> None:
-        if self._torn:
-            data = b"\n" + data
-        view = memoryview(data)
-        while view:
-            try:
-                written = os.write(self._sync_fd, view)
-            except OSError:
-                self._torn = True
-                raise
-            view = view[written:]
-            self._size += written
-        self._torn = False
+    def _fail(self, failure: str) -> None:
+        """Readiness turns calls away from a failed journal, so it finds out by itself when the disk is back."""
+        self.failure = failure
+        if not self._mending:
+            self._mending = True
+            self._loop.call_later(RETRY_S, self._mend)
 
-    def _abandon_segment(self) -> None:
-        """After a failed write or sync the old file is never trusted again: a new segment, or none."""
+    def _mend(self) -> None:
+        self._mending = False
+        if self.failure is not None and not self._closed:
+            self._jobs.put(([], []))
+
+    def _write(self, data: bytes) -> None:
+        """All of it, or OSError and nothing of it stays readable."""
+        start = os.fstat(self._sync_fd).st_size
+        # The empty line keeps a note that was cut short from spoiling the first record; readers skip it.
+        data = b"\n" + data
         try:
-            self._begin_segment()
+            if os.write(self._sync_fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            self._torn = True
+            self._abandon_segment(start)
+            raise
+        self._size += len(data)
+
+    def _abandon_segment(self, start: int) -> None:
+        """After a failed write or sync the old file is never trusted again: a new segment, or none for now."""
+        self._poisoned = True
+        with contextlib.suppress(OSError):  # then a refused call may be swept as an estimate: too much, not too little
+            os.ftruncate(self._sync_fd, start)
+        with contextlib.suppress(OSError):  # the next commit tries again, and says why not
+            self._begin_segment()
 
     def _begin_segment(self) -> None:
         self._sequence += 1
         path = self._folder / f"{self._slot}.{self._unix_ms():013d}.{self._sequence:06d}.jnl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        sync_fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_DSYNC, 0o600)
+        header = frame(BOOT, b'"%b"' % self._boot_id.encode())
+        opened = []
         try:
-            note_fd = os.open(path, flags)
-            header = frame(BOOT, b'"%b"' % self._boot_id.encode())
-            os.write(sync_fd, header)
+            opened.append(os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_DSYNC, 0o600))
+            opened.append(os.open(path, flags))
+            if os.write(opened[0], header) != len(header):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._sync_folder()
         except OSError:
-            os.close(sync_fd)
+            for fd in opened:
+                os.close(fd)
+            path.unlink(missing_ok=True)
             raise
         if self._sync_fd >= 0:
             # dup2 keeps the numbers: the event loop may be writing a note through them at this very moment.
-            os.dup2(sync_fd, self._sync_fd, inheritable=False)
-            os.dup2(note_fd, self._note_fd, inheritable=False)
-            os.close(sync_fd)
-            os.close(note_fd)
+            for fd, kept in zip(opened, (self._sync_fd, self._note_fd), strict=True):
+                os.dup2(fd, kept, inheritable=False)
+                os.close(fd)
         else:
-            self._sync_fd, self._note_fd = sync_fd, note_fd
-        self._size, self._torn = len(header), False
+            self._sync_fd, self._note_fd = opened
+        self._size, self._poisoned = len(header), False
 
     def _sync_folder(self) -> None:
         """Makes the new file's name durable too."""

@@ -16,6 +16,8 @@ from gateway.core.frames import BOOT, unframe
 
 READ_BYTES_MAX: Final = 1 << 20
 """Bytes taken from one segment in one go, so that a large backlog never fills memory."""
+RECORD_BYTES_MAX: Final = 64 << 20
+"""A line longer than this is garbage."""
 
 
 class Segment:
@@ -67,10 +69,12 @@ class Segments:
         with segment.path.open("rb") as file:
             file.seek(segment.offset)
             data = file.read(READ_BYTES_MAX)
+            if len(data) == READ_BYTES_MAX and b"\n" not in data:
+                data += file.readline(RECORD_BYTES_MAX)
         end = data.rfind(b"\n") + 1
-        if end == 0 and len(data) == READ_BYTES_MAX:
+        if end == 0 and len(data) > RECORD_BYTES_MAX:
             segment.corrupt += 1
-            end = len(data)  # no record is this long: garbage, never a reason to stand still
+            end = len(data)  # never a reason to stand still
         start = 0
         while start < end:
             stop = data.find(b"\n", start, end)
@@ -98,23 +102,26 @@ class Segments:
         return found[1]
 
     def read_to_end(self, slot: str) -> bool:
-        """Whether every byte of this slot's segments has been read (a torn last line counts as read)."""
-        for segment in self._known.values():
-            if segment.slot == slot and segment.path.stat().st_size > segment.offset:
-                with segment.path.open("rb") as file:
-                    file.seek(segment.offset)
-                    if b"\n" in file.read(READ_BYTES_MAX):
-                        return False
-        return True
+        """Whether every record of this slot has been read, in segments made since the last `refresh` too."""
+        self.refresh()
+        return all(self._is_read(segment) for segment in self._known.values() if segment.slot == slot)
+
+    def _is_read(self, segment: Segment) -> bool:
+        """A last line without its end, as a dead writer leaves it, counts as read."""
+        if segment.path.stat().st_size <= segment.offset:
+            return True
+        with segment.path.open("rb") as file:
+            file.seek(segment.offset)
+            return b"\n" not in file.read(READ_BYTES_MAX)
 
     def writer_lives(self, slot: str, boot: str | None) -> bool:
-        """Whether the process that wrote as `boot` still holds the slot's lock."""
+        """Whether the process that wrote as `boot` still holds the slot's lock; None: whoever holds it."""
         try:
             fd = os.open(self._folder / f"{slot}.lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
-            if os.pread(fd, 64, 0).decode("ascii", "replace") != boot:
+            if boot is not None and os.pread(fd, 64, 0).decode("ascii", "replace") != boot:
                 return False
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -127,7 +134,7 @@ class Segments:
         """Marks finished segments, removes those confirmed for longer than `keep_s` seconds; how many went."""
         for name, segment in list(self._known.items()):
             finished = not self.writer_lives(segment.slot, segment.boot) or self._has_successor(segment)
-            if finished and segment.unconfirmed == 0 and segment.path.stat().st_size <= segment.offset:
+            if finished and segment.unconfirmed == 0 and self._is_read(segment):
                 segment.marker.touch(mode=0o600)
                 del self._known[name]
         removed = 0
