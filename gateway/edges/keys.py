@@ -63,8 +63,11 @@ class Keys:
             async with self._session.post(
                 self._url, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
             ) as response:
-                answer = await response.content.read(ANSWER_BYTES_MAX)
                 status = response.status
+                answer = b""
+                # `read(n)` returns what has come so far, which need not be the whole answer.
+                while len(answer) < ANSWER_BYTES_MAX and (piece := await response.content.readany()):
+                    answer += piece
         except (aiohttp.ClientError, TimeoutError) as error:
             raise DependencyDown("unkey", type(error).__name__) from error
         if status != 200:

@@ -8,18 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.core.errors import DependencyDown
+import structlog
+
 from gateway.core.event import Orphan
 from gateway.core.frames import NOTE, OPEN, SETTLE, id_of
+from gateway.core.ids import unix_ms_of
 from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger
 from gateway.edges.segments import Record, Segment, Segments
 
-CALLS_MAX: Final = 50_000
-"""Calls held in memory at most; beyond it the journal is read no further until Postgres has caught up."""
+SETTLED_MAX: Final = 50_000
+"""Settled calls held in memory at most; beyond it the journal is read no further until Postgres has caught up. Open
+calls do not count: their SETTLE is still to be read."""
 BATCH_MAX: Final = 1000
 """Ids asked for, or events sent, in one round trip."""
 PATIENCE_MAX_S: Final = 30.0
+_log: Final = structlog.get_logger("gateway.ship")
 
 
 @dataclass(slots=True)
@@ -54,13 +58,14 @@ class Ship:
         self._monotonic: Final = monotonic
         self._calls: Final[dict[str, Call]] = {}
         self._unsent: Final[dict[str, bytes]] = {}
+        self._settled = 0
 
     async def step_once(self) -> int:
         """Reads what is new, sends it, confirms what is due. Returns how many events were sent or confirmed.
 
         Raises DependencyDown when Redis or Postgres is away; nothing is lost by that, only later.
         """
-        if len(self._calls) < CALLS_MAX:
+        if self.unconfirmed < SETTLED_MAX:
             self._segments.refresh()
             for record in self._segments.poll():
                 self._take(record)
@@ -79,7 +84,7 @@ class Ship:
                 lives = self._segments.writer_lives(*writer)
                 # Dead first, then read to the end: only in this order is a missing SETTLE final.
                 alive[writer] = lives or not self._segments.read_to_end(writer[0])
-            too_old = int(event_id[:8] + event_id[9:13], 16) < older_than_unix_ms
+            too_old = unix_ms_of(event_id) < older_than_unix_ms
             if not alive[writer] or too_old:
                 found.append(Orphan(call.opened, call.note))
         return found
@@ -87,12 +92,12 @@ class Ship:
     @property
     def open_calls(self) -> int:
         """Calls without a SETTLE."""
-        return sum(1 for call in self._calls.values() if call.settled_at is None)
+        return len(self._calls) - self._settled
 
     @property
     def unconfirmed(self) -> int:
         """Events settled but not yet seen in Postgres."""
-        return sum(1 for call in self._calls.values() if call.settled_at is not None)
+        return self._settled
 
     def _take(self, record: Record) -> None:
         event_id = id_of(record.payload)
@@ -107,9 +112,10 @@ class Ship:
         if record.segment not in call.segments:
             call.segments.append(record.segment)
             record.segment.unconfirmed += 1
-        if record.kind == OPEN:
+        if record.kind == OPEN and call.settled_at is None:
             call.opened = record.payload
         elif record.kind == SETTLE and call.settled_at is None:
+            self._settled += 1
             call.settled_at = (record.segment, record.offset)
             call.opened = call.note = None
             self._unsent[event_id] = record.payload
@@ -139,6 +145,7 @@ class Ship:
         for start in range(0, len(due), BATCH_MAX):
             batch = due[start : start + BATCH_MAX]
             known = await self._ledger.confirmed(batch)
+            self._settled -= len(known)
             for event_id in known:
                 for segment in self._calls.pop(event_id).segments:
                     segment.unconfirmed -= 1
@@ -158,10 +165,19 @@ class Ship:
                 call.due_s = now + call.patience_s
             elif call.settled_at is not None:
                 # It may have been written between the two questions; the ledger then ignores the repeat.
-                self._unsent[event_id] = self._reread(event_id, *call.settled_at)
+                payload = self._reread(event_id, *call.settled_at)
+                if payload is not None:
+                    self._unsent[event_id] = payload
+                call.due_s = now + PATIENCE_MAX_S
 
-    def _reread(self, event_id: str, segment: Segment, offset: int) -> bytes:
-        payload = self._segments.reread(segment, offset)
-        if id_of(payload) != event_id:
-            raise DependencyDown("journal", f"{segment.path.name} at {offset} no longer holds {event_id}")
-        return payload
+    def _reread(self, event_id: str, segment: Segment, offset: int) -> bytes | None:
+        """The SETTLE from the disk again; None when the disk has lost it, which must not stop the other calls."""
+        try:
+            payload = self._segments.reread(segment, offset)
+            if id_of(payload) == event_id:
+                return payload
+            found = "another record"
+        except (ValueError, OSError) as error:
+            found = str(error)
+        _log.error("settle lost from disk and stream", id=event_id, segment=segment.path.name, found=found)
+        return None

@@ -60,7 +60,7 @@ class Sweep:
     async def _value(self, opened: OpenRecord, note: NoteRecord) -> UsageEvent | None:
         """The event of an orphan, or None while OpenAI may still say more."""
         now = datetime.fromtimestamp(self._clock(), UTC)
-        reason = "process_died"
+        reason, said = "process_died", None
         if opened.endpoint == "responses" and note.response_id is not None:
             try:
                 said = await self._ask(note.response_id)
@@ -68,17 +68,16 @@ class Sweep:
                 if (now - opened.started_at).total_seconds() < PATIENCE_S:
                     return None
                 reason = f"process_died, {error.what} did not answer"
-                said = None
             if said is not None and said.usage is not None:
                 return self._settler.exact(opened, said, now, drained=True, metadata={"reason": reason})
-        said = Said(response_id=note.response_id)
+        said = said or Said(response_id=note.response_id)
         return self._settler.estimated(opened, said, now, reason, self._settler.by_bytes(opened, note.output_events))
 
     async def _ask(self, response_id: str) -> Said | None:
         """What OpenAI kept of a response; None when it kept nothing. Raises DependencyDown while it cannot tell."""
         source = await self._upstream.send("GET", f"/responses/{response_id}", {}, None)
         try:
-            body = await source.content.read(ANSWER_BYTES_MAX)
+            body = await _read(source.content)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise DependencyDown("openai", type(error).__name__) from error
         finally:
@@ -90,3 +89,14 @@ class Sweep:
         if read_status(body) in UNFINISHED:
             raise DependencyDown("openai", "the response is still running")
         return read_body(body)
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The whole body; `content.read(n)` would return its first piece. Raises DependencyDown beyond ANSWER_BYTES_MAX."""
+    pieces, size = [], 0
+    while piece := await content.readany():
+        pieces.append(piece)
+        size += len(piece)
+        if size > ANSWER_BYTES_MAX:
+            raise DependencyDown("openai", f"its answer is larger than {ANSWER_BYTES_MAX} bytes")
+    return b"".join(pieces)
