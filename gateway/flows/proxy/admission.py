@@ -46,14 +46,13 @@ class Principal(NamedTuple):
 
 
 class _Entry:
-    __slots__ = ("ends_s", "fresh_until_s", "principal", "retry_at_s", "stale_until_s")
+    __slots__ = ("fresh_until_s", "principal", "retry_at_s", "stale_until_s")
 
-    def __init__(self, principal: Principal, fresh_until_s: float, stale_until_s: float, ends_s: float) -> None:
+    def __init__(self, principal: Principal, fresh_until_s: float, stale_until_s: float, retry_at_s: float) -> None:
         self.principal = principal
         self.fresh_until_s = fresh_until_s
         self.stale_until_s = stale_until_s
-        self.ends_s = ends_s
-        self.retry_at_s = 0.0
+        self.retry_at_s = retry_at_s
 
 
 class Admission:
@@ -87,8 +86,6 @@ class Admission:
         now = self._monotonic()
         entry = self._known.get(digest)
         if entry is not None:
-            if now >= entry.ends_s:
-                raise _invalid_key("Your API key has expired.")
             if now < entry.fresh_until_s:
                 if now > entry.retry_at_s:
                     # Renewed ahead of time and off the call's path; the call itself never waits for it.
@@ -132,7 +129,9 @@ class Admission:
             except ApiError as error:
                 refusal = error
         self._known.pop(digest, None)
-        self._refused[digest] = (now + self._settings.negative_s, refusal)
+        # A limit that ends sooner than the negative cache is asked about as soon as the client was told to come back.
+        wait = min(self._settings.negative_s, float(refusal.headers.get("Retry-After", math.inf)))
+        self._refused[digest] = (now + wait, refusal)
         while len(self._refused) > self._settings.negative_max:
             self._refused.popitem(last=False)
         raise refusal
@@ -156,11 +155,12 @@ class Admission:
             if linked.key_is_active is False:
                 raise _invalid_key("This API key is disabled.")
             principal = Principal(linked.user_id, linked.api_key_id, key_id)
+        # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
         ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()
         fresh = now + self._settings.fresh_s
-        entry = _Entry(principal, fresh, fresh + self._settings.stale_s, ends)
-        entry.retry_at_s = now + self._settings.fresh_s * REFRESH_SHARE
-        self._known[digest] = entry
+        stale = fresh + self._settings.stale_s
+        renew = now + self._settings.fresh_s * REFRESH_SHARE
+        self._known[digest] = _Entry(principal, min(fresh, ends), min(stale, ends), renew)
         self._known.move_to_end(digest)
         self._refused.pop(digest, None)
         while len(self._known) > self._settings.cache_max:

@@ -60,11 +60,11 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     if request.content.at_eof():
         return first
     chunks, size = [first], len(first)
-    while chunk := await request.content.readany():
+    while size <= bytes_max and (chunk := await request.content.readany()):
         chunks.append(chunk)
         size += len(chunk)
-        if size > bytes_max:
-            raise _too_large(bytes_max)
+    if size > bytes_max:
+        raise _too_large(bytes_max)
     return b"".join(chunks)
 
 
@@ -78,7 +78,7 @@ def forwarded_headers(headers: "CIMultiDictProxy[str]", event_id: str) -> dict[s
     for name, value in headers.items():
         lower = name.lower()
         if lower in _FORWARDED or lower.startswith("x-stainless-"):
-            passed[name] = value
+            passed[lower] = value  # one of each: two spellings of a name are one header
     return passed
 
 

@@ -3,6 +3,7 @@
 Looked up memory → Redis → Postgres. Not found is 404; a store that does not answer is 503, never a guess.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -15,6 +16,7 @@ from gateway.edges.buffer import Buffer
 
 REMEMBERED_MAX: Final = 50_000
 MEETING_TTL_S: Final = 300.0
+_RESPONSE_ID: Final = re.compile(r"[A-Za-z0-9_\-]{1,256}")
 _log: Final = structlog.get_logger("gateway.owners")
 
 
@@ -46,9 +48,11 @@ class Owners:
 
     async def check_response(self, response_id: str, user_id: str, *, param: str | None = None) -> None:
         """Raises ApiError: 404 when it is not this user's, 503 when nobody can tell."""
-        owner = self._responses.get(response_id)
-        if owner is None:
-            owner = await self._look_up(response_id)
+        owner = None
+        if _RESPONSE_ID.fullmatch(response_id) is not None:  # nothing else is asked of the stores, or echoed
+            owner = self._responses.get(response_id) or await self._look_up(response_id)
+        else:
+            response_id = "(not an id)"
         if owner != user_id:
             code = "previous_response_not_found" if param else "response_not_found"
             raise ApiError(404, code, f"Response with id '{response_id}' not found.", param=param)
