@@ -142,6 +142,8 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
                 bounds=bounds,
                 log=log,
                 clock=time.time,
+                # An event id must be unique, not secret: seeded by the OS once, not asked for every call.
+                random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
         server = web.Server(proxy.handle, access_log=None, keepalive_timeout=75)

@@ -3,7 +3,6 @@
 Must not: spend anything on a path that is not in the catalogue, or let an exception reach the client bare.
 """
 
-import secrets
 import traceback
 from typing import Final
 
@@ -41,7 +40,7 @@ class Proxy:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Never raises: what goes wrong is an answer."""
         started_s = self._parts.clock()
-        event_id = uuid7(int(started_s * 1000), secrets.randbits(80))
+        event_id = uuid7(int(started_s * 1000), self._parts.random_bits(80))
         try:
             return await self._route(request, event_id, started_s)
         except ApiError as error:

@@ -29,6 +29,8 @@ class Parts:
     log: CallLog
     clock: Callable[[], float]
     """Unix time, seconds."""
+    random_bits: Callable[[int], int]
+    """That many random bits, for event ids: unique, not secret."""
     drains: Drains = field(default_factory=Drains)
 
     def now(self) -> datetime:
