@@ -16,6 +16,7 @@ from rich.console import Console
 
 import pricing
 import pricing.data
+from gateway.commands import billing as billing_command
 from gateway.commands import child as child_command
 from gateway.commands import demo as demo_command
 from gateway.commands import doctor as doctor_command
@@ -50,8 +51,10 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user.")
 report_app = typer.Typer(no_args_is_help=True, help="Usage for finance.")
+billing_app = typer.Typer(no_args_is_help=True, help="Stripe meter events that wait for a person (docs/billing.md).")
 app.add_typer(keys_app, name="keys")
 app.add_typer(report_app, name="report")
+app.add_typer(billing_app, name="billing")
 
 
 def say(line: str) -> None:
@@ -149,7 +152,7 @@ def keys_create(
     user: Annotated[str, typer.Option(help="E-mail address or UUID of the key's owner.")],
     name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
     create_user: Annotated[bool, typer.Option("--create-user", help="Make the user if there is none.")] = False,
-    expires: Annotated[str | None, typer.Option(help="When it ends: a date or an RFC 3339 time.")] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Makes a key and shows it once."""
@@ -169,14 +172,32 @@ def keys_create(
 
 @report_app.command("usage")
 def report_usage(
-    by: Annotated[str, typer.Option(help="Dimensions: user, key, model, day; several with commas.")] = "day",
+    by: Annotated[str, typer.Option(help="month, day, user, key, model, endpoint, tier; several with commas.")] = "day",
     since: Annotated[str | None, typer.Option("--from", help="First instant, UTC.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="First instant no longer in it, UTC.")] = None,
+    until: Annotated[str | None, typer.Option("--until", "--to", help="First instant no longer in it, UTC.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Calls, tokens, cost and what is billed."""
     dimensions = [name.strip() for name in by.split(",") if name.strip()]
     run(report_command.usage(settings(), Console(), by=dimensions, since=since, until=until, as_json=as_json))
+
+
+@billing_app.command("held")
+def billing_held(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Lists the meter events that Stripe refused, and those that it may or may not have counted."""
+    run(billing_command.held(settings(), Console(), as_json=as_json))
+
+
+@billing_app.command("again")
+def billing_again(identifier: str) -> None:
+    """Queues an event again under a new identifier: only for one that Stripe has not counted."""
+    run(billing_command.again(settings(), Console(), identifier=identifier, now=datetime.now(UTC)))
+
+
+@billing_app.command("delivered")
+def billing_delivered(identifier: str) -> None:
+    """Marks an unknown event as sent: for one that Stripe's meter summaries contain."""
+    run(billing_command.delivered(settings(), Console(), identifier=identifier, now=datetime.now(UTC)))
 
 
 @app.command("_child", hidden=True)
