@@ -4,6 +4,7 @@ import contextlib
 import re
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ ROLE: Final = "gateway"
 """Superuser and database, both made at the first start."""
 PORT: Final = 5432
 """Only names the socket: no TCP port is opened."""
+WORK: Final = "postgres.new-"
+"""Beginning of the name of a cluster that is not whole yet."""
 STOP_S: Final = 60.0
 _STATUS_LINE: Final = 7
 """Of postmaster.pid, from 0: `ready` or `starting` (PostgreSQL sources, pidfile.h)."""
@@ -59,10 +62,10 @@ def recipe(place: Place, data_dir: Path, say: Callable[[str], None], *, fsync: b
 
 def _create(place: Place, program: Path) -> None:
     """Makes a cluster with our role and database, under another name until it is whole."""
-    work = place.folder / "postgres.new"
-    if work.exists():  # a first start that was cut short
-        shutil.rmtree(work)
-    place.own_folder("postgres.new")
+    for old in place.folder.glob(f"{WORK}*"):  # of a first start that was cut short, and may be writing still
+        shutil.rmtree(old, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=WORK, dir=place.folder))
+    place.give(work)
     made = place.run(
         program.with_name("initdb"), "-D", work, "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
     )

@@ -64,14 +64,15 @@ async def test_both_drivers_connect_and_nothing_listens_on_tcp(new_dir: Path) ->
 
 async def test_data_survive_a_restart(new_dir: Path) -> None:
     said: list[str] = []
-    servers = await embedded.start(new_dir, say=said.append)
+    folder = new_dir / "100% ours & new"  # what a URL would have to escape
+    servers = await embedded.start(folder, say=said.append)
     connection = await asyncpg.connect(servers.database_url)
     await connection.execute("create table kept as select 7 as n")
     async with Redis.from_url(servers.redis_url) as redis:
         await redis.set("kept", "7")
     await servers.stop()
     connection.terminate()
-    again = await embedded.start(new_dir, say=said.append)
+    again = await embedded.start(folder, say=said.append)
     try:
         connection = await asyncpg.connect(again.database_url)
         assert await connection.fetchval("select n from kept") == 7
@@ -144,11 +145,11 @@ def test_data_of_another_major_version_are_left_alone(data_dir: Path) -> None:
 
 
 def test_a_first_start_cut_short_is_begun_again(new_dir: Path) -> None:
-    (new_dir / "postgres.new").mkdir()
-    (new_dir / "postgres.new" / "PG_VERSION").write_text("16\n")
+    (new_dir / "postgres.new-1").mkdir()
+    (new_dir / "postgres.new-1" / "PG_VERSION").write_text("16\n")
     with embedded.start_sync(new_dir, say=hush, fsync=False, names={"postgres"}) as servers:
         assert servers.failure() is None
-    assert not (new_dir / "postgres.new").exists()
+    assert list(new_dir.glob("postgres.new*")) == []
 
 
 async def test_a_path_too_long_for_a_socket(new_dir: Path) -> None:
