@@ -209,12 +209,21 @@ async def run_worker(settings: Settings, stop: asyncio.Event, ready: Ready) -> N
             bill = asyncio.create_task(
                 build_bill(settings, pool, billing).run(now, asyncio.sleep, interval_s=settings.billing.interval_s)
             )
+        work = [asyncio.create_task(flush.run(stop))]
+        if bill is not None:
+            work.append(bill)
         ready()
-        await flush.run(stop)
+        # Neither ends before `stop` unless it is broken; then this process ends too, seen by all, and is restarted.
+        await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in work:
+            if not stop.is_set():
+                task.cancel()
         if bill is not None:
             # Between a send and its mark an event is in doubt; its lease ends, and the identifier makes it harmless.
             bill.cancel()
-            await asyncio.gather(bill, return_exceptions=True)
+        for result in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
 
 
 def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:

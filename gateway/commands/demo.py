@@ -62,6 +62,7 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
     try:
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         user_id = await ledger.create_user(USER)
+        await billing.ensure_meter(settings.billing.meter_event_name)
         customer = await billing.create_customer(user_id, USER)
         await ledger.create_user(USER, stripe_customer_id=customer)
         key = await keys.create(settings, Console(file=io.StringIO()), user=USER, now=datetime.now(UTC), name="demo")
@@ -78,7 +79,8 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
         for event in events:
             console.print(f"Stripe meter event: {event}", highlight=False, soft_wrap=True)
         total = sum(row["billed_usd"] for row in rows)
-        console.print(f"{len(rows)} calls, {len(rows)} rows, {total} USD in the ledger, the same at Stripe.")
+        micro = sum(int(event["value"]) for event in events)
+        console.print(f"{len(rows)} calls, {len(rows)} rows, {total} USD in the ledger, {micro} micro-USD at Stripe.")
     finally:
         await billing.close()
         await pool.close()
@@ -146,5 +148,6 @@ def _check(rows: list[asyncpg.Record], ids: list[str], events: list[dict[str, An
         raise DemoFailed("a call has no price")
     billed_nano = sum(int(row["billed_usd"].scaleb(9)) for row in rows)
     at_stripe = sum(int(event["value"]) for event in events if event["customer"] == customer)
-    if sent != 1 or at_stripe != billed_nano // 1000:
+    # One event per window, so two where the calls fell into two hours; less than one micro-USD is carried on.
+    if sent == 0 or not 0 <= billed_nano - at_stripe * 1000 < 1000:
         raise DemoFailed(f"the ledger has {billed_nano} nano-USD, Stripe {at_stripe} micro-USD in {sent} event(s)")
