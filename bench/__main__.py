@@ -74,11 +74,12 @@ class Bench:
     """The two under test, side by side."""
 
     def __init__(self, running: local.Local, key: str, forwarder: tuple[int, int]) -> None:
+        assert running.servers is not None
         self.groups = {
             "proxy": [pid for name, pid in running.gateway.pids.items() if name.startswith("proxy")],
             "background": [pid for name, pid in running.gateway.pids.items() if not name.startswith("proxy")],
-            "postgres": descendants(running.server_pids["postgres"]),
-            "valkey": descendants(running.server_pids["valkey"]),
+            "postgres": descendants(running.servers.pids["postgres"]),
+            "valkey": descendants(running.servers.pids["valkey"]),
         }
         self.port = int(running.base_url.rsplit(":", 1)[1].split("/")[0])
         self.key = key

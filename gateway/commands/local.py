@@ -47,8 +47,8 @@ class Local:
     env: Mapping[str, str]
     log: Path
     gateway: Gateway
-    server_pids: Mapping[str, int]
-    """Process ids of the embedded servers."""
+    servers: embedded.Embedded | None
+    """The embedded servers; None where both are somebody else's."""
 
 
 def check_real(real: frozenset[str], environ: Mapping[str, str]) -> None:
@@ -141,7 +141,7 @@ async def running(
             env=env,
             log=log,
             gateway=gateway,
-            server_pids={} if servers is None else servers.pids,
+            servers=servers,
         )
 
 

@@ -1,19 +1,23 @@
 """`gateway up`: everything on one machine until Ctrl-C, with one ready-to-use key."""
 
 import asyncio
+import contextlib
 import io
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from rich.console import Console
 
 from gateway.commands import keys, local
 from gateway.commands.stack import Say
 from gateway.core.config import Settings
+from gateway.embedded import EmbeddedError
 from gateway.processes import stop_on_signals
 
-USER = "you@example.com"
+USER: Final = "you@example.com"
+WATCH_S: Final = 1.0
 
 
 async def up(settings: Settings, environ: Mapping[str, str], *, real: frozenset[str], workers: int, say: Say) -> None:
@@ -49,7 +53,16 @@ async def _run(
         key = None if "unkey" in real else await ready_key(running, settings)
         for line in welcome(running, key):
             say(line)
-        await stop.wait()
+        await _watch(running, stop)
+
+
+async def _watch(running: local.Local, stop: asyncio.Event) -> None:
+    """Until `stop`. Raises EmbeddedError when a server has ended by itself."""
+    while not stop.is_set():
+        if running.servers is not None and (failure := running.servers.failure()):
+            raise EmbeddedError(failure)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), WATCH_S)
 
 
 async def ready_key(running: local.Local, settings: Settings) -> str:

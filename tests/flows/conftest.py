@@ -1,0 +1,55 @@
+"""A whole running gateway for the tests of a module: real processes, the sandbox behind them."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from gateway.embedded import Embedded
+from tests.conftest import admin
+from tests.servers import on_database
+from tests.stack import Stack, stack
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres_dsn: str, template: str) -> Iterator[str]:
+    """A migrated database that the tests of one module share."""
+    name = f"module_{uuid4().hex}"
+    asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
+    yield on_database(postgres_dsn, name)
+    asyncio.run(admin(postgres_dsn, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="module")
+def running(embedded: Embedded, module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """`gateway serve` and the sandbox. Its stream has a name of its own: other tests empty the shared Valkey."""
+    folder = tmp_path_factory.mktemp("stack")
+    with stack(folder, module_database, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
+        made.start()
+        yield made
+
+
+@pytest.fixture
+def fresh_stack(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+    """A stack of this test's own, not started: for tests that kill it."""
+    with stack(tmp_path, database_url, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
+        yield made
+
+
+async def settled_rows(database_url: str, count: int, *, within_s: float = 20.0) -> list[asyncpg.Record]:
+    """Every row of the ledger, oldest first, once there are `count`; AssertionError when there are more or too few."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while True:
+            rows = await connection.fetch("select * from openai_usage order by id")
+            if len(rows) >= count or loop.time() > deadline:
+                assert len(rows) == count, [(row["endpoint"], row["evidence"]) for row in rows[:20]]
+                return list(rows)
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
