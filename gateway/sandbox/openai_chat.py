@@ -1,0 +1,168 @@
+"""Chat completions of the OpenAI stand-in: from the request's fields to a body or a stream of chunks. Pure.
+
+What goes over the wire and when is decided elsewhere.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from gateway.sandbox.openai_answer import Choice, Tool, Wish
+from gateway.sandbox.openai_errors import invalid, missing
+from gateway.sandbox.openai_tokens import Counter
+from gateway.sandbox.openai_usage import OMIT, encoded
+from gateway.sandbox.openai_wire import Event
+
+_OBFUSCATION: Final = "Jk3vQ9sXw1"
+CHOICES_MAX: Final = 128
+
+
+class Chat(NamedTuple):
+    """One completion, answered but not sent."""
+
+    id: str
+    created: int
+    model: str
+    tier: str
+    choices: list[Choice]
+
+    def head(self, kind: str) -> dict[str, Any]:
+        """What every body and chunk begins with."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "service_tier": self.tier,
+            "system_fingerprint": "fp_sandbox",
+        }
+
+
+def chat_wish(fields: dict[str, Any], counter: Counter, encoding: str) -> Wish:
+    """What a chat request asks for. Raises Refused (400)."""
+    messages = fields.get("messages")
+    if messages is None:
+        raise missing("messages")
+    if not isinstance(messages, list) or not messages:
+        raise invalid("Invalid 'messages': expected an array with minimum length 1.", "messages", "empty_array")
+    for position, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise missing(f"messages[{position}].role")
+    choices = fields.get("n") or 1
+    if not isinstance(choices, int) or not 1 <= choices <= CHOICES_MAX:
+        raise invalid(f"Invalid 'n': expected an integer from 1 to {CHOICES_MAX}.", "n", "invalid_value")
+    if fields.get("stream_options") is not None and not fields.get("stream"):
+        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise invalid(message, "stream_options", "invalid_value")
+    tools = tuple(_tools(fields.get("tools") or []))
+    return Wish(
+        prompt=counter.messages(messages, fields.get("tools") or [], encoding),
+        choices=choices,
+        cap=_cap(fields),
+        effort=fields.get("reasoning_effort"),
+        tools=tools,
+        tool_choice=fields.get("tool_choice"),
+        json_schema=_schema(fields.get("response_format")),
+    )
+
+
+def _tools(tools: list[Any]) -> Iterator[Tool]:
+    for position, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(tool, dict) and tool.get("type") == "custom":
+            continue
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise missing(f"tools[{position}].function.name")
+        yield Tool(function["name"], function.get("parameters") or {})
+
+
+def _cap(fields: dict[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        cap = fields.get(name)
+        if cap is not None:
+            if not isinstance(cap, int) or cap < 1:
+                raise invalid(f"Invalid '{name}': expected an integer of at least 1.", name, "integer_below_min_value")
+            return cap
+    return None
+
+
+def _schema(wanted: Any) -> Mapping[str, Any] | None:
+    if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
+        return None
+    inner = wanted.get("json_schema") or {}
+    return inner.get("schema") or {}
+
+
+def chat_body(chat: Chat, usage: Any) -> bytes:
+    """The answer in one piece."""
+    body = chat.head("chat.completion")
+    body["choices"] = [
+        {
+            "index": index,
+            "message": _message(chat.id, index, choice),
+            "logprobs": None,
+            "finish_reason": choice.finish,
+        }
+        for index, choice in enumerate(chat.choices)
+    ]
+    return encoded(body if usage == OMIT else body | {"usage": usage})
+
+
+def _message(chat_id: str, index: int, choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
+    if choice.tool is None:
+        return message | {"content": choice.text}
+    function = {"name": choice.tool, "arguments": choice.text}
+    return message | {"tool_calls": [{"id": _call_id(chat_id, index), "type": "function", "function": function}]}
+
+
+def _call_id(chat_id: str, index: int) -> str:
+    return f"call_{chat_id.removeprefix('chatcmpl-')}{index}"
+
+
+def chat_events(chat: Chat, options: Any, usage: Any) -> Iterator[Event]:
+    """The answer as chunks. `usage`, unless it is `OMIT`, comes last and only when `options` ask for it."""
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    padded = not (isinstance(options, dict) and options.get("include_obfuscation") is False)
+    head = chat.head("chat.completion.chunk")
+    tail: dict[str, Any] = ({"usage": None} if asked else {}) | ({"obfuscation": _OBFUSCATION} if padded else {})
+    produced = 0
+
+    def chunk(index: int, delta: dict[str, Any], finish: str | None = None) -> Event:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return Event(_sse(head | {"choices": [choice]} | tail), produced)
+
+    for index, choice in enumerate(chat.choices):
+        produced += choice.tokens - len(choice.pieces)
+        first: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
+        if choice.tool is not None:
+            function = {"name": choice.tool, "arguments": ""}
+            call = {"index": 0, "id": _call_id(chat.id, index), "type": "function", "function": function}
+            first |= {"content": None, "tool_calls": [call]}
+        yield chunk(index, first)
+    for position in range(max(len(choice.pieces) for choice in chat.choices)):
+        for index, choice in enumerate(chat.choices):
+            if position < len(choice.pieces):
+                produced += 1
+                yield chunk(index, _delta(choice, choice.pieces[position]))
+    for index, choice in enumerate(chat.choices):
+        yield chunk(index, {}, choice.finish)
+    if asked and usage != OMIT:
+        last = head | {"choices": [], "usage": usage} | ({"obfuscation": _OBFUSCATION} if padded else {})
+        yield Event(_sse(last), produced)
+    yield Event(b"data: [DONE]\n\n", produced)
+
+
+def _delta(choice: Choice, piece: str) -> dict[str, Any]:
+    if choice.tool is None:
+        return {"content": piece}
+    return {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+
+
+def chat_failure() -> bytes:
+    """The event that ends a stream which went wrong."""
+    error = {"message": "The server had an error while processing your request.", "type": "server_error"}
+    return _sse({"error": error | {"param": None, "code": "server_error"}})
+
+
+def _sse(value: dict[str, Any]) -> bytes:
+    return b"data: " + encoded(value) + b"\n\n"

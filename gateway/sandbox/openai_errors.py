@@ -1,0 +1,93 @@
+"""OpenAI's refusals as its stand-in says them: status, envelope, code (facts/openai-metering.md §6). Pure."""
+
+from typing import Final
+
+import msgspec
+
+_TYPES: Final = {
+    401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "forbidden"),
+    404: ("invalid_request_error", "not_found"),
+    409: ("conflict_error", "conflict"),
+    429: ("requests", "rate_limit_exceeded"),
+}
+_MESSAGES: Final = {
+    429: "Rate limit reached for requests. Please try again later.",
+    500: "The server had an error while processing your request. Sorry about that!",
+    503: "The engine is currently overloaded, please try again later.",
+}
+
+
+class Refused(Exception):
+    """A request that gets an error instead of an answer, and costs nothing."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status: Final = status
+        self.message: Final = message
+        self.kind: Final = kind
+        self.code: Final = code
+        self.param: Final = param
+        self.headers: Final = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
+
+    def body(self) -> bytes:
+        """The envelope."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+
+def told(status: int, code: str | None, message: str | None, retry_after_s: int | None) -> Refused:
+    """The error that a control call asked for."""
+    kind, usual = _TYPES.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
+    if code == "insufficient_quota":
+        kind = code
+    words = message or _MESSAGES.get(status, "The sandbox was told to say so.")
+    return Refused(status, words, kind=kind, code=code or usual, retry_after_s=retry_after_s)
+
+
+def wrong_key(header: str | None) -> Refused:
+    """401, with the key made unreadable, or none at all."""
+    if header is None or not header.startswith("Bearer "):
+        message = "You didn't provide an API key. Send it in an Authorization header (Authorization: Bearer YOUR_KEY)."
+        return Refused(401, message, kind="invalid_request_error")
+    return Refused(401, "Incorrect API key provided: sk-***.", kind="invalid_request_error", code="invalid_api_key")
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> Refused:
+    """400."""
+    return Refused(400, message, kind="invalid_request_error", param=param, code=code)
+
+
+def unreadable() -> Refused:
+    """400: no JSON object."""
+    return invalid("We could not parse the JSON body of your request. It must be a JSON object.")
+
+
+def missing(param: str) -> Refused:
+    """400: a parameter that must be there."""
+    return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+
+
+def no_model(name: str) -> Refused:
+    """404: a model that nobody has."""
+    message = f"The model `{name}` does not exist or you do not have access to it."
+    return Refused(404, message, kind="invalid_request_error", code="model_not_found")
+
+
+def no_response(response_id: str) -> Refused:
+    """404: a response that is not stored."""
+    return Refused(404, f"Response with id '{response_id}' not found.", kind="invalid_request_error")
+
+
+def no_url(method: str, path: str) -> Refused:
+    """404: an address that the API does not have."""
+    return Refused(404, f"Invalid URL ({method} {path})", kind="invalid_request_error")

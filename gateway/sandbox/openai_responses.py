@@ -1,0 +1,196 @@
+"""Responses of the OpenAI stand-in: from the request's fields to a response object and its event stream. Pure.
+
+What goes over the wire and when, and what is stored, is decided elsewhere.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from gateway.sandbox.openai_answer import Choice, Tool, Wish
+from gateway.sandbox.openai_errors import invalid, missing
+from gateway.sandbox.openai_models import Served
+from gateway.sandbox.openai_tokens import Counter
+from gateway.sandbox.openai_usage import encoded
+from gateway.sandbox.openai_wire import Event
+
+_OBFUSCATION: Final = "Jk3vQ9sXw1"
+_ECHOED: Final[dict[str, Any]] = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "safety_identifier": None,
+    "store": True,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+"""Fields of the request that the response repeats, and what they are when absent."""
+
+
+class Answered(NamedTuple):
+    """One response, answered but not sent."""
+
+    base: dict[str, Any]
+    """The response object without status, output and usage."""
+    choice: Choice
+    output: list[dict[str, Any]]
+    """The finished output items."""
+
+    def at(self, status: str, **fields: Any) -> dict[str, Any]:
+        """The response object in this state of its life."""
+        return self.base | {"status": status, "output": [], "usage": None, "error": None} | fields
+
+    def final(self, usage: Any) -> dict[str, Any]:
+        """The response object at its end."""
+        if self.choice.finish == "length":
+            reason = {"reason": "max_output_tokens"}
+            return self.at("incomplete", output=self.output, usage=usage, incomplete_details=reason)
+        return self.at("completed", output=self.output, usage=usage, completed_at=self.base["created_at"])
+
+
+def input_items(fields: dict[str, Any]) -> list[Any]:
+    """The request's input as items. Raises Refused (400)."""
+    given = fields.get("input")
+    if given is None:
+        raise missing("input")
+    if isinstance(given, str):
+        content = [{"type": "input_text", "text": given}]
+        return [{"type": "message", "role": "user", "content": content}]
+    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+        raise invalid("Invalid type for 'input': expected a string or an array of objects.", "input", "invalid_type")
+    return given
+
+
+def responses_wish(fields: dict[str, Any], earlier: list[Any], counter: Counter, encoding: str) -> Wish:
+    """What a request asks for, after the items of the responses before it. Raises Refused (400)."""
+    for hosted in ("background", "conversation", "prompt"):
+        if fields.get(hosted):
+            raise invalid(f"'{hosted}' is not served by the sandbox.", hosted, "unsupported_parameter")
+    cap = fields.get("max_output_tokens")
+    if cap is not None and (not isinstance(cap, int) or cap < 16):
+        message = "Invalid 'max_output_tokens': expected an integer of at least 16."
+        raise invalid(message, "max_output_tokens", "integer_below_min_value")
+    instructions = fields.get("instructions")
+    items = [*([{"role": "developer", "content": instructions}] if instructions else []), *earlier]
+    items += input_items(fields)
+    tools = fields.get("tools") or []
+    reasoning = fields.get("reasoning")
+    return Wish(
+        prompt=counter.messages(items, tools, encoding),
+        cap=cap,
+        effort=reasoning.get("effort") if isinstance(reasoning, dict) else None,
+        tools=tuple(_tools(tools)),
+        tool_choice=fields.get("tool_choice"),
+        json_schema=_schema(fields.get("text")),
+    )
+
+
+def _tools(tools: list[Any]) -> Iterator[Tool]:
+    for position, tool in enumerate(tools):
+        if isinstance(tool, dict) and tool.get("type") == "function":
+            if not isinstance(tool.get("name"), str):
+                raise missing(f"tools[{position}].name")
+            yield Tool(tool["name"], tool.get("parameters") or {})
+
+
+def _schema(text: Any) -> Mapping[str, Any] | None:
+    wanted = text.get("format") if isinstance(text, dict) else None
+    if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
+        return None
+    return wanted.get("schema") or {}
+
+
+def answered(fields: dict[str, Any], served: Served, choice: Choice, number: str, created: int) -> Answered:
+    """The response with the ids that come of `number`."""
+    base = {
+        "id": f"resp_{number}",
+        "object": "response",
+        "created_at": created,
+        "completed_at": None,
+        "incomplete_details": None,
+        "model": served.id,
+        "service_tier": served.tier(fields.get("service_tier")),
+        "reasoning": {"effort": None, "summary": None} | (fields.get("reasoning") or {}),
+    }
+    base |= {name: usual if fields.get(name) is None else fields[name] for name, usual in _ECHOED.items()}
+    output: list[dict[str, Any]] = []
+    if choice.reasoning:
+        output.append({"id": f"rs_{number}", "type": "reasoning", "summary": []})
+    status = "incomplete" if choice.finish == "length" else "completed"
+    if choice.tool is not None:
+        call = {"id": f"fc_{number}", "type": "function_call", "call_id": f"call_{number}", "name": choice.tool}
+        output.append(call | {"arguments": choice.text, "status": status})
+    elif choice.pieces:
+        message = {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": status}
+        output.append(message | {"content": [_text_part(choice.text)]})
+    return Answered(base, choice, output)
+
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def response_events(done: Answered, final: dict[str, Any], *, padded: bool) -> Iterator[Event]:
+    """The whole sequence of events, numbered from 0; the last carries `final`, the response with its usage."""
+    for number, (kind, fields, tokens) in enumerate(_events(done, final, padded)):
+        yield Event(sse(kind, number, fields), tokens)
+
+
+def _events(done: Answered, final: dict[str, Any], padded: bool) -> Iterator[tuple[str, dict[str, Any], int]]:
+    yield "response.created", {"response": done.at("in_progress")}, 0
+    yield "response.in_progress", {"response": done.at("in_progress")}, 0
+    choice = done.choice
+    pad = {"obfuscation": _OBFUSCATION} if padded else {}
+    before = choice.tokens - len(choice.pieces)
+    for index, item in enumerate(done.output):
+        where = {"output_index": index}
+        if item["type"] == "reasoning":
+            yield "response.output_item.added", where | {"item": item}, 0
+            yield "response.output_item.done", where | {"item": item}, choice.reasoning
+            continue
+        at = where | {"item_id": item["id"]}
+        if item["type"] == "function_call":
+            opened = item | {"arguments": "", "status": "in_progress"}
+            yield "response.output_item.added", where | {"item": opened}, before
+            for count, piece in enumerate(choice.pieces, 1):
+                yield "response.function_call_arguments.delta", at | {"delta": piece} | pad, before + count
+            whole = at | {"name": item["name"], "arguments": choice.text}
+            yield "response.function_call_arguments.done", whole, choice.tokens
+        else:
+            at |= {"content_index": 0}
+            yield (
+                "response.output_item.added",
+                where | {"item": item | {"content": [], "status": "in_progress"}},
+                before,
+            )
+            yield "response.content_part.added", at | {"part": _text_part("")}, before
+            for count, piece in enumerate(choice.pieces, 1):
+                yield "response.output_text.delta", at | {"delta": piece, "logprobs": []} | pad, before + count
+            yield "response.output_text.done", at | {"text": choice.text, "logprobs": []}, choice.tokens
+            yield "response.content_part.done", at | {"part": _text_part(choice.text)}, choice.tokens
+        yield "response.output_item.done", where | {"item": item}, choice.tokens
+    yield f"response.{final['status']}", {"response": final}, choice.tokens
+
+
+def broken_event(done: Answered, kind: str, number: int, usage: Any) -> bytes:
+    """The event that ends a stream which went wrong: `fail` with a response, or a bare `error`."""
+    error = {"code": "server_error", "message": "The server had an error while processing your request."}
+    if kind == "fail":
+        return sse("response.failed", number, {"response": done.at("failed", error=error, usage=usage)})
+    return sse("error", number, error | {"param": None})
+
+
+def sse(kind: str, number: int, fields: dict[str, Any]) -> bytes:
+    """One event on the wire."""
+    data = encoded({"type": kind, "sequence_number": number} | fields)
+    return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"

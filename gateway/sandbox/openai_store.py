@@ -1,0 +1,41 @@
+"""What the OpenAI stand-in keeps: responses that were stored, with their input, until they are deleted or too many."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+STORED_MAX: Final = 20_000
+
+
+class Stored(NamedTuple):
+    """One response that can be fetched, continued and deleted."""
+
+    response: dict[str, Any]
+    """The finished object, as it is fetched."""
+    events: Callable[[], list[bytes]]
+    """Makes its event stream again, for `GET …?stream=true`."""
+    items: list[Any]
+    """Its own input."""
+    conversation: list[Any]
+    """Everything up to its output, which a response that follows it reads."""
+
+
+class Store:
+    """Stored responses by id, the newest last."""
+
+    def __init__(self) -> None:
+        self._stored: Final[OrderedDict[str, Stored]] = OrderedDict()
+
+    def keep(self, stored: Stored) -> None:
+        """Makes a response known by its id."""
+        self._stored[stored.response["id"]] = stored
+        if len(self._stored) > STORED_MAX:
+            self._stored.popitem(last=False)
+
+    def find(self, response_id: str) -> Stored | None:
+        """The response, unless it was never stored or is deleted."""
+        return self._stored.get(response_id)
+
+    def delete(self, response_id: str) -> bool:
+        """Whether there was such a response."""
+        return self._stored.pop(response_id, None) is not None

@@ -1,0 +1,95 @@
+"""All stand-ins on one port of loopback: OpenAI under /openai, Unkey under /unkey, Stripe under /stripe.
+
+For `up`, `demo` and the tests. Must never be reachable from outside: its credentials are public.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from gateway.edges.tokenizer import Tokenizer
+from gateway.sandbox import credentials, openai_control, stripe_control, unkey_control
+from gateway.sandbox.openai import BODY_BYTES_MAX, OpenAI
+from gateway.sandbox.stripe import Stripe
+from gateway.sandbox.unkey import Unkey
+from pricing import book, data
+
+METER: Final = "openai_usage_micro_usd"
+"""The meter that exists from the start, as a platform would have set it up."""
+
+
+def mount_urls(origin: str) -> dict[str, str]:
+    """The base URL of each vendor below `origin` (`http://host:port`), as the vendor's SDK wants it."""
+    return {"openai": f"{origin}/openai/v1", "unkey": f"{origin}/unkey", "stripe": f"{origin}/stripe"}
+
+
+class Sandbox:
+    """The stand-ins while they serve; their state is open to tests in the same process."""
+
+    def __init__(self, runner: web.AppRunner, origin: str, openai: OpenAI, unkey: Unkey, stripe: Stripe) -> None:
+        self._runner: Final = runner
+        self.origin: Final = origin
+        self.openai: Final = openai
+        self.unkey: Final = unkey
+        self.stripe: Final = stripe
+        self._urls: Final = mount_urls(origin)
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens."""
+        return int(self.origin.rpartition(":")[2])
+
+    @property
+    def openai_base_url(self) -> str:
+        """Ends in `/v1`."""
+        return self._urls["openai"]
+
+    @property
+    def unkey_base_url(self) -> str:
+        """Without `/v2`."""
+        return self._urls["unkey"]
+
+    @property
+    def stripe_base_url(self) -> str:
+        """Without `/v1`."""
+        return self._urls["stripe"]
+
+    async def close(self) -> None:
+        """Stops listening and ends what is still being answered."""
+        await self._runner.cleanup()
+
+
+async def start(
+    host: str = "127.0.0.1", port: int = 0, *, clock: Callable[[], float] = time.time, paced: bool = True
+) -> Sandbox:
+    """Serves until closed. `port` 0 takes a free one; `clock` gives Unix seconds; `paced` False answers at once.
+
+    Raises OSError when the port is taken.
+    """
+    prices = book.parse(data.read_texts())
+    openai = OpenAI(prices, Tokenizer(), credentials.OPENAI_API_KEY, clock=clock, paced=paced)
+    unkey = Unkey(credentials.UNKEY_ROOT_KEY, credentials.UNKEY_API_ID, clock=clock)
+    stripe = Stripe(credentials.STRIPE_SECRET_KEY, clock=clock)
+    stripe.add_meter(METER)
+    app = web.Application()
+    for prefix, routes in (
+        ("/openai", openai_control.routes(openai)),
+        ("/unkey", unkey_control.routes(unkey)),
+        ("/stripe", stripe_control.routes(stripe)),
+    ):
+        vendor = web.Application(client_max_size=BODY_BYTES_MAX)
+        vendor.add_routes(routes)
+        app.add_subapp(prefix, vendor)
+    # shutdown_timeout: a stream that still runs is cut, as a vendor's outage would.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, keepalive_timeout=75)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, reuse_address=True)
+        await site.start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    address = runner.addresses[0]
+    return Sandbox(runner, f"http://{address[0]}:{address[1]}", openai, unkey, stripe)
