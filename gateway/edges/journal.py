@@ -58,6 +58,7 @@ class Journal:
         self._note_fd = -1
         """The same file without it; hints."""
         self._size = 0
+        self._newest_ms = 0
         self._sequence = 0
         self._poisoned = False
         """Whether this segment has failed, so that nothing may be written to it any more."""
@@ -75,6 +76,7 @@ class Journal:
             self._take_lock()
             os.ftruncate(self._lock_fd, 0)
             os.pwrite(self._lock_fd, self._boot_id.encode(), 0)
+            self._find_newest()
             self._begin_segment()
         except OSError as error:
             if self._lock_fd >= 0:
@@ -94,6 +96,12 @@ class Journal:
                     time.sleep(0.02)
         os.close(self._lock_fd)
         raise SlotTaken(f"journal slot {self._slot!r} in {self._folder} is in use by another process")
+
+    def _find_newest(self) -> None:
+        """Names must go on rising when the clock does not: readers take a segment with a later one for finished."""
+        for path in self._folder.glob(f"{self._slot}.*.jnl"):
+            _, unix_ms, sequence, _ = path.name.split(".")
+            self._newest_ms, self._sequence = max((self._newest_ms, self._sequence), (int(unix_ms), int(sequence)))
 
     def append(self, kind: bytes, payload: bytes) -> asyncio.Future[None]:
         """The record is queued at once, and on disk when the future is done; cancelling it takes nothing back.
@@ -196,7 +204,7 @@ class Journal:
         except OSError:
             self._abandon_segment(start)
             raise
-        self._size += len(data)
+        self._size = start + len(data)
 
     def _abandon_segment(self, start: int) -> None:
         """After a failed write or sync the old file is never trusted again: a new segment, or none for now."""
@@ -208,7 +216,8 @@ class Journal:
 
     def _begin_segment(self) -> None:
         self._sequence += 1
-        path = self._folder / f"{self._slot}.{self._unix_ms():013d}.{self._sequence:06d}.jnl"
+        self._newest_ms = max(self._newest_ms, self._unix_ms())
+        path = self._folder / f"{self._slot}.{self._newest_ms:013d}.{self._sequence:06d}.jnl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         header = frame(BOOT, b'"%b"' % self._boot_id.encode())
         opened = []

@@ -32,7 +32,8 @@ HOSTILE = [
     "/v1/models;a", "/v1/models?<script>", "/v1/models\x00", "/v1/chat/completions/", "/v1/chat/completions%20",
 ]  # fmt: skip
 UNSERVED = [
-    "/v1/files", "/v1/files/file_1", "/v1/files/..%2f..%2forganization%2fcosts", "/v1/organization/costs", "/v1/batches",
+    "/v1/files", "/v1/files/file_1", "/v1/files/..%2f..%2forganization%2fcosts", "/v1/organization/costs",
+    "/v1/batches",
     "/v1/realtime/client_secrets", "/v1/realtime/calls", "/v1/chatkit/sessions", "/v1/conversations", "/v1/images",
     "/v1/responses/input_tokens", "/v1/responses/compact", "/v1/audio/speech", "/v1/completions", "/v1/evals",
     "/v1/vector_stores", "/v1/assistants", "/v1/threads", "/v1/fine_tuning/jobs", "/v1/chat/completions/chatcmpl_1",

@@ -1,7 +1,7 @@
 """What is read of a request, what is refused, and that every other byte stays as the client sent it."""
 
+import contextlib
 import json
-from os.path import commonprefix
 from typing import Any
 
 import msgspec
@@ -94,12 +94,8 @@ def test_no_json_object(endpoint: str, raw: bytes) -> None:
 @pytest.mark.parametrize("field", ["input", "tools", "x", "instructions"])
 def test_any_depth_is_read_or_refused(field: str, depth: int) -> None:
     raw = f'{{"model":"m","{field}":{"[" * depth}{{"id":"\\u0061"}}{"]" * depth}}}'.encode()
-    try:
-        asked = read_request("responses", raw)
-    except ApiError as error:
-        assert error.status == 400
-    else:
-        prompt_text(asked.body)
+    with contextlib.suppress(ApiError):
+        assert prompt_text(read_request("responses", raw).body)
 
 
 def test_numbers_nobody_reads_pass() -> None:
@@ -213,6 +209,12 @@ def test_fields_finds_every_member_or_the_repeat(text: str) -> None:
 
 # The stream's usage is asked for, and no other byte changes.
 
+
+def same(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(other))
+
+
 _options = st.none() | st.dictionaries(
     st.sampled_from(["include_usage", "include_obfuscation", "x"]), st.sampled_from([True, False, None]), max_size=3
 )
@@ -249,8 +251,8 @@ def test_asking_for_usage_changes_nothing_else(text: str) -> None:
         assert sent == text
         return
     # One stretch was put in, or false or null replaced; before and behind it every byte is the client's.
-    before = len(commonprefix([sent, text]))
-    behind = len(commonprefix([sent[before:][::-1], text[before:][::-1]]))
+    before = same(sent, text)
+    behind = same(sent[before:][::-1], text[before:][::-1])
     assert before + behind >= len(text) - len("false")
 
 
