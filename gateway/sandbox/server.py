@@ -73,13 +73,13 @@ async def start(
     unkey = Unkey(credentials.UNKEY_ROOT_KEY, credentials.UNKEY_API_ID, clock=clock)
     stripe = Stripe(credentials.STRIPE_SECRET_KEY, clock=clock)
     stripe.add_meter(METER)
-    app = web.Application()
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
     for prefix, routes in (
         ("/openai", openai_control.routes(openai)),
         ("/unkey", unkey_control.routes(unkey)),
         ("/stripe", stripe_control.routes(stripe)),
     ):
-        vendor = web.Application(client_max_size=BODY_BYTES_MAX)
+        vendor = web.Application()
         vendor.add_routes(routes)
         app.add_subapp(prefix, vendor)
     # shutdown_timeout: a stream that still runs is cut, as a vendor's outage would.

@@ -1,0 +1,181 @@
+"""What the Unkey stand-in knows of keys and identities, and how it judges a key (facts/unkey.md §3, §5, §6).
+
+Keeps hashes of keys, never keys. Instants are Unix milliseconds, as on Unkey's wire.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+DAY_MS: Final = 86_400_000
+_TOKEN: Final = re.compile(r"\s*(\(|\)|[A-Za-z0-9_.:\-*]+)")
+
+
+class Limit(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A named rate limit; `duration` in milliseconds."""
+
+    name: str
+    limit: int
+    duration: int
+    id: str = ""
+    auto_apply: bool = False
+
+
+class Refill(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The balance becomes `amount` at midnight UTC, each day or on one day of the month."""
+
+    interval: str
+    amount: int
+    refill_day: int | None = None
+
+
+class Key(msgspec.Struct):
+    """One key."""
+
+    key_id: str
+    api_id: str
+    digest: str
+    """SHA-256 of the key, hex."""
+    start: str
+    created_at: int
+    name: str | None = None
+    enabled: bool = True
+    expires: int | None = None
+    meta: dict[str, Any] | None = None
+    external_id: str | None = None
+    remaining: int | None = None
+    """Credits; None is unlimited."""
+    refill: Refill | None = None
+    refilled_at: int = 0
+    permissions: list[str] = []
+    roles: list[str] = []
+    ratelimits: list[Limit] = []
+    updated_at: int | None = None
+    last_used_at: int | None = None
+
+
+class Identity(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Whom keys belong to."""
+
+    id: str
+    external_id: str
+    meta: dict[str, Any] | None = None
+    ratelimits: list[Limit] = []
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """A rate limit that one verification names, on the key, on its identity, or of its own."""
+
+    name: str
+    cost: int = 1
+    limit: int | None = None
+    duration: int | None = None
+
+
+class UnknownLimit(Exception):
+    """A verification named a limit that neither the key nor its identity has."""
+
+
+class Counters:
+    """Fixed windows of rate limits."""
+
+    def __init__(self) -> None:
+        self._used: Final[dict[tuple[str, str, int, int], int]] = {}
+
+    def check(self, owner: str, limits: list[tuple[Limit, int]], now_ms: int) -> tuple[bool, list[dict[str, Any]]]:
+        """(whether all limits allow their cost, what Unkey says of each). Spends all of them or none."""
+        seen = []
+        for limit, cost in limits:
+            window = now_ms // limit.duration
+            slot = (owner, limit.name, limit.duration, window)
+            used = self._used.get(slot, 0)
+            seen.append((limit, slot, used, cost, (window + 1) * limit.duration))
+        allowed = all(used + cost <= limit.limit for limit, _, used, cost, _ in seen)
+        said = []
+        for limit, slot, used, cost, reset in seen:
+            after = used + cost if allowed else used
+            if allowed:
+                self._used[slot] = after
+            said.append(
+                {
+                    "exceeded": used + cost > limit.limit,
+                    "id": limit.id or f"rl_{limit.name}",
+                    "name": limit.name,
+                    "limit": limit.limit,
+                    "duration": limit.duration,
+                    "reset": reset,
+                    "remaining": max(0, limit.limit - after),
+                    "autoApply": limit.auto_apply,
+                }
+            )
+        if len(self._used) > 100_000:
+            self._used.clear()
+        return allowed, said
+
+
+def limits_for(key: Key, identity: Identity | None, asked: list[Asked]) -> list[tuple[Limit, int]]:
+    """The limits that one verification runs, each with its cost. Raises UnknownLimit."""
+    known = {limit.name: limit for limit in [*(identity.ratelimits if identity else []), *key.ratelimits]}
+    wanted = {limit.name: (limit, 1) for limit in known.values() if limit.auto_apply}
+    for ask in asked:
+        if ask.limit is not None and ask.duration is not None:
+            wanted[ask.name] = (Limit(ask.name, ask.limit, ask.duration), ask.cost)
+        elif ask.name in known:
+            wanted[ask.name] = (known[ask.name], ask.cost)
+        else:
+            raise UnknownLimit(ask.name)
+    return list(wanted.values())
+
+
+def refill(key: Key, now_ms: int) -> None:
+    """Replaces the balance when a refill has fallen due since the last one."""
+    if key.refill is None or key.remaining is None:
+        return
+    today, last = (datetime.fromtimestamp(ms // 1000, UTC).date() for ms in (now_ms, key.refilled_at))
+    if key.refill.interval == "daily":
+        due = today > last
+    else:
+        this_month = today.replace(day=min(key.refill.refill_day or 1, 28))
+        due = last < this_month <= today
+    if due:
+        key.remaining = key.refill.amount
+        key.refilled_at = now_ms
+
+
+def permitted(query: str, granted: list[str]) -> bool:
+    """Whether the permissions satisfy a query of names, AND, OR and brackets. Raises ValueError when it is none."""
+    tokens = _TOKEN.findall(query)
+    if "".join(tokens) != re.sub(r"\s+", "", query):
+        raise ValueError(query)
+
+    def either() -> bool:
+        found = both()
+        while tokens and tokens[0].upper() == "OR":
+            tokens.pop(0)
+            found = both() or found
+        return found
+
+    def both() -> bool:
+        found = one()
+        while tokens and tokens[0].upper() == "AND":
+            tokens.pop(0)
+            found = one() and found
+        return found
+
+    def one() -> bool:
+        if not tokens or tokens[0] == ")" or tokens[0].upper() in ("AND", "OR"):
+            raise ValueError(query)
+        name = tokens.pop(0)
+        if name != "(":
+            return name in granted
+        found = either()
+        if not tokens or tokens.pop(0) != ")":
+            raise ValueError(query)
+        return found
+
+    satisfied = either()
+    if tokens:
+        raise ValueError(query)
+    return satisfied
