@@ -141,7 +141,8 @@ def show(mode: str, concurrent: int, pairs: list[tuple[Sample, Sample]]) -> None
 
 async def bench(rounds: int, calls: int, streams: int, concurrent: int) -> None:
     """Runs both modes and prints their tables."""
-    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o711)  # as root, PostgreSQL's user must be able to pass through to its data
         upstream, upstream_port = await helper("bench.upstream", "0")
         forwarder, forwarder_port = await helper("bench.forwarder", f"http://127.0.0.1:{upstream_port}", "0")
         environ = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}

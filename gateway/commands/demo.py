@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -42,6 +43,8 @@ async def demo(environ: Mapping[str, str], say: Say, console: Console) -> None:
         say("ignoring DATABASE_URL and REDIS_URL: the demo brings its own servers")
     kept |= {"FLUSH__INTERVAL_S": "0.05"}
     with tempfile.TemporaryDirectory(prefix="gateway-demo-", ignore_cleanup_errors=True) as folder:
+        # PostgreSQL's user must be able to pass through to its data, where we are root; listing it stays with us.
+        os.chmod(folder, 0o711)  # noqa: S103  # passing through only
         async with local.running(
             Path(folder) / "data",
             kept,

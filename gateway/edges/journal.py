@@ -28,7 +28,7 @@ _Batch = tuple[list[bytes], list[asyncio.Future[None]]]
 LOCK_TRIES: Final = 10
 RETRY_S: Final = 1.0
 """Seconds after which a failed journal looks whether the disk takes a new segment, calls or no calls."""
-PACE_S: Final = 0.002
+PACE_S: Final = 0.004
 """Seconds between two commits under load: a commit costs the same CPU for one record as for fifty. A record that
 finds the disk idle does not wait."""
 

@@ -58,19 +58,26 @@ class Recorder:
         The record is queued before the first await, so a caller that is cancelled here loses nothing.
         """
         payload = encode(event)
-        landed = self._journal.append(SETTLE, payload)
-        landed.add_done_callback(partial(self._strand, event.id, payload))
         try:
-            await asyncio.shield(landed)
-        except DependencyDown:
+            await self._journal.append(SETTLE, payload)
+        except DependencyDown as error:
+            self._strand(event.id, payload, error)
             if self._retry is not None:
                 await asyncio.wait({self._retry}, timeout=HOLD_LAST_BYTE_S)
+        except asyncio.CancelledError:
+            # Nobody will learn now whether it landed, so a second copy goes out that nobody can cancel; a repeat is
+            # harmless. (Shielding every call instead would cost each of them a task.)
+            again = self._journal.append(SETTLE, payload)
+            again.add_done_callback(partial(self._landed_unseen, event.id, payload))
+            raise
 
-    def _strand(self, event_id: str, payload: bytes, landed: "asyncio.Future[None]") -> None:
-        """When the disk has refused a SETTLE, whether or not anybody still waits for it."""
-        error = None if landed.cancelled() else landed.exception()
-        if error is None:
-            return
+    def _landed_unseen(self, event_id: str, payload: bytes, landed: "asyncio.Future[None]") -> None:
+        error = landed.exception()
+        if error is not None:
+            self._strand(event_id, payload, error)
+
+    def _strand(self, event_id: str, payload: bytes, error: BaseException) -> None:
+        """The disk has refused a SETTLE: it stays in memory until the disk or Redis has it."""
         _log.error("settle not on disk", id=event_id, detail=str(error))
         self._stranded[event_id] = payload
         if self._retry is None or self._retry.done():
