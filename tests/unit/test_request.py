@@ -13,6 +13,7 @@ from gateway.core.errors import ApiError
 from gateway.core.json_fields import DuplicateField, fields
 from gateway.core.prompt_text import prompt_text
 from gateway.core.request import CAP_MAX, CHOICES_MAX, Request, read_request
+from tests.unit.written import json_values, written
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -171,25 +172,7 @@ def test_a_repeat_is_refused(raw: str, name: str) -> None:
     assert (error.code, error.param) == ("duplicate_field", name)
 
 
-_space = st.text(" \t\r\n", max_size=2)
-_value = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@st.composite
-def written(draw: st.DrawFn, members: st.SearchStrategy[list[tuple[str, Any]]]) -> str:
-    """An object of these members, written with odd whitespace and escapes."""
-    parts = []
-    for name, value in draw(members):
-        key = json.dumps(name, ensure_ascii=draw(st.booleans()))
-        parts.append(f"{draw(_space)}{key}{draw(_space)}:{draw(_space)}{json.dumps(value)}{draw(_space)}")
-    return draw(_space) + "{" + ",".join(parts) + draw(_space) + "}" + draw(_space)
-
-
-_members = st.lists(st.tuples(st.text(max_size=3), _value), max_size=6)
+_members = st.lists(st.tuples(st.text(max_size=3), json_values), max_size=6)
 
 
 @given(written(_members))
@@ -205,134 +188,3 @@ def test_fields_finds_every_member_or_the_repeat(text: str) -> None:
     found = fields(raw)
     assert {name: json.loads(field.raw) for name, field in found.items()} == json.loads(text)
     assert all(raw[field.offset :].startswith(field.raw) for field in found.values())
-
-
-# The stream's usage is asked for, and no other byte changes.
-
-
-def same(one: str, other: str) -> int:
-    """How many characters both begin with."""
-    return next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(other))
-
-
-_options = st.none() | st.dictionaries(
-    st.sampled_from(["include_usage", "include_obfuscation", "x"]), st.sampled_from([True, False, None]), max_size=3
-)
-
-
-@given(
-    written(
-        st.tuples(
-            st.dictionaries(
-                st.text(max_size=4).filter(lambda name: name not in ("model", "tools")), _value, max_size=3
-            ),
-            st.none() | _options.map(lambda options: {"stream_options": options}),
-            st.permutations(["a", "b", "c"]),
-        ).map(
-            lambda drawn: [
-                (name, value)
-                for part in drawn[2]
-                for name, value in {"a": drawn[0], "b": drawn[1] or {}, "c": {"model": "m", "stream": True}}[
-                    part
-                ].items()
-            ]
-        )
-    )
-)
-def test_asking_for_usage_changes_nothing_else(text: str) -> None:
-    original = json.loads(text)
-    asked = read_request("chat", text.encode())
-    options = original.get("stream_options") or {}
-    expected = {**original, "stream_options": {**options, "include_usage": True}}
-    assert json.loads(asked.body) == expected
-    assert asked.withhold_usage is (options.get("include_usage") is not True)
-    sent = asked.body.decode()
-    if not asked.withhold_usage:
-        assert sent == text
-        return
-    # One stretch was put in, or false or null replaced; before and behind it every byte is the client's.
-    before = same(sent, text)
-    behind = same(sent[before:][::-1], text[before:][::-1])
-    assert before + behind >= len(text) - len("false")
-
-
-@pytest.mark.parametrize(
-    ("options", "sent"),
-    [
-        ("", '"stream_options":{"include_usage":true},'),
-        ('"stream_options":null,', '"stream_options":{"include_usage":true},'),
-        ('"stream_options": { } ,', '"stream_options": {"include_usage":true } ,'),
-        ('"stream_options":{"x":1},', '"stream_options":{"include_usage":true,"x":1},'),
-        ('"stream_options":{"include_usage" : false },', '"stream_options":{"include_usage" : true },'),
-        ('"stream_options":{"include_usage":null,"x":1},', '"stream_options":{"include_usage":true,"x":1},'),
-        (
-            '"str\\u0065am_options":{"include_us\\u0061ge":false},',
-            '"str\\u0065am_options":{"include_us\\u0061ge":true},',
-        ),
-    ],
-)
-def test_asking_for_usage_byte_for_byte(options: str, sent: str) -> None:
-    rest = '"model":"m", "stream" :true,"messages":[{"content":"\\u00e9 \\/ é"}]  } '
-    asked = read_request("chat", ("{" + options + rest).encode())
-    assert asked.body.decode() == "{" + sent + rest
-    assert asked.withhold_usage
-
-
-def test_usage_that_was_asked_for_is_not_withheld() -> None:
-    raw = body(messages=[], stream=True, stream_options={"include_usage": True})
-    asked = read_request("chat", raw)
-    assert (asked.body, asked.withhold_usage) == (raw, False)
-    quiet = body(messages=[], stream=False, stream_options={"include_usage": False})
-    assert read_request("chat", quiet).body == quiet
-
-
-# Sizes.
-
-
-def test_text_and_media_are_counted_apart() -> None:
-    data = "A" * 1000
-    parts = [
-        {"type": "text", "text": "x" * 100},
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
-        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
-        {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
-        {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"}},
-    ]
-    whole = body(messages=[{"role": "user", "content": parts}])
-    for raw in (whole, whole.replace(b"/", rb"\/")):
-        asked = read_request("chat", raw)
-        assert asked.media_parts == 4
-        assert 100 < asked.text_bytes < 900
-    responses = [
-        {"role": "user", "content": [{"type": "input_image", "image_url": f"data:image/png;base64,{data}"}] * 3}
-    ]
-    asked = read_request("responses", body(input=responses))
-    assert asked.media_parts == 3
-    assert asked.text_bytes < 400
-
-
-def test_text_in_a_picture_s_clothes_counts_as_text() -> None:
-    hidden = "data:a;base64," + "many words " * 1000
-    assert read_request("chat", body(messages=[{"role": "user", "content": hidden}])).text_bytes > 11_000
-    tools = [{"type": "function", "function": {"name": "f", "data": "A" * 5000}}]
-    assert read_request("chat", body(messages=[], tools=tools)).text_bytes > 5000
-
-
-@pytest.mark.parametrize(
-    ("ttl", "more"),
-    [
-        ("12h", {"prompt_cache_options": {"ttl": "12h"}}),
-        ("12h", {"messages": [{"content": [{"text": "x", "prompt_cache_breakpoint": {"ttl": "12h"}}]}]}),
-        (None, {"prompt_cache_options": {"ttl": "30m"}}),
-        (None, {"prompt_cache_key": "k", "messages": [{"role": "user", "content": "12h"}]}),
-        (None, {"prompt_cache_key": '"ttl":"12h"'}),
-        (None, {}),
-    ],
-)
-def test_cache_ttl(ttl: str | None, more: dict[str, Any]) -> None:
-    assert read_request("chat", body(**more)).cache_ttl == ttl
-
-
-def test_cache_ttl_written_in_escapes() -> None:
-    raw = b'{"model":"m","prompt_cach\\u0065_options":{"\\u0074tl": "12\\u0068"}}'
-    assert read_request("chat", raw).cache_ttl == "12h"
