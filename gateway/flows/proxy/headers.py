@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
-import msgspec
 from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.core.errors import ApiError
+from pricing.readers.body import object_of, read_fields
 
 EVENT_ID: Final = "x-gateway-event-id"
 _FORWARDED: Final = frozenset({"content-type", "accept", "openai-beta", "idempotency-key", "user-agent"})
@@ -101,11 +101,7 @@ def is_event_stream(source: aiohttp.ClientResponse) -> bool:
 
 def is_error_envelope(body: bytes) -> bool:
     """Whether `body` is OpenAI's own error object, which says that the call did not run."""
-    try:
-        answer = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return False
-    return isinstance(answer, dict) and isinstance(answer.get("error"), dict)
+    return object_of((read_fields(body) or {}).get("error")) is not None
 
 
 def refusal(error: ApiError, event_id: str) -> web.Response:
