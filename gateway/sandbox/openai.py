@@ -5,6 +5,7 @@ gateway calls it. The control calls are in `openai_control`.
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -49,6 +50,8 @@ class OpenAI:
         self._cache: Final = PromptCache(self._counter)
         self._warm: Final[set[str]] = set()
         self._credential: Final = f"Bearer {api_key}"
+        # Ids must not come again after a restart: whoever stored them would find the wrong object.
+        self._boot: Final = secrets.token_hex(12)
         self._number = 0
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -68,7 +71,7 @@ class OpenAI:
     ) -> web.StreamResponse:
         """Any call with its record, and its refusals in OpenAI's words."""
         self._number += 1
-        call = self.log.open(endpoint, self._clock(), f"req_{self._number:032x}", request.headers)
+        call = self.log.open(endpoint, self._clock(), f"req_{self._boot}{self._number:08x}", request.headers)
         try:
             header = request.headers.get("Authorization")
             if header != self._credential:

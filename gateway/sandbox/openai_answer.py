@@ -14,10 +14,10 @@ from gateway.sandbox.openai_models import Served
 from gateway.sandbox.openai_tokens import Counter, Prompt
 
 # fmt: off
-_WORDS: Final = (
+_WORDS: Final = (  # a prime number of them, so that every stride reaches all
     "the", "a", "gateway", "counts", "every", "call", "once", "and", "keeps", "its", "price", "exact", "while",
     "answers", "pass", "through", "without", "change", "so", "that", "people", "can", "read", "what", "they",
-    "used", "and", "trust", "the", "figure", "at", "the", "end", "of", "each", "month",
+    "used", "and", "trust", "the", "figure", "at", "the", "end", "of", "each", "month", "here",
 )
 # fmt: on
 _REASONING: Final = {"none": 0, "minimal": 0, "low": 64, "medium": 128, "high": 256, "xhigh": 384, "max": 512}

@@ -127,11 +127,16 @@ def _answer(answered: Any, trouble: Trouble) -> web.Response:
 
 def _refusal(refused: Refused, trouble: Trouble) -> web.Response:
     kind = refused.title.lower().replace(" ", "_")
-    error = {"title": refused.title, "detail": refused.detail, "status": refused.status, "type": f"{_DOCS}{kind}"}
+    error: dict[str, Any] = {
+        "title": refused.title,
+        "detail": refused.detail,
+        "status": refused.status,
+        "type": f"{_DOCS}{kind}",
+    }
     if refused.errors is not None:
-        error["errors"] = refused.errors  # type: ignore[assignment]  # the one field that is no text or number
+        error["errors"] = refused.errors
     elif refused.status == 400:
-        error["errors"] = []  # type: ignore[assignment]  # as above
+        error["errors"] = []
     headers = {}
     if refused.status == 429:
         wait = str(trouble.retry_after_s)
@@ -168,7 +173,7 @@ def routes(unkey: Unkey) -> list[web.RouteDef]:
         ("identities.updateIdentity", bodies.UpdateIdentity, unkey.update_identity, "update_identity"),
         ("identities.deleteIdentity", bodies.GetIdentity, unkey.delete_identity, "delete_identity"),
     ]
-    api = [web.post(f"/v2/{name}", http.endpoint(name, *about)) for name, *about in endpoints]
+    api = [web.post(f"/v2/{name}", http.endpoint(name, body, run, right)) for name, body, run, right in endpoints]
     return [*api, *_control(http)]
 
 

@@ -23,7 +23,7 @@ LONG_FUNCTIONS: Final[dict[str, int]] = {}
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "root": OURS,
-    "sandbox": frozenset({"sandbox", "core", "pricing"}),
+    "sandbox": frozenset({"sandbox", "edges", "core", "pricing"}),
     "embedded": frozenset({"embedded"}),
     "flows": frozenset({"edges", "core", "pricing"}),
     "edges": frozenset({"core", "pricing", "migrations"}),

@@ -1,0 +1,289 @@
+"""The Stripe stand-in's HTTP: its API under `/v1` and `/v2`, idempotency, and the control calls of tests.
+
+GET    /_control          the troubles that wait
+POST   /_control          adds one: a JSON object with the fields of `Trouble`; unknown ones are 400
+DELETE /_control          no trouble
+GET    /_control/events   {"events": […], "rejected": […]}: everything accepted, with customer, value and identifier
+GET    /_control/calls    {"calls": {"POST /v1/billing/meter_events": 3, …}, "crowded": 0}: `crowded` counts events
+                          that came while another one for the same customer and meter was running
+DELETE /_control/calls    counts from 0 again
+"""
+
+import asyncio
+import json
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from gateway.sandbox.stripe import Stripe, from_v2, rfc3339
+from gateway.sandbox.stripe_form import nested, read_form
+from gateway.sandbox.stripe_meters import DAY_S, Refused
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+Params = dict[str, Any]
+
+
+class Trouble(msgspec.Struct, forbid_unknown_fields=True):
+    """What goes wrong with the next `times` matching requests or, without it, until cleared."""
+
+    times: int | None = None
+    path: str | None = None
+    """Only requests whose path ends so, as `meter_events`."""
+    delay_s: float = 0.0
+    """Seconds that the request takes, its place among the concurrent ones kept."""
+    status: int | None = None
+    """An error instead of the work: 429, 500, 401 and so on."""
+    code: str | None = None
+    message: str | None = None
+    reason: str | None = None
+    """Of a 429: `Stripe-Rate-Limited-Reason`."""
+    should_retry: bool | None = None
+    """The header `stripe-should-retry`."""
+    accept: bool = False
+    """The work is done all the same; only the answer is an error or lost."""
+    drop: bool = False
+    """Closes the connection without an answer."""
+
+
+class Answer(NamedTuple):
+    """What was sent, as it is sent again to the same idempotency key."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+class Kept(NamedTuple):
+    """The first request of an idempotency key."""
+
+    fingerprint: str
+    at: int
+    answer: Answer | None
+    """None while it still runs."""
+
+
+class StripeHttp:
+    """One stand-in on the wire."""
+
+    def __init__(self, stripe: Stripe) -> None:
+        self.stripe: Final = stripe
+        self.troubles: Final[list[Trouble]] = []
+        self.calls: Final[Counter[str]] = Counter()
+        self.crowded = 0
+        self._kept: Final[dict[str, Kept]] = {}
+        self._running: Final[set[tuple[str, str]]] = set()
+
+    def handler(self, run: Callable[[web.Request, Params], Any], *, session: bool = False) -> Handler:
+        """The handler of one endpoint; `session` endpoints take a token instead of the secret key."""
+
+        async def handle(request: web.Request) -> web.Response:
+            self.calls[f"{request.method} {request['path']}"] += 1
+            trouble = self._take(request["path"])
+            try:
+                if not session and request.headers.get("Authorization") != f"Bearer {self.stripe.secret_key}":
+                    raise Refused(401, "Invalid API Key provided: sk_test_***")
+                answer = await self._once(request, trouble, run)
+            except Refused as refused:
+                answer = _refusal(refused)
+            if trouble.drop and request.transport is not None:
+                request.transport.close()
+            headers = {"Request-Id": f"req_{secrets.token_hex(7)}"} | answer.headers
+            return web.Response(
+                status=answer.status, body=answer.body, content_type="application/json", headers=headers
+            )
+
+        return handle
+
+    async def _once(self, request: web.Request, trouble: Trouble, run: Callable[[web.Request, Params], Any]) -> Answer:
+        """Runs a request, or answers as before when its idempotency key has been used. Raises Refused."""
+        params = await _params(request)
+        key = request.headers.get("Idempotency-Key")
+        if key is None or request.method != "POST":
+            return await self._run(request, params, trouble, run)
+        fingerprint = json.dumps([request["path"], params], sort_keys=True)
+        now = self.stripe.now()
+        kept = self._kept.get(key)
+        if kept is not None and now - kept.at < DAY_S:
+            if kept.fingerprint != fingerprint:
+                message = f"Keys for idempotent requests can only be used with the parameters of their first use: {key}"
+                raise Refused(400, message, kind="idempotency_error")
+            if kept.answer is None:
+                message = "There is another request in progress with this idempotency key."
+                raise Refused(409, message, kind="idempotency_error", code="idempotency_key_in_use")
+            return kept.answer._replace(headers=kept.answer.headers | {"idempotent-replayed": "true"})
+        self._kept[key] = Kept(fingerprint, now, None)
+        answer = None
+        try:
+            answer = await self._run(request, params, trouble, run)
+            return answer
+        finally:
+            # What was refused before it ran may be tried again under the same key; what ran is played back.
+            if answer is None or (400 <= answer.status < 500):
+                del self._kept[key]
+            else:
+                self._kept[key] = Kept(fingerprint, now, answer)
+
+    async def _run(
+        self, request: web.Request, params: Params, trouble: Trouble, run: Callable[[web.Request, Params], Any]
+    ) -> Answer:
+        slot = self.stripe.slot(params) if request["path"].endswith("/meter_events") else None
+        if slot in self._running:
+            self.crowded += 1
+            reason = {"Stripe-Rate-Limited-Reason": "endpoint-concurrency"}
+            raise Refused(429, "Too many concurrent requests for this customer and meter.", headers=reason)
+        if slot is not None:
+            self._running.add(slot)
+        try:
+            await asyncio.sleep(trouble.delay_s)
+            wrong = _told(trouble)
+            if wrong is not None and not trouble.accept:
+                return _refusal(wrong)
+            done = run(request, params) if trouble.accept or not trouble.drop else {}
+            return Answer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(wrong)
+        finally:
+            if slot is not None:
+                self._running.discard(slot)
+
+    def _take(self, path: str) -> Trouble:
+        for trouble in self.troubles:
+            if trouble.path is None or path.endswith(trouble.path):
+                if trouble.times is not None:
+                    trouble.times -= 1
+                    if trouble.times <= 0:
+                        self.troubles.remove(trouble)
+                return trouble
+        return Trouble()
+
+
+async def _params(request: web.Request) -> Params:
+    """The parameters from wherever the request carries them. Raises Refused (400)."""
+    try:
+        if request.method in ("GET", "DELETE"):
+            return nested(request.query.items())
+        body = await request.text()
+        if not request["path"].startswith("/v2/"):
+            return read_form(body)
+        return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
+    except (ValueError, msgspec.DecodeError) as error:
+        raise Refused(400, f"The request could not be read: {error}") from None
+
+
+def _told(trouble: Trouble) -> Refused | None:
+    if trouble.status is None:
+        return None
+    headers = {} if trouble.reason is None else {"Stripe-Rate-Limited-Reason": trouble.reason}
+    if trouble.should_retry is not None:
+        headers["stripe-should-retry"] = str(trouble.should_retry).lower()
+    kind = "api_error" if trouble.status >= 500 else "invalid_request_error"
+    message = trouble.message or "The sandbox was told to say so."
+    return Refused(trouble.status, message, kind=kind, code=trouble.code, headers=headers)
+
+
+def _refusal(refused: Refused) -> Answer:
+    return Answer(refused.status, msgspec.json.encode({"error": refused.error}), refused.headers)
+
+
+def routes(stripe: Stripe) -> list[web.RouteDef]:
+    """Everything that the stand-in answers, relative to its prefix."""
+    http = StripeHttp(stripe)
+    one = "/v1/billing/meters/{id}"
+    v1: list[tuple[str, str, Callable[[web.Request, Params], Any]]] = [
+        ("POST", "/v1/customers", lambda _, form: stripe.create_customer(form)),
+        ("GET", "/v1/customers/{id}", lambda request, _: stripe.customer(request.match_info["id"])),
+        ("POST", "/v1/billing/meters", lambda _, form: stripe.create_meter(form)),
+        ("GET", "/v1/billing/meters", lambda _, query: stripe.list_meters(query)),
+        ("GET", one, lambda request, _: stripe.meter(request.match_info["id"]).form()),
+        ("POST", one, lambda request, form: stripe.rename_meter(request.match_info["id"], form)),
+        ("POST", f"{one}/deactivate", lambda request, _: stripe.set_status(request.match_info["id"], "inactive")),
+        ("POST", f"{one}/reactivate", lambda request, _: stripe.set_status(request.match_info["id"], "active")),
+        ("GET", f"{one}/event_summaries", lambda request, it: stripe.summaries(request.match_info["id"], it)),
+        ("POST", "/v1/billing/meter_events", lambda _, form: _event(stripe, form)),
+        ("POST", "/v1/billing/meter_event_adjustments", lambda _, form: stripe.adjust(form)),
+        ("POST", "/v2/billing/meter_events", lambda _, body: _event_v2(stripe, body)),
+        ("POST", "/v2/billing/meter_event_session", lambda _, __: stripe.open_session()),
+    ]
+    found = [web.route(method, path, _with_path(http.handler(run))) for method, path, run in v1]
+
+    def stream(request: web.Request, body: Params) -> Any:
+        return stripe.stream(request.headers.get("Authorization", "").removeprefix("Bearer "), body)
+
+    found.append(web.post("/v2/billing/meter_event_stream", _with_path(http.handler(stream, session=True))))
+    return [*found, *_control(http), web.route("*", "/{path:.*}", _with_path(http.handler(_unknown)))]
+
+
+def _with_path(handler: Handler) -> Handler:
+    """Lets the handler see its path without the prefix under which it is mounted."""
+
+    async def handle(request: web.Request) -> web.Response:
+        at = max(request.path.find("/v1/"), request.path.find("/v2/"), 0)
+        request["path"] = request.path[at:]
+        return await handler(request)
+
+    return handle
+
+
+def _event(stripe: Stripe, form: Params) -> Params:
+    event = stripe.add_event(form)
+    return {
+        "object": "billing.meter_event",
+        "created": event.created,
+        "event_name": event.event_name,
+        "identifier": event.identifier,
+        "livemode": False,
+        "payload": event.payload,
+        "timestamp": event.timestamp,
+    }
+
+
+def _event_v2(stripe: Stripe, body: Params) -> Params:
+    said = _event(stripe, from_v2(body))
+    times = {"created": rfc3339(said["created"]), "timestamp": rfc3339(said["timestamp"])}
+    return said | {"object": "v2.billing.meter_event"} | times
+
+
+def _unknown(request: web.Request, _: Params) -> Any:
+    raise Refused(404, f"Unrecognized request URL ({request.method}: {request['path']}).")
+
+
+def _control(http: StripeHttp) -> list[web.RouteDef]:
+    async def waiting(_: web.Request) -> web.Response:
+        return _json({"troubles": http.troubles})
+
+    async def add(request: web.Request) -> web.Response:
+        try:
+            http.troubles.append(msgspec.json.decode(await request.read(), type=Trouble))
+        except msgspec.DecodeError as error:
+            return _json({"error": str(error)}, 400)
+        return await waiting(request)
+
+    async def clear(request: web.Request) -> web.Response:
+        http.troubles.clear()
+        return await waiting(request)
+
+    async def events(_: web.Request) -> web.Response:
+        return _json({"events": http.stripe.events, "rejected": http.stripe.rejected})
+
+    async def calls(_: web.Request) -> web.Response:
+        return _json({"calls": dict(http.calls), "crowded": http.crowded})
+
+    async def forget(request: web.Request) -> web.Response:
+        http.calls.clear()
+        http.crowded = 0
+        return await calls(request)
+
+    return [
+        web.get("/_control", waiting),
+        web.post("/_control", add),
+        web.delete("/_control", clear),
+        web.get("/_control/events", events),
+        web.get("/_control/calls", calls),
+        web.delete("/_control/calls", forget),
+    ]
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")

@@ -1,0 +1,141 @@
+"""Meters and their events as the Stripe stand-in counts them (facts/stripe.md §2-§4). Values are exact decimals.
+
+`Refused` is every error that Stripe answers, with what its SDK reads of it.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+HOUR_S: Final = 3600
+DAY_S: Final = 86_400
+PAST_S: Final = 35 * DAY_S
+FUTURE_S: Final = 300
+DIGITS_MAX: Final = 15
+WINDOWS: Final = {"hour": HOUR_S, "day": DAY_S}
+_VALUE: Final = re.compile(r"-?\d+(\.\d+)?")
+
+
+class Refused(Exception):
+    """A request that Stripe answers with an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status: Final = status
+        self.headers: Final = dict(headers or {})
+        fields = {"type": kind, "message": message, "code": code, "param": param}
+        self.error: Final = {name: value for name, value in fields.items() if value is not None}
+
+
+class Meter(msgspec.Struct):
+    """One meter; immutable but for its name and status."""
+
+    id: str
+    created: int
+    updated: int
+    display_name: str
+    event_name: str
+    formula: str = "sum"
+    customer_key: str = "stripe_customer_id"
+    value_key: str = "value"
+    window: str | None = None
+    status: str = "active"
+    deactivated_at: int | None = None
+
+    def form(self) -> dict[str, Any]:
+        """As Stripe shows it."""
+        return {
+            "id": self.id,
+            "object": "billing.meter",
+            "created": self.created,
+            "customer_mapping": {"event_payload_key": self.customer_key, "type": "by_id"},
+            "default_aggregation": {"formula": self.formula},
+            "display_name": self.display_name,
+            "event_name": self.event_name,
+            "event_time_window": self.window,
+            "livemode": False,
+            "status": self.status,
+            "status_transitions": {"deactivated_at": self.deactivated_at},
+            "updated": self.updated,
+            "value_settings": {"event_payload_key": self.value_key},
+        }
+
+
+class Event(msgspec.Struct):
+    """One accepted event. Instants are Unix seconds."""
+
+    identifier: str
+    event_name: str
+    meter: str
+    customer: str
+    value: str
+    """As it was sent."""
+    timestamp: int
+    created: int
+    payload: dict[str, str]
+    cancelled: bool = False
+
+
+def checked(meter: Meter, payload: Any, identifier: str, timestamp: int, now: int) -> Event:
+    """The event, when Stripe would take it at once. Raises Refused (400)."""
+    if not isinstance(payload, dict) or not all(isinstance(value, str) for value in payload.values()):
+        raise Refused(400, "Invalid payload: a map of strings is expected.", param="payload")
+    customer, value = payload.get(meter.customer_key), payload.get(meter.value_key)
+    if not customer:
+        raise Refused(400, f"Missing payload key: {meter.customer_key}.", param="payload")
+    if meter.formula != "count" and value is None:
+        raise Refused(400, f"Missing payload key: {meter.value_key}.", param="payload")
+    if value is not None and not _VALUE.fullmatch(value):
+        raise Refused(400, f"Invalid value '{value}': a decimal number is expected.", param="payload")
+    if len((value or "0").lstrip("-0.").replace(".", "")) > DIGITS_MAX:
+        raise Refused(400, f"Invalid value: more than {DIGITS_MAX} significant digits.", param="payload")
+    if not 1 <= len(identifier) <= 100:
+        raise Refused(400, "Invalid identifier: 1 to 100 characters are expected.", param="identifier")
+    if timestamp > now + FUTURE_S:
+        raise Refused(400, "The timestamp may not be more than 5 minutes in the future.", param="timestamp")
+    if timestamp < now - PAST_S:
+        raise Refused(400, "The timestamp must be within the past 35 days.", param="timestamp")
+    return Event(identifier, meter.event_name, meter.id, customer, value or "1", timestamp, now, payload)
+
+
+def summaries(meter: Meter, events: list[Event], start: int, end: int, grouping: str | None) -> list[dict[str, Any]]:
+    """One figure per window that has events, or one for all of them; `end` is exclusive."""
+    step = WINDOWS[grouping] if grouping else max(1, end - start)
+    windows: dict[int, list[Event]] = {}
+    for event in events:
+        if start <= event.timestamp < end and not event.cancelled:
+            windows.setdefault(start + (event.timestamp - start) // step * step, []).append(event)
+    return [
+        {
+            "id": f"mtrusg_{meter.id}_{opened}",
+            "object": "billing.meter_event_summary",
+            "aggregated_value": msgspec.Raw(str(_aggregate(meter, windows[opened])).encode()),
+            "start_time": opened,
+            "end_time": min(end, opened + step),
+            "livemode": False,
+            "meter": meter.id,
+        }
+        for opened in sorted(windows, reverse=True)
+    ]
+
+
+def _aggregate(meter: Meter, events: list[Event]) -> Decimal:
+    """In order of arrival; with an event window, the newest of each window stands for it."""
+    if meter.window is not None:
+        events = list({event.timestamp // WINDOWS[meter.window]: event for event in events}.values())
+    values = [Decimal(event.value) for event in events]
+    if meter.formula == "count":
+        return Decimal(len(values))
+    return values[-1] if meter.formula == "last" else sum(values, Decimal(0))
