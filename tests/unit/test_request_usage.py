@@ -31,9 +31,7 @@ _options = st.none() | st.dictionaries(
 @given(
     written(
         st.tuples(
-            st.dictionaries(
-                st.text(max_size=4).filter(lambda name: name not in ("model", "tools")), json_values, max_size=3
-            ),
+            st.dictionaries(st.text(max_size=4).map(lambda name: "x" + name), json_values, max_size=3),
             st.none() | _options.map(lambda options: {"stream_options": options}),
             st.permutations(["a", "b", "c"]),
         ).map(
