@@ -17,7 +17,6 @@ from rich.console import Console
 import pricing
 import pricing.data
 from gateway.commands import billing as billing_command
-from gateway.commands import child as child_command
 from gateway.commands import demo as demo_command
 from gateway.commands import doctor as doctor_command
 from gateway.commands import keys as keys_command
@@ -198,19 +197,6 @@ def billing_again(identifier: str) -> None:
 def billing_delivered(identifier: str) -> None:
     """Marks an unknown event as sent: for one that Stripe's meter summaries contain."""
     run(billing_command.delivered(settings(), Console(), identifier=identifier, now=datetime.now(UTC)))
-
-
-@app.command("_child", hidden=True)
-def child(
-    kind: child_command.Kind,
-    ready_fd: Annotated[int, typer.Option()],
-    slot: Annotated[int, typer.Option()] = 0,
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
-    port: Annotated[int, typer.Option()] = 0,
-) -> None:
-    """One process of the gateway; started by its parent, not by people."""
-    configure()
-    child_command.run(kind, settings(), ready_fd=ready_fd, slot=slot, host=host, port=port)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Processes of one host: a parent that starts children, restarts what dies, and takes them all down.
 
-A child is `python -m gateway _child <kind> …`, configured by its environment alone. It holds the read end of a
+A child is `python -m gateway.child <kind> …`, configured by its environment alone. It holds the read end of a
 pipe (its stdin) whose other end the parent holds: when the parent dies in any way, the child sees the end and
 stops. The parent does no work of its own, so there is little in it that could fail.
 """
@@ -64,8 +64,7 @@ class Child:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "gateway",
-                "_child",
+                "gateway.child",
                 *self._arguments,
                 "--ready-fd",
                 str(writer),

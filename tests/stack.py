@@ -138,9 +138,13 @@ class Stack:
 
     def pid_of(self, name: str) -> int:
         """The process id of one of serve's children: `proxy`, `keeper` or `worker`."""
-        found = [pid for pid, line in children(self.serve.popen.pid).items() if f"_child {name}" in line]
-        assert found, f"serve has no child {name}"
-        return found[0]
+        deadline = time.monotonic() + START_S
+        while True:  # after a kill it takes a moment until the next one is there
+            for pid, line in children(self.serve.popen.pid).items():
+                if f"gateway.child {name}" in line:
+                    return pid
+            assert time.monotonic() < deadline, f"serve has no child {name}"
+            time.sleep(0.02)
 
     def control(self, vendor: str, method: str = "POST", path: str = "", body: object = None) -> Any:
         """A control call to a stand-in: its JSON answer."""

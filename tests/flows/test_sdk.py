@@ -136,10 +136,10 @@ def test_a_wrong_key_is_a_401(running: Stack) -> None:
 
 
 def test_openais_429_is_passed_on(client: OpenAI, running: Stack) -> None:
-    running.control("openai", body={"times": 1, "status": 429})
+    running.control("openai", body={"times": 1, "status": 429, "retry_after_s": 7})
     with pytest.raises(openai.RateLimitError) as caught:
         client.chat.completions.create(model=MODEL, messages=[user("x")])
-    assert caught.value.response.headers["retry-after"]
+    assert caught.value.response.headers["retry-after"] == "7"
     assert caught.value.response.headers[EVENT_ID]
 
 

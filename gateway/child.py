@@ -1,22 +1,37 @@
-"""One process of the gateway, started by `processes.Child`. Not for people."""
+"""One process of the gateway, `python -m gateway.child <kind> …`, started by `processes.Child`. Not for people.
 
+An entry of its own, not a command: a proxy that is started again after a crash must not wait for the imports of the
+whole command line.
+"""
+
+import argparse
 import asyncio
 import gc
-from typing import Literal
+from typing import Literal, get_args
 
 import uvloop
 
 from gateway import app
 from gateway.core.config import Settings
+from gateway.core.log import configure
 from gateway.processes import listen, say_ready, stop_on_signals, stop_with_parent
 from gateway.sandbox import server as sandbox
 
 Kind = Literal["proxy", "keeper", "worker", "sandbox"]
 
 
-def run(kind: Kind, settings: Settings, *, ready_fd: int, slot: int, host: str, port: int) -> None:
+def main() -> None:
     """Returns when the process has stopped in order."""
-    uvloop.run(_run(kind, settings, ready_fd=ready_fd, slot=slot, host=host, port=port))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=get_args(Kind))
+    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    configure()
+    calm_gc()
+    uvloop.run(_run(options.kind, Settings(), options.ready_fd, options.slot, options.host, options.port))
 
 
 def calm_gc() -> None:
@@ -27,12 +42,11 @@ def calm_gc() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def _run(kind: Kind, settings: Settings, *, ready_fd: int, slot: int, host: str, port: int) -> None:
+async def _run(kind: Kind, settings: Settings, ready_fd: int, slot: int, host: str, port: int) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     stop_with_parent(stop)
     ready = say_ready(ready_fd)
-    calm_gc()
     if kind == "proxy":
         await app.run_proxy(settings, slot, listen(host, port), stop, ready)
     elif kind == "keeper":
@@ -44,3 +58,7 @@ async def _run(kind: Kind, settings: Settings, *, ready_fd: int, slot: int, host
         ready()
         await stop.wait()
         await stand_ins.close()
+
+
+if __name__ == "__main__":
+    main()
