@@ -5,13 +5,15 @@ For `up`, `demo` and the tests. Must never be reachable from outside: its creden
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from gateway.edges.tokenizer import Tokenizer
-from gateway.sandbox import credentials, openai_control, stripe_control, unkey_control
+from gateway.sandbox import credentials, openai_control, stripe_control, unkey_control, unkey_keeper
 from gateway.sandbox.openai import BODY_BYTES_MAX, OpenAI
+from gateway.sandbox.openai_tokens import Coder
 from gateway.sandbox.stripe import Stripe
 from gateway.sandbox.unkey import Unkey
 from pricing import book, data
@@ -62,21 +64,30 @@ class Sandbox:
 
 
 async def start(
-    host: str = "127.0.0.1", port: int = 0, *, clock: Callable[[], float] = time.time, paced: bool = True
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    clock: Callable[[], float] = time.time,
+    paced: bool = True,
+    coder: Coder | None = None,
+    keys_file: Path | None = None,
 ) -> Sandbox:
     """Serves until closed. `port` 0 takes a free one; `clock` gives Unix seconds; `paced` False answers at once.
 
+    `coder` shares a tokenizer, which takes 0.7 s to build. With `keys_file`, Unkey's keys outlive a restart.
     Raises OSError when the port is taken.
     """
     prices = book.parse(data.read_texts())
-    openai = OpenAI(prices, Tokenizer(), credentials.OPENAI_API_KEY, clock=clock, paced=paced)
+    openai = OpenAI(prices, coder or Tokenizer(), credentials.OPENAI_API_KEY, clock=clock, paced=paced)
+    keeper = unkey_keeper.Keeper(keys_file)
     unkey = Unkey(credentials.UNKEY_ROOT_KEY, credentials.UNKEY_API_ID, clock=clock)
+    unkey.load(keeper.load())
     stripe = Stripe(credentials.STRIPE_SECRET_KEY, clock=clock)
     stripe.add_meter(METER)
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     for prefix, routes in (
         ("/openai", openai_control.routes(openai)),
-        ("/unkey", unkey_control.routes(unkey)),
+        ("/unkey", unkey_control.routes(unkey, keeper.save)),
         ("/stripe", stripe_control.routes(stripe)),
     ):
         vendor = web.Application()

@@ -20,7 +20,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.sandbox import unkey_bodies as bodies
-from gateway.sandbox.unkey import ALL_PERMISSIONS, VERIFY, Unkey
+from gateway.sandbox.unkey import ALL_PERMISSIONS, VERIFY, Kept, Unkey
 from gateway.sandbox.unkey_forms import Refused, bad
 
 _TITLES: Final = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 429: "Too Many Requests"}
@@ -65,8 +65,9 @@ class _Revoked(msgspec.Struct, forbid_unknown_fields=True):
 class UnkeyHttp:
     """One stand-in on the wire."""
 
-    def __init__(self, unkey: Unkey) -> None:
+    def __init__(self, unkey: Unkey, save: Callable[[Kept], None]) -> None:
         self.unkey: Final = unkey
+        self._save: Final = save
         self.troubles: Final[list[Trouble]] = []
         self.calls: Final[Counter[str]] = Counter()
 
@@ -91,6 +92,7 @@ class UnkeyHttp:
                     raise Refused(403, "Forbidden", f"Missing permission: 'api.*.{permission}'")
                 body = msgspec.json.decode(await request.read(), type=body_type)
                 answered = run(body)
+                self.changed(name)
             except msgspec.DecodeError as error:
                 return _refusal(bad("", str(error)), trouble)
             except Refused as refused:
@@ -98,6 +100,11 @@ class UnkeyHttp:
             return _answer(answered, trouble)
 
         return handle
+
+    def changed(self, name: str) -> None:
+        """Keeps what an endpoint may have changed; of a verification only credits, which may be lost."""
+        if name not in ("keys.verifyKey", "keys.getKey", "keys.whoami", "apis.listKeys"):
+            self._save(self.unkey.kept)
 
     def _take(self, endpoint: str) -> Trouble:
         for trouble in self.troubles:
@@ -154,9 +161,9 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     )
 
 
-def routes(unkey: Unkey) -> list[web.RouteDef]:
-    """Everything that the stand-in answers, relative to its prefix."""
-    http = UnkeyHttp(unkey)
+def routes(unkey: Unkey, save: Callable[[Kept], None]) -> list[web.RouteDef]:
+    """Everything that the stand-in answers, relative to its prefix; `save` is called after every change."""
+    http = UnkeyHttp(unkey, save)
     endpoints: list[tuple[str, type[Any], Callable[[Any], Any], str]] = [
         ("keys.verifyKey", bodies.VerifyKey, unkey.verify_key, VERIFY),
         ("keys.createKey", bodies.CreateKey, unkey.create_key, "create_key"),
@@ -183,9 +190,11 @@ def _control(http: UnkeyHttp) -> list[web.RouteDef]:
     def command(body_type: type[Any], run: Callable[[Any], Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
             try:
-                return _json(run(msgspec.json.decode(await request.read(), type=body_type)))
+                done = _json(run(msgspec.json.decode(await request.read(), type=body_type)))
             except (msgspec.DecodeError, Refused) as error:
                 return _json({"error": str(error)}, 400)
+            http.changed("_control")
+            return done
 
         return handle
 

@@ -1,0 +1,44 @@
+"""The sandbox for the tests of one module: at once, without pauses, with one tokenizer for all of them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+
+from gateway.edges.tokenizer import Tokenizer
+from gateway.sandbox.server import Sandbox, start
+
+CODER: Final = Tokenizer()
+
+
+class Clock:
+    """A time that a test moves, Unix seconds."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def sandbox_at(clock: Callable[[], float]) -> AsyncIterator[Sandbox]:
+    """A sandbox whose time is `clock`."""
+    running = await start(clock=clock, paced=False, coder=CODER)
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+async def control(
+    sandbox: Sandbox, vendor: str, path: str = "", *, method: str = "POST", **body: Any
+) -> dict[str, Any]:
+    """One control call; its JSON answer. Fails on any status but 200."""
+    url = f"{sandbox.origin}/{vendor}/_control{path}"
+    sent = body if method == "POST" else None
+    async with aiohttp.ClientSession() as session, session.request(method, url, json=sent) as response:
+        assert response.status == 200, await response.text()
+        answer: dict[str, Any] = await response.json()
+        return answer
