@@ -54,7 +54,7 @@ async def _run(kind: Kind, settings: Settings, ready_fd: int, slot: int, host: s
     elif kind == "worker":
         await app.run_worker(settings, stop, ready)
     else:
-        stand_ins = await sandbox.start(host, port)
+        stand_ins = await sandbox.start(host, port, keys_file=settings.gateway_data_dir / "sandbox" / "unkey.json")
         ready()
         await stop.wait()
         await stand_ins.close()
