@@ -69,7 +69,7 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
         customer = await billing.create_customer(user_id, USER)
         await ledger.create_user(USER, stripe_customer_id=customer)
         key = await keys.create(settings, Console(file=io.StringIO()), user=USER, now=datetime.now(UTC), name="demo")
-        say(f"\nCalling {running.base_url} with the openai SDK, key {key.secret[:7]}…")
+        say(f"\nCalling {running.base_url} with the openai SDK")
         ids = await _calls(running.base_url, key.secret, say)
         rows = await _rows(pool, ids)
         console.print(_table(rows))
@@ -81,7 +81,7 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
         _check(rows, ids, events, customer, counts.sent)
         for event in events:
             console.print(f"Stripe meter event: {event}", highlight=False, soft_wrap=True)
-        total = sum(row["billed_usd"] for row in rows)
+        total = f"{sum(row['billed_usd'] for row in rows):.9f}"
         micro = sum(int(event["value"]) for event in events)
         console.print(f"{len(rows)} calls, {len(rows)} rows, {total} USD in the ledger, {micro} micro-USD at Stripe.")
     finally:
@@ -130,8 +130,10 @@ def _table(rows: list[asyncpg.Record]) -> Table:
     for name in ("in", "out", "cost_usd"):
         table.add_column(name, justify="right")
     for row in rows:
-        figures = (row["prompt_tokens"], row["completion_tokens"], row["cost_usd"])
-        table.add_row("…" + row["id"][-8:], row["endpoint"], row["model"], row["evidence"], *map(str, figures))
+        tokens = ("" if row[name] is None else str(row[name]) for name in ("prompt_tokens", "completion_tokens"))
+        table.add_row(
+            "…" + row["id"][-8:], row["endpoint"], row["model"], row["evidence"], *tokens, f"{row['cost_usd']:.9f}"
+        )
     return table
 
 

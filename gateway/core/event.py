@@ -70,6 +70,10 @@ class OpenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The client's own limit on output tokens, per choice."""
     choices: int = 1
     stream: bool = False
+    continues: bool = False
+    """Whether an earlier response is read too, whose length the request does not show."""
+    cache_ttl: str | None = None
+    """The longest time to live that the request asks for its cache writes."""
     metadata: dict[str, Any] = {}
 
 

@@ -18,6 +18,8 @@ BYTES_PER_TOKEN: Final = 4
 """Where no tokenizer was asked: bytes of text per token, as a rule of thumb (facts/openai-metering.md §3)."""
 MEDIA_TOKENS: Final = 1_000
 """An image or file part in an estimate, tokens."""
+CONTEXT_TOKENS_MAX: Final = 1_050_000
+"""The context of a model whose own is not in the book, tokens; more than any that is."""
 MEDIA_TOKENS_MAX: Final = 25_000
 """An image or file part in a bound, tokens: 10,000 patches at the highest multiplier of facts §3."""
 
@@ -45,7 +47,6 @@ class Settler:
         completed_at: datetime,
         *,
         drained: bool = False,
-        cache_ttl: str | None = None,
         request_id: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> UsageEvent:
@@ -59,7 +60,7 @@ class Settler:
             usage=usage,
             service_tier=said.service_tier,
             region=self._region,
-            cache_ttl=cache_ttl,
+            cache_ttl=opened.cache_ttl,
         )
         extra = dict(opened.metadata) if metadata is None else {**opened.metadata, **metadata}
         if model != opened.model:
@@ -67,8 +68,8 @@ class Settler:
         billable: dict[str, Any] = {"model": model, "service_tier": said.service_tier}
         if self._region is not None:
             billable["region"] = self._region
-        if cache_ttl is not None:
-            billable["cache_ttl"] = cache_ttl
+        if opened.cache_ttl is not None:
+            billable["cache_ttl"] = opened.cache_ttl
         extra["billable"] = billable
         try:
             priced = pricing.price(self._book, request)
@@ -171,6 +172,8 @@ class Settler:
         try:
             cap = self._book.max_output_tokens(model)
             cap = cap if opened.output_cap is None else min(cap, opened.output_cap)
+            # What an earlier response adds is not in the request; the model's context is all it can be.
+            earlier = (self._book.context_tokens(model) or CONTEXT_TOKENS_MAX) if opened.continues else 0
             return pricing.estimate(
                 self._book,
                 endpoint=opened.endpoint,
@@ -179,9 +182,10 @@ class Settler:
                 service_tier=said.service_tier or opened.service_tier,
                 input_tokens=tokens.input,
                 output_tokens=tokens.output,
-                input_bound=max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX),
+                input_bound=max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX, earlier),
                 output_bound=max(tokens.output, 0 if opened.endpoint == "embeddings" else cap * opened.choices),
                 region=self._region,
+                cache_ttl=opened.cache_ttl,
             )
         except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
             problem = f"pricing failed: {type(error).__name__}"

@@ -22,7 +22,8 @@ from pricing.readers.body import Said, read_body, read_status
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
 PATIENCE_S: Final = 600.0
-"""Seconds after its start during which an orphan waits for OpenAI to answer, or to finish, before it is estimated."""
+"""Seconds for which a found orphan waits for OpenAI to answer, or to finish, before it is estimated."""
+ASK_AGAIN_S: Final = 5.0
 _log: Final = structlog.get_logger("gateway.sweep")
 
 
@@ -35,6 +36,8 @@ class Sweep:
         self._journal: Final = journal
         self._clock: Final = clock
         self._done: set[str] = set()
+        self._waiting: dict[str, tuple[float, float]] = {}
+        """Orphans that OpenAI could not tell about yet: when first asked for, and when to ask again."""
 
     async def step_once(self, orphans: Sequence[Orphan]) -> int:
         """Settles what can be settled now; the others come again. How many were settled.
@@ -47,6 +50,8 @@ class Sweep:
             listed.add(opened.id)
             if opened.id in self._done:
                 continue  # written; the journal's reader has not come to it yet
+            if self._clock() < self._waiting.get(opened.id, (0.0, 0.0))[1]:
+                continue
             event = await self._value(opened, decode_note(orphan.note) if orphan.note else NoteRecord(opened.id))
             if event is None:
                 continue
@@ -55,6 +60,7 @@ class Sweep:
             settled += 1
             _log.warning("orphan settled", id=event.id, evidence=event.evidence, endpoint=event.endpoint)
         self._done &= listed
+        self._waiting = {event_id: times for event_id, times in self._waiting.items() if event_id in listed}
         return settled
 
     async def _value(self, opened: OpenRecord, note: NoteRecord) -> UsageEvent | None:
@@ -65,7 +71,9 @@ class Sweep:
             try:
                 said = await self._ask(note.response_id)
             except DependencyDown as error:
-                if (now - opened.started_at).total_seconds() < PATIENCE_S:
+                since, _ = self._waiting.get(opened.id, (now.timestamp(), 0.0))
+                if now.timestamp() - since < PATIENCE_S:
+                    self._waiting[opened.id] = (since, now.timestamp() + ASK_AGAIN_S)
                     return None
                 reason = f"process_died, {error.what} did not answer"
             if said is not None and said.usage is not None:

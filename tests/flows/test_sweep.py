@@ -20,7 +20,7 @@ from gateway.edges.journal import Journal
 from gateway.edges.ledger import Ledger, Pool
 from gateway.edges.segments import Segments
 from gateway.edges.upstream import Upstream, new_session
-from gateway.flows.sweep import PATIENCE_S, Sweep
+from gateway.flows.sweep import ASK_AGAIN_S, PATIENCE_S, Sweep
 from pricing.data import read_texts
 from tests.events import AT, new_id
 from tests.flows.journal_house import LONG_AGO, RANDOM, House, open_house, opened
@@ -127,13 +127,17 @@ async def test_estimated_where_openai_kept_nothing(sweeper: Sweeper, status: int
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (429, b"{}"), (200, ANSWER % b"in_progress")])
 async def test_patience_while_openai_cannot_tell(sweeper: Sweeper, status: int, body: bytes) -> None:
     sweeper.openai.status, sweeper.openai.body = status, body
-    lost = orphan()
-    assert await sweeper.sweep.step_once([lost]) == 0
+    lost, late = orphan(), orphan()
+    assert await sweeper.sweep.step_once([lost, late]) == 0
+    assert await sweeper.sweep.step_once([lost, late]) == 0
+    assert sweeper.openai.asked == 2  # not again at every step
+    sweeper.now_s += ASK_AGAIN_S
     sweeper.openai.status, sweeper.openai.body = 200, ANSWER % b"completed"
     assert await sweeper.sweep.step_once([lost]) == 1
     sweeper.openai.status, sweeper.openai.body = status, body
+    assert await sweeper.sweep.step_once([late]) == 0
     sweeper.now_s += PATIENCE_S
-    assert await sweeper.sweep.step_once([orphan()]) == 1
+    assert await sweeper.sweep.step_once([late]) == 1
     assert [event.evidence for event in sweeper.swept()] == ["drained", "estimated"]
     assert sweeper.swept()[1].metadata["reason"] == "process_died, openai did not answer"
 

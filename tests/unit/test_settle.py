@@ -71,7 +71,7 @@ def test_reported() -> None:
 
 
 def test_drained_region_and_ttl() -> None:
-    event = settler(region="eu").exact(opened(model=MODEL), said(), LATER, drained=True, cache_ttl="12h")
+    event = settler(region="eu").exact(opened(model=MODEL, cache_ttl="12h"), said(), LATER, drained=True)
     assert event.evidence == "drained"
     assert event.metadata["billable"] == {
         "model": MODEL, "service_tier": "default", "region": "eu", "cache_ttl": "12h"

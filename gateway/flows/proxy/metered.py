@@ -109,6 +109,8 @@ class MeteredCall:
             output_cap=asked.output_cap,
             choices=asked.choices,
             stream=asked.stream,
+            continues=asked.previous_response_id is not None,
+            cache_ttl=asked.cache_ttl,
             metadata={} if client_request_id is None else {"client_request_id": client_request_id[:512]},
         )
 
@@ -185,7 +187,6 @@ class MeteredCall:
             relayed.said,
             self._parts.now(),
             drained=relayed.client_left,
-            cache_ttl=self._asked.cache_ttl,
             request_id=self._request_id,
             metadata=metadata,
         )
