@@ -31,10 +31,9 @@ async def up(settings: Settings, environ: Mapping[str, str], *, real: frozenset[
         say("stopping")
         work.cancel()
     stopping.cancel()
-    try:
+    with contextlib.suppress(asyncio.CancelledError):
         await work
-    except asyncio.CancelledError:
-        say("stopped; the data is kept for the next start")
+    say("stopped; the data is kept for the next start")
 
 
 async def _run(

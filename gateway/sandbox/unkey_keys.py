@@ -148,7 +148,7 @@ def permitted(query: str, granted: list[str]) -> bool:
     """Whether the permissions satisfy a query of names, AND, OR and brackets. Raises ValueError when it is none."""
     tokens = _TOKEN.findall(query)
     if "".join(tokens) != re.sub(r"\s+", "", query):
-        raise ValueError(query)
+        raise ValueError(f"no query of permissions: {query}")
 
     def either() -> bool:
         found = both()
@@ -166,16 +166,16 @@ def permitted(query: str, granted: list[str]) -> bool:
 
     def one() -> bool:
         if not tokens or tokens[0] == ")" or tokens[0].upper() in ("AND", "OR"):
-            raise ValueError(query)
+            raise ValueError(f"no query of permissions: {query}")
         name = tokens.pop(0)
         if name != "(":
             return name in granted
         found = either()
         if not tokens or tokens.pop(0) != ")":
-            raise ValueError(query)
+            raise ValueError(f"no query of permissions: {query}")
         return found
 
     satisfied = either()
     if tokens:
-        raise ValueError(query)
+        raise ValueError(f"no query of permissions: {query}")
     return satisfied
