@@ -81,8 +81,8 @@ class StripeHttp:
         """The handler of one endpoint; `session` endpoints take a token instead of the secret key."""
 
         async def handle(request: web.Request) -> web.Response:
-            self.calls[f"{request.method} {request['path']}"] += 1
-            trouble = self._take(request["path"])
+            self.calls[f"{request.method} {_path(request)}"] += 1
+            trouble = self._take(_path(request))
             try:
                 if not session and request.headers.get("Authorization") != f"Bearer {self.stripe.secret_key}":
                     raise Refused(401, "Invalid API Key provided: sk_test_***")
@@ -104,7 +104,7 @@ class StripeHttp:
         key = request.headers.get("Idempotency-Key")
         if key is None or request.method != "POST":
             return await self._run(request, params, trouble, run)
-        fingerprint = json.dumps([request["path"], params], sort_keys=True)
+        fingerprint = json.dumps([_path(request), params], sort_keys=True)
         now = self.stripe.now()
         kept = self._kept.get(key)
         if kept is not None and now - kept.at < DAY_S:
@@ -130,7 +130,7 @@ class StripeHttp:
     async def _run(
         self, request: web.Request, params: Params, trouble: Trouble, run: Callable[[web.Request, Params], Any]
     ) -> Answer:
-        slot = self.stripe.slot(params) if request["path"].endswith("/meter_events") else None
+        slot = self.stripe.slot(params) if _path(request).endswith("/meter_events") else None
         if slot in self._running:
             self.crowded += 1
             reason = {"Stripe-Rate-Limited-Reason": "endpoint-concurrency"}
@@ -165,7 +165,7 @@ async def _params(request: web.Request) -> Params:
         if request.method in ("GET", "DELETE"):
             return nested(request.query.items())
         body = await request.text()
-        if not request["path"].startswith("/v2/"):
+        if not _path(request).startswith("/v2/"):
             return read_form(body)
         return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
     except (ValueError, msgspec.DecodeError) as error:
@@ -206,24 +206,18 @@ def routes(stripe: Stripe) -> list[web.RouteDef]:
         ("POST", "/v2/billing/meter_events", lambda _, body: _event_v2(stripe, body)),
         ("POST", "/v2/billing/meter_event_session", lambda _, __: stripe.open_session()),
     ]
-    found = [web.route(method, path, _with_path(http.handler(run))) for method, path, run in v1]
+    found = [web.route(method, path, http.handler(run)) for method, path, run in v1]
 
     def stream(request: web.Request, body: Params) -> Any:
         return stripe.stream(request.headers.get("Authorization", "").removeprefix("Bearer "), body)
 
-    found.append(web.post("/v2/billing/meter_event_stream", _with_path(http.handler(stream, session=True))))
-    return [*found, *_control(http), web.route("*", "/{path:.*}", _with_path(http.handler(_unknown)))]
+    found.append(web.post("/v2/billing/meter_event_stream", http.handler(stream, session=True)))
+    return [*found, *_control(http), web.route("*", "/{path:.*}", http.handler(_unknown))]
 
 
-def _with_path(handler: Handler) -> Handler:
-    """Lets the handler see its path without the prefix under which it is mounted."""
-
-    async def handle(request: web.Request) -> web.Response:
-        at = max(request.path.find("/v1/"), request.path.find("/v2/"), 0)
-        request["path"] = request.path[at:]
-        return await handler(request)
-
-    return handle
+def _path(request: web.Request) -> str:
+    """The path without the prefix under which the stand-in is mounted."""
+    return request.path[max(request.path.find("/v1/"), request.path.find("/v2/"), 0) :]
 
 
 def _event(stripe: Stripe, form: Params) -> Params:
@@ -246,7 +240,7 @@ def _event_v2(stripe: Stripe, body: Params) -> Params:
 
 
 def _unknown(request: web.Request, _: Params) -> Any:
-    raise Refused(404, f"Unrecognized request URL ({request.method}: {request['path']}).")
+    raise Refused(404, f"Unrecognized request URL ({request.method}: {_path(request)}).")
 
 
 def _control(http: StripeHttp) -> list[web.RouteDef]:

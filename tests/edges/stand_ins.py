@@ -33,7 +33,7 @@ async def sandbox_at(clock: Callable[[], float]) -> AsyncIterator[Sandbox]:
 
 
 async def control(
-    sandbox: Sandbox, vendor: str, path: str = "", *, method: str = "POST", **body: Any
+    sandbox: Sandbox, vendor: str, path: str = "", /, *, method: str = "POST", **body: Any
 ) -> dict[str, Any]:
     """One control call; its JSON answer. Fails on any status but 200."""
     url = f"{sandbox.origin}/{vendor}/_control{path}"
