@@ -112,8 +112,9 @@ def _called(wish: Wish) -> Tool | None:
     if not wish.tools or wish.tool_choice == "none":
         return None
     if isinstance(wish.tool_choice, Mapping):
-        function = wish.tool_choice.get("function") or wish.tool_choice
-        named = [tool for tool in wish.tools if tool.name == function.get("name")]
+        function = wish.tool_choice.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else wish.tool_choice.get("name")
+        named = [tool for tool in wish.tools if tool.name == name]
         return named[0] if named else None
     if wish.tool_choice == "required":
         return wish.tools[0]
@@ -133,26 +134,25 @@ def fake(schema: Any, seed: bytes, depth: int = 0) -> Any:
         return {}
     if "const" in schema:
         return schema["const"]
-    if enum := schema.get("enum"):
+    if isinstance(enum := schema.get("enum"), list) and enum:
         return enum[seed[3] % len(enum)]
     for union in ("anyOf", "oneOf"):
-        if schema.get(union):
-            return fake(schema[union][0], seed, depth + 1)
+        if isinstance(options := schema.get(union), list) and options:
+            return fake(options[0], seed, depth + 1)
     kind = schema.get("type", "object")
-    if isinstance(kind, list):
-        kind = kind[0] if kind else "null"
-    match kind:
+    match kind[0] if isinstance(kind, list) and kind else kind:
         case "object":
-            wanted = schema.get("properties") or {}
-            return {
-                name: fake(inner, sha256(seed + name.encode()).digest(), depth + 1) for name, inner in wanted.items()
-            }
+            wanted = schema.get("properties")
+            names = wanted if isinstance(wanted, Mapping) else {}
+            return {name: fake(names[name], sha256(seed + name.encode()).digest(), depth + 1) for name in names}
         case "array":
             return [fake(schema["items"], seed, depth + 1)] if "items" in schema else []
         case "string":
             return _WORDS[seed[4] % len(_WORDS)]
         case "integer" | "number":
-            return max(int(schema.get("minimum", 0)), min(seed[5], int(schema.get("maximum", 255))))
+            least, most = schema.get("minimum"), schema.get("maximum")
+            number = seed[5] if not isinstance(most, int) else min(seed[5], most)
+            return number if not isinstance(least, int) else max(number, least)
         case "boolean":
             return seed[6] % 2 == 0
     return None

@@ -5,7 +5,7 @@ Nothing of a prompt, an answer or a credential is kept here; headers by name onl
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -99,11 +99,11 @@ class Behaviour(msgspec.Struct, forbid_unknown_fields=True):
     """The error comes as an HTML page, as a proxy in between would send it."""
     redirect: str | None = None
     """Answers 307 to this address instead."""
-    drop: str | None = None
+    drop: Literal["before", "after"] | None = None
     """Closes the connection without an answer: `before` running the call, or `after` (it is charged)."""
     cut_after: int | None = None
     """Ends a stream after so many events, any other answer after so many bytes."""
-    cut_how: str = "chunked"
+    cut_how: Literal["chunked", "length", "close"] = "chunked"
     """`chunked` (no last chunk), `length` (short of its Content-Length) or `close` (an end that looks regular)."""
     fail_after: int | None = None
     """`response.failed` (Responses) or an error event (chat) after so many events, then a regular end."""

@@ -7,13 +7,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from gateway.sandbox.openai_answer import Choice, Tool, Wish
-from gateway.sandbox.openai_errors import invalid, missing
+from gateway.sandbox.openai_errors import check_types, invalid, missing
 from gateway.sandbox.openai_tokens import Counter
 from gateway.sandbox.openai_usage import OMIT, encoded
 from gateway.sandbox.openai_wire import Event
 
 _OBFUSCATION: Final = "Jk3vQ9sXw1"
 CHOICES_MAX: Final = 128
+_TYPES: Final[dict[str, type[Any]]] = {
+    "messages": list,
+    "n": int,
+    "max_completion_tokens": int,
+    "max_tokens": int,
+    "metadata": dict,
+    "reasoning_effort": str,
+    "response_format": dict,
+    "service_tier": str,
+    "stream_options": dict,
+    "tools": list,
+}
 
 
 class Chat(NamedTuple):
@@ -39,16 +51,17 @@ class Chat(NamedTuple):
 
 def chat_wish(fields: dict[str, Any], counter: Counter, encoding: str) -> Wish:
     """What a chat request asks for. Raises Refused (400)."""
+    check_types(fields, _TYPES)
     messages = fields.get("messages")
     if messages is None:
         raise missing("messages")
-    if not isinstance(messages, list) or not messages:
+    if not messages:
         raise invalid("Invalid 'messages': expected an array with minimum length 1.", "messages", "empty_array")
     for position, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise missing(f"messages[{position}].role")
     choices = fields.get("n") or 1
-    if not isinstance(choices, int) or not 1 <= choices <= CHOICES_MAX:
+    if not 1 <= choices <= CHOICES_MAX:
         raise invalid(f"Invalid 'n': expected an integer from 1 to {CHOICES_MAX}.", "n", "invalid_value")
     if fields.get("stream_options") is not None and not fields.get("stream"):
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
@@ -72,6 +85,7 @@ def _tools(tools: list[Any]) -> Iterator[Tool]:
             continue
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise missing(f"tools[{position}].function.name")
+        check_types(function, {"parameters": dict})
         yield Tool(function["name"], function.get("parameters") or {})
 
 
@@ -79,16 +93,18 @@ def _cap(fields: dict[str, Any]) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         cap = fields.get(name)
         if cap is not None:
-            if not isinstance(cap, int) or cap < 1:
+            if cap < 1:
                 raise invalid(f"Invalid '{name}': expected an integer of at least 1.", name, "integer_below_min_value")
-            return cap
+            return int(cap)
     return None
 
 
 def _schema(wanted: Any) -> Mapping[str, Any] | None:
     if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
         return None
+    check_types(wanted, {"json_schema": dict})
     inner = wanted.get("json_schema") or {}
+    check_types(inner, {"schema": dict})
     return inner.get("schema") or {}
 
 

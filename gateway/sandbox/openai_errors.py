@@ -1,6 +1,7 @@
 """OpenAI's refusals as its stand-in says them: status, envelope, code (facts/openai-metering.md §6). Pure."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -75,6 +76,15 @@ def unreadable() -> Refused:
 def missing(param: str) -> Refused:
     """400: a parameter that must be there."""
     return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+
+
+def check_types(fields: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> None:
+    """Raises Refused (400) when a field is there, not null, and of another type than `kinds` says."""
+    for name, kind in kinds.items():
+        value = fields.get(name)
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            words = {dict: "an object", list: "an array", str: "a string", int: "an integer"}[kind]
+            raise invalid(f"Invalid type for '{name}': expected {words}.", name, "invalid_type")
 
 
 def no_model(name: str) -> Refused:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from gateway.sandbox.openai_answer import Choice, Tool, Wish
-from gateway.sandbox.openai_errors import invalid, missing
+from gateway.sandbox.openai_errors import check_types, invalid, missing
 from gateway.sandbox.openai_models import Served
 from gateway.sandbox.openai_tokens import Counter
 from gateway.sandbox.openai_usage import encoded
@@ -35,6 +35,18 @@ _ECHOED: Final[dict[str, Any]] = {
     "user": None,
 }
 """Fields of the request that the response repeats, and what they are when absent."""
+
+
+_TYPES: Final[dict[str, type[Any]]] = {
+    "instructions": str,
+    "max_output_tokens": int,
+    "metadata": dict,
+    "reasoning": dict,
+    "service_tier": str,
+    "stream_options": dict,
+    "text": dict,
+    "tools": list,
+}
 
 
 class Answered(NamedTuple):
@@ -73,22 +85,24 @@ def input_items(fields: dict[str, Any]) -> list[Any]:
 
 def responses_wish(fields: dict[str, Any], earlier: list[Any], counter: Counter, encoding: str) -> Wish:
     """What a request asks for, after the items of the responses before it. Raises Refused (400)."""
+    check_types(fields, _TYPES)
     for hosted in ("background", "conversation", "prompt"):
         if fields.get(hosted):
             raise invalid(f"'{hosted}' is not served by the sandbox.", hosted, "unsupported_parameter")
     cap = fields.get("max_output_tokens")
-    if cap is not None and (not isinstance(cap, int) or cap < 16):
+    if cap is not None and cap < 16:
         message = "Invalid 'max_output_tokens': expected an integer of at least 16."
         raise invalid(message, "max_output_tokens", "integer_below_min_value")
     instructions = fields.get("instructions")
     items = [*([{"role": "developer", "content": instructions}] if instructions else []), *earlier]
     items += input_items(fields)
     tools = fields.get("tools") or []
-    reasoning = fields.get("reasoning")
+    reasoning = fields.get("reasoning") or {}
+    check_types(reasoning, {"effort": str})
     return Wish(
         prompt=counter.messages(items, tools, encoding),
         cap=cap,
-        effort=reasoning.get("effort") if isinstance(reasoning, dict) else None,
+        effort=reasoning.get("effort"),
         tools=tuple(_tools(tools)),
         tool_choice=fields.get("tool_choice"),
         json_schema=_schema(fields.get("text")),
@@ -100,6 +114,7 @@ def _tools(tools: list[Any]) -> Iterator[Tool]:
         if isinstance(tool, dict) and tool.get("type") == "function":
             if not isinstance(tool.get("name"), str):
                 raise missing(f"tools[{position}].name")
+            check_types(tool, {"parameters": dict})
             yield Tool(tool["name"], tool.get("parameters") or {})
 
 
@@ -107,6 +122,7 @@ def _schema(text: Any) -> Mapping[str, Any] | None:
     wanted = text.get("format") if isinstance(text, dict) else None
     if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
         return None
+    check_types(wanted, {"schema": dict})
     return wanted.get("schema") or {}
 
 
