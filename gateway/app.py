@@ -46,6 +46,7 @@ from gateway.flows.proxy.line import CallLog
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.record import Recorder
+from gateway.flows.proxy.relay import Drains
 from gateway.flows.ship import Ship
 from gateway.flows.sweep import Sweep
 
@@ -116,7 +117,7 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
         journal = open_journal(stack, settings, f"proxy-{slot}")
         buffer = open_buffer(stack, settings, values["redis_url"])
         ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
-        to_openai = await stack.enter_async_context(new_session(connect_s=bounds.connect_s, read_s=bounds.read_s))
+        to_openai = await stack.enter_async_context(new_session(connect_s=bounds.connect_s))
         to_unkey = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         log = CallLog(partial(os.write, STDERR), clock=time.time)
@@ -124,6 +125,9 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
         keys = Keys(to_unkey, settings.unkey_base_url, values["unkey_root_key"], timeout_s=settings.keys.timeout_s)
+        drains = Drains()
+        watch = asyncio.create_task(drains.watch())
+        stack.callback(watch.cancel)
         proxy = Proxy(
             Parts(
                 admission=Admission(
@@ -136,12 +140,15 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
                 ),
                 owners=Owners(buffer, ledger, monotonic=time.monotonic),
                 recorder=recorder,
-                upstream=Upstream(to_openai, settings.openai_base_url, values["openai_api_key"]),
+                upstream=Upstream(
+                    to_openai, settings.openai_base_url, values["openai_api_key"], first_byte_s=bounds.read_s
+                ),
                 settler=settler,
                 estimator=Estimator(Tokenizer(), settler),
                 bounds=bounds,
                 log=log,
                 clock=time.time,
+                drains=drains,
                 # An event id must be unique, not secret: seeded by the OS once, not asked for every call.
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )

@@ -19,6 +19,9 @@ EVENT_BYTES_MAX: Final = 64 * 1024 * 1024
 KEPT_BYTES_MAX: Final = 1024 * 1024
 """Raw stream bytes kept for a possible estimate before they are condensed to their visible text."""
 
+_USAGE: Final = b'"usage"'
+_NO_USAGE: Final = b'"usage":null'
+"""As OpenAI writes it; any other spelling is found by the slower way."""
 _USAGE_NULL: Final = re.compile(rb',\s*"usage"\s*:\s*null')
 _USAGE_VALUE: Final = re.compile(rb'"usage"\s*:\s*\{')
 
@@ -104,8 +107,10 @@ class StreamMeter:
         if at is not None:
             self._held += region[at:] + self._take_buffer()
             region = region[:at]
-        if not self._withhold or b'"usage"' not in region:
+        if not self._withhold or _USAGE not in region:
             return region
+        if region.count(_USAGE) == region.count(b"," + _NO_USAGE):
+            return region.replace(b"," + _NO_USAGE, b"")
         if _USAGE_VALUE.search(region) is None:
             return _USAGE_NULL.sub(b"", region)
         return b"".join(_without_usage(raw) for raw in split(region))
@@ -126,7 +131,7 @@ class StreamMeter:
 
     def _marked(self, region: bytes) -> bool:
         if self._shape == "chat":
-            return b"[DONE]" in region or b'"error"' in region or _USAGE_VALUE.search(region) is not None
+            return b"[DONE]" in region or b'"error"' in region or region.count(_USAGE) != region.count(_NO_USAGE)
         return (
             b"response.completed" in region
             or b"response.incomplete" in region

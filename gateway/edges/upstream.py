@@ -4,6 +4,7 @@ Never retries, never follows a redirect, shares no cookie, decodes nothing (fact
 says one thing only: whether a byte of the request may have gone out.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,8 +22,11 @@ class Unanswered(DependencyDown):
     """The request went out, at least in part, and no answer came: the call may have run."""
 
 
-def new_session(*, connect_s: float, read_s: float) -> aiohttp.ClientSession:
-    """A session with the bounds of a metering proxy instead of aiohttp's defaults (300 s in all, 100 connections)."""
+def new_session(*, connect_s: float, read_s: float | None = None) -> aiohttp.ClientSession:
+    """A session with the bounds of a metering proxy instead of aiohttp's defaults (300 s in all, 100 connections).
+
+    `read_s` None leaves silent answers to whoever reads them: aiohttp would set a timer for every single read.
+    """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=15),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -37,8 +41,12 @@ def new_session(*, connect_s: float, read_s: float) -> aiohttp.ClientSession:
 class Upstream:
     """Sends calls to `base_url` (it ends in `/v1`) with our credential."""
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, api_key: str, *, first_byte_s: float = 60.0
+    ) -> None:
+        """`first_byte_s`: seconds OpenAI has to begin its answer."""
         self._session: Final = session
+        self._first_byte_s: Final = first_byte_s
         self._base: Final = base_url.rstrip("/")
         self._urls: Final[dict[str, URL]] = {}
         self._credential: Final = f"Bearer {api_key}"
@@ -56,13 +64,14 @@ class Upstream:
             if len(self._urls) < 64:
                 self._urls[path] = url
         try:
-            return await self._session.request(
-                method,
-                url,
-                data=body,
-                headers={**headers, "Authorization": self._credential, "Accept-Encoding": "identity"},
-                allow_redirects=False,
-            )
+            async with asyncio.timeout(self._first_byte_s):
+                return await self._session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers={**headers, "Authorization": self._credential, "Accept-Encoding": "identity"},
+                    allow_redirects=False,
+                )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSent("openai", type(error).__name__) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:

@@ -1,7 +1,7 @@
 """What the proxy is made of: the edges and values it was given by the root."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.core.config import UpstreamSettings
@@ -31,7 +31,7 @@ class Parts:
     """Unix time, seconds."""
     random_bits: Callable[[int], int]
     """That many random bits, for event ids: unique, not secret."""
-    drains: Drains = field(default_factory=Drains)
+    drains: Drains
 
     def now(self) -> datetime:
         """The clock's instant, UTC."""

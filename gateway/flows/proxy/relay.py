@@ -22,14 +22,27 @@ WHOLE_BYTES_MAX: Final = 1024 * 1024
 SLOW_BUFFER_BYTES: Final = 64 * 1024
 """Unsent bytes beyond which a write to the client is timed."""
 NOTE_EVERY_S: Final = 1.0
+WATCH_S: Final = 1.0
 _BROKEN: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
 class Drains:
-    """How many answers are being read on for clients that have left."""
+    """The answers being read in this process, and how many of them for clients that have left.
+
+    One timer looks after all of them: a timer per read, as aiohttp would set, costs more than metering the chunk.
+    """
 
     def __init__(self) -> None:
         self.running = 0
+        self.relays: set[Relay] = set()
+
+    async def watch(self) -> None:
+        """Looks once a second, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for relay in list(self.relays):
+                relay.check(loop.time())
 
 
 class Relayed:
@@ -69,9 +82,12 @@ class Relay:
         self._noted: Final = noted
         self._loop: Final = asyncio.get_running_loop()
         self._end_s: Final = self._loop.time() + bounds.total_s
+        self.heard_s = self._loop.time()
+        """When OpenAI was last heard of, on the loop's clock, seconds."""
         self._drain_until_s = 0.0
         self._drained_bytes = 0
         self.result: Final = Relayed()
+        drains.relays.add(self)
 
     async def stream(self, meter: StreamMeter) -> Relayed:
         """An event stream; `result.last` is the terminal event."""
@@ -82,7 +98,7 @@ class Relay:
         try:
             await self._pass_stream(meter, client)
         except _BROKEN as error:
-            result.broken = _reason(error)
+            result.broken = result.broken or _reason(error)
         await self._write(client, meter.finish())
         result.complete = meter.terminal and not meter.failed
         result.output_events = meter.events
@@ -94,7 +110,7 @@ class Relay:
         note_at_s = 0.0
         while chunk := await read():
             visible = meter.feed(chunk)
-            now = self._loop.time()
+            now = self.heard_s = self._loop.time()
             if result.first_byte_s is None:
                 result.first_byte_s = now
             if now >= note_at_s and meter.said.response_id is not None:
@@ -104,10 +120,8 @@ class Relay:
             if not result.client_left:
                 if visible:
                     await self._write(client, visible)
-            elif self._over_drain(len(chunk), now):
+            elif self._over_drain(len(chunk)):
                 return
-            if now > self._end_s:
-                raise TimeoutError
 
     async def whole(self) -> Relayed:
         """Any other answer; `result.last` is its body, or its last piece when it is large."""
@@ -116,17 +130,15 @@ class Relay:
         size = 0
         try:
             while chunk := await self._source.content.readany():
-                now = self._loop.time()
+                self.heard_s = self._loop.time()
                 if result.first_byte_s is None:
-                    result.first_byte_s = now
+                    result.first_byte_s = self.heard_s
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > WHOLE_BYTES_MAX:
                     return await self._pass_large(b"".join(chunks))
-                if now > self._end_s:
-                    raise TimeoutError
         except _BROKEN as error:
-            result.broken = _reason(error)
+            result.broken = result.broken or _reason(error)
         result.last = b"".join(chunks)
         if result.broken is None:
             result.said = read_body(result.last)
@@ -147,13 +159,11 @@ class Relay:
                 await self._write(client, waiting)
                 waiting = chunk
                 tail = (tail + chunk)[-TAIL_BYTES:]
-                now = self._loop.time()
-                if result.client_left and self._over_drain(len(chunk), now):
+                self.heard_s = self._loop.time()
+                if result.client_left and self._over_drain(len(chunk)):
                     break
-                if now > self._end_s:
-                    raise TimeoutError
         except _BROKEN as error:
-            result.broken = _reason(error)
+            result.broken = result.broken or _reason(error)
         result.last = waiting
         if result.broken is None:
             result.said = read_ends(head, tail)
@@ -215,19 +225,29 @@ class Relay:
     def close(self) -> None:
         """Whatever happened: the connection to OpenAI and the place among the drains are given back."""
         self._source.release()
+        self._drains.relays.discard(self)
         if self._drain_until_s:
             self._drains.running -= 1
             self._drain_until_s = 0.0
 
-    def _over_drain(self, size: int, now: float) -> bool:
+    def _over_drain(self, size: int) -> bool:
         """Whether reading on without a client has reached a bound; then the answer is given up."""
         self._drained_bytes += size
-        over_time = self._drain_until_s and now > self._drain_until_s
         too_many = self._drains.running > self._bounds.drains_max
-        if over_time or too_many or self._drained_bytes > self._bounds.drain_bytes_max:
-            self.result.broken = "drain_limit"
-            self._source.close()
+        if too_many or self._drained_bytes > self._bounds.drain_bytes_max:
+            self._give_up("drain_limit")
         return self.result.broken is not None
+
+    def check(self, now: float) -> None:
+        """Gives the answer up when it is silent for too long, takes too long in all, or is drained for too long."""
+        if now - self.heard_s > self._bounds.read_s or now > self._end_s:
+            self._give_up("upstream_timeout")
+        elif self._drain_until_s and now > self._drain_until_s:
+            self._give_up("drain_limit")
+
+    def _give_up(self, reason: str) -> None:
+        self.result.broken = self.result.broken or reason
+        self._source.close()  # a read that waits ends with an error, or as if the body had ended
 
 
 def _reason(error: BaseException) -> str:
