@@ -164,10 +164,13 @@ class OpenAI:
             items = input_items(fields)
 
             def events() -> list[bytes]:
-                return [event.data for event in response_events(done, final, padded=padded)]
+                whole = [event.data for event in response_events(done, final, padded=padded)]
+                sent = whole[: call.chunks_sent] if call.stream else whole
+                return sent if exchange.failed is None else [*sent, exchange.failed]
 
-            self.store.keep(Stored(final, events, items, [*earlier, *items, *done.output]))
+            self.store.keep(Stored(done.at("in_progress"), events, items, [*earlier, *items]))
         if not call.stream:
+            self.store.end(final)
             return await exchange.whole(encoded(final), choice.tokens)
 
         def charge(tokens: int) -> dict[str, Any]:
@@ -177,7 +180,16 @@ class OpenAI:
             so_far = shown(charge(tokens), behaviour.usage)
             return broken_event(done, kind, number, None if so_far == "omit" else so_far)
 
-        return await exchange.stream(Told(response_events(done, final, padded=padded), charge, broken))
+        try:
+            return await exchange.stream(Told(response_events(done, final, padded=padded), charge, broken))
+        finally:
+            # What is fetched later must be what was charged, however the stream ended.
+            until_then = shown(call.usage, behaviour.usage)
+            charged = None if until_then == "omit" else until_then
+            if call.finished:
+                self.store.end(final)
+            else:
+                self.store.end(done.interrupted(charged) if exchange.failed is None else done.failed(charged))
 
     async def _embeddings(self, exchange: Exchange, fields: Fields, served: Served) -> web.StreamResponse:
         call = exchange.call

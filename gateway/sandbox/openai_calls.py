@@ -5,12 +5,16 @@ Nothing of a prompt, an answer or a credential is kept here; headers by name onl
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 CALLS_MAX: Final = 100_000
 """Calls remembered; the oldest go first."""
+
+_Count = Annotated[int, Meta(ge=0)]
+_Seconds = Annotated[float, Meta(ge=0)]
 
 
 class Call(msgspec.Struct):
@@ -75,42 +79,45 @@ class CallLog:
 class Behaviour(msgspec.Struct, forbid_unknown_fields=True):
     """What the stand-in does wrong, for the next `times` matching calls or, without it, until cleared."""
 
-    times: int | None = None
+    times: Annotated[int, Meta(ge=1)] | None = None
     endpoint: str | None = None
     """Only calls of `chat`, `responses`, `embeddings`, `models` or `responses.get` and so on."""
     model: str | None = None
     """Only calls that name this model."""
     stream: bool | None = None
     """Only streams, or only others."""
-    delay_s: float = 0.0
+    delay_s: _Seconds = 0.0
     """Seconds before the answer's head."""
-    interval_s: float | None = None
+    interval_s: _Seconds | None = None
     """Seconds between the events of a stream."""
-    chunks: int | None = None
+    hang: bool = False
+    """Never answers; the call ends, uncharged, when its client leaves or the stand-in stops."""
+    chunks: Annotated[int, Meta(ge=1)] | None = None
     """Output tokens of the answer, one event each."""
-    chunk_bytes: int = 0
+    chunk_bytes: _Count = 0
     """Bytes of one huge delta in the middle of a stream."""
-    status: int | None = None
+    status: Annotated[int, Meta(ge=400, le=599)] | None = None
     """An error in OpenAI's envelope instead of an answer: 400, 401, 403, 404, 409, 422, 429, 500, 502, 503."""
     code: str | None = None
     message: str | None = None
-    retry_after_s: int | None = None
+    retry_after_s: _Count | None = None
+    """The error's `retry-after`, seconds; unless given a 429 says 1, the others and `insufficient_quota` nothing."""
     plain: bool = False
     """The error comes as an HTML page, as a proxy in between would send it."""
     redirect: str | None = None
     """Answers 307 to this address instead."""
     drop: Literal["before", "after"] | None = None
     """Closes the connection without an answer: `before` running the call, or `after` (it is charged)."""
-    cut_after: int | None = None
+    cut_after: _Count | None = None
     """Ends a stream after so many events, any other answer after so many bytes."""
     cut_how: Literal["chunked", "length", "close"] = "chunked"
     """`chunked` (no last chunk), `length` (short of its Content-Length) or `close` (an end that looks regular)."""
-    fail_after: int | None = None
+    fail_after: _Count | None = None
     """`response.failed` (Responses) or an error event (chat) after so many events, then a regular end."""
-    error_after: int | None = None
+    error_after: _Count | None = None
     """An `error` event after so many events, then a regular end."""
-    usage: Any = None
-    """`omit`, `negative`, `malformed`, or any JSON that stands in for the usage. The truth is charged all the same."""
+    usage: Literal["omit", "negative", "malformed"] | dict[str, Any] | list[Any] | int | None = None
+    """An untruth by name, or JSON that stands in for the usage. The truth is charged all the same."""
     response_model: str | None = None
     """The model that the answer names."""
     response_tier: str | None = None

@@ -133,7 +133,10 @@ def _control(openai: OpenAI) -> list[web.RouteDef]:
         return _json(openai.pace)
 
     async def calls(request: web.Request) -> web.Response:
-        return _json({"calls": openai.log.calls(int(request.query.get("after", "0")))})
+        after = request.query.get("after", "0")
+        if not after.isdecimal():
+            return _json({"error": f"after: a number of calls is expected, got {after!r}"}, 400)
+        return _json({"calls": openai.log.calls(int(after))})
 
     async def forget(_: web.Request) -> web.Response:
         openai.log.reset()

@@ -18,6 +18,9 @@ _MESSAGES: Final = {
     503: "The engine is currently overloaded, please try again later.",
 }
 
+_RETRY_AFTER_S: Final = 1
+"""What a 429 says unless told otherwise."""
+
 
 class Refused(Exception):
     """A request that gets an error instead of an answer, and costs nothing."""
@@ -51,6 +54,10 @@ def told(status: int, code: str | None, message: str | None, retry_after_s: int 
     kind, usual = _TYPES.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
     if code == "insufficient_quota":
         kind = code
+    if status == 429 and retry_after_s is None and code != "insufficient_quota":
+        retry_after_s = (
+            _RETRY_AFTER_S  # waiting does not help against an empty account, and OpenAI does not say it does
+        )
     words = message or _MESSAGES.get(status, "The sandbox was told to say so.")
     return Refused(status, words, kind=kind, code=code or usual, retry_after_s=retry_after_s)
 

@@ -49,6 +49,9 @@ _TYPES: Final[dict[str, type[Any]]] = {
 }
 
 
+_FAILURE: Final = {"code": "server_error", "message": "The server had an error while processing your request."}
+
+
 class Answered(NamedTuple):
     """One response, answered but not sent."""
 
@@ -68,6 +71,14 @@ class Answered(NamedTuple):
             reason = {"reason": "max_output_tokens"}
             return self.at("incomplete", output=self.output, usage=usage, incomplete_details=reason)
         return self.at("completed", output=self.output, usage=usage, completed_at=self.base["created_at"])
+
+    def failed(self, usage: Any) -> dict[str, Any]:
+        """The response object after a failure of the model's."""
+        return self.at("failed", error=_FAILURE, usage=usage)
+
+    def interrupted(self, usage: Any) -> dict[str, Any]:
+        """The response object after its stream was broken off: no output, and what was charged until then."""
+        return self.at("incomplete", usage=usage)
 
 
 def input_items(fields: dict[str, Any]) -> list[Any]:
@@ -200,10 +211,9 @@ def _events(done: Answered, final: dict[str, Any], padded: bool) -> Iterator[tup
 
 def broken_event(done: Answered, kind: str, number: int, usage: Any) -> bytes:
     """The event that ends a stream which went wrong: `fail` with a response, or a bare `error`."""
-    error = {"code": "server_error", "message": "The server had an error while processing your request."}
     if kind == "fail":
-        return sse("response.failed", number, {"response": done.at("failed", error=error, usage=usage)})
-    return sse("error", number, error | {"param": None})
+        return sse("response.failed", number, {"response": done.failed(usage)})
+    return sse("error", number, _FAILURE | {"param": None})
 
 
 def sse(kind: str, number: int, fields: dict[str, Any]) -> bytes:

@@ -11,9 +11,9 @@ class Stored(NamedTuple):
     """One response that can be fetched, continued and deleted."""
 
     response: dict[str, Any]
-    """The finished object, as it is fetched."""
+    """The object as it is fetched: in progress, or at its end."""
     events: Callable[[], list[bytes]]
-    """Makes its event stream again, for `GET …?stream=true`."""
+    """Makes its event stream again as far as it was sent, for `GET …?stream=true`."""
     items: list[Any]
     """Its own input."""
     conversation: list[Any]
@@ -31,6 +31,13 @@ class Store:
         self._stored[stored.response["id"]] = stored
         if len(self._stored) > STORED_MAX:
             self._stored.popitem(last=False)
+
+    def end(self, response: dict[str, Any]) -> None:
+        """Puts a response that ran in its last state, unless it was deleted meanwhile."""
+        stored = self._stored.get(response["id"])
+        if stored is not None:
+            conversation = [*stored.conversation, *response["output"]]
+            self._stored[response["id"]] = stored._replace(response=response, conversation=conversation)
 
     def find(self, response_id: str) -> Stored | None:
         """The response, unless it was never stored or is deleted."""

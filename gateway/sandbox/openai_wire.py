@@ -17,6 +17,9 @@ _COOKIE: Final = "__cf_bm=sandbox; path=/; HttpOnly; Secure; SameSite=None"
 _LENGTH_MISSING: Final = 1 << 20
 """How many bytes more than it sends a `length` cut promises."""
 
+_LOOK_S: Final = 0.02
+"""How often a call that is never answered looks whether its client is still there, seconds."""
+
 
 class Pace(msgspec.Struct, forbid_unknown_fields=True):
     """How fast the model seems to be, seconds."""
@@ -53,13 +56,19 @@ class Exchange:
         self.behaviour: Final = behaviour
         self.pace: Final = pace
         self.interval_s = pace.interval_s if behaviour.interval_s is None else behaviour.interval_s
+        self.failed: bytes | None = None
+        """The event with which a stream failed as it was told to, once it is sent."""
 
     async def misbehave(self) -> web.StreamResponse | None:
         """The answer that a behaviour puts in place of running the call, if it does. Raises Refused."""
         wrong = self.behaviour
         if wrong.delay_s:
             await asyncio.sleep(wrong.delay_s)
-        if wrong.drop == "before":
+        if wrong.hang:
+            # aiohttp tells a handler of a client that left only by cancelling it, for all handlers of a server alike.
+            while self.request.transport is not None and not self.request.transport.is_closing():  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_S)
+        if wrong.hang or wrong.drop == "before":
             return self._hang_up()
         if wrong.redirect is not None:
             self.call.status = 307
@@ -116,7 +125,9 @@ class Exchange:
                     return sender.cut()
                 if sent in (wrong.fail_after, wrong.error_after):
                     kind = "fail" if sent == wrong.fail_after else "error"
-                    await sender.send(stream.broken(kind, produced, sent))
+                    failure = stream.broken(kind, produced, sent)
+                    await sender.send(failure)
+                    self.failed = failure
                     break
                 if sent and self.interval_s:
                     await asyncio.sleep(self.interval_s)
