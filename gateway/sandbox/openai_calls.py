@@ -35,7 +35,7 @@ class Call(msgspec.Struct):
     stream: bool = False
     response_id: str | None = None
     status: int | None = None
-    """HTTP status sent; None when the connection was dropped before one."""
+    """HTTP status answered, also when the client had left by then; None when the stand-in gave no answer."""
     usage: dict[str, Any] | None = None
     """What is charged, in the form of the endpoint; None when nothing is."""
     chunks_sent: int = 0
