@@ -36,7 +36,7 @@ from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.outbox import Outbox
 from gateway.edges.segments import Segments
 from gateway.edges.tokenizer import Tokenizer
-from gateway.edges.upstream import Upstream, new_session
+from gateway.edges.upstream import Upstream
 from gateway.flows.bill import Bill
 from gateway.flows.flush import Flush
 from gateway.flows.proxy.admission import Admission
@@ -109,6 +109,14 @@ def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
     return Buffer(redis, stream=settings.flush.stream)
 
 
+def open_upstream(stack: AsyncExitStack, settings: Settings, api_key: str) -> Upstream:
+    """Connections to OpenAI, closed by the stack."""
+    bounds = settings.upstream
+    upstream = Upstream(settings.openai_base_url, api_key, connect_s=bounds.connect_s, first_byte_s=bounds.read_s)
+    stack.push_async_callback(upstream.close)
+    return upstream
+
+
 async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop: asyncio.Event, ready: Ready) -> None:
     """One proxy worker on `listener`, until `stop`; then its calls are let finish."""
     values = required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
@@ -117,7 +125,7 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
         journal = open_journal(stack, settings, f"proxy-{slot}")
         buffer = open_buffer(stack, settings, values["redis_url"])
         ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
-        to_openai = await stack.enter_async_context(new_session(connect_s=bounds.connect_s))
+        upstream = open_upstream(stack, settings, values["openai_api_key"])
         to_unkey = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         log = CallLog(partial(os.write, STDERR), clock=time.time)
@@ -140,9 +148,7 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
                 ),
                 owners=Owners(buffer, ledger, monotonic=time.monotonic),
                 recorder=recorder,
-                upstream=Upstream(
-                    to_openai, settings.openai_base_url, values["openai_api_key"], first_byte_s=bounds.read_s
-                ),
+                upstream=upstream,
                 settler=settler,
                 estimator=Estimator(Tokenizer(), settler),
                 bounds=bounds,
@@ -169,13 +175,12 @@ async def run_keeper(settings: Settings, stop: asyncio.Event, ready: Ready) -> N
         journal = open_journal(stack, settings, "keeper")
         buffer = open_buffer(stack, settings, values["redis_url"])
         ledger = await open_ledger(stack, settings, values["database_url"], connections=1)
-        session = await stack.enter_async_context(new_session(connect_s=settings.upstream.connect_s, read_s=60))
+        upstream = open_upstream(stack, settings, values["openai_api_key"])
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         segments = Segments(settings.gateway_data_dir / "journal")
         ship = Ship(
             segments, buffer, ledger, confirm_after_s=settings.journal.confirm_after_s, monotonic=time.monotonic
         )
-        upstream = Upstream(session, settings.openai_base_url, values["openai_api_key"])
         sweep = Sweep(upstream, settler, journal, clock=time.time)
         retire_at = time.monotonic() + RETIRE_EVERY_S
 

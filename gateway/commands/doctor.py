@@ -25,7 +25,7 @@ from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.keys import Keys
 from gateway.edges.ledger import open_pool
 from gateway.edges.outbox import Outbox
-from gateway.edges.upstream import Upstream, new_session
+from gateway.edges.upstream import Upstream
 
 PRICES_AGE_MAX_DAYS: Final = 30
 SLOW_FSYNC_MS: Final = 20.0
@@ -141,8 +141,9 @@ async def _unkey(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
 
 async def _openai(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     key = required(settings, "openai_api_key")["openai_api_key"]
-    session = await stack.enter_async_context(new_session(connect_s=5, read_s=10))
-    response = await Upstream(session, settings.openai_base_url, key).send("GET", "/models", {}, None)
+    upstream = Upstream(settings.openai_base_url, key, connect_s=5, first_byte_s=10)
+    stack.push_async_callback(upstream.close)
+    response = await upstream.send("GET", "/models", {}, None)
     status = response.status
     response.close()
     if status != 200:

@@ -1,17 +1,30 @@
-"""OpenAI, seen from the proxy: sends one request, hands back the answer as it arrives.
+"""OpenAI, seen from the gateway: sends one request, hands back the answer as it arrives.
 
-Never retries, never follows a redirect, shares no cookie, decodes nothing (facts/attacks.md §2). Of a failure it
-says one thing only: whether a byte of the request may have gone out.
+Never retries, never follows a redirect, keeps no cookie, decodes nothing (facts/attacks.md §2). Of a failure it
+says one thing only: whether a byte of the request may have gone out. Built on aiohttp's C parser and its protocol,
+without ClientSession, whose cookies, redirects, middlewares and timers cost more than metering a call
+(docs/decisions/0005).
 """
 
 import asyncio
+import ssl
+import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
 
 from gateway.core.errors import DependencyDown
+
+KEEPALIVE_S: Final = 15.0
+"""Seconds an idle connection may be used again; shorter than any server in front of OpenAI keeps it."""
+READ_BUFFER_BYTES: Final = 256 * 1024
+HEADS_MAX: Final = 64
 
 
 class NotSent(DependencyDown):
@@ -22,57 +35,131 @@ class Unanswered(DependencyDown):
     """The request went out, at least in part, and no answer came: the call may have run."""
 
 
-def new_session(*, connect_s: float, read_s: float | None = None) -> aiohttp.ClientSession:
-    """A session with the bounds of a metering proxy instead of aiohttp's defaults (300 s in all, 100 connections).
+class Answer:
+    """One answer: its head, and its body as it arrives. `release` or `close` it in every case."""
 
-    `read_s` None leaves silent answers to whoever reads them: aiohttp would set a timer for every single read.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=15),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=read_s),
-        auto_decompress=False,
-        trust_env=False,
-        skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-        read_bufsize=256 * 1024,
-    )
+    __slots__ = ("_connection", "_upstream", "content", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: "CIMultiDictProxy[str]",
+        content: aiohttp.StreamReader,
+        connection: ResponseHandler,
+        upstream: "Upstream",
+    ) -> None:
+        self.status: Final = status
+        self.headers: Final = headers
+        self.content: Final = content
+        self._connection: ResponseHandler | None = connection
+        self._upstream: Final = upstream
+
+    def release(self) -> None:
+        """Gives the connection back when the body has been read to its end, else closes it."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self.content.is_eof() and not connection.should_close:
+            self._upstream.keep(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Ends the answer now; a read that waits is woken."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 class Upstream:
-    """Sends calls to `base_url` (it ends in `/v1`) with our credential."""
+    """Sends calls to `base_url` (it ends in `/v1`) with our credential. One per process; `close` it at the end."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, base_url: str, api_key: str, *, first_byte_s: float = 60.0
-    ) -> None:
-        """`first_byte_s`: seconds OpenAI has to begin its answer."""
-        self._session: Final = session
+    def __init__(self, base_url: str, api_key: str, *, connect_s: float, first_byte_s: float) -> None:
+        """`connect_s`: seconds to open a connection, TLS included; `first_byte_s`: seconds OpenAI has to answer."""
+        parts = urlsplit(base_url)
+        secure = parts.scheme == "https"
+        self._host: Final = parts.hostname or ""
+        self._port: Final = parts.port or (443 if secure else 80)
+        self._tls: Final = ssl.create_default_context() if secure else None
+        self._prefix: Final = parts.path.rstrip("/")
+        self._constant: Final = f"Host: {parts.netloc.rpartition('@')[2]}\r\nAuthorization: Bearer {api_key}\r\nAccept-Encoding: identity\r\n"
+        self._connect_s: Final = connect_s
         self._first_byte_s: Final = first_byte_s
-        self._base: Final = base_url.rstrip("/")
-        self._urls: Final[dict[str, URL]] = {}
-        self._credential: Final = f"Bearer {api_key}"
+        self._heads: Final[dict[str, str]] = {}
+        self._idle: Final[deque[tuple[float, ResponseHandler]]] = deque()
 
-    async def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
-    ) -> aiohttp.ClientResponse:
+    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """`path` comes from the catalogue and is appended to the base, never joined to it.
 
-        Raises NotSent or Unanswered. The caller must read or close the response.
+        Raises NotSent or Unanswered.
         """
-        url = self._urls.get(path)
-        if url is None:
-            url = URL(self._base + path, encoded=True)
-            if len(self._urls) < 64:
-                self._urls[path] = url
+        request = self._head(method, path, headers, body)
+        connection = self._take() or await self._connect()
+        transport = connection.transport
+        if transport is None:
+            raise Unanswered("openai", "ServerDisconnectedError")
+        silent = aiohttp.SocketTimeoutError("no answer in time")
+        silence = asyncio.get_running_loop().call_later(self._first_byte_s, connection.set_exception, silent)
         try:
-            async with asyncio.timeout(self._first_byte_s):
-                return await self._session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers={**headers, "Authorization": self._credential, "Accept-Encoding": "identity"},
-                    allow_redirects=False,
-                )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSent("openai", type(error).__name__) from error
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            transport.write(request)
+            while True:
+                message, content = await connection.read()
+                if message.code > 199 or message.code == 101:
+                    return Answer(message.code, message.headers, content, connection, self)
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            connection.close()
             raise Unanswered("openai", type(error).__name__) from error
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        finally:
+            silence.cancel()
+
+    def keep(self, connection: ResponseHandler) -> None:
+        """A connection whose answer has been read to its end waits here for the next call."""
+        self._idle.append((time.monotonic(), connection))
+
+    async def close(self) -> None:
+        """Closes the idle connections; those of running answers are closed with them."""
+        while self._idle:
+            self._idle.pop()[1].close()
+        await asyncio.sleep(0)
+
+    def _take(self) -> ResponseHandler | None:
+        oldest = time.monotonic() - KEEPALIVE_S
+        while self._idle and self._idle[0][0] < oldest:
+            self._idle.popleft()[1].close()
+        while self._idle:
+            connection = self._idle.pop()[1]
+            if connection.is_connected() and not connection.should_close:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> ResponseHandler:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: ResponseHandler(loop), self._host, self._port, ssl=self._tls
+                )
+        except (OSError, ssl.SSLError) as error:  # a TimeoutError is an OSError
+            raise NotSent("openai", type(error).__name__) from error
+        connection.set_response_params(
+            read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER_BYTES, max_field_size=32 * 1024
+        )
+        return connection
+
+    def _head(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+        """The request in one piece. Raises ValueError when a header could break out of its line."""
+        start = self._heads.get(f"{method} {path}")
+        if start is None:
+            start = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._constant}"
+            if len(self._heads) < HEADS_MAX:
+                self._heads[f"{method} {path}"] = start
+        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if fields.count("\n") != len(headers) or fields.count("\r") != len(headers) or "\0" in fields:
+            raise ValueError("a header value holds a line break or NUL")
+        length = "" if body is None else f"Content-Length: {len(body)}\r\n"
+        head = f"{start}{fields}{length}\r\n".encode("utf-8", "surrogateescape")
+        return head + body if body else head

@@ -4,6 +4,7 @@ An OPEN alone never proves that nothing was sent, so an orphan is never `void` (
 SETTLE goes through a journal of our own and then takes the same road as every other event.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -24,6 +25,8 @@ UNFINISHED: Final = frozenset({"queued", "in_progress"})
 PATIENCE_S: Final = 600.0
 """Seconds for which a found orphan waits for OpenAI to answer, or to finish, before it is estimated."""
 ASK_AGAIN_S: Final = 5.0
+READ_S: Final = 60.0
+"""Seconds in which OpenAI must have sent a whole response."""
 _log: Final = structlog.get_logger("gateway.sweep")
 
 
@@ -85,7 +88,8 @@ class Sweep:
         """What OpenAI kept of a response; None when it kept nothing. Raises DependencyDown while it cannot tell."""
         source = await self._upstream.send("GET", f"/responses/{response_id}", {}, None)
         try:
-            body = await _read(source.content)
+            async with asyncio.timeout(READ_S):
+                body = await _read(source.content)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise DependencyDown("openai", type(error).__name__) from error
         finally:

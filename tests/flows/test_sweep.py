@@ -7,7 +7,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -19,7 +18,7 @@ from gateway.edges.buffer import Buffer
 from gateway.edges.journal import Journal
 from gateway.edges.ledger import Ledger, Pool
 from gateway.edges.segments import Segments
-from gateway.edges.upstream import Upstream, new_session
+from gateway.edges.upstream import Upstream
 from gateway.flows.sweep import ASK_AGAIN_S, PATIENCE_S, Sweep
 from pricing.data import read_texts
 from tests.events import AT, new_id
@@ -77,9 +76,9 @@ async def sweeper(house: House) -> AsyncIterator[Sweeper]:
     await web.TCPSite(runner, "127.0.0.1", port).start()
     journal = house.writer("keeper")
     journal.open()
-    session: aiohttp.ClientSession = new_session(connect_s=2, read_s=5)
-    yield Sweeper(house, openai, Upstream(session, f"http://127.0.0.1:{port}/v1", "canary"), journal)
-    await session.close()
+    upstream = Upstream(f"http://127.0.0.1:{port}/v1", "canary", connect_s=2, first_byte_s=5)
+    yield Sweeper(house, openai, upstream, journal)
+    await upstream.close()
     journal.close()
     await runner.cleanup()
 

@@ -7,11 +7,11 @@ connection and cookies (DESIGN "What holds" 8, facts/attacks.md A18-A21, A31, A3
 from collections.abc import Mapping
 from typing import Final
 
-import aiohttp
 from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.core.errors import ApiError
+from gateway.edges.upstream import Answer
 from pricing.readers.body import object_of, read_fields
 
 EVENT_ID: Final = "x-gateway-event-id"
@@ -94,7 +94,7 @@ def answer_headers(headers: Mapping[str, str], event_id: str) -> "CIMultiDict[st
     return passed
 
 
-def is_event_stream(source: aiohttp.ClientResponse) -> bool:
+def is_event_stream(source: Answer) -> bool:
     """Whether the answer is a stream of server-sent events."""
     return source.headers.get("Content-Type", "").startswith("text/event-stream")
 

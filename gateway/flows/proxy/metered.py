@@ -8,7 +8,6 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import aiohttp
 import structlog
 from aiohttp import web
 
@@ -16,7 +15,7 @@ from gateway.core.endpoints import Route
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.event import NoteRecord, OpenRecord, UsageEvent
 from gateway.core.request import Request, read_request
-from gateway.edges.upstream import NotSent, Upstream
+from gateway.edges.upstream import Answer, NotSent, Upstream
 from gateway.flows.proxy.admission import Principal
 from gateway.flows.proxy.headers import (
     answer_headers,
@@ -142,7 +141,7 @@ class MeteredCall:
         finally:
             relay.close()
 
-    async def _relay(self, source: aiohttp.ClientResponse, relay: Relay) -> None:
+    async def _relay(self, source: Answer, relay: Relay) -> None:
         shape = self._route.endpoint.stream
         if source.status == 200 and shape is not None and is_event_stream(source):
             meter = StreamMeter(shape, withhold=self._asked.withhold_usage)
@@ -237,9 +236,7 @@ class MeteredCall:
         )
 
 
-async def send(
-    upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None
-) -> aiohttp.ClientResponse:
+async def send(upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:
     """Raises ApiError: `upstream_unreachable` when nothing was sent, else the call may have run."""
     try:
         return await upstream.send(method, path, headers, body)

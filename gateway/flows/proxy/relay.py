@@ -10,10 +10,12 @@ from typing import Final
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from gateway.core.config import UpstreamSettings
 from gateway.core.errors import ApiError
+from gateway.edges.upstream import Answer
 from pricing.readers.body import TAIL_BYTES, Said, read_body, read_ends
 from pricing.stream import StreamMeter
 
@@ -23,7 +25,7 @@ SLOW_BUFFER_BYTES: Final = 64 * 1024
 """Unsent bytes beyond which a write to the client is timed."""
 NOTE_EVERY_S: Final = 1.0
 WATCH_S: Final = 1.0
-_BROKEN: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
+_BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, ConnectionError, TimeoutError)
 
 
 class Drains:
@@ -68,7 +70,7 @@ class Relay:
     def __init__(
         self,
         request: web.BaseRequest,
-        source: aiohttp.ClientResponse,
+        source: Answer,
         headers: "CIMultiDict[str]",
         bounds: UpstreamSettings,
         drains: Drains,
