@@ -82,7 +82,8 @@ class Upstream:
         self._port: Final = parts.port or (443 if secure else 80)
         self._tls: Final = ssl.create_default_context() if secure else None
         self._prefix: Final = parts.path.rstrip("/")
-        self._constant: Final = f"Host: {parts.netloc.rpartition('@')[2]}\r\nAuthorization: Bearer {api_key}\r\nAccept-Encoding: identity\r\n"
+        lines = (f"Host: {parts.netloc.rpartition('@')[2]}", f"Authorization: Bearer {api_key}")
+        self._constant: Final = "".join(f"{line}\r\n" for line in (*lines, "Accept-Encoding: identity"))
         self._connect_s: Final = connect_s
         self._first_byte_s: Final = first_byte_s
         self._heads: Final[dict[str, str]] = {}
@@ -94,7 +95,9 @@ class Upstream:
         Raises NotSent or Unanswered.
         """
         request = self._head(method, path, headers, body)
-        connection = self._take() or await self._connect()
+        connection = self._take()
+        if connection is None:  # not `or`: a ResponseHandler with an empty queue is false
+            connection = await self._connect()
         transport = connection.transport
         if transport is None:
             raise Unanswered("openai", "ServerDisconnectedError")
