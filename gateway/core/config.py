@@ -112,20 +112,31 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_nested_delimiter="__", extra="forbid", frozen=True)
 
     database_url: SecretStr | None = None
+    """PostgreSQL, `postgresql://…`."""
     redis_url: SecretStr | None = None
+    """Redis or Valkey, `redis://…`; it must not evict."""
     openai_api_key: SecretStr | None = None
+    """The credential that calls are made with."""
     openai_base_url: str = "https://api.openai.com/v1"
+    """Where calls go; ends in `/v1`. A regional host changes the price."""
     unkey_root_key: SecretStr | None = None
+    """Root key that may verify keys (and, for `keys create`, make them)."""
     unkey_api_id: str | None = None
+    """The API at Unkey in which `keys create` makes keys."""
     unkey_base_url: str = "https://api.unkey.com"
+    """Where Unkey is."""
     stripe_secret_key: SecretStr | None = None
+    """Without it amounts accrue and are not reported."""
     stripe_base_url: str = "https://api.stripe.com"
+    """Where Stripe is."""
     gateway_host: str = "127.0.0.1"
+    """Address the proxies listen on."""
     gateway_port: int = Field(8080, ge=0, le=65535)
+    """Port the proxies listen on; 0 takes a free one."""
     gateway_workers: int = Field(1, ge=1, le=256)
-    gateway_admin_host: str = "127.0.0.1"
-    gateway_admin_port: int = Field(8081, ge=0, le=65535)
+    """Proxy processes of `gateway serve`."""
     gateway_data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(Path(".gateway"), validate_default=True)
+    """Folder of the journal, and of the embedded servers of `gateway up`."""
 
     keys: KeySettings = KeySettings()
     upstream: UpstreamSettings = UpstreamSettings()
