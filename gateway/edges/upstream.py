@@ -67,8 +67,12 @@ class Answer:
     def close(self) -> None:
         """Ends the answer now; a read that waits is woken."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        if not self.content.is_eof():
+            # The protocol forgets its payload when it is closed, and would leave the reader waiting for ever.
+            self.content.set_exception(aiohttp.ClientConnectionError("the answer was given up"))
+        connection.close()
 
 
 class Upstream:

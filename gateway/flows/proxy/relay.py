@@ -101,6 +101,7 @@ class Relay:
             await self._pass_stream(meter, client)
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
+        self._drains.relays.discard(self)
         await self._write(client, meter.finish())
         result.complete = meter.terminal and not meter.failed
         result.output_events = meter.events
@@ -132,6 +133,7 @@ class Relay:
             elif visible:
                 if transport is None or transport.get_write_buffer_size() > SLOW_BUFFER_BYTES:
                     await self._write(client, visible)
+                    self.heard_s = time()  # a slow client is not OpenAI's silence
                     continue
                 try:
                     await write(visible)
@@ -154,6 +156,7 @@ class Relay:
                     return await self._pass_large(b"".join(chunks))
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
+        self._drains.relays.discard(self)
         result.last = b"".join(chunks)
         if result.broken is None:
             result.said = read_body(result.last)
@@ -179,6 +182,7 @@ class Relay:
                     break
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
+        self._drains.relays.discard(self)
         result.last = waiting
         if result.broken is None:
             result.said = read_ends(head, tail)
