@@ -11,10 +11,13 @@ from typing import Final
 from aiohttp import web
 
 from gateway.edges.tokenizer import Tokenizer
-from gateway.sandbox import credentials, openai_control, stripe_control, unkey_control, unkey_keeper
+from gateway.sandbox import credentials, openai_control, stripe_control, unkey_control
+from gateway.sandbox.keeper import Keeper
 from gateway.sandbox.openai import BODY_BYTES_MAX, OpenAI
 from gateway.sandbox.openai_tokens import Coder
+from gateway.sandbox.stripe import Kept as StripeKept
 from gateway.sandbox.stripe import Stripe
+from gateway.sandbox.unkey import Kept as UnkeyKept
 from gateway.sandbox.unkey import Unkey
 from pricing import book, data
 
@@ -71,24 +74,30 @@ async def start(
     paced: bool = True,
     coder: Coder | None = None,
     keys_file: Path | None = None,
+    stripe_file: Path | None = None,
 ) -> Sandbox:
     """Serves until closed. `port` 0 takes a free one; `clock` gives Unix seconds; `paced` False answers at once.
 
-    `coder` shares a tokenizer, which takes 0.7 s to build. With `keys_file`, Unkey's keys outlive a restart.
-    Raises OSError when the port is taken.
+    `coder` shares a tokenizer, which takes 0.7 s to build. With `keys_file`, Unkey's keys outlive a restart;
+    with `stripe_file`, Stripe's customers, meters and events do.
+    Raises OSError when the port is taken, msgspec.DecodeError when a file is damaged.
     """
     prices = book.parse(data.read_texts())
     openai = OpenAI(prices, coder or Tokenizer(), credentials.OPENAI_API_KEY, clock=clock, paced=paced)
-    keeper = unkey_keeper.Keeper(keys_file)
+    keys, billing = Keeper(keys_file, UnkeyKept), Keeper(stripe_file, StripeKept)
     unkey = Unkey(credentials.UNKEY_ROOT_KEY, credentials.UNKEY_API_ID, clock=clock)
-    unkey.load(keeper.load())
+    unkey.load(keys.load() or UnkeyKept())
     stripe = Stripe(credentials.STRIPE_SECRET_KEY, clock=clock)
-    stripe.add_meter(METER)
+    known = billing.load()
+    if known is None:
+        stripe.add_meter(METER)
+    else:
+        stripe.load(known)
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     for prefix, routes in (
         ("/openai", openai_control.routes(openai)),
-        ("/unkey", unkey_control.routes(unkey, keeper.save)),
-        ("/stripe", stripe_control.routes(stripe)),
+        ("/unkey", unkey_control.routes(unkey, keys.save)),
+        ("/stripe", stripe_control.routes(stripe, billing.save)),
     ):
         vendor = web.Application()
         vendor.add_routes(routes)

@@ -6,14 +6,24 @@ idempotency and control calls are in `stripe_control`.
 
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from gateway.sandbox.stripe_meters import DAY_S, WINDOWS, Event, Meter, Refused, checked, summaries
+import msgspec
+
+from gateway.sandbox.stripe_meters import DAY_S, WINDOWS, Event, Meter, Refused, checked, summaries, whole
+from gateway.sandbox.stripe_v2 import from_v2, rfc3339
 
 SESSION_S: Final = 900
 STREAM_EVENTS_MAX: Final = 100
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Kept(msgspec.Struct):
+    """Everything that outlives a restart. Idempotency keys do not: identifiers still count an event once."""
+
+    customers: dict[str, dict[str, Any]] = {}
+    meters: dict[str, Meter] = {}
+    events: list[Event] = []
+    identifiers: dict[str, int] = {}
 
 
 class Stripe:
@@ -37,6 +47,17 @@ class Stripe:
         """Unix seconds."""
         return int(self._clock())
 
+    def kept(self) -> Kept:
+        """What the next run should know."""
+        return Kept(self.customers, self.meters, self.events, self._identifiers)
+
+    def load(self, kept: Kept) -> None:
+        """Takes over what an earlier run kept."""
+        self.customers.update(kept.customers)
+        self.meters.update(kept.meters)
+        self.events.extend(kept.events)
+        self._identifiers.update(kept.identifiers)
+
     def create_customer(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/customers."""
         customer_id = f"cus_{secrets.token_hex(7)}"
@@ -50,6 +71,11 @@ class Stripe:
         if customer_id not in self.customers:
             raise _missing("customer", customer_id)
         return self.customers[customer_id]
+
+    def list_customers(self, query: dict[str, Any]) -> dict[str, Any]:
+        """GET /v1/customers, newest first; `email` must match to the letter."""
+        found = [one for one in self.customers.values() if query.get("email") in (None, one["email"])]
+        return _listed(found[::-1], query, "/v1/customers")
 
     def add_meter(self, event_name: str, **fields: Any) -> Meter:
         """An active meter, made as a fixture; `fields` as in `Meter`."""
@@ -128,11 +154,9 @@ class Stripe:
         if meter is None:
             raise Refused(400, f'No active meter found for event name "{event_name}"', param="event_name")
         now = self.now()
-        given = str(form.get("timestamp") or now)
-        if not given.isdigit():
-            raise Refused(400, f"Invalid integer: {given}", param="timestamp")
+        at = whole(form["timestamp"], "timestamp") if form.get("timestamp") else now
         identifier = str(form.get("identifier") or secrets.token_hex(16))
-        event = checked(meter, form.get("payload"), identifier, int(given), now)
+        event = checked(meter, form.get("payload"), identifier, at, now)
         if now - self._identifiers.get(identifier, now - DAY_S) < DAY_S:
             message = f"An event already exists with identifier {identifier}."
             raise Refused(400, message, headers={"stripe-should-retry": "false"})
@@ -164,12 +188,12 @@ class Stripe:
         grouping = query.get("value_grouping_window")
         if grouping not in (None, *WINDOWS):
             raise Refused(400, "Invalid value_grouping_window.", param="value_grouping_window")
-        times = [query["start_time"], query["end_time"]]
+        start, end = (whole(query[name], name) for name in ("start_time", "end_time"))
         step = WINDOWS.get(str(grouping), 60)
-        if not all(time.isdigit() and int(time) % step == 0 for time in times):
+        if start % step or end % step:
             raise Refused(400, f"start_time and end_time must be multiples of {step} seconds.", param="start_time")
         own = [event for event in self.events if (event.meter, event.customer) == (meter_id, query["customer"])]
-        found = summaries(meter, own, int(times[0]), int(times[1]), grouping)
+        found = summaries(meter, own, start, end, grouping)
         return _listed(found, query, f"/v1/billing/meters/{meter_id}/event_summaries")
 
     def open_session(self) -> dict[str, Any]:
@@ -208,23 +232,6 @@ class Stripe:
         return found[0] if found else None
 
 
-def from_v2(body: dict[str, Any]) -> dict[str, Any]:
-    """A v2 event, whose timestamp is RFC 3339, as a v1 form. Raises Refused (400)."""
-    given = body.get("timestamp")
-    if given is None:
-        return body
-    try:
-        at = datetime.fromisoformat(given)
-        return body | {"timestamp": str((at - _EPOCH) // timedelta(seconds=1))}
-    except (TypeError, ValueError):
-        raise Refused(400, "Invalid timestamp: RFC 3339 is expected.", param="timestamp") from None
-
-
-def rfc3339(unix_s: int) -> str:
-    """An instant as v2 writes it."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-
-
 def _inner(form: dict[str, Any], outer: str, name: str) -> Any:
     node = form.get(outer)
     return node.get(name) if isinstance(node, dict) else None
@@ -238,8 +245,8 @@ def _listed(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dic
     ids = [item["id"] for item in items]
     after = query.get("starting_after")
     start = ids.index(after) + 1 if after in ids else 0
-    given = str(query.get("limit") or 10)
-    if not given.isdigit() or not 1 <= int(given) <= 100:
+    limit = whole(query.get("limit", "10"), "limit")
+    if not 1 <= limit <= 100:
         raise Refused(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
-    end = start + int(given)
+    end = start + limit
     return {"object": "list", "data": items[start:end], "has_more": end < len(items), "url": url}

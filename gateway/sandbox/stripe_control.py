@@ -19,9 +19,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from gateway.sandbox.stripe import Stripe, from_v2, rfc3339
+from gateway.sandbox.stripe import Kept, Stripe
 from gateway.sandbox.stripe_form import nested, read_form
 from gateway.sandbox.stripe_meters import DAY_S, Refused
+from gateway.sandbox.stripe_v2 import adjustment_form, event_form, from_v2
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 Params = dict[str, Any]
@@ -57,7 +58,7 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
-class Kept(NamedTuple):
+class First(NamedTuple):
     """The first request of an idempotency key."""
 
     fingerprint: str
@@ -69,12 +70,13 @@ class Kept(NamedTuple):
 class StripeHttp:
     """One stand-in on the wire."""
 
-    def __init__(self, stripe: Stripe) -> None:
+    def __init__(self, stripe: Stripe, save: Callable[[Kept], None]) -> None:
         self.stripe: Final = stripe
+        self._save: Final = save
         self.troubles: Final[list[Trouble]] = []
         self.calls: Final[Counter[str]] = Counter()
         self.crowded = 0
-        self._kept: Final[dict[str, Kept]] = {}
+        self._kept: Final[dict[str, First]] = {}
         self._running: Final[set[tuple[str, str]]] = set()
 
     def handler(self, run: Callable[[web.Request, Params], Any], *, session: bool = False) -> Handler:
@@ -115,7 +117,7 @@ class StripeHttp:
                 message = "There is another request in progress with this idempotency key."
                 raise Refused(409, message, kind="idempotency_error", code="idempotency_key_in_use")
             return kept.answer._replace(headers=kept.answer.headers | {"idempotent-replayed": "true"})
-        self._kept[key] = Kept(fingerprint, now, None)
+        self._kept[key] = First(fingerprint, now, None)
         answer = None
         try:
             answer = await self._run(request, params, trouble, run)
@@ -125,7 +127,7 @@ class StripeHttp:
             if answer is None or (400 <= answer.status < 500):
                 del self._kept[key]
             else:
-                self._kept[key] = Kept(fingerprint, now, answer)
+                self._kept[key] = First(fingerprint, now, answer)
 
     async def _run(
         self, request: web.Request, params: Params, trouble: Trouble, run: Callable[[web.Request, Params], Any]
@@ -139,10 +141,15 @@ class StripeHttp:
             self._running.add(slot)
         try:
             await asyncio.sleep(trouble.delay_s)
+            if trouble.drop and not trouble.accept:
+                # The request never arrived, so its idempotency key is as good as new.
+                raise Refused(503, "Nobody reads this: the connection closes.")
             wrong = _told(trouble)
             if wrong is not None and not trouble.accept:
                 return _refusal(wrong)
-            done = run(request, params) if trouble.accept or not trouble.drop else {}
+            done = run(request, params)
+            if request.method == "POST":
+                self._save(self.stripe.kept())
             return Answer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(wrong)
         finally:
             if slot is not None:
@@ -164,11 +171,11 @@ async def _params(request: web.Request) -> Params:
     try:
         if request.method in ("GET", "DELETE"):
             return nested(request.query.items())
-        body = await request.text()
+        body = await request.read()
         if not _path(request).startswith("/v2/"):
-            return read_form(body)
+            return read_form(body.decode())
         return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise Refused(400, f"The request could not be read: {error}") from None
 
 
@@ -187,12 +194,13 @@ def _refusal(refused: Refused) -> Answer:
     return Answer(refused.status, msgspec.json.encode({"error": refused.error}), refused.headers)
 
 
-def routes(stripe: Stripe) -> list[web.RouteDef]:
-    """Everything that the stand-in answers, relative to its prefix."""
-    http = StripeHttp(stripe)
+def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
+    """Everything that the stand-in answers, relative to its prefix; `save` is called after every change."""
+    http = StripeHttp(stripe, save)
     one = "/v1/billing/meters/{id}"
     v1: list[tuple[str, str, Callable[[web.Request, Params], Any]]] = [
         ("POST", "/v1/customers", lambda _, form: stripe.create_customer(form)),
+        ("GET", "/v1/customers", lambda _, query: stripe.list_customers(query)),
         ("GET", "/v1/customers/{id}", lambda request, _: stripe.customer(request.match_info["id"])),
         ("POST", "/v1/billing/meters", lambda _, form: stripe.create_meter(form)),
         ("GET", "/v1/billing/meters", lambda _, query: stripe.list_meters(query)),
@@ -201,9 +209,14 @@ def routes(stripe: Stripe) -> list[web.RouteDef]:
         ("POST", f"{one}/deactivate", lambda request, _: stripe.set_status(request.match_info["id"], "inactive")),
         ("POST", f"{one}/reactivate", lambda request, _: stripe.set_status(request.match_info["id"], "active")),
         ("GET", f"{one}/event_summaries", lambda request, it: stripe.summaries(request.match_info["id"], it)),
-        ("POST", "/v1/billing/meter_events", lambda _, form: _event(stripe, form)),
+        ("POST", "/v1/billing/meter_events", lambda _, form: stripe.add_event(form).form()),
         ("POST", "/v1/billing/meter_event_adjustments", lambda _, form: stripe.adjust(form)),
-        ("POST", "/v2/billing/meter_events", lambda _, body: _event_v2(stripe, body)),
+        ("POST", "/v2/billing/meter_events", lambda _, body: event_form(stripe.add_event(from_v2(body)))),
+        (
+            "POST",
+            "/v2/billing/meter_event_adjustments",
+            lambda _, body: adjustment_form(stripe.adjust(body), stripe.now()),
+        ),
         ("POST", "/v2/billing/meter_event_session", lambda _, __: stripe.open_session()),
     ]
     found = [web.route(method, path, http.handler(run)) for method, path, run in v1]
@@ -218,25 +231,6 @@ def routes(stripe: Stripe) -> list[web.RouteDef]:
 def _path(request: web.Request) -> str:
     """The path without the prefix under which the stand-in is mounted."""
     return request.path[max(request.path.find("/v1/"), request.path.find("/v2/"), 0) :]
-
-
-def _event(stripe: Stripe, form: Params) -> Params:
-    event = stripe.add_event(form)
-    return {
-        "object": "billing.meter_event",
-        "created": event.created,
-        "event_name": event.event_name,
-        "identifier": event.identifier,
-        "livemode": False,
-        "payload": event.payload,
-        "timestamp": event.timestamp,
-    }
-
-
-def _event_v2(stripe: Stripe, body: Params) -> Params:
-    said = _event(stripe, from_v2(body))
-    times = {"created": rfc3339(said["created"]), "timestamp": rfc3339(said["timestamp"])}
-    return said | {"object": "v2.billing.meter_event"} | times
 
 
 def _unknown(request: web.Request, _: Params) -> Any:

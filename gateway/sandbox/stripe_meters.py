@@ -16,7 +16,8 @@ PAST_S: Final = 35 * DAY_S
 FUTURE_S: Final = 300
 DIGITS_MAX: Final = 15
 WINDOWS: Final = {"hour": HOUR_S, "day": DAY_S}
-_VALUE: Final = re.compile(r"-?\d+(\.\d+)?")
+_VALUE: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_WHOLE: Final = re.compile(r"[0-9]{1,15}")
 
 
 class Refused(Exception):
@@ -86,6 +87,25 @@ class Event(msgspec.Struct):
     created: int
     payload: dict[str, str]
     cancelled: bool = False
+
+    def form(self) -> dict[str, Any]:
+        """As Stripe answers it."""
+        return {
+            "object": "billing.meter_event",
+            "created": self.created,
+            "event_name": self.event_name,
+            "identifier": self.identifier,
+            "livemode": False,
+            "payload": self.payload,
+            "timestamp": self.timestamp,
+        }
+
+
+def whole(given: Any, param: str) -> int:
+    """A parameter that is a whole number, not negative. Raises Refused (400)."""
+    if not isinstance(given, str) or not _WHOLE.fullmatch(given):
+        raise Refused(400, f"Invalid integer: {param}", code="parameter_invalid_integer", param=param)
+    return int(given)
 
 
 def checked(meter: Meter, payload: Any, identifier: str, timestamp: int, now: int) -> Event:

@@ -25,6 +25,7 @@ from gateway.sandbox.unkey_forms import (
     present,
 )
 from gateway.sandbox.unkey_keys import (
+    INT64_MAX,
     Counters,
     Identity,
     Key,
@@ -204,7 +205,7 @@ class Unkey:
         fields |= {"key_id": f"key_{secrets.token_hex(8)}", "digest": _digest(secret), "start": secret[:4]}
         key = Key(**fields | {"created_at": now, "updated_at": None, "last_used_at": None})
         self.kept.keys[key.key_id] = self._by_digest[key.digest] = key
-        old.expires = now + (body.expiration or 0)
+        old.expires = now + body.expiration
         return {"keyId": key.key_id, "key": secret}
 
     def update_credits(self, body: bodies.UpdateCredits) -> dict[str, Any]:
@@ -219,7 +220,7 @@ class Unkey:
             raise bad("keyId", "has unlimited credits, which cannot be incremented or decremented")
         else:
             change = body.value if body.operation == "increment" else -body.value
-            key.remaining = max(0, key.remaining + change)
+            key.remaining = min(INT64_MAX, max(0, key.remaining + change))
         return credits_form(key)
 
     def list_keys(self, body: bodies.ListKeys) -> tuple[list[Any], str | None]:
@@ -260,8 +261,7 @@ class Unkey:
 
     def list_identities(self, body: bodies.ListIdentities) -> tuple[list[Any], str | None]:
         """POST /v2/identities.listIdentities: one page and the cursor of the next."""
-        known = list(self.kept.identities.values())
-        found, cursor = page(known, lambda identity: identity.id, body.limit, body.cursor)
+        found, cursor = page([*self.kept.identities.values()], lambda it: it.id, body.limit, body.cursor)
         return [identity_form(identity) for identity in found], cursor
 
     def _now_ms(self) -> int:

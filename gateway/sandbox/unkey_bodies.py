@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.sandbox.unkey_keys import Asked, Refill
+from gateway.sandbox.unkey_keys import INT64_MAX, Asked, Refill
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 ExternalId = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")]
 Id = Annotated[str, Meta(min_length=1, max_length=255)]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+Instant = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
+"""Or a length of time; Unix milliseconds, up to the year 2100."""
 
 
 class _Body(Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
@@ -23,8 +25,8 @@ class LimitBody(_Body):
     """A rate limit to set."""
 
     name: Annotated[str, Meta(min_length=3, max_length=128)]
-    limit: Annotated[int, Meta(ge=1)]
-    duration: Annotated[int, Meta(ge=1000)]
+    limit: Annotated[int, Meta(ge=1, le=INT64_MAX)]
+    duration: Annotated[int, Meta(ge=1000, le=INT64_MAX)]
     auto_apply: bool | None = False
 
 
@@ -64,7 +66,7 @@ class CreateKey(_Body):
     meta: dict[str, Any] | None = None
     roles: list[str] | None = None
     permissions: list[str] | None = None
-    expires: Count | None = None
+    expires: Instant | None = None
     credits: Credits | None = None
     ratelimits: list[LimitBody] | None = None
     enabled: bool | None = None
@@ -78,7 +80,7 @@ class UpdateKey(_Body):
     name: Name | UnsetType | None = UNSET
     external_id: ExternalId | UnsetType | None = UNSET
     meta: dict[str, Any] | UnsetType | None = UNSET
-    expires: Count | UnsetType | None = UNSET
+    expires: Instant | UnsetType | None = UNSET
     credits: Credits | UnsetType | None = UNSET
     ratelimits: list[LimitBody] | UnsetType | None = UNSET
     enabled: bool | UnsetType | None = UNSET
@@ -104,7 +106,7 @@ class RerollKey(_Body):
     """keys.rerollKey; `expiration` is how long the old key lives on, milliseconds."""
 
     key_id: Id
-    expiration: Count | None
+    expiration: Instant
 
 
 class Whoami(_Body):

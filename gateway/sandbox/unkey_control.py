@@ -38,7 +38,7 @@ class Trouble(msgspec.Struct, forbid_unknown_fields=True):
     """An error: 429 is the workspace's limit, 500 and 503 an outage."""
     retry_after_s: int = 1
     drop: bool = False
-    """Closes the connection without an answer."""
+    """Does the work (unless `status` is set too), then closes the connection without an answer."""
     code: str | None = None
     """Every verification gets this code: `FORBIDDEN`, `DISABLED`, one that nobody knows."""
     body: str | None = None
@@ -80,8 +80,12 @@ class UnkeyHttp:
             self.calls[name] += 1
             trouble = self._take(name)
             await asyncio.sleep(trouble.delay_s)
+            response = await answered(request, trouble)
             if trouble.drop and request.transport is not None:
                 request.transport.close()
+            return response
+
+        async def answered(request: web.Request, trouble: Trouble) -> web.Response:
             try:
                 if request.headers.get("Authorization") != f"Bearer {self.unkey.root_key}":
                     raise Refused(401, "Unauthorized", "The provided root key is invalid.")
@@ -91,13 +95,13 @@ class UnkeyHttp:
                 if permission != VERIFY and permission not in self.unkey.permissions:
                     raise Refused(403, "Forbidden", f"Missing permission: 'api.*.{permission}'")
                 body = msgspec.json.decode(await request.read(), type=body_type)
-                answered = run(body)
+                found = run(body)
                 self.changed(name)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 return _refusal(bad("", str(error)), trouble)
             except Refused as refused:
                 return _refusal(refused, trouble)
-            return _answer(answered, trouble)
+            return _answer(found, trouble)
 
         return handle
 

@@ -3,13 +3,16 @@
 Keeps hashes of keys, never keys. Instants are Unix milliseconds, as on Unkey's wire.
 """
 
+import calendar
 import re
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
-DAY_MS: Final = 86_400_000
+INT64_MAX: Final = 2**63 - 1
+BRACKETS_MAX: Final = 50
 _TOKEN: Final = re.compile(r"\s*(\(|\)|[A-Za-z0-9_.:\-*]+)")
 
 
@@ -26,9 +29,20 @@ class Limit(msgspec.Struct, rename="camel", omit_defaults=True):
 class Refill(msgspec.Struct, rename="camel", omit_defaults=True):
     """The balance becomes `amount` at midnight UTC, each day or on one day of the month."""
 
-    interval: str
-    amount: int
-    refill_day: int | None = None
+    interval: Literal["daily", "monthly"]
+    amount: Annotated[int, Meta(ge=1, le=INT64_MAX)]
+    refill_day: Annotated[int, Meta(ge=1, le=31)] | None = None
+    """In a month that is shorter, its last day."""
+
+    def due(self, today: date) -> date:
+        """The latest day, `today` included, on which the balance was to be refilled."""
+        if self.interval == "daily":
+            return today
+        this = self._in_month(today)
+        return this if this <= today else self._in_month(today.replace(day=1) - timedelta(days=1))
+
+    def _in_month(self, day: date) -> date:
+        return day.replace(day=min(self.refill_day or 1, calendar.monthrange(day.year, day.month)[1]))
 
 
 class Key(msgspec.Struct):
@@ -68,10 +82,10 @@ class Identity(msgspec.Struct, rename="camel", omit_defaults=True):
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
     """A rate limit that one verification names, on the key, on its identity, or of its own."""
 
-    name: str
-    cost: int = 1
-    limit: int | None = None
-    duration: int | None = None
+    name: Annotated[str, Meta(min_length=3, max_length=255)]
+    cost: Annotated[int, Meta(ge=0, le=INT64_MAX)] = 1
+    limit: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    duration: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
 
 
 class UnknownLimit(Exception):
@@ -134,12 +148,7 @@ def refill(key: Key, now_ms: int) -> None:
     if key.refill is None or key.remaining is None:
         return
     today, last = (datetime.fromtimestamp(ms // 1000, UTC).date() for ms in (now_ms, key.refilled_at))
-    if key.refill.interval == "daily":
-        due = today > last
-    else:
-        this_month = today.replace(day=min(key.refill.refill_day or 1, 28))
-        due = last < this_month <= today
-    if due:
+    if last < key.refill.due(today):
         key.remaining = key.refill.amount
         key.refilled_at = now_ms
 
@@ -147,7 +156,7 @@ def refill(key: Key, now_ms: int) -> None:
 def permitted(query: str, granted: list[str]) -> bool:
     """Whether the permissions satisfy a query of names, AND, OR and brackets. Raises ValueError when it is none."""
     tokens = _TOKEN.findall(query)
-    if "".join(tokens) != re.sub(r"\s+", "", query):
+    if "".join(tokens) != re.sub(r"\s+", "", query) or tokens.count("(") > BRACKETS_MAX:
         raise ValueError(f"no query of permissions: {query}")
 
     def either() -> bool:
