@@ -1,0 +1,98 @@
+"""`gateway serve` and `gateway worker` as an operator runs them: separate processes over real servers."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+
+import aiohttp
+import pytest
+
+from tests.flows.conftest import settled_rows
+from tests.stack import Stack, children
+
+BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
+CALLS = 120
+
+
+async def test_two_proxies_and_two_writers(fresh_stack: Stack) -> None:
+    writers = [fresh_stack.run("worker") for _ in range(2)]
+    fresh_stack.start(workers=2, background=False)
+    other = fresh_stack.make_key("second@example.com")
+    keys = [fresh_stack.key, other["key"]]
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def call(number: int) -> None:
+            headers = {"Authorization": f"Bearer {keys[number % 2]}"}
+            async with session.post(f"{fresh_stack.base_url}/chat/completions", json=BODY, headers=headers) as got:
+                assert got.status == 200, await got.text()
+                await got.read()
+
+        await asyncio.gather(*map(call, range(CALLS)))
+    rows = await settled_rows(fresh_stack.env["DATABASE_URL"], CALLS)
+    assert Counter(str(row["user_id"]) for row in rows) == {
+        fresh_stack.user_id: CALLS // 2,
+        other["user_id"]: CALLS // 2,
+    }
+    journal = fresh_stack.folder / "data" / "journal"
+    for slot in ("proxy-0", "proxy-1"):
+        assert any(b" S {" in path.read_bytes() for path in journal.glob(f"{slot}.*.jnl")), f"{slot} served nothing"
+    assert [writer.stop() for writer in writers] == [0, 0]
+
+
+async def test_a_stop_lets_streams_finish(fresh_stack: Stack) -> None:
+    fresh_stack.start()
+    fresh_stack.control("openai", body={"interval_s": 0.05, "chunks": 30})
+    headers = {"Authorization": f"Bearer {fresh_stack.key}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        url = f"{fresh_stack.base_url}/chat/completions"
+        response = await session.post(url, json={**BODY, "stream": True})
+        await response.content.readany()
+        fresh_stack.serve.popen.send_signal(signal.SIGTERM)
+        rest = await response.read()
+    assert rest.endswith(b"data: [DONE]\n\n")
+    assert await asyncio.to_thread(fresh_stack.serve.stop) == 0
+    (row,) = await settled_rows(fresh_stack.env["DATABASE_URL"], 1)
+    assert (row["evidence"], row["completion_tokens"]) == ("reported", 30)
+
+
+async def test_a_second_serve_on_the_same_folder_is_refused(fresh_stack: Stack) -> None:
+    fresh_stack.start()
+    fresh_stack.env["GATEWAY_PORT"] = "0"
+    second = await asyncio.to_thread(fresh_stack.command, "serve")
+    assert second.returncode == 1
+    assert b"did not start" in second.stderr
+    assert b"in use by another process" in second.stderr
+
+
+async def test_children_end_with_their_parent(fresh_stack: Stack) -> None:
+    fresh_stack.start()
+    below = children(fresh_stack.serve.popen.pid)
+    assert len(below) == 3
+    os.kill(fresh_stack.serve.popen.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while any(os.path.exists(f"/proc/{pid}") for pid in below):
+        assert time.monotonic() < deadline, "a child outlived its parent"
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "UNKEY_ROOT_KEY"])
+async def test_what_is_missing_is_named(fresh_stack: Stack, name: str) -> None:
+    fresh_stack.env.update({"OPENAI_API_KEY": "x", "UNKEY_ROOT_KEY": "x"})
+    del fresh_stack.env[name]
+    done = await asyncio.to_thread(fresh_stack.command, "serve")
+    assert done.returncode == 1
+    assert name in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+async def test_health(fresh_stack: Stack) -> None:
+    fresh_stack.start()
+    root = fresh_stack.base_url.removesuffix("/v1")
+    async with aiohttp.ClientSession() as session:
+        for path in ("/healthz", "/readyz"):
+            async with session.get(root + path) as got:
+                assert (got.status, json.loads(await got.read())) == (200, {"status": "ok"})
