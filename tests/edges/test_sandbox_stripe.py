@@ -73,6 +73,11 @@ async def test_customers(client: stripe.StripeClient) -> None:
     made = await client.v1.customers.create_async({"email": "a@example.com", "metadata": {"user_id": "u1"}})
     got = await client.v1.customers.retrieve_async(made.id)
     assert (got.email, got.metadata and got.metadata["user_id"], got.livemode) == ("a@example.com", "u1", False)
+    other = await client.v1.customers.create_async({"email": "b@example.com"})
+    for email, wanted in (("a@example.com", [made.id]), ("A@example.com", [])):
+        assert [one.id for one in (await client.v1.customers.list_async({"email": email})).data] == wanted
+    page = await client.v1.customers.list_async({"limit": 1})
+    assert [one.id async for one in page.auto_paging_iter()] == [other.id, made.id]
     with pytest.raises(stripe.InvalidRequestError) as caught:
         await client.v1.customers.retrieve_async("cus_none")
     assert (caught.value.http_status, caught.value.code) == (404, "resource_missing")
@@ -214,6 +219,11 @@ async def test_v2_events_and_stream(
     given: Any = event("3", "v2", timestamp=at.isoformat())
     said = await client.v2.billing.meter_events.create_async(given)
     assert (said.object, said.identifier) == ("v2.billing.meter_event", "v2")
+    cancelled = await client.v2.billing.meter_event_adjustments.create_async(
+        {"event_name": METER, "type": "cancel", "cancel": {"identifier": "v2"}}
+    )
+    assert (cancelled.status, cancelled.created) == ("complete", "2026-11-23T00:00:00.000Z")
+    assert [kept["cancelled"] for kept in await accepted(sandbox)] == [True]
     session = await client.v2.billing.meter_event_session.create_async()
     assert session.expires_at
     stream = connect(sandbox, session.authentication_token, http).v2.billing.meter_event_stream

@@ -1,10 +1,12 @@
 """The Unkey stand-in, judged by Unkey's own SDK: verification, administration, credits, limits, refusals."""
 
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import httpx
 import pytest
 from unkey.py import Unkey
 from unkey.py.errors import BadRequestErrorResponse, NotFoundErrorResponse, UnauthorizedErrorResponse, UnkeyError
@@ -13,7 +15,7 @@ from unkey.py.models import Operation
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox, start
 from gateway.sandbox.unkey_bodies import Whoami
-from gateway.sandbox.unkey_keys import permitted
+from gateway.sandbox.unkey_keys import Refill, permitted
 from tests.edges.stand_ins import CODER, Clock, control, sandbox_at
 
 NOW: Final = 1_795_392_000.0
@@ -108,6 +110,33 @@ async def test_refill(unkey: Unkey, clock: Clock) -> None:
     clock.now += 86_400
     assert (await verify(unkey, made.key, 1)).credits == 6
     assert (await verify(unkey, made.key, 1)).credits == 5
+
+
+@pytest.mark.parametrize(
+    ("day", "today", "due"),
+    [
+        (15, "2026-02-10", "2026-01-15"),
+        (15, "2026-02-15", "2026-02-15"),
+        (31, "2026-02-28", "2026-02-28"),
+        (31, "2028-02-28", "2028-01-31"),
+        (31, "2028-02-29", "2028-02-29"),
+        (31, "2026-01-30", "2025-12-31"),
+        (None, "2026-05-01", "2026-05-01"),
+    ],
+)
+def test_the_day_of_a_monthly_refill(day: int | None, today: str, due: str) -> None:
+    assert str(Refill("monthly", 1, day).due(date.fromisoformat(today))) == due
+
+
+async def test_a_lost_answer_has_spent_its_credits(unkey: Unkey, sandbox: Sandbox) -> None:
+    made = (await unkey.keys.create_key_async(api_id=API, credits={"remaining": 5})).data
+    await control(sandbox, "unkey", drop=True, times=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await verify(unkey, made.key, 2)
+    await control(sandbox, "unkey", drop=True, status=503, times=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await verify(unkey, made.key, 2)
+    assert (await verify(unkey, made.key)).credits == 3
 
 
 async def test_reroll_copies_the_credits(unkey: Unkey, clock: Clock) -> None:
