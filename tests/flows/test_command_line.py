@@ -1,0 +1,142 @@
+"""The commands as a person runs them: what they print, and with which status they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port
+from tests.stack import Process, Stack, clean_environment
+
+USAGE = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
+LINE = {"id": 7, "endpoint": "chat", "model": "gpt-4o-mini", "at": "2026-11-01T00:00:00Z", "usage": USAGE}
+
+
+def run(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    environment = clean_environment() | (env or {})
+    command = [sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(command, env=environment, input=stdin, capture_output=True, timeout=90)
+
+
+def test_demo_shows_calls_rows_cost_and_the_stripe_event() -> None:
+    done = run("demo", env={"OPENAI_API_KEY": "sk-must-be-ignored", "DATABASE_URL": "postgresql://nowhere"})
+    output = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
+    assert "ignoring OPENAI_API_KEY" in output
+    assert "sk-must-be-ignored" not in output
+    for shown in (
+        "responses stream",
+        "embeddings",
+        "reported",
+        "demo@example.com",
+        "Stripe meter event",
+        "4 calls, 4 rows",
+    ):
+        assert shown in output
+
+
+def test_price_reads_lines_and_goes_on_after_a_bad_one() -> None:
+    lines = [json.dumps(LINE), "[]", json.dumps({**LINE, "id": 8, "model": "gpt-unknown"})]
+    done = run("price", stdin="\n".join(lines).encode())
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert (answers[0]["id"], answers[0]["cost_usd"], answers[0]["evidence"]) == (7, "0.000450000", "reported")
+    assert answers[1]["error"]
+    assert (answers[2]["cost_usd"], answers[2]["evidence"]) == (None, "unpriced")
+
+
+def test_migrate_twice(empty_database_url: str) -> None:
+    first, second = (run("migrate", env={"DATABASE_URL": empty_database_url}) for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert b"applied 20251202170734_add_all_tables" in first.stdout
+    assert second.stdout.startswith(b"0 applied")
+
+
+def test_a_setting_that_is_wrong_is_named_without_its_value() -> None:
+    done = run("report", "usage", env={"GATEWAY_PORT": "secret-value"})
+    assert done.returncode == 1
+    assert b"GATEWAY_PORT" in done.stderr
+    assert b"secret-value" not in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_report_and_doctor(running: Stack) -> None:
+    report = running.command("report", "usage", "--by", "user,model", "--json")
+    assert report.returncode == 0
+    assert set(json.loads(report.stdout)) >= {"rows", "totals"}
+    wrong = running.command("report", "usage", "--by", "colour")
+    assert wrong.returncode == 1
+    assert b"model" in wrong.stderr
+    assert running.command("doctor").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"UNKEY_ROOT_KEY": "wrong"}, b"unkey"),
+        ({"OPENAI_API_KEY": "wrong"}, b"401"),
+        ({"REDIS_URL": "redis://127.0.0.1:1"}, b"redis"),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, b"postgres"),
+    ],
+)
+def test_doctor_fails_on_what_would_lose_a_call(running: Stack, change: dict[str, str], says: bytes) -> None:
+    done = run("doctor", env={**running.env, **change})
+    assert done.returncode == 1
+    assert b"fail" in done.stdout
+    assert says in done.stdout
+
+
+def test_keys_create_needs_a_known_user(running: Stack) -> None:
+    done = running.command("keys", "create", "--user", "nobody@example.com")
+    assert done.returncode == 1
+    assert b"--create-user" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("real", "env", "says"),
+    [
+        ("stripe", {"STRIPE_SECRET_KEY": "x"}, "add openai,unkey"),
+        ("openai", {}, "OPENAI_API_KEY is not set"),
+        ("paypal", {}, "there is no vendor 'paypal'"),
+    ],
+)
+def test_up_refuses_half_a_reality(tmp_path: Path, real: str, env: dict[str, str], says: str) -> None:
+    done = run("up", "--real", real, env={**env, "GATEWAY_DATA_DIR": str(tmp_path / "data")})
+    assert done.returncode == 1
+    assert says in done.stderr.decode()
+
+
+def test_up_twice_and_again(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        os.chmod(folder, 0o711)  # as root, PostgreSQL's user must be able to pass through to its data
+    env = clean_environment() | {"GATEWAY_DATA_DIR": str(tmp_path / "data"), "GATEWAY_PORT": str(free_port())}
+    keys = []
+    for number in range(2):
+        first = Process(["up"], env, tmp_path / f"up-{number}.log")
+        try:
+            output = first.wait_for("Ready.")
+            keys.append(output.split("api_key", 1)[1].split()[0])
+            second = run("up", env=env)
+            assert second.returncode == 1
+            assert b"already in use by process" in second.stderr
+        finally:
+            status = first.stop(signal.SIGINT)
+        assert status == 0
+        assert "stopped; the data is kept" in first.output()
+    assert keys[0] == keys[1]
+    deadline = time.monotonic() + 5
+    while left := [pid for pid in Path("/proc").glob("[0-9]*") if str(tmp_path) in _command(pid)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def _command(pid: Path) -> str:
+    try:
+        return (pid / "cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
