@@ -79,7 +79,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 @app.command()
 def up(
-    real: Annotated[str, typer.Option(help="Vendors to use for real: openai,unkey,stripe.")] = "",
+    real: Annotated[str, typer.Option(help="Vendors to use for real, not the sandbox: openai,unkey,stripe.")] = "",
     workers: Annotated[int, typer.Option(min=1, help="Proxy processes.")] = 1,
 ) -> None:
     """Everything on one machine, with the sandbox for every vendor and one ready-to-use key."""
@@ -98,7 +98,7 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=1, help="Proxy processes (GATEWAY_WORKERS).")] = None,
     background: Annotated[bool, typer.Option(help="Run a background worker here too.")] = True,
 ) -> None:
-    """The proxy on real services."""
+    """The proxy on real services, with the keeper of its journal and a background worker."""
     configure()
     loaded = settings()
     count = loaded.gateway_workers if workers is None else workers
@@ -131,7 +131,7 @@ def sandbox(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a 
 
 @app.command()
 def doctor() -> None:
-    """Asks every dependency; says what is wrong and how to mend it."""
+    """Asks every dependency; says what is wrong and how to mend it. Exits 1 if a call could not be metered."""
     raise typer.Exit(run(doctor_command.doctor(settings(), Console(), today=datetime.now(UTC).date())))
 
 
