@@ -9,8 +9,20 @@ import sys
 import structlog
 
 
+class _Complaints(logging.Handler):
+    """aiohttp's own errors as one line with their kind only: its traceback of a bad request quotes it, key and all."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = None if record.exc_info is None else record.exc_info[0]
+        kind = None if error is None else error.__name__
+        structlog.get_logger(record.name).warning("http error", error=kind, where=record.funcName)
+
+
 def configure() -> None:
-    """Sends structlog's lines to standard error as JSON."""
+    """Sends structlog's lines, and aiohttp's, to standard error as JSON."""
+    http = logging.getLogger("aiohttp")
+    http.handlers = [_Complaints()]
+    http.propagate = False
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -158,6 +158,8 @@ def _name(top: dict[str, Field], name: str) -> str | None:
     if value is not None and len(value) > NAME_CHARS_MAX:
         message = f"Invalid '{name}': longer than {NAME_CHARS_MAX} characters."
         raise bad_request(message, name, "string_above_max_length")
+    if value is not None and not value.isprintable():  # a NUL, above all, is no text to Postgres
+        raise bad_request(f"Invalid '{name}': it holds a control character.", name, "invalid_value")
     return value
 
 

@@ -111,8 +111,11 @@ class Upstream:
             transport.write(request)
             while True:
                 message, content = await connection.read()
-                if message.code > 199 or message.code == 101:
+                if message.code > 199:
                     return Answer(message.code, message.headers, content, connection, self)
+                if message.code == 101:  # nobody asked for another protocol
+                    connection.close()
+                    raise Unanswered("openai", "UnaskedUpgrade")
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             connection.close()
             raise Unanswered("openai", type(error).__name__) from error

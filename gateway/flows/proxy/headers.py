@@ -56,6 +56,9 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
         raise _too_large(bytes_max)
     if not request.body_exists:
         return b""
+    if request.headers.get("Expect", "").lower() == "100-continue":  # the client waits; it is known by now
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     first = await request.content.readany()
     if request.content.at_eof():
         return first

@@ -93,6 +93,8 @@ class MeteredCall:
             param = "previous_response_id"
             await owners.check_response(asked.previous_response_id, principal.user_id, param=param)
         client_request_id = self._request.headers.get("X-Client-Request-Id")
+        if client_request_id is not None and not client_request_id.isascii():  # bytes that are no UTF-8 are no text
+            client_request_id = client_request_id.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return OpenRecord(
             id=self._id,
             user_id=principal.user_id,
@@ -148,10 +150,11 @@ class MeteredCall:
             await relay.stream(meter)
             await self._settle_stream(relay.result, meter)
             return
+        if source.status == 401:  # before anything is read: a large body would pass to the client as it comes
+            await self._settle_whole(relay.result)
+            raise upstream_refused_us()
         await relay.whole()
         await self._settle_whole(relay.result)
-        if source.status == 401:
-            raise upstream_refused_us()
 
     async def _settle_stream(self, relayed: Relayed, meter: StreamMeter) -> None:
         if relayed.said.usage is not None and meter.terminal and relayed.broken is None:

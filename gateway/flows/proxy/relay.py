@@ -103,6 +103,8 @@ class Relay:
             result.broken = result.broken or _reason(error)
         self._drains.relays.discard(self)
         await self._write(client, meter.finish())
+        if meter.terminal:
+            result.broken = None  # all has been said; what became of the connection after it changes nothing
         result.complete = meter.terminal and not meter.failed
         result.output_events = meter.events
         result.last = meter.release()
@@ -158,6 +160,8 @@ class Relay:
             result.broken = result.broken or _reason(error)
         self._drains.relays.discard(self)
         result.last = b"".join(chunks)
+        transport = self._request.transport
+        result.client_left = transport is None or transport.is_closing()
         if result.broken is None:
             result.said = read_body(result.last)
             result.complete = True
