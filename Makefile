@@ -26,7 +26,7 @@ up: .venv/.ready ## the gateway with its own PostgreSQL and Valkey, and stand-in
 	@$(RUN) -m gateway up $(ARGS)
 
 test: .venv/.ready ## every test
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.ready ## lint, format, types and the rules of the house
 	@$(RUN) -m ruff check .

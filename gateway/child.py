@@ -14,7 +14,7 @@ import uvloop
 from gateway import app
 from gateway.core.config import Settings
 from gateway.core.log import configure
-from gateway.processes import listen, say_ready, stop_on_signals, stop_with_parent
+from gateway.processes import listen, say_ready, stop_with_parent
 from gateway.sandbox import server as sandbox
 
 Kind = Literal["proxy", "keeper", "worker", "sandbox"]
@@ -44,7 +44,6 @@ def calm_gc() -> None:
 
 async def _run(kind: Kind, settings: Settings, ready_fd: int, slot: int, host: str, port: int) -> None:
     stop = asyncio.Event()
-    stop_on_signals(stop)
     stop_with_parent(stop)
     ready = say_ready(ready_fd)
     if kind == "proxy":
@@ -54,7 +53,8 @@ async def _run(kind: Kind, settings: Settings, ready_fd: int, slot: int, host: s
     elif kind == "worker":
         await app.run_worker(settings, stop, ready)
     else:
-        stand_ins = await sandbox.start(host, port, keys_file=settings.gateway_data_dir / "sandbox" / "unkey.json")
+        kept = settings.gateway_data_dir / "sandbox"
+        stand_ins = await sandbox.start(host, port, keys_file=kept / "unkey.json", stripe_file=kept / "stripe.json")
         ready()
         await stop.wait()
         await stand_ins.close()

@@ -147,6 +147,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def probe(host: str, port: int) -> None:
+    """Raises OSError when somebody listens on `port`, also one who would share it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind((host, port))
+        trial.listen(1)
+
+
 def stop_on_signals(stop: asyncio.Event) -> None:
     """SIGTERM and SIGINT set `stop`."""
     loop = asyncio.get_running_loop()
@@ -155,7 +164,10 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 
 
 def stop_with_parent(stop: asyncio.Event) -> None:
-    """The end of stdin (the parent is gone) sets `stop`."""
+    """SIGTERM and the end of stdin (the parent is gone) set `stop`; Ctrl-C is the parent's to hear, and to pass on in
+    its order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     loop = asyncio.get_running_loop()
 
     def readable() -> None:

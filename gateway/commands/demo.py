@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,8 +19,12 @@ from rich.table import Table
 from gateway import app
 from gateway.commands import keys, local, report
 from gateway.commands.stack import Say
+from gateway.core.errors import ConfigError, DependencyDown
 from gateway.edges.billing import Billing
 from gateway.edges.ledger import Ledger, open_pool
+from gateway.edges.migrator import MigrationFailed
+from gateway.embedded import EmbeddedError
+from gateway.processes import ChildFailed
 from gateway.sandbox import credentials
 
 MODEL: Final = "gpt-4o-mini"
@@ -156,3 +161,21 @@ def _check(rows: list[asyncpg.Record], ids: list[str], events: list[dict[str, An
     # One event per window, so two where the calls fell into two hours; less than one micro-USD is carried on.
     if sent == 0 or not 0 <= billed_nano - at_stripe * 1000 < 1000:
         raise DemoFailed(f"the ledger has {billed_nano} nano-USD, Stripe {at_stripe} micro-USD in {sent} event(s)")
+
+
+def main() -> None:
+    """`python -m gateway.commands.demo`; exits by SystemExit."""
+
+    def say(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    try:
+        asyncio.run(demo(os.environ, say, Console()))
+    except (ConfigError, DependencyDown, EmbeddedError, ChildFailed, MigrationFailed, DemoFailed) as error:
+        sys.stderr.write(f"gateway: {error}\n")
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from gateway.core.errors import ConfigError
-from gateway.processes import Child, listen
+from gateway.processes import Child, listen, probe
 
 Say = Callable[[str], None]
 
@@ -17,6 +17,9 @@ def reserve(host: str, port: int, stack: AsyncExitStack) -> int:
     Raises ConfigError when it is taken.
     """
     try:
+        if port:
+            # Sharing is for our own children only: a port that somebody listens on already must not be shared.
+            probe(host, port)
         listener = listen(host, port)
     except OSError as error:
         raise ConfigError(f"GATEWAY_HOST/GATEWAY_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
