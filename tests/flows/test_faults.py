@@ -49,6 +49,7 @@ async def row_of(running: Stack, event_id: str) -> asyncpg.Record:
     raise AssertionError(f"no row for {event_id}")
 
 
+DROPS = [{"drop": "before"}, {"drop": "after"}]
 CUT = [{"cut_after": 4, "cut_how": how} for how in ("chunked", "length", "close")]
 
 
@@ -77,6 +78,16 @@ async def test_usage_that_makes_no_sense_is_never_priced_as_if_it_did(running: S
         assert json.loads(row["metadata"])["problems"]
 
 
+async def test_a_failed_response_costs_what_it_said(running: Stack) -> None:
+    running.control("openai", body={"times": 1, "endpoint": "responses", "fail_after": 6})
+    _, event_id, body = await call(running, "responses", stream=True)
+    row = await row_of(running, event_id)
+    usage = json.loads(row["usage"])
+    assert b"response.failed" in body
+    assert (row["evidence"], json.loads(row["metadata"])["failed"]) == ("reported", True)
+    assert row["cost_usd"] == recompute(read_texts(), "responses", row["model"], "default", row["started_at"], usage)
+
+
 async def test_an_unknown_model_in_the_answer_is_unpriced(running: Stack) -> None:
     running.control("openai", body={"times": 1, "response_model": "gpt-from-tomorrow"})
     _, event_id, _ = await call(running, "chat", stream=False)
@@ -98,7 +109,7 @@ async def test_a_refusal_of_openai_is_void_and_passed_on(running: Stack, status:
     assert json.loads(row["metadata"])["void_reason"] == f"http_{status}"
 
 
-@pytest.mark.parametrize("fault", [{"status": 502, "plain": True}, {"status": 500, "plain": True}, {"drop": "after"}])
+@pytest.mark.parametrize("fault", [{"status": 502, "plain": True}, {"status": 500, "plain": True}, *DROPS])
 async def test_an_answer_that_says_nothing_is_an_estimate(running: Stack, fault: dict[str, Any]) -> None:
     running.control("openai", body={"times": 1, **fault})
     status, event_id, _ = await call(running, "chat", stream=False)
@@ -121,6 +132,7 @@ async def test_a_redirect_is_not_followed(running: Stack) -> None:
     running.control("openai", body={"times": 1, "redirect": f"http://127.0.0.1:{running.sandbox_port}/stolen"})
     status, event_id, _ = await call(running, "chat", stream=False)
     assert status == 307
+    assert [one["endpoint"] for one in running.truth()][-1] == "chat"  # its target was never asked
     assert (await row_of(running, event_id))["evidence"] == "estimated"
 
 
