@@ -164,9 +164,10 @@ class Stack:
         return calls
 
     def stop(self) -> None:
-        """Ends every process, the youngest first."""
-        for process in reversed(self.processes):
-            process.stop()
+        """Ends every process, the youngest first; one that does not end must not keep the others alive."""
+        with contextlib.ExitStack() as ending:
+            for process in self.processes:
+                ending.callback(process.stop)
 
 
 @contextlib.contextmanager
