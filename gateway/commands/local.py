@@ -31,7 +31,6 @@ NEEDED: Final = {
     "openai": ("OPENAI_API_KEY",),
     "unkey": ("UNKEY_ROOT_KEY", "UNKEY_API_ID"),
     "stripe": ("STRIPE_SECRET_KEY",),
-    "daily": ("DAILY_API_KEY", "DAILY_WEBHOOK_SECRET"),
 }
 """What a vendor cannot be used without."""
 SERVERS: Final = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
@@ -55,11 +54,13 @@ def check_real(real: frozenset[str], environ: Mapping[str, str]) -> None:
     """Raises ConfigError: an unknown vendor, a half-configured one, or real Stripe billing sandbox calls."""
     unknown = sorted(real - VENDORS.keys())
     if unknown:
-        raise ConfigError(f"--real: there is no vendor {unknown[0]!r}; choose from {', '.join(VENDORS)}")
+        raise ConfigError(f"--real: there is no vendor {unknown[0]!r}; choose from {', '.join(NEEDED)}")
+    if "daily" in real:
+        raise ConfigError("--real daily: this version does not talk to Daily.co yet")
     for vendor in sorted(real):
         missing = [name for name in NEEDED[vendor] if not environ.get(name)]
         if missing:
-            raise ConfigError(f"--real {vendor}: {', '.join(missing)} is not set")
+            raise ConfigError(f"--real {vendor}: not set: {', '.join(missing)}")
     if "stripe" in real and not {"openai", "unkey"} <= real:
         raise ConfigError("--real stripe: real money needs real calls of real users; add openai,unkey or leave it out")
 

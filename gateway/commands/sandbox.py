@@ -3,16 +3,20 @@
 import asyncio
 
 from gateway.commands.stack import Say
+from gateway.core.errors import ConfigError
 from gateway.processes import stop_on_signals
 from gateway.sandbox import credentials
 from gateway.sandbox import server as stand_ins
 
 
 async def sandbox(port: int, say: Say) -> None:
-    """Serves on loopback and prints the environment that points a gateway at it."""
+    """Serves on loopback and prints the environment that points a gateway at it. Raises ConfigError: a taken port."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    running = await stand_ins.start("127.0.0.1", port)
+    try:
+        running = await stand_ins.start("127.0.0.1", port)
+    except OSError as error:
+        raise ConfigError(f"--port: cannot listen on 127.0.0.1:{port}: {error.strerror}") from None
     for name, value in (
         ("OPENAI_BASE_URL", running.openai_base_url),
         ("OPENAI_API_KEY", credentials.OPENAI_API_KEY),

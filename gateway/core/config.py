@@ -109,7 +109,7 @@ class BillingSettings(_Section):
 class Settings(BaseSettings):
     """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
 
-    model_config = SettingsConfigDict(env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True)
 
     database_url: SecretStr | None = None
     """PostgreSQL, `postgresql://…`."""
@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
         """The settings of a process that will have this environment."""
-        given = {name: environ[name.upper()] for name in cls.model_fields if name.upper() in environ}
+        given = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
         return cls(**given)  # type: ignore[arg-type]  # strings, as from the environment
 
     @classmethod

@@ -53,3 +53,17 @@ async def settled_rows(database_url: str, count: int, *, within_s: float = 20.0)
             await asyncio.sleep(0.05)
     finally:
         await connection.close()
+
+
+async def row_of(running: Stack, event_id: str) -> asyncpg.Record:
+    """The ledger row of one call, once it is there."""
+    connection = await asyncpg.connect(running.env["DATABASE_URL"])
+    try:
+        for _ in range(400):
+            row = await connection.fetchrow("select * from openai_usage where id = $1::uuid", event_id)
+            if row is not None:
+                return row
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+    raise AssertionError(f"no row for {event_id}")

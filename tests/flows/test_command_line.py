@@ -91,6 +91,16 @@ def test_doctor_fails_on_what_would_lose_a_call(running: Stack, change: dict[str
     assert says in done.stdout
 
 
+def test_a_port_that_is_taken_is_said_and_never_shared(running: Stack, tmp_path: Path) -> None:
+    done = run("serve", env={**running.env, "GATEWAY_DATA_DIR": str(tmp_path)})
+    assert done.returncode == 1
+    assert f"GATEWAY_HOST/GATEWAY_PORT: cannot listen on 127.0.0.1:{running.port}" in done.stderr.decode()
+    done = run("sandbox", "--port", str(running.sandbox_port))
+    assert done.returncode == 1
+    assert b"--port: cannot listen on" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_keys_create_needs_a_known_user(running: Stack) -> None:
     done = running.command("keys", "create", "--user", "nobody@example.com")
     assert done.returncode == 1
@@ -101,7 +111,8 @@ def test_keys_create_needs_a_known_user(running: Stack) -> None:
     ("real", "env", "says"),
     [
         ("stripe", {"STRIPE_SECRET_KEY": "x"}, "add openai,unkey"),
-        ("openai", {}, "OPENAI_API_KEY is not set"),
+        ("openai", {}, "not set: OPENAI_API_KEY"),
+        ("daily", {"DAILY_API_KEY": "x", "DAILY_WEBHOOK_SECRET": "x"}, "does not talk to Daily.co yet"),
         ("paypal", {}, "there is no vendor 'paypal'"),
     ],
 )

@@ -201,7 +201,7 @@ class Relay:
         result, client, transport = self.result, self.result.client, self._request.transport
         if client is None:
             if result.broken is not None:
-                message = "OpenAI's answer broke off; the call may have run and is recorded as an estimate."
+                message = "OpenAI's answer broke off; the call may have run."
                 raise ApiError(502, result.broken, message, kind="server_error")
             return web.Response(status=self._source.status, headers=self._headers, body=result.last)
         if result.broken is not None and transport is not None:

@@ -1,0 +1,192 @@
+"""An OpenAI that has turned hostile: what its answer must not make of the row, the client's view or the next call."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from tests.flows.conftest import row_of
+from tests.servers import free_port
+from tests.stack import Stack
+
+EVENT_ID = "x-gateway-event-id"
+CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+ENVELOPE = {"id": "chatcmpl-ANSWERID", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
+
+
+class Hostile:
+    """A gateway whose OpenAI answers every request with `answer`, then does with the connection what `close` says."""
+
+    def __init__(self, running: Stack, port: int) -> None:
+        self.running = running
+        self.gateway_port = port
+        self.answer = b""
+        self.close = False
+        self.wait = asyncio.Event()
+        self.wait.set()
+        self.asked = 0
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                request = await reader.readuntil(b"\r\n\r\n")
+                length = request.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length))
+                self.asked += 1
+                await self.wait.wait()
+                # Each answer has an id of its own: the ledger holds no upstream object twice.
+                writer.write(self.answer.replace(b"chatcmpl-ANSWERID", b"chatcmpl-" + secrets.token_hex(4).encode()))
+                await writer.drain()
+                if self.close:
+                    break
+        writer.close()
+
+    async def call(self, *, stream: bool = False) -> tuple[int, str, bytes, dict[str, str]]:
+        """(status, event id, body, headers)."""
+        url = f"http://127.0.0.1:{self.gateway_port}/v1/chat/completions"
+        headers = {"Authorization": f"Bearer {self.running.key}"}
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=15)) as session,
+            session.post(url, json={**CHAT, "stream": stream}, allow_redirects=False) as response,
+        ):
+            got = b""
+            try:
+                async for piece in response.content.iter_any():
+                    got += piece
+            except aiohttp.ClientError:
+                got += b"<cut>"
+            return response.status, response.headers[EVENT_ID], got, dict(response.headers)
+
+
+@pytest.fixture(scope="module")
+def hostile_port(running: Stack) -> tuple[int, int]:
+    """(the gateway's port, the port at which it expects OpenAI)."""
+    ports, kept = (free_port(), free_port()), dict(running.env)
+    running.env["GATEWAY_PORT"] = str(ports[0])
+    running.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{ports[1]}/v1"
+    running.env["UPSTREAM__READ_S"] = "5"
+    running.env["GATEWAY_DATA_DIR"] = str(running.folder / "hostile")
+    try:
+        running.run("serve", "--no-background").wait_for("serving http")
+    finally:
+        running.env.clear()
+        running.env.update(kept)
+    return ports
+
+
+@pytest.fixture
+async def hostile(running: Stack, hostile_port: tuple[int, int]) -> AsyncIterator[Hostile]:
+    made = Hostile(running, hostile_port[0])
+    listening = await asyncio.start_server(made.serve, "127.0.0.1", hostile_port[1])
+    try:
+        yield made
+    finally:
+        listening.close()
+        for writer in made.writers:  # the gateway must not keep a connection to a server that is gone
+            writer.transport.abort()
+        await asyncio.sleep(0.1)
+
+
+def chunked(*pieces: bytes, end: bool) -> bytes:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    start = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return start + body + (b"0\r\n\r\n" if end else b"")
+
+
+def event(**fields: Any) -> bytes:
+    return b"data: " + json.dumps({**ENVELOPE, **fields}).encode() + b"\n\n"
+
+
+def answered(body: bytes, *more: bytes, status: bytes = b"200 OK") -> bytes:
+    lines = [b"HTTP/1.1 " + status, b"Content-Type: application/json", b"Content-Length: %d" % len(body), *more]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+STREAM = (event(choices=[{"index": 0, "delta": {"content": "hi"}}]), event(choices=[], usage=USAGE))
+DONE = b"data: [DONE]\n\n"
+COMPLETION = json.dumps({**ENVELOPE, "object": "chat.completion", "choices": [], "usage": USAGE}).encode()
+
+
+async def test_a_connection_lost_after_the_last_event_loses_nothing(running: Stack, hostile: Hostile) -> None:
+    hostile.answer, hostile.close = chunked(*STREAM, DONE, end=False), True
+    status, event_id, body, _ = await hostile.call(stream=True)
+    row = await row_of(running, event_id)
+    assert (status, row["evidence"], row["prompt_tokens"], row["completion_tokens"]) == (200, "reported", 9, 3)
+    assert body.endswith(DONE)
+
+
+async def test_usage_before_a_cut_is_an_estimate_that_says_why(running: Stack, hostile: Hostile) -> None:
+    hostile.answer, hostile.close = chunked(*STREAM, end=False), True
+    _, event_id, body, _ = await hostile.call(stream=True)
+    row = await row_of(running, event_id)
+    assert (row["evidence"], json.loads(row["metadata"])["reason"]) == ("estimated", "upstream_cut")
+    assert body.endswith(b"<cut>")
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000])
+async def test_a_refused_credential_never_shows_whatever_its_size(running: Stack, hostile: Hostile, size: int) -> None:
+    said = {"error": {"message": "Incorrect API key provided: CANARY-KEY" + "x" * size}}
+    hostile.answer = answered(json.dumps(said).encode(), status=b"401 Unauthorized")
+    status, event_id, body, _ = await hostile.call()
+    assert status == 502
+    assert b"CANARY-KEY" not in body
+    assert (await row_of(running, event_id))["evidence"] == "void"
+
+
+async def test_a_second_answer_is_never_given_to_the_next_call(running: Stack, hostile: Hostile) -> None:
+    stolen = COMPLETION.replace(b"chatcmpl-ANSWERID", b"chatcmpl-POISONED")
+    hostile.answer = answered(COMPLETION) + answered(stolen)
+    for _ in range(3):
+        status, _, body, _ = await hostile.call()
+        assert (status, b"POISON" in body) == (200, False)
+
+
+async def test_headers_of_an_answer_that_must_not_pass(running: Stack, hostile: Hostile) -> None:
+    more = (b"Set-Cookie: a=CANARY", b"X-Odd: caf\xe9", b"Connection: keep-alive, X-Hop", b"X-Hop: CANARY")
+    hostile.answer = answered(COMPLETION, *more, b"X-Gateway-Event-Id: CANARY")
+    status, event_id, body, headers = await hostile.call()
+    assert (status, len(body)) == (200, len(COMPLETION))
+    assert "CANARY" not in str(headers)
+    assert (await row_of(running, event_id))["evidence"] == "reported"
+
+
+async def test_a_client_that_left_before_a_whole_answer_is_drained(running: Stack, hostile: Hostile) -> None:
+    hostile.answer = answered(COMPLETION)
+    hostile.wait.clear()
+    connection = await asyncpg.connect(running.env["DATABASE_URL"])
+    before = await connection.fetchval("select count(*) from openai_usage")
+    call = asyncio.create_task(hostile.call())
+    while not hostile.asked:
+        await asyncio.sleep(0.01)
+    call.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await call
+    await asyncio.sleep(0.1)
+    hostile.wait.set()
+    for _ in range(200):
+        if await connection.fetchval("select count(*) from openai_usage") > before:
+            break
+        await asyncio.sleep(0.05)
+    row = await connection.fetchrow("select * from openai_usage order by id desc limit 1")
+    await connection.close()
+    assert row is not None
+    assert (row["evidence"], row["total_tokens"]) == ("drained", 12)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", b"\x16\x03"]
+)
+async def test_an_answer_that_is_none_is_an_estimate(running: Stack, hostile: Hostile, answer: bytes) -> None:
+    hostile.answer, hostile.close = answer, True
+    status, event_id, _, _ = await hostile.call()
+    assert status == 502
+    assert (await row_of(running, event_id))["evidence"] == "estimated"
