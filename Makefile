@@ -39,7 +39,7 @@ bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and th
 
 lock: .venv/.ready ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for the newest of everything)
 	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \
-		--generate-hashes --extra embedded --extra dev $(UPGRADE) --output-file requirements.lock pyproject.toml
+		--generate-hashes --extra embedded --extra otel --extra dev $(UPGRADE) --output-file requirements.lock pyproject.toml
 
 clean: ## remove .venv and the caches; the data in .gateway stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

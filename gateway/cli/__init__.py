@@ -1,31 +1,27 @@
 """The command line: parses options, calls one function of gateway/commands, turns errors into an exit status.
 
-Holds no logic of its own: what a command does is in gateway/commands.
+Holds no logic of its own: what a command does is in gateway/commands. Groups of commands have a file each here.
 """
 
-import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 import pricing
 import pricing.data
-from gateway.commands import billing as billing_command
+from gateway.cli import billing, keys, report
+from gateway.cli.base import run, say, settings
 from gateway.commands import doctor as doctor_command
-from gateway.commands import keys as keys_command
 from gateway.commands import price as price_command
-from gateway.commands import report as report_command
 from gateway.commands import sandbox as sandbox_command
 from gateway.commands import serve as serve_command
 from gateway.commands import up as up_command
-from gateway.core.config import Settings, required
+from gateway.core.config import required
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
 from gateway.core.log import configure
 from gateway.edges import migrator
@@ -47,33 +43,9 @@ EXPECTED = (
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A metering gateway for OpenAI."
 )
-keys_app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user.")
-report_app = typer.Typer(no_args_is_help=True, help="Usage for finance.")
-billing_app = typer.Typer(no_args_is_help=True, help="Stripe meter events that wait for a person (docs/billing.md).")
-app.add_typer(keys_app, name="keys")
-app.add_typer(report_app, name="report")
-app.add_typer(billing_app, name="billing")
-
-
-def say(line: str) -> None:
-    """One line of progress for a person, at once."""
-    typer.echo(line)
-    sys.stdout.flush()
-
-
-def settings() -> Settings:
-    """The settings of this process. Raises ConfigError naming the setting that is wrong."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        # Never the value: it may be a secret.
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
-        raise ConfigError(wrong) from None
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a command's coroutine."""
-    return asyncio.run(work)
+app.add_typer(keys.app, name="keys")
+app.add_typer(report.app, name="report")
+app.add_typer(billing.app, name="billing")
 
 
 @app.command()
@@ -144,59 +116,6 @@ def price() -> None:
         sys.stdout.write(line)
 
     raise typer.Exit(price_command.run(sys.stdin.buffer, write, book))
-
-
-@keys_app.command("create")
-def keys_create(
-    user: Annotated[str, typer.Option(help="E-mail address or UUID of the key's owner.")],
-    name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
-    create_user: Annotated[bool, typer.Option("--create-user", help="Make the user if there is none.")] = False,
-    expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Makes a key and shows it once."""
-    run(
-        keys_command.create(
-            settings(),
-            Console(),
-            user=user,
-            now=datetime.now(UTC),
-            name=name,
-            create_user=create_user,
-            expires=expires,
-            as_json=as_json,
-        )
-    )
-
-
-@report_app.command("usage")
-def report_usage(
-    by: Annotated[str, typer.Option(help="month, day, user, key, model, endpoint, tier; several with commas.")] = "day",
-    since: Annotated[str | None, typer.Option("--from", help="First instant, UTC.")] = None,
-    until: Annotated[str | None, typer.Option("--until", "--to", help="First instant no longer in it, UTC.")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Calls, tokens, cost and what is billed."""
-    dimensions = [name.strip() for name in by.split(",") if name.strip()]
-    run(report_command.usage(settings(), Console(), by=dimensions, since=since, until=until, as_json=as_json))
-
-
-@billing_app.command("held")
-def billing_held(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Lists the meter events that Stripe refused, and those that it may or may not have counted."""
-    run(billing_command.held(settings(), Console(), as_json=as_json))
-
-
-@billing_app.command("again")
-def billing_again(identifier: str) -> None:
-    """Queues an event again under a new identifier: only for one that Stripe has not counted."""
-    run(billing_command.again(settings(), Console(), identifier=identifier, now=datetime.now(UTC)))
-
-
-@billing_app.command("delivered")
-def billing_delivered(identifier: str) -> None:
-    """Marks an unknown event as sent: for one that Stripe's meter summaries contain."""
-    run(billing_command.delivered(settings(), Console(), identifier=identifier, now=datetime.now(UTC)))
 
 
 def main() -> None:
