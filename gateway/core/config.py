@@ -106,6 +106,15 @@ class BillingSettings(_Section):
     """Seconds between two billing passes."""
 
 
+class TraceSettings(_Section):
+    """OpenTelemetry traces (the extra `otel`). A client's `traceparent` is passed on with or without them."""
+
+    otlp_endpoint: str | None = None
+    """Where spans go by OTLP over HTTP, e.g. `http://127.0.0.1:4318/v1/traces`; without it there are none."""
+    sample_ratio: float = Field(1.0, ge=0, le=1)
+    """Share of calls that get a span when the client's `traceparent` does not decide."""
+
+
 class Settings(BaseSettings):
     """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
 
@@ -135,6 +144,10 @@ class Settings(BaseSettings):
     """Port the proxies listen on; 0 takes a free one."""
     gateway_workers: int = Field(1, ge=1, le=256)
     """Proxy processes of `gateway serve`."""
+    gateway_admin_host: str = "127.0.0.1"
+    """Address of /metrics and of the details behind readiness; never one that the internet reaches."""
+    gateway_admin_port: int = Field(8081, ge=0, le=65535)
+    """Port of the same; 0 takes a free one."""
     gateway_data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(Path(".gateway"), validate_default=True)
     """Folder of the journal, and of the embedded servers of `gateway up`."""
 
@@ -143,6 +156,7 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()
+    traces: TraceSettings = TraceSettings()
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
