@@ -14,7 +14,8 @@ import uvloop
 from gateway import app
 from gateway.core.config import Settings
 from gateway.core.log import configure
-from gateway.processes import listen, say_ready, stop_with_parent
+from gateway.core.metrics import Status
+from gateway.processes import Parent, Ready, listen, stop_with_parent
 from gateway.sandbox import server as sandbox
 
 Kind = Literal["proxy", "keeper", "worker", "sandbox"]
@@ -45,7 +46,16 @@ def calm_gc() -> None:
 async def _run(kind: Kind, settings: Settings, ready_fd: int, slot: int, host: str, port: int) -> None:
     stop = asyncio.Event()
     stop_with_parent(stop)
-    ready = say_ready(ready_fd)
+    parent = Parent(ready_fd)
+    try:
+        await _work(kind, settings, slot, host, port, stop, parent.ready)
+    finally:
+        parent.close()
+
+
+async def _work(
+    kind: Kind, settings: Settings, slot: int, host: str, port: int, stop: asyncio.Event, ready: Ready
+) -> None:
     if kind == "proxy":
         await app.run_proxy(settings, slot, listen(host, port), stop, ready)
     elif kind == "keeper":
@@ -55,7 +65,7 @@ async def _run(kind: Kind, settings: Settings, ready_fd: int, slot: int, host: s
     else:
         kept = settings.gateway_data_dir / "sandbox"
         stand_ins = await sandbox.start(host, port, keys_file=kept / "unkey.json", stripe_file=kept / "stripe.json")
-        ready()
+        ready(Status)
         await stop.wait()
         await stand_ins.close()
 

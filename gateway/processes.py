@@ -2,7 +2,8 @@
 
 A child is `python -m gateway.child <kind> …`, configured by its environment alone. It holds the read end of a
 pipe (its stdin) whose other end the parent holds: when the parent dies in any way, the child sees the end and
-stops. The parent does no work of its own, so there is little in it that could fail.
+stops. Over another pipe the child says that it is ready, and then once a second how it is (core/metrics.py Status).
+The parent does no work of its own but to answer /metrics, so there is little in it that could fail.
 """
 
 import asyncio
@@ -13,9 +14,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
+import msgspec
 import structlog
+
+from gateway.core.metrics import Status
 
 READY: Final = b"ready\n"
 START_S: Final = 60.0
@@ -26,7 +30,21 @@ RESTART_MIN_S: Final = 0.2
 RESTART_MAX_S: Final = 10.0
 STEADY_S: Final = 30.0
 """A child that ran this long is restarted without growing patience."""
+STATUS_EVERY_S: Final = 1.0
+STATUS_BYTES_MAX: Final = 1024 * 1024
 _log: Final = structlog.get_logger("gateway.processes")
+
+StatusOf = Callable[[], Status]
+Ready = Callable[[StatusOf], None]
+"""Called once by a process that is ready, with what will say how it is."""
+
+
+class Watcher(Protocol):
+    """Told about children as they live."""
+
+    def started(self, name: str, pid: int) -> None: ...
+    def heard(self, name: str, status: Status) -> None: ...
+    def ended(self, name: str) -> None: ...
 
 
 class ChildFailed(Exception):
@@ -37,10 +55,18 @@ class Child:
     """One child process that is kept running until `stop`."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], env: Mapping[str, str], *, log_fd: int | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        log_fd: int | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         """`log_fd`: where its standard error goes instead of ours."""
         self.name: Final = name
+        self._watcher: Final = watcher
+        self._listening: asyncio.Task[None] | None = None
         self._arguments: Final = arguments
         self._env: Final = dict(env)
         self._log_fd: Final = log_fd
@@ -75,13 +101,36 @@ class Child:
             )
         finally:
             os.close(writer)
+        ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._watcher is not None:
+            self._watcher.started(self.name, self.process.pid)
+        self._listening = asyncio.create_task(self._listen(reader, ready))
         try:
-            said = await asyncio.wait_for(_read_all(reader), START_S)
+            is_ready = await asyncio.wait_for(asyncio.shield(ready), START_S)
         except TimeoutError:
-            said = b""
-        if said != READY:
+            is_ready = False
+        if not is_ready:
             await self._end()
             raise ChildFailed(f"{self.name} did not start")
+
+    async def _listen(self, fd: int, ready: "asyncio.Future[bool]") -> None:
+        """Everything the child says of itself, until it ends; the fd is closed in every case."""
+        loop = asyncio.get_running_loop()
+        with os.fdopen(fd, "rb") as file:
+            lines = asyncio.StreamReader(limit=STATUS_BYTES_MAX)
+            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), file)
+            try:
+                while line := await lines.readline():
+                    if not ready.done():
+                        ready.set_result(line == READY)
+                    elif self._watcher is not None and line.endswith(b"\n"):
+                        self._watcher.heard(self.name, msgspec.json.decode(line, type=Status))
+            finally:
+                transport.close()
+                if not ready.done():
+                    ready.set_result(False)
+                if self._watcher is not None:
+                    self._watcher.ended(self.name)
 
     async def _restart(self) -> None:
         patience_s = RESTART_MIN_S
@@ -107,6 +156,9 @@ class Child:
         if self._keep is not None:
             self._keep.cancel()
             await asyncio.gather(self._keep, return_exceptions=True)
+        if self._listening is not None:
+            # Its last counts are still in the pipe.
+            await asyncio.wait({self._listening}, timeout=STATUS_EVERY_S)
 
     async def _end(self) -> None:
         process = self.process
@@ -119,18 +171,6 @@ class Child:
         except TimeoutError:
             process.kill()
             await process.wait()
-
-
-async def _read_all(fd: int) -> bytes:
-    """Everything until the other side closes; the fd is closed in every case."""
-    loop = asyncio.get_running_loop()
-    with os.fdopen(fd, "rb") as file:
-        reader = asyncio.StreamReader()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
-        try:
-            return await reader.read()
-        finally:
-            transport.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -179,11 +219,37 @@ def stop_with_parent(stop: asyncio.Event) -> None:
     loop.add_reader(0, readable)
 
 
-def say_ready(fd: int) -> Callable[[], None]:
-    """A callback that tells the parent once."""
+class Parent:
+    """The parent, as a child talks to it."""
 
-    def ready() -> None:
-        os.write(fd, READY)
-        os.close(fd)
+    def __init__(self, fd: int) -> None:
+        """`fd`: the writing end of its pipe."""
+        self._fd: Final = fd
+        self._status_of: StatusOf | None = None
+        self._unsent = b""
 
-    return ready
+    def ready(self, status_of: StatusOf) -> None:
+        """Says so, and from now on says how this process is."""
+        os.write(self._fd, READY)
+        os.set_blocking(self._fd, False)
+        self._status_of = status_of
+        self._say()
+
+    def _say(self) -> None:
+        self._write()
+        asyncio.get_running_loop().call_later(STATUS_EVERY_S, self._say)
+
+    def _write(self) -> None:
+        if self._status_of is None:
+            return
+        if not self._unsent:
+            self._unsent = msgspec.json.encode(self._status_of()) + b"\n"
+        # A parent that does not read loses nothing but freshness; one that is gone is told by stdin.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            self._unsent = self._unsent[os.write(self._fd, self._unsent) :]
+
+    def close(self) -> None:
+        """The last counts of a process that ends in order."""
+        for _ in range(2):  # the rest of a line that was cut, then the last one
+            self._write()
+        os.close(self._fd)

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.servers import free_port
 
 START_S: Final = 40.0
@@ -85,12 +87,14 @@ class Stack:
         self.folder: Final = folder
         self.sandbox_port: Final = free_port()
         self.port: Final = free_port()
+        self.admin_port: Final = free_port()
         self.processes: Final[list[Process]] = []
         self.env: Final = clean_environment() | {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
             "GATEWAY_DATA_DIR": str(folder / "data"),
             "GATEWAY_PORT": str(self.port),
+            "GATEWAY_ADMIN_PORT": str(self.admin_port),
             "FLUSH__INTERVAL_S": "0.05",
             "FLUSH__CLAIM_IDLE_S": "1",
             **environ,
@@ -157,6 +161,12 @@ class Stack:
         with urllib.request.urlopen(request, timeout=10) as response:
             data = response.read()
         return json.loads(data) if data else None
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """What /metrics says now: every sample by its name and labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as response:
+            families = text_string_to_metric_families(response.read().decode())
+        return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
 
     def truth(self) -> list[dict[str, Any]]:
         """What the OpenAI stand-in served and charged."""

@@ -78,10 +78,12 @@ def serve(
 
 
 @app.command()
-def worker() -> None:
+def worker(
+    admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")] = 0,
+) -> None:
     """The background work: flush, and report to Stripe. Any number may run, on any host."""
     configure()
-    run(serve_command.worker(settings()))
+    run(serve_command.worker(settings(), admin_port=admin_port, say=say))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from gateway.commands.stack import Gateway, Say, reserve
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError
 from gateway.edges import migrator
-from gateway.processes import Child
+from gateway.processes import Child, Watcher
 from gateway.sandbox import credentials
 from gateway.sandbox.server import mount_urls
 
@@ -102,6 +102,7 @@ async def running(
     workers: int,
     say: Say,
     fsync: bool = True,
+    watcher: Watcher | None = None,
 ) -> AsyncIterator[Local]:
     """The whole of it, ready to be called; `data_dir` is absolute.
 
@@ -133,7 +134,7 @@ async def running(
         say("starting the sandbox and the gateway")
         stack.push_async_callback(sandbox.stop)
         await sandbox.start()
-        gateway = Gateway(env, host=host, port=port, workers=workers, log_fd=log_fd)
+        gateway = Gateway(env, host=host, port=port, workers=workers, log_fd=log_fd, watcher=watcher)
         await gateway.start(stack)
         yield Local(
             base_url=f"http://{host}:{port}/v1",

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import time
 from contextlib import AsyncExitStack
 
 from gateway import app
-from gateway.commands.stack import Gateway, Say, reserve
+from gateway.admin import Board
+from gateway.commands.stack import Gateway, Say, open_admin, reserve
 from gateway.core.config import Settings, required
-from gateway.processes import stop_on_signals
+from gateway.processes import STATUS_EVERY_S, StatusOf, stop_on_signals
 
 
 async def serve(settings: Settings, *, workers: int, background: bool, say: Say) -> None:
@@ -18,17 +20,38 @@ async def serve(settings: Settings, *, workers: int, background: bool, say: Say)
     host = settings.gateway_host
     async with AsyncExitStack() as stack:
         port = reserve(host, settings.gateway_port, stack)
-        gateway = Gateway(os.environ, host=host, port=port, workers=workers, background=background)
+        board = Board(monotonic=time.monotonic)
+        admin_url = await open_admin(settings.gateway_admin_host, settings.gateway_admin_port, board, stack)
+        gateway = Gateway(os.environ, host=host, port=port, workers=workers, background=background, watcher=board)
         await gateway.start(stack)
         say(f"serving http://{host}:{port}/v1 with {workers} worker(s)")
+        say(f"metrics and readiness on {admin_url}")
         if settings.stripe_secret_key is None:
             say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")
         await stop.wait()
         say("stopping: calls in flight are let finish")
 
 
-async def worker(settings: Settings) -> None:
+async def worker(settings: Settings, *, admin_port: int, say: Say) -> None:
     """One background worker in this very process, until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    await app.run_worker(settings, stop, lambda: None)
+    board = Board(monotonic=time.monotonic)
+    async with AsyncExitStack() as stack:
+        # Not GATEWAY_ADMIN_PORT: beside a `serve` of the same environment, whoever came first would keep it.
+        admin_url = await open_admin(settings.gateway_admin_host, admin_port, board, stack)
+        say(f"metrics and readiness on {admin_url}")
+        watching: list[asyncio.Task[None]] = []
+        stack.callback(lambda: [task.cancel() for task in watching])
+
+        def ready(status_of: StatusOf) -> None:
+            watching.append(asyncio.create_task(_watch(board, status_of)))
+
+        await app.run_worker(settings, stop, ready)
+
+
+async def _watch(board: Board, status_of: StatusOf) -> None:
+    board.started("worker", os.getpid())
+    while True:
+        board.heard("worker", status_of())
+        await asyncio.sleep(STATUS_EVERY_S)

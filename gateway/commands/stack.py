@@ -1,12 +1,16 @@
 """The processes that `serve`, `up` and `demo` run: proxies, keeper, worker, started in order, stopped in reverse."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
+from aiohttp import web
+
+from gateway import admin
 from gateway.core.errors import ConfigError
-from gateway.processes import Child, listen, probe
+from gateway.processes import Child, Watcher, listen, probe
 
 Say = Callable[[str], None]
 
@@ -27,6 +31,26 @@ def reserve(host: str, port: int, stack: AsyncExitStack) -> int:
     return int(listener.getsockname()[1])
 
 
+async def open_admin(host: str, port: int, board: admin.Board, stack: AsyncExitStack, *, any_port: bool = False) -> str:
+    """Serves the board on `port` (0: any free one) until the stack closes; where that is, as a URL.
+
+    `any_port`: where the port is taken, a free one will do. Raises ConfigError otherwise.
+    """
+    runner = web.ServerRunner(admin.handler(board))
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        if not (any_port and error.errno == errno.EADDRINUSE):
+            wrong = f"cannot listen on {host}:{port}: {error.strerror}"
+            raise ConfigError(f"GATEWAY_ADMIN_HOST/GATEWAY_ADMIN_PORT: {wrong}") from None
+        await web.TCPSite(runner, host, 0).start()
+    address = runner.addresses[-1]
+    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{shown}:{address[1]}"
+
+
 class Gateway:
     """The gateway's own processes under one environment."""
 
@@ -39,9 +63,10 @@ class Gateway:
         workers: int,
         background: bool = True,
         log_fd: int | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         def child(name: str, *arguments: str) -> Child:
-            return Child(name, arguments, env, log_fd=log_fd)
+            return Child(name, arguments, env, log_fd=log_fd, watcher=watcher)
 
         where = ("--host", host, "--port", str(port))
         self._children: Final = [

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import io
 import os
+import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console
 
+from gateway.admin import Board
 from gateway.commands import keys, local
-from gateway.commands.stack import Say
+from gateway.commands.stack import Say, open_admin
 from gateway.core.config import Settings
 from gateway.embedded import EmbeddedError
 from gateway.processes import stop_on_signals
@@ -39,18 +42,26 @@ async def up(settings: Settings, environ: Mapping[str, str], *, real: frozenset[
 async def _run(
     settings: Settings, environ: Mapping[str, str], real: frozenset[str], workers: int, say: Say, stop: asyncio.Event
 ) -> None:
-    data_dir = settings.gateway_data_dir
-    async with local.running(
-        data_dir,
-        environ,
-        real=real,
-        host=settings.gateway_host,
-        port=settings.gateway_port,
-        workers=workers,
-        say=say,
-    ) as running:
+    board = Board(monotonic=time.monotonic)
+    async with AsyncExitStack() as stack:
+        # Beside another gateway of this machine, its port is taken.
+        admin_url = await open_admin(
+            settings.gateway_admin_host, settings.gateway_admin_port, board, stack, any_port=True
+        )
+        running = await stack.enter_async_context(
+            local.running(
+                settings.gateway_data_dir,
+                environ,
+                real=real,
+                host=settings.gateway_host,
+                port=settings.gateway_port,
+                workers=workers,
+                say=say,
+                watcher=board,
+            )
+        )
         key = None if "unkey" in real else await ready_key(running, settings)
-        for line in welcome(running, key):
+        for line in welcome(running, key, admin_url):
             say(line)
         await _watch(running, stop)
 
@@ -82,7 +93,7 @@ async def ready_key(running: local.Local, settings: Settings) -> str:
     return made.secret
 
 
-def welcome(running: local.Local, key: str | None) -> list[str]:
+def welcome(running: local.Local, key: str | None, admin_url: str) -> list[str]:
     """What a developer needs in order to make the first call."""
     shown = key or "YOUR_KEY   (make one: gateway keys create --user you@example.com --create-user)"
     return [
@@ -95,6 +106,7 @@ def welcome(running: local.Local, key: str | None) -> list[str]:
         """    -d '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello"}]}'""",
         "",
         f"  usage     DATABASE_URL='{running.env['DATABASE_URL']}' gateway report usage",
+        f"  metrics   {admin_url}/metrics",
         f"  log       {os.path.relpath(running.log)}",
         "",
         "Ready. Ctrl-C stops everything; starting again keeps the data.",

@@ -22,6 +22,7 @@ from typing import Final
 
 from gateway.core.errors import DependencyDown
 from gateway.core.frames import BOOT, NOTE, frame
+from gateway.core.metrics import LATENCY_S, Histogram
 
 _Batch = tuple[list[bytes], list[asyncio.Future[None]]]
 
@@ -65,6 +66,8 @@ class Journal:
         self._mending = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"journal-{slot}", daemon=True)
+        self.commits: Final = Histogram(LATENCY_S)
+        """How long each synchronous write took, seconds."""
         self.failure: str | None = None
         """Why the last commit failed; None while the journal is writable. Readiness reports it."""
 
@@ -147,7 +150,9 @@ class Journal:
         """The commit thread: one synchronous write for every batch."""
         while (batch := self._jobs.get()) is not None:
             lines, waiters = batch
+            begun = time.perf_counter()
             failure = self._commit(b"".join(lines))
+            self.commits.observe(time.perf_counter() - begun)
             self._loop.call_soon_threadsafe(self._committed, waiters, failure)
 
     def _commit(self, data: bytes) -> str | None:

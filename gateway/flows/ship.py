@@ -99,6 +99,13 @@ class Ship:
         """Events settled but not yet seen in Postgres."""
         return self._settled
 
+    def oldest_unix_ms(self) -> tuple[int | None, int | None]:
+        """When the oldest call without a SETTLE began, and the oldest settled one not yet seen in Postgres."""
+        # Calls are held in the order in which they were first read, so the first of either kind is about the oldest.
+        opened = next((event_id for event_id, call in self._calls.items() if call.settled_at is None), None)
+        settled = next((event_id for event_id, call in self._calls.items() if call.settled_at is not None), None)
+        return (opened and unix_ms_of(opened)) or None, (settled and unix_ms_of(settled)) or None
+
     def _take(self, record: Record) -> None:
         event_id = id_of(record.payload)
         call = self._calls.get(event_id)

@@ -39,6 +39,8 @@ class Sweep:
         self._journal: Final = journal
         self._clock: Final = clock
         self._done: set[str] = set()
+        self.settled_total = 0
+        """Orphans settled so far."""
         self._waiting: dict[str, tuple[float, float]] = {}
         """Orphans that OpenAI could not tell about yet: when first asked for, and when to ask again."""
 
@@ -61,6 +63,7 @@ class Sweep:
             await self._journal.append(SETTLE, encode(event))
             self._done.add(event.id)
             settled += 1
+            self.settled_total += 1
             _log.warning("orphan settled", id=event.id, evidence=event.evidence, endpoint=event.endpoint)
         self._done &= listed
         self._waiting = {event_id: times for event_id, times in self._waiting.items() if event_id in listed}

@@ -61,7 +61,7 @@ async def test_a_stop_lets_streams_finish(fresh_stack: Stack) -> None:
 
 async def test_a_second_serve_on_the_same_folder_is_refused(fresh_stack: Stack) -> None:
     fresh_stack.start()
-    fresh_stack.env["GATEWAY_PORT"] = "0"
+    fresh_stack.env.update({"GATEWAY_PORT": "0", "GATEWAY_ADMIN_PORT": "0"})
     second = await asyncio.to_thread(fresh_stack.command, "serve")
     assert second.returncode == 1
     assert b"did not start" in second.stderr

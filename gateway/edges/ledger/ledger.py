@@ -123,6 +123,10 @@ class Ledger:
         uuids = [event_id for event_id in event_ids if is_uuid(event_id)]
         return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [_storable(i) for i in event_ids])}
 
+    async def quarantined(self) -> int:
+        """Entries in quarantine that nobody has resolved."""
+        return int(await self._value(sql.QUARANTINED))
+
     async def identity(self, external_id: str | None, unkey_key_id: str) -> Identity | None:
         """The user behind a key, by Unkey's externalId or else by the key's row; None when there is none."""
         if external_id is not None and not is_uuid(external_id):

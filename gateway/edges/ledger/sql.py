@@ -143,6 +143,8 @@ counted as (
 select count(*) from kept
 """  # noqa: S608 - see above
 
+# Entries that wait for a person.
+QUARANTINED: Final = "select count(*) from public.usage_quarantine where resolved_at is null"
 # Which of these event ids have arrived for good, as a row or in quarantine.
 CONFIRMED: Final = """
 select id::text from public.openai_usage where id = any($1::uuid[])

@@ -41,6 +41,8 @@ class Proxy:
         """Never raises: what goes wrong is an answer."""
         started_s = self._parts.clock()
         event_id = uuid7(int(started_s * 1000), self._parts.random_bits(80))
+        metrics = self._parts.metrics
+        metrics.running += 1
         try:
             return await self._route(request, event_id, started_s)
         except ApiError as error:
@@ -55,6 +57,9 @@ class Proxy:
             where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
             _log.error("call failed", id=event_id, error=type(error).__name__, where=where)
             refused = ApiError(500, "gateway_error", "The gateway failed on this call.", kind="server_error")
+        finally:
+            metrics.running -= 1
+        metrics.refused(refused.code)
         self._parts.log.refused(event_id, request.method, refused, (self._parts.clock() - started_s) * 1000)
         return refusal(refused, event_id)
 
@@ -101,6 +106,7 @@ class Proxy:
                 await relay.whole()
             answer = await relay.release()
             ms = (parts.clock() - started_s) * 1000
+            parts.metrics.free(route.endpoint.name, source.status)
             parts.log.free(event_id, route.endpoint.name, principal.user_id, source.status, ms)
             return answer
         finally:

@@ -50,7 +50,13 @@ class MeteredCall:
         self._principal: Final = principal
         self._id: Final = event_id
         self._started_s: Final = started_s
-        self._begun_s: Final = asyncio.get_running_loop().time()
+        self._time: Final = asyncio.get_running_loop().time
+        self._begun_s: Final = self._time()
+        self._ours_s = parts.clock() - started_s
+        """Seconds that the call has spent in here so far: neither reading from the client nor waiting for OpenAI."""
+        self._sent_s: float | None = None
+        self._relay_of: Relay | None = None
+        self._failed: str | None = None
         self._asked: Request
         self._opened: OpenRecord
         self._status = 0
@@ -63,6 +69,7 @@ class MeteredCall:
         """The answer for the client. Raises ApiError for what the gateway refuses."""
         parts = self._parts
         body = await read_body(self._request, parts.bounds.body_bytes_max)
+        read_s = self._time()
         self._asked = read_request(self._route.endpoint.name, body)
         self._opened = await self._attribute(len(body))
         try:
@@ -71,6 +78,8 @@ class MeteredCall:
             # The OPEN is on its way to the disk, the call is not: it must not be swept as if it had run.
             await self._settle(parts.settler.void(self._opened, parts.now(), "not_sent"))
             raise
+        self._sent_s = self._time()
+        self._ours_s += self._sent_s - read_s
         try:
             return await self._forward()
         except BaseException:
@@ -120,7 +129,7 @@ class MeteredCall:
         try:
             source = await send(self._parts.upstream, "POST", self._route.path, headers, self._asked.body)
         except ApiError as error:
-            self._status = error.status
+            self._status, self._failed = error.status, error.code
             if error.code == "upstream_unreachable":
                 await self._settle(self._parts.settler.void(self._opened, self._parts.now(), "not_sent"))
             else:
@@ -128,7 +137,7 @@ class MeteredCall:
             raise
         self._status = source.status
         self._request_id = source.headers.get("x-request-id")
-        relay = Relay(
+        relay = self._relay_of = Relay(
             self._request,
             source,
             answer_headers(source.headers, self._id),
@@ -224,19 +233,21 @@ class MeteredCall:
             await self._parts.owners.remember(response_id, self._principal.user_id)
 
     def _log(self) -> None:
-        event, relayed = self._settled, self._relayed
+        event, relayed, parts = self._settled, self._relayed, self._parts
         if event is None:
             _log.error("a call ended without settle", id=self._id)
             return
-        parts = self._parts
-        first_byte = None if relayed is None else relayed.first_byte_s
-        parts.log.metered(
-            event,
-            self._status,
-            (parts.clock() - self._started_s) * 1000,
-            None if first_byte is None else (first_byte - self._begun_s) * 1000,
-            relayed is not None and relayed.client_left,
-        )
+        left = relayed is not None and relayed.client_left
+        broken = self._failed if relayed is None else relayed.broken
+        ms = (parts.clock() - self._started_s) * 1000
+        begun, first = self._begun_s, None if relayed is None else relayed.first_byte_s
+        parts.log.metered(event, self._status, ms, None if first is None else (first - begun) * 1000, left)
+        if self._relay_of is not None and broken is None:
+            self._ours_s += self._time() - self._relay_of.heard_s
+        wait = None if first is None or self._sent_s is None else first - self._sent_s
+        parts.metrics.metered(event, self._status, self._ours_s, wait, client_left=left)
+        if broken != "drain_limit" and (broken is not None or self._status >= 500 or self._status in (401, 429)):
+            parts.metrics.upstream_failed(self._status, broken)
 
 
 async def send(upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:

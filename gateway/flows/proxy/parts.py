@@ -10,6 +10,7 @@ from gateway.edges.upstream import Upstream
 from gateway.flows.proxy.admission import Admission
 from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.line import CallLog
+from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.record import Recorder
 from gateway.flows.proxy.relay import Drains
@@ -27,6 +28,7 @@ class Parts:
     estimator: Estimator
     bounds: UpstreamSettings
     log: CallLog
+    metrics: CallMetrics
     clock: Callable[[], float]
     """Unix time, seconds."""
     random_bits: Callable[[int], int]

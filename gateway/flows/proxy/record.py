@@ -31,6 +31,11 @@ class Recorder:
         self._retry: asyncio.Task[None] | None = None
 
     @property
+    def stranded(self) -> int:
+        """Settled calls that only memory holds."""
+        return len(self._stranded)
+
+    @property
     def failure(self) -> str | None:
         """Why calls cannot be recorded right now; None while they can."""
         if self._stranded:

@@ -1,0 +1,89 @@
+"""Builds the parts of a process from settings; what has to be closed again is closed by the caller's stack."""
+
+import random
+import time
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import structlog
+
+import pricing
+from gateway.core.config import Settings
+from gateway.core.regions import region_of
+from gateway.core.settle import Settler
+from gateway.edges.billing import Billing
+from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.journal import Journal
+from gateway.edges.ledger import Ledger, Pool, open_pool
+from gateway.edges.outbox import Outbox
+from gateway.edges.upstream import Upstream
+from gateway.flows.bill import Bill
+
+
+def unix_ms() -> int:
+    """Now, milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def now() -> datetime:
+    """Now, UTC."""
+    return datetime.now(UTC)
+
+
+def build_settler(settings: Settings, book: pricing.Book) -> Settler:
+    """How calls are valued under these settings."""
+    return Settler(
+        book,
+        markup=settings.billing.markup,
+        bill_estimates=settings.billing.bill_estimates,
+        region=region_of(settings.openai_base_url),
+    )
+
+
+async def open_ledger(stack: AsyncExitStack, settings: Settings, dsn: str, *, connections: int) -> Ledger:
+    """A ledger over a pool that the stack closes; a database that is away is met at the first question, not here."""
+    pool = await open_pool(dsn, connections_min=0, connections_max=connections)
+    stack.push_async_callback(pool.close)
+    return Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+
+
+def open_journal(stack: AsyncExitStack, settings: Settings, slot: str) -> Journal:
+    """The journal of `slot`, closed by the stack. Raises SlotTaken or DependencyDown."""
+    journal = Journal(
+        settings.gateway_data_dir / "journal",
+        slot,
+        str(uuid4()),
+        segment_bytes_max=settings.journal.segment_bytes_max,
+        unix_ms=unix_ms,
+    )
+    journal.open()
+    stack.callback(journal.close)
+    return journal
+
+
+def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
+    """The Redis side, closed by the stack."""
+    redis = open_redis(url)
+    stack.push_async_callback(redis.aclose)
+    return Buffer(redis, stream=settings.flush.stream)
+
+
+def open_upstream(stack: AsyncExitStack, settings: Settings, api_key: str) -> Upstream:
+    """Connections to OpenAI, closed by the stack."""
+    bounds = settings.upstream
+    upstream = Upstream(settings.openai_base_url, api_key, connect_s=bounds.connect_s, first_byte_s=bounds.read_s)
+    stack.push_async_callback(upstream.close)
+    return upstream
+
+
+def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:
+    """The reporter to Stripe."""
+    return Bill(
+        Outbox(pool),
+        billing,
+        grace_s=settings.billing.grace_s,
+        monotonic=time.monotonic,
+        random=random.random,
+        log=structlog.get_logger("gateway.bill"),
+    )

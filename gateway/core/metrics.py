@@ -1,0 +1,138 @@
+"""What the gateway counts about itself: the fixed list of its metrics, and how those of many processes add up. Pure.
+
+Every label takes its values from a list in our own code (endpoints of the catalogue, evidence, our error codes):
+nothing that a client sends may become a label, or the number of series would grow with user input.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+LATENCY_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Upper bounds in seconds of what the gateway adds to a call, and of a commit to the journal."""
+ANSWER_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+"""Upper bounds in seconds of the time to a first byte, which OpenAI makes."""
+
+
+class Family(NamedTuple):
+    """One metric. A gauge of several processes is their sum, or their largest where `merge` says so."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    """Of a histogram: upper bounds, seconds; one more bucket takes the rest."""
+    merge: Literal["sum", "max"] = "sum"
+
+
+_CALL: Final = ("endpoint", "status", "evidence")
+FAMILIES: Final[dict[str, Family]] = {
+    "gateway_calls_total": Family("counter", "Metered calls, each with one ledger row.", _CALL),
+    "gateway_cost_nano_usd_total": Family("counter", "What OpenAI charges for them, nano-USD (1e-9 USD).", _CALL),
+    "gateway_billed_nano_usd_total": Family("counter", "What customers are charged for them, nano-USD.", _CALL),
+    "gateway_prompt_tokens_total": Family("counter", "Input tokens of metered calls.", _CALL),
+    "gateway_completion_tokens_total": Family("counter", "Output tokens of metered calls.", _CALL),
+    "gateway_added_seconds": Family(
+        "histogram",
+        "Time a metered call spent in the gateway before it was sent and after OpenAI's last byte.",
+        ("endpoint",),
+        LATENCY_S,
+    ),
+    "gateway_first_byte_seconds": Family(
+        "histogram", "Time from the request to OpenAI's first byte.", ("endpoint",), ANSWER_S
+    ),
+    "gateway_free_calls_total": Family("counter", "Calls that cost nothing and have no row.", ("endpoint", "status")),
+    "gateway_refused_total": Family("counter", "Requests that the gateway answered itself, by its code.", ("code",)),
+    "gateway_upstream_errors_total": Family("counter", "Metered calls that OpenAI failed or broke off.", ("kind",)),
+    "gateway_clients_left_total": Family("counter", "Metered calls whose client had left before the end."),
+    "gateway_requests_running": Family("gauge", "Requests being served."),
+    "gateway_drains_running": Family("gauge", "Answers being read on after their client has left."),
+    "gateway_settles_not_on_disk": Family("gauge", "Settled calls that the journal has refused and memory holds."),
+    "gateway_journal_commit_seconds": Family("histogram", "Time of one write to the journal.", (), LATENCY_S),
+    "gateway_journal_bytes": Family("gauge", "Bytes of all segments in the journal folder."),
+    "gateway_journal_corrupt_records": Family("gauge", "Journal records skipped because they were torn or corrupt."),
+    "gateway_journal_open_calls": Family("gauge", "Calls in the journal without a settle."),
+    "gateway_journal_oldest_open_seconds": Family("gauge", "Age of the oldest call without a settle.", merge="max"),
+    "gateway_journal_unconfirmed_events": Family("gauge", "Settled calls not seen in PostgreSQL yet."),
+    "gateway_journal_oldest_unconfirmed_seconds": Family(
+        "gauge", "Age of the oldest settled call not seen in PostgreSQL yet.", merge="max"
+    ),
+    "gateway_swept_total": Family("counter", "Calls of dead processes that the keeper settled."),
+    "gateway_stream_entries": Family("gauge", "Events in the Redis stream.", merge="max"),
+    "gateway_stream_unacknowledged": Family("gauge", "Of these, handed to a writer and not finished.", merge="max"),
+    "gateway_flushed_total": Family("counter", "Events brought to rest in PostgreSQL."),
+    "gateway_quarantined_total": Family("counter", "Events put into usage_quarantine."),
+    "gateway_quarantine_rows": Family("gauge", "Rows of usage_quarantine that nobody has resolved.", merge="max"),
+    "gateway_meter_events": Family("gauge", "Stripe meter events in the outbox.", ("state",), merge="max"),
+    "gateway_unreported_users": Family("gauge", "Users who owe something and have no Stripe customer.", merge="max"),
+    "gateway_waiting": Family("gauge", "1 while the process waits for a dependency.", ("process",), merge="max"),
+    "gateway_process_up": Family("gauge", "1 while the process runs.", ("process",)),
+    "gateway_process_starts_total": Family("counter", "Times the process was started.", ("process",)),
+    "gateway_process_cpu_seconds_total": Family("counter", "CPU time of the process.", ("process",)),
+    "gateway_process_resident_bytes": Family("gauge", "Memory of the process.", ("process",)),
+}
+"""Every metric by its name in the exposition. docs/operations.md says what to watch; a test compares them."""
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One series at one moment."""
+
+    name: str
+    labels: tuple[str, ...] = ()
+    value: int | float = 0
+    """Of a histogram: the sum of all observations, seconds."""
+    buckets: tuple[int, ...] = ()
+    """Of a histogram: observations per bucket, not cumulated."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What a process says of itself once a second."""
+
+    failure: str | None = None
+    """Why it cannot do its work right now; None while it can."""
+    waiting: str | None = None
+    """The dependency that it waits for; calls go on meanwhile."""
+    samples: tuple[Sample, ...] = ()
+
+
+class Histogram:
+    """Counts observations per bucket. One writer; a reader at any time sees counts that were true a moment ago."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds: Final = bounds
+        self._buckets: Final = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """One observation, seconds."""
+        self._buckets[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def sample(self, name: str, labels: tuple[str, ...] = ()) -> Sample:
+        """Its state now."""
+        return Sample(name, labels, self._sum, tuple(self._buckets))
+
+
+def add_up(groups: Iterable[Iterable[Sample]]) -> list[Sample]:
+    """The series of several processes as one set, ordered by name and labels."""
+    found: dict[tuple[str, tuple[str, ...]], Sample] = {}
+    for group in groups:
+        for sample in group:
+            key = (sample.name, sample.labels)
+            other = found.get(key)
+            found[key] = sample if other is None else _both(other, sample)
+    return [found[key] for key in sorted(found)]
+
+
+def _both(one: Sample, other: Sample) -> Sample:
+    if FAMILIES[one.name].merge == "max":
+        return max(one, other, key=lambda sample: sample.value)
+    buckets = tuple(a + b for a, b in zip(one.buckets, other.buckets, strict=True))
+    return Sample(one.name, one.labels, one.value + other.value, buckets)
+
+
+def counters_only(samples: Iterable[Sample]) -> list[Sample]:
+    """What still counts of a process that has ended: its gauges went with it."""
+    return [sample for sample in samples if FAMILIES[sample.name].kind != "gauge"]
