@@ -15,7 +15,9 @@ from pricing.tools import ToolUse
 from pricing.tools import read as read_tools
 from pricing.usage import Quantities, UsageError, decode, decompose
 
-ENDPOINTS: Final = frozenset(("chat", "completions", "responses", "embeddings", "moderations", "decisions"))
+ENDPOINTS: Final = frozenset(
+    ("chat", "completions", "responses", "responses.compact", "embeddings", "moderations", "decisions")
+)
 _TIERS: Final = {
     None: "default",
     "default": "default",

@@ -10,8 +10,9 @@ from typing import Final, Literal, NamedTuple
 
 from pricing.stream import Shape
 
-Kind = Literal["metered", "free", "owned"]
-"""`metered`: costs money, has a row. `free`: no row. `owned`: about an object that belongs to one user."""
+Kind = Literal["metered", "free", "counted", "owned"]
+"""`metered`: costs money, has a row. `free`: no row. `counted`: free, but its body is that of a metered call and may
+name what belongs to a user. `owned`: about an object that belongs to one user."""
 
 
 class Endpoint(NamedTuple):
@@ -44,12 +45,16 @@ def _entry(name: str, kind: Kind, method: str, path: str, stream: Shape | None =
 
 CATALOGUE: Final = (
     _entry("chat", "metered", "POST", r"/chat/completions", "chat"),
+    _entry("completions", "metered", "POST", r"/completions", "chat"),
     _entry("responses", "metered", "POST", r"/responses", "responses"),
+    _entry("responses.compact", "metered", "POST", r"/responses/compact"),
+    _entry("responses.input_tokens", "counted", "POST", r"/responses/input_tokens"),
     _entry("embeddings", "metered", "POST", r"/embeddings"),
     _entry("responses.get", "owned", "GET", rf"/responses/(?P<id>resp_{_ID})", "responses"),
     _entry("responses.delete", "owned", "DELETE", rf"/responses/(?P<id>resp_{_ID})"),
     _entry("responses.cancel", "owned", "POST", rf"/responses/(?P<id>resp_{_ID})/cancel"),
     _entry("responses.input_items", "owned", "GET", rf"/responses/(?P<id>resp_{_ID})/input_items"),
+    _entry("moderations", "free", "POST", r"/moderations"),
     _entry("models", "free", "GET", r"/models"),
     _entry("models.get", "free", "GET", rf"/models/{_MODEL}"),
 )

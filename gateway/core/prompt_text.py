@@ -9,7 +9,7 @@ import msgspec
 
 MESSAGE_TOKENS: Final = 3
 """Overhead of a chat message, and of the reply's priming (facts/openai-metering.md §3, "Estimating input")."""
-_READ: Final = ("messages", "input", "instructions", "tools", "functions", "response_format")
+_READ: Final = ("messages", "prompt", "suffix", "input", "instructions", "tools", "functions", "response_format")
 _NOT_TEXT: Final = frozenset({"type", "role", "id", "url", "image_url", "data", "file_data", "detail", "format"})
 
 
@@ -35,5 +35,5 @@ def prompt_text(body: bytes) -> tuple[str, int]:
             tokens += MESSAGE_TOKENS if "role" in node else 0
             stack.extend(value for key, value in node.items() if key not in _NOT_TEXT)
         elif isinstance(node, int) and not isinstance(node, bool) and "messages" not in document:
-            tokens += 1  # an embeddings input may be an array of token ids
+            tokens += 1  # an embeddings input or a prompt may be an array of token ids
     return "\n".join(texts), tokens + (MESSAGE_TOKENS if "messages" in document else 0)

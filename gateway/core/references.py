@@ -12,11 +12,12 @@ import msgspec
 from gateway.core.errors import ApiError
 from gateway.core.json_fields import DuplicateField, document, fields
 
-_HELD: Final = {"chat": ("messages",), "responses": ("input", "instructions"), "embeddings": ()}
+_HELD: Final = {"chat": ("messages",), "completions": (), "responses": ("input", "instructions"), "embeddings": ()}
 """Fields whose parts may name an object of OpenAI's."""
 _MARKS: Final = {
     "chat": (b"file_id", b'"audio"', b"\\u"),
     "responses": (b"file_id", b"item_reference", b'"id"', b'"tools"', b"\\u"),
+    "completions": (),
     "embeddings": (),
 }
 """Bytes without which these fields cannot name one; an escape may spell any of them."""

@@ -26,6 +26,11 @@ _LINK: Final = re.compile(rb'"(?:image_url|file_url)"\s*:')
 _INLINE: Final = (b'"file_data"', b'"data"')
 """Media that no `…_url` stands for."""
 _MEDIA_FIELDS: Final = ("messages", "input")
+_NEVER_STREAMS: Final = ("embeddings", "responses.compact")
+COMPLETION_CAP: Final = 16
+"""Output tokens of a legacy completion that sets no limit (openai-python 3.54, `max_tokens`)."""
+PROMPTS_MAX: Final = 2048
+"""Prompts of one legacy completion; each is answered on its own."""
 CAP_MAX: Final = 1 << 53
 """No answer is this long; a larger figure could not be recorded."""
 CHOICES_MAX: Final = 128
@@ -34,16 +39,19 @@ NAME_CHARS_MAX: Final = 256
 """Characters of a model or a service tier; longer ones are no names, and would only fill the ledger."""
 _TEXT_FIELDS: Final = {
     "chat": ("messages", "tools", "functions", "response_format", "prediction"),
+    "completions": ("prompt", "suffix"),
     "responses": ("input", "instructions", "tools", "text"),
     "embeddings": ("input",),
 }
 _CAP_FIELDS: Final = {
     "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
     "responses": ("max_output_tokens",),
     "embeddings": (),
 }
 _REFUSED: Final = {
     "chat": {"web_search_options": "hosted web search"},
+    "completions": {},
     "responses": {
         "conversation": "conversations",
         "prompt": "stored prompts",
@@ -52,6 +60,7 @@ _REFUSED: Final = {
     },
     "embeddings": {},
 }
+_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _NULLS: Final = (b"null", b"false")
 _DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind) for kind in (str, bool, int)
@@ -80,36 +89,79 @@ class Request(msgspec.Struct, frozen=True):
 
 def read_request(endpoint: str, body: bytes) -> Request:
     """Raises ApiError (400) naming the field when the request is no JSON object, repeats a field, or is refused."""
-    try:
-        top = fields(body)
-    except DuplicateField as error:
-        raise duplicate(error.args[0]) from None
-    except ValueError:
-        raise unreadable() from None
+    top, family = _top(body), _family(endpoint)
     model = _name(top, "model")
     if not model:
         raise bad_request("you must provide a model parameter", "model", "missing_required_parameter")
-    _refuse(endpoint, top)
-    stream = bool(_typed(top, "stream", bool)) and endpoint != "embeddings"
+    _refuse(family, top)
+    stream = bool(_typed(top, "stream", bool)) and endpoint not in _NEVER_STREAMS
     ttl = "12h" if _asks_for_12h(body) else None
     withhold = False
-    if stream and endpoint == "chat":
+    if stream and family in ("chat", "completions"):
         body, withhold = _ask_for_usage(top, body)
-    text_bytes, media_parts = _sizes(endpoint, top)
+    text_bytes, media_parts = _sizes(family, top)
     return Request(
         model=model,
         body=body,
         stream=stream,
         withhold_usage=withhold,
         service_tier=_name(top, "service_tier"),
-        output_cap=_cap(endpoint, top),
-        choices=min(CHOICES_MAX, max(1, _typed(top, "n", int) or 1)) if endpoint == "chat" else 1,
+        output_cap=_cap(family, top),
+        choices=_choices(family, top),
         text_bytes=text_bytes,
         media_parts=media_parts,
-        previous_response_id=_name(top, "previous_response_id") if endpoint == "responses" else None,
+        previous_response_id=_previous(family, top),
         cache_ttl=ttl,
         stored=endpoint == "responses" and _typed(top, "store", bool) is not False,
     )
+
+
+def read_counted(endpoint: str, body: bytes) -> str | None:
+    """The response that a free call's body goes on from, if any. Raises ApiError (400) as `read_request` does."""
+    top, family = _top(body), _family(endpoint)
+    _refuse(family, top)
+    return _previous(family, top)
+
+
+def _family(endpoint: str) -> str:
+    """`responses.compact` and the like are asked as `responses` is."""
+    return endpoint.partition(".")[0]
+
+
+def _top(body: bytes) -> dict[str, Field]:
+    try:
+        return fields(body)
+    except DuplicateField as error:
+        raise duplicate(error.args[0]) from None
+    except ValueError:
+        raise unreadable() from None
+
+
+def _previous(family: str, top: dict[str, Field]) -> str | None:
+    return _name(top, "previous_response_id") if family == "responses" else None
+
+
+def _choices(family: str, top: dict[str, Field]) -> int:
+    """How many answers the model writes at most."""
+    if family not in ("chat", "completions"):
+        return 1
+    choices = _typed(top, "n", int) or 1
+    if family == "completions":
+        # `best_of` are written and billed, `n` are shown; each of several prompts is answered.
+        choices = max(choices, _typed(top, "best_of", int) or 1)
+    return min(CHOICES_MAX, max(1, choices)) * _prompts(top)
+
+
+def _prompts(top: dict[str, Field]) -> int:
+    prompt = top.get("prompt")
+    if prompt is None or prompt.raw[:1] != b"[":
+        return 1
+    try:
+        items = _LIST.decode(prompt.raw)
+    except (ValueError, RecursionError):
+        return 1
+    several = any(bytes(item)[:1] in (b'"', b"[") for item in items)
+    return min(PROMPTS_MAX, max(1, len(items))) if several else 1
 
 
 def _sizes(endpoint: str, top: dict[str, Field]) -> tuple[int, int]:
@@ -166,7 +218,7 @@ def _name(top: dict[str, Field], name: str) -> str | None:
 def _cap(endpoint: str, top: dict[str, Field]) -> int | None:
     caps = [_typed(top, name, int) for name in _CAP_FIELDS[endpoint]]
     known = [cap for cap in caps if cap is not None and cap >= 0]
-    return min(*known, CAP_MAX) if known else None
+    return min(*known, CAP_MAX) if known else COMPLETION_CAP if endpoint == "completions" else None
 
 
 def _refuse(endpoint: str, top: dict[str, Field]) -> None:

@@ -45,9 +45,9 @@ class OpenAI:
         self.behaviours: Final = Behaviours()
         self.store: Final = Store()
         self.pace = BELIEVABLE if paced else AT_ONCE
-        self._clock: Final = clock
-        self._counter: Final = Counter(coder)
-        self._cache: Final = PromptCache(self._counter)
+        self.clock: Final = clock
+        self.counter: Final = Counter(coder)
+        self._cache: Final = PromptCache(self.counter)
         self._warm: Final[set[str]] = set()
         self._credential: Final = f"Bearer {api_key}"
         # Ids must not come again after a restart: whoever stored them would find the wrong object.
@@ -56,22 +56,22 @@ class OpenAI:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """POST /chat/completions."""
-        return await self._call(request, "chat", "text", self._chat)
+        return await self.call_model(request, "chat", "text", self._chat)
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """POST /responses."""
-        return await self._call(request, "responses", "text", self._responses)
+        return await self.call_model(request, "responses", "text", self._responses)
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """POST /embeddings."""
-        return await self._call(request, "embeddings", "embedding", self._embeddings)
+        return await self.call_model(request, "embeddings", "embedding", self._embeddings)
 
     async def record(
         self, request: web.Request, endpoint: str, serve: Callable[[Call], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Any call with its record, and its refusals in OpenAI's words."""
         self._number += 1
-        call = self.log.open(endpoint, self._clock(), f"req_{self._boot}{self._number:08x}", request.headers)
+        call = self.log.open(endpoint, self.clock(), f"req_{self._boot}{self._number:08x}", request.headers)
         try:
             header = request.headers.get("Authorization")
             if header != self._credential:
@@ -96,7 +96,9 @@ class OpenAI:
             behaviour = _asked_for(behaviour, metadata)
         return Exchange(request, call, behaviour, self.pace)
 
-    async def _call(self, request: web.Request, endpoint: str, kind: str, run: Run) -> web.StreamResponse:
+    async def call_model(self, request: web.Request, endpoint: str, kind: str, run: Run) -> web.StreamResponse:
+        """One call of a model of this `kind`: `run` answers it. Its refusals are OpenAI's."""
+
         async def serve(call: Call) -> web.StreamResponse:
             fields = await read_fields(request)
             name = fields.get("model")
@@ -121,12 +123,12 @@ class OpenAI:
         call = exchange.call
 
         def think() -> tuple[list[Choice], Input]:
-            return self._think(exchange, fields, served, chat_wish(fields, self._counter, served.encoding))
+            return self.think(exchange, fields, served, chat_wish(fields, self.counter, served.encoding))
 
-        choices, spent = await self._in_time(exchange, served, think)
+        choices, spent = await self.in_time(exchange, served, think)
         call.service_tier = served.tier(fields.get("service_tier"))
-        said = _said(exchange.behaviour, served.id, call.service_tier)
-        chat = Chat(f"chatcmpl-{call.request_id[4:]}", int(self._clock()), *said, choices)
+        said = said_as(exchange.behaviour, served.id, call.service_tier)
+        chat = Chat(f"chatcmpl-{call.request_id[4:]}", int(self.clock()), *said, choices)
         call.response_id = chat.id
         thought = sum(choice.reasoning for choice in choices)
         total = sum(choice.tokens for choice in choices)
@@ -144,16 +146,16 @@ class OpenAI:
 
     async def _responses(self, exchange: Exchange, fields: Fields, served: Served) -> web.StreamResponse:
         call, behaviour = exchange.call, exchange.behaviour
-        earlier = self._earlier(fields)
+        earlier = self.earlier(fields)
 
         def think() -> tuple[list[Choice], Input]:
-            wish = responses_wish(fields, earlier, self._counter, served.encoding)
-            return self._think(exchange, fields, served, wish)
+            wish = responses_wish(fields, earlier, self.counter, served.encoding)
+            return self.think(exchange, fields, served, wish)
 
-        (choice,), spent = await self._in_time(exchange, served, think)
-        done = answered(fields, served, choice, call.request_id[4:], int(self._clock()))
+        (choice,), spent = await self.in_time(exchange, served, think)
+        done = answered(fields, served, choice, call.request_id[4:], int(self.clock()))
         call.service_tier = done.base["service_tier"]
-        done.base["model"], done.base["service_tier"] = _said(behaviour, served.id, done.base["service_tier"])
+        done.base["model"], done.base["service_tier"] = said_as(behaviour, served.id, done.base["service_tier"])
         call.response_id = done.base["id"]
         call.usage = responses_usage(spent, choice.tokens, choice.reasoning)
         usage = shown(call.usage, behaviour.usage)
@@ -193,14 +195,15 @@ class OpenAI:
 
     async def _embeddings(self, exchange: Exchange, fields: Fields, served: Served) -> web.StreamResponse:
         call = exchange.call
-        texts, tokens = await self._in_time(exchange, served, lambda: inputs_of(fields, self._counter, served.encoding))
+        texts, tokens = await self.in_time(exchange, served, lambda: inputs_of(fields, self.counter, served.encoding))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         name = exchange.behaviour.response_model or served.id
         body = embeddings_body(fields, served, texts, name, shown(usage, exchange.behaviour.usage))
         call.usage = usage
         return await exchange.whole(body)
 
-    def _earlier(self, fields: Fields) -> list[Any]:
+    def earlier(self, fields: Fields) -> list[Any]:
+        """The items of the responses that a request goes on from. Raises Refused (400)."""
         previous = fields.get("previous_response_id")
         if previous is None:
             return []
@@ -210,19 +213,19 @@ class OpenAI:
             raise errors.invalid(message, "previous_response_id", "previous_response_not_found")
         return stored.conversation
 
-    def _think(self, exchange: Exchange, fields: Fields, served: Served, wish: Wish) -> tuple[list[Choice], Input]:
+    def think(self, exchange: Exchange, fields: Fields, served: Served, wish: Wish) -> tuple[list[Choice], Input]:
         """The answers, and the input side of their bill."""
         behaviour = exchange.behaviour
         if behaviour.chunks is not None:
             wish = msgspec.structs.replace(wish, tokens=behaviour.chunks)
-        choices = answer(self._counter, served, wish)
+        choices = answer(self.counter, served, wish)
         if behaviour.chunk_bytes:
             choices = [choice.with_huge_piece(behaviour.chunk_bytes) for choice in choices]
         cached, written = self._cache.read(served.id, wish.prompt, served.encoding)
         read = Read(cached, written if served.writes_cache else 0)
         return choices, Input(wish.prompt.tokens, read, wants_12h(fields))
 
-    async def _in_time(self, exchange: Exchange, served: Served, count: Callable[[], T]) -> T:
+    async def in_time(self, exchange: Exchange, served: Served, count: Callable[[], T]) -> T:
         """Counts where it does not hold up other calls: long texts, and the first use of an encoding, in a thread."""
         size = exchange.request.content_length
         if served.encoding in self._warm and size is not None and size < IN_THREAD_CHARS:
@@ -240,7 +243,7 @@ async def read_fields(request: web.Request) -> Fields:
         raise errors.unreadable() from None
 
 
-def _said(behaviour: Behaviour, model: str, tier: str) -> tuple[str, str]:
+def said_as(behaviour: Behaviour, model: str, tier: str) -> tuple[str, str]:
     """The model and the tier as the answer names them."""
     return behaviour.response_model or model, behaviour.response_tier or tier
 

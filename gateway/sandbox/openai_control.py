@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.sandbox import openai_errors as errors
+from gateway.sandbox import openai_more
 from gateway.sandbox.openai import OpenAI
 from gateway.sandbox.openai_calls import Behaviour, Call
 from gateway.sandbox.openai_models import model_object
@@ -36,6 +37,7 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
         web.get("/v1/responses/{id}/input_items", _recorded(openai, "responses.input_items", _input_items)),
         web.get("/v1/models", _recorded(openai, "models", _models)),
         web.get("/v1/models/{id}", _recorded(openai, "models.get", _model)),
+        *openai_more.routes(openai),
         *_control(openai),
         web.route("*", "/{path:.*}", _recorded(openai, "unknown", _unknown)),
     ]

@@ -55,11 +55,11 @@ async def settled_rows(database_url: str, count: int, *, within_s: float = 20.0)
         await connection.close()
 
 
-async def row_of(running: Stack, event_id: str) -> asyncpg.Record:
-    """The ledger row of one call, once it is there."""
+async def row_of(running: Stack, event_id: str, *, within_s: float = 20.0) -> asyncpg.Record:
+    """The ledger row of one call, once it is there; AssertionError when it does not come."""
     connection = await asyncpg.connect(running.env["DATABASE_URL"])
     try:
-        for _ in range(400):
+        for _ in range(int(within_s / 0.05)):
             row = await connection.fetchrow("select * from openai_usage where id = $1::uuid", event_id)
             if row is not None:
                 return row

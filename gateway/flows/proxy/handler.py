@@ -13,6 +13,7 @@ from gateway.core import endpoints
 from gateway.core.endpoints import Route
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.ids import uuid7
+from gateway.core.request import read_counted
 from gateway.flows.proxy.admission import Principal, bearer
 from gateway.flows.proxy.headers import (
     EVENT_ID,
@@ -92,6 +93,10 @@ class Proxy:
         if route.object_id is not None:
             await parts.owners.check_response(route.object_id, principal.user_id)
         body = await read_body(request, parts.bounds.body_bytes_max)
+        if route.endpoint.kind == "counted":
+            previous = read_counted(route.endpoint.name, body)
+            if previous is not None:
+                await parts.owners.check_response(previous, principal.user_id, param="previous_response_id")
         headers = forwarded_headers(request.headers, event_id)
         source = await send(parts.upstream, request.method, route.path, headers, body or None)
         relay = Relay(
