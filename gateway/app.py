@@ -91,6 +91,7 @@ async def run_proxy(settings: Settings, slot: int, listener: socket.socket, stop
                 bounds=settings.upstream,
                 log=log,
                 metrics=metrics,
+                traces=build.open_traces(stack, settings),
                 clock=time.time,
                 drains=drains,
                 # An event id must be unique, not secret: seeded by the OS once, not asked for every call.

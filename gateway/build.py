@@ -4,12 +4,14 @@ import random
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from importlib import import_module
 from uuid import uuid4
 
 import structlog
 
 import pricing
 from gateway.core.config import Settings
+from gateway.core.errors import ConfigError
 from gateway.core.regions import region_of
 from gateway.core.settle import Settler
 from gateway.edges.billing import Billing
@@ -19,6 +21,7 @@ from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.outbox import Outbox
 from gateway.edges.upstream import Upstream
 from gateway.flows.bill import Bill
+from gateway.flows.proxy.tracing import Traces
 
 
 def unix_ms() -> int:
@@ -75,6 +78,24 @@ def open_upstream(stack: AsyncExitStack, settings: Settings, api_key: str) -> Up
     upstream = Upstream(settings.openai_base_url, api_key, connect_s=bounds.connect_s, first_byte_s=bounds.read_s)
     stack.push_async_callback(upstream.close)
     return upstream
+
+
+def open_traces(stack: AsyncExitStack, settings: Settings) -> Traces | None:
+    """Where spans go, closed by the stack; None where nobody wants them. Raises ConfigError without the extra."""
+    endpoint = settings.traces.otlp_endpoint
+    if endpoint is None:
+        return None
+    try:
+        # Here and by name: an extra that is not installed, and costs half a second where it is.
+        edge = import_module("gateway.edges.traces")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"traces.otlp_endpoint is set, but {error.name} is not installed: pip install 'pailflow-gateway[otel]'"
+        ) from None
+    traces = edge.open_traces(endpoint, settings.traces.sample_ratio)
+    stack.callback(traces.close)
+    opened: Traces = traces
+    return opened
 
 
 def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:

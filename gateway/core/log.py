@@ -10,19 +10,21 @@ import structlog
 
 
 class _Complaints(logging.Handler):
-    """aiohttp's own errors as one line with their kind only: its traceback of a bad request quotes it, key and all."""
+    """A library's own errors as one line with their kind only: aiohttp's traceback of a bad request quotes it, key and
+    all."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = None if record.exc_info is None else record.exc_info[0]
         kind = None if error is None else error.__name__
-        structlog.get_logger(record.name).warning("http error", error=kind, where=record.funcName)
+        structlog.get_logger(record.name).warning("library error", error=kind, where=record.funcName)
 
 
 def configure() -> None:
-    """Sends structlog's lines, and aiohttp's, to standard error as JSON."""
-    http = logging.getLogger("aiohttp")
-    http.handlers = [_Complaints()]
-    http.propagate = False
+    """Sends structlog's lines, aiohttp's and OpenTelemetry's to standard error as JSON."""
+    for name in ("aiohttp", "opentelemetry"):
+        library = logging.getLogger(name)
+        library.handlers = [_Complaints()]
+        library.propagate = False
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

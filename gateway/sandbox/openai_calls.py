@@ -27,6 +27,7 @@ class Call(msgspec.Struct):
     request_id: str
     headers: list[str]
     """Names of the request's headers, lower case."""
+    traceparent: str | None
     model: str | None = None
     """As the request named it."""
     response_model: str | None = None
@@ -61,6 +62,7 @@ class CallLog:
             endpoint=endpoint,
             started_at=started_at,
             client_request_id=headers.get("X-Client-Request-Id"),
+            traceparent=headers.get("traceparent"),
             request_id=request_id,
             headers=sorted({name.lower() for name in headers}),
         )

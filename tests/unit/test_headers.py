@@ -39,6 +39,7 @@ def test_only_the_allowed_go_upstream() -> None:
     sent = [
         ("Content-Type", "application/json"), ("Accept", "*/*"), ("OpenAI-Beta", "x"), ("Idempotency-Key", "i"),
         ("User-Agent", "u"), ("X-Stainless-Retry-Count", "1"), ("content-type", "text/plain"),
+        ("Traceparent", "t"), ("Tracestate", "s"),
         ("Authorization", "Bearer canary"), ("api-key", "canary"), ("Cookie", "canary"),
         ("OpenAI-Organization", "canary"),
         ("OpenAI-Project", "canary"), ("X-Forwarded-For", "canary"), ("X-Client-Request-Id", "canary"),
@@ -54,6 +55,8 @@ def test_only_the_allowed_go_upstream() -> None:
         "idempotency-key": "i",
         "user-agent": "u",
         "x-stainless-retry-count": "1",
+        "traceparent": "t",
+        "tracestate": "s",
     }
 
 

@@ -11,11 +11,14 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.core.errors import ApiError
+from gateway.core.trace_context import TRACEPARENT, TRACESTATE
 from gateway.edges.upstream import Answer
 from pricing.readers.body import object_of, read_fields
 
 EVENT_ID: Final = "x-gateway-event-id"
-_FORWARDED: Final = frozenset({"content-type", "accept", "openai-beta", "idempotency-key", "user-agent"})
+_FORWARDED: Final = frozenset(
+    {"content-type", "accept", "openai-beta", "idempotency-key", "user-agent", TRACEPARENT, TRACESTATE}
+)
 _DROPPED: Final = frozenset(
     {
         "connection",

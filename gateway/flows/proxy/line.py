@@ -37,6 +37,8 @@ class Line(msgspec.Struct, omit_defaults=True):
     client_left: bool = False
     code: str | None = None
     method: str | None = None
+    trace: str | None = None
+    """The trace that the client's `traceparent` names."""
 
 
 class CallLog:
@@ -49,7 +51,13 @@ class CallLog:
         self._lines: list[bytes] = []
 
     def metered(
-        self, event: UsageEvent, status: int, ms: float, first_byte_ms: float | None, client_left: bool
+        self,
+        event: UsageEvent,
+        status: int,
+        ms: float,
+        first_byte_ms: float | None,
+        client_left: bool,
+        trace: str | None = None,
     ) -> None:
         """A call with a row."""
         self._add(
@@ -69,6 +77,7 @@ class CallLog:
                 cost_usd=None if event.cost_nano is None else nano_text(event.cost_nano),
                 first_byte_ms=None if first_byte_ms is None else round(first_byte_ms, 1),
                 client_left=client_left,
+                trace=trace,
             )
         )
 

@@ -15,6 +15,7 @@ from gateway.core.endpoints import Route
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.event import NoteRecord, OpenRecord, UsageEvent
 from gateway.core.request import Request, read_request
+from gateway.core.trace_context import TRACEPARENT, trace_id
 from gateway.edges.upstream import Answer, NotSent, Upstream
 from gateway.flows.proxy.admission import Principal
 from gateway.flows.proxy.headers import (
@@ -26,6 +27,7 @@ from gateway.flows.proxy.headers import (
 )
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relay import Relay, Relayed
+from gateway.flows.proxy.tracing import Span
 from pricing.readers.body import Said
 from pricing.stream import StreamMeter
 
@@ -57,6 +59,7 @@ class MeteredCall:
         self._sent_s: float | None = None
         self._relay_of: Relay | None = None
         self._failed: str | None = None
+        self._span: Span | None = None
         self._asked: Request
         self._opened: OpenRecord
         self._status = 0
@@ -126,6 +129,9 @@ class MeteredCall:
 
     async def _forward(self) -> web.StreamResponse:
         headers = forwarded_headers(self._request.headers, self._id)
+        if self._parts.traces is not None:
+            opened = self._opened
+            self._span = self._parts.traces.begin(opened.endpoint, opened.model, headers, self._started_s)
         try:
             source = await send(self._parts.upstream, "POST", self._route.path, headers, self._asked.body)
         except ApiError as error:
@@ -241,7 +247,10 @@ class MeteredCall:
         broken = self._failed if relayed is None else relayed.broken
         ms = (parts.clock() - self._started_s) * 1000
         begun, first = self._begun_s, None if relayed is None else relayed.first_byte_s
-        parts.log.metered(event, self._status, ms, None if first is None else (first - begun) * 1000, left)
+        trace = trace_id(self._request.headers.get(TRACEPARENT))
+        parts.log.metered(event, self._status, ms, None if first is None else (first - begun) * 1000, left, trace)
+        if self._span is not None:
+            self._span.end(event, self._status)
         if self._relay_of is not None and broken is None:
             self._ours_s += self._time() - self._relay_of.heard_s
         wait = None if first is None or self._sent_s is None else first - self._sent_s

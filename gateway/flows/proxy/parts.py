@@ -14,6 +14,7 @@ from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.record import Recorder
 from gateway.flows.proxy.relay import Drains
+from gateway.flows.proxy.tracing import Traces
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Parts:
     bounds: UpstreamSettings
     log: CallLog
     metrics: CallMetrics
+    traces: Traces | None
+    """Where spans go; None where nobody wants them."""
     clock: Callable[[], float]
     """Unix time, seconds."""
     random_bits: Callable[[int], int]
