@@ -14,7 +14,7 @@ from rich.console import Console
 
 import pricing
 import pricing.data
-from gateway.cli import billing, keys, report
+from gateway.cli import billing, keys, report, users
 from gateway.cli.base import run, say, settings
 from gateway.commands import doctor as doctor_command
 from gateway.commands import price as price_command
@@ -44,6 +44,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A metering gateway for OpenAI."
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
 app.add_typer(report.app, name="report")
 app.add_typer(billing.app, name="billing")
 

@@ -8,20 +8,18 @@ import asyncio
 import json
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 
+from gateway.commands.users import NAME_MAX, is_email
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
 from gateway.core.ids import is_uuid
-from gateway.core.instants import parse_expiry
+from gateway.core.instants import parse_expiry, rfc3339
 from gateway.edges.accounts import Accounts, User
 from gateway.edges.key_admin import KeyAdmin, MadeKey
 from gateway.edges.ledger import Ledger, open_pool
-
-NAME_MAX: Final = 255
-"""Characters in a key's name at most."""
 
 
 class UserStore(Protocol):
@@ -73,7 +71,7 @@ class CreatedKey(NamedTuple):
             "user_id": self.user_id,
             "email": self.email,
             "name": self.name,
-            "expires_at": None if self.expires_at is None else self.expires_at.isoformat().replace("+00:00", "Z"),
+            "expires_at": rfc3339(self.expires_at),
             "user_created": self.user_created,
         }
 
@@ -154,7 +152,7 @@ async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_use
     if found is None:
         if is_uuid(who):
             raise OptionError(f"user: there is no user {who}; a new one is made by e-mail address")
-        if not _looks_like_email(who):
+        if not is_email(who):
             raise OptionError(f"user: {who!r} is neither an e-mail address nor a UUID")
         if not create_user:
             raise OptionError(f"user: there is no user {who}; --create-user makes one")
@@ -165,12 +163,6 @@ async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_use
     if not found.is_active:
         raise OptionError(f"user: {found.email} is deactivated: a key of theirs would be refused")
     return found, created
-
-
-def _looks_like_email(text: str) -> bool:
-    """Catches a slip, proves nothing: one @ with something around it, no spaces."""
-    local, at, domain = text.partition("@")
-    return bool(local and at and domain) and "@" not in domain and not any(char.isspace() for char in text)
 
 
 async def _take_back(admin: KeyMaker, key_id: str) -> str:

@@ -1,5 +1,10 @@
-"""Users as administration looks them up in Postgres. Reads only; users and keys are written by the ledger edge."""
+"""Users and keys as administration reads and changes them in Postgres. Never on the hot path; never deletes one.
 
+The first row of a user and of a key is also written by the ledger edge, where `keys create` links them. No secret of
+a key is here: Unkey has only its hash, we have only Unkey's id of it.
+"""
+
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -7,10 +12,40 @@ import asyncpg
 from gateway.core.errors import DependencyDown
 from gateway.core.ids import is_uuid
 
+_USER: Final = "id::text as id, email, name, stripe_customer_id, is_active"
 # A user by id or by e-mail address (in any case).
-_FIND: Final = """
-select id::text as id, email, name, stripe_customer_id, is_active from public.users
-where id = $1::uuid or lower(email) = lower($2)
+_FIND: Final = f"select {_USER} from public.users where id = $1::uuid or lower(email) = lower($2)"  # noqa: S608 - names
+# A new user; nothing when the address (in any case) or the Stripe customer is some user's already.
+_CREATE: Final = f"""
+insert into public.users (email, name, stripe_customer_id) values (lower($1), $2, $3)
+on conflict do nothing returning {_USER}
+"""  # noqa: S608 - as above
+_BY_CUSTOMER: Final = f"select {_USER} from public.users where stripe_customer_id = $1"  # noqa: S608 - as above
+_SET_ACTIVE: Final = "update public.users set is_active = $2 where id = $1::uuid and is_active <> $2 returning 1"
+_SET_NAME: Final = "update public.users set name = $2 where id = $1::uuid"
+_SET_CUSTOMER: Final = "update public.users set stripe_customer_id = $2 where id = $1::uuid"
+# Users with the number of their keys that can be used; deactivated users only when asked ($1).
+_USERS: Final = """
+select u.id::text as id, u.email, u.name, u.stripe_customer_id, u.is_active, u.created_at,
+  (select count(*) from public.api_keys k
+    where k.user_id = u.id and k.is_active and (k.expires_at is null or k.expires_at > $2::timestamptz)) as active_keys
+from public.users u
+where $1 or u.is_active
+order by u.created_at, u.id
+"""
+_KEYS: Final = """
+select k.id::text as id, k.unkey_key_id, k.user_id::text as user_id, u.email, u.is_active as user_is_active, k.name,
+  k.description, k.is_active, k.usage_count, k.last_used_at, k.expires_at, k.revoked_at, k.created_at
+from public.api_keys k join public.users u on u.id = k.user_id
+"""
+# Keys of one user, or all; oldest first.
+_LIST_KEYS: Final = f"{_KEYS} where $1::uuid is null or k.user_id = $1 order by k.created_at, k.id"
+# A key by our id or by Unkey's.
+_KEY: Final = f"{_KEYS} where k.id = $1::uuid or k.unkey_key_id = $2"
+# Deactivates a key; it stays, because ledger rows point at it. Done twice, the first time counts.
+_REVOKE_KEY: Final = """
+update public.api_keys set is_active = false, revoked_at = coalesce(revoked_at, now())
+where id = $1::uuid returning revoked_at
 """
 
 
@@ -24,17 +59,105 @@ class User(NamedTuple):
     is_active: bool
 
 
+class UserRow(NamedTuple):
+    """One account with what a list shows beside it."""
+
+    id: str
+    email: str
+    name: str | None
+    stripe_customer_id: str | None
+    is_active: bool
+    created_at: datetime
+    active_keys: int
+    """Keys that are neither revoked nor expired."""
+
+
+class KeyRow(NamedTuple):
+    """One linked key; never its secret."""
+
+    id: str
+    """Ours, as in `openai_usage.api_key_id`."""
+    unkey_key_id: str
+    user_id: str
+    email: str
+    user_is_active: bool
+    name: str | None
+    description: str | None
+    is_active: bool
+    usage_count: int
+    """Ledger rows with this key that correct no other one."""
+    last_used_at: datetime | None
+    """When the last of them was completed."""
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    created_at: datetime
+
+
 class Accounts:
-    """Accounts over one connection pool."""
+    """Accounts over one connection pool. Every method raises DependencyDown("postgres")."""
 
     def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
         self._pool: Final = pool
 
     async def find(self, who: str) -> User | None:
-        """The user whose id (a UUID) or e-mail address `who` is. Raises DependencyDown("postgres")."""
+        """The user whose id (a UUID) or e-mail address `who` is."""
         by_id = is_uuid(who)
+        return _user(await self._rows(_FIND, who if by_id else None, None if by_id else who))
+
+    async def create(self, email: str, *, name: str | None, stripe_customer_id: str | None) -> User | None:
+        """A new user; None when the address (in any case) or the Stripe customer belongs to one already."""
+        return _user(await self._rows(_CREATE, email, name, stripe_customer_id))
+
+    async def of_customer(self, stripe_customer_id: str) -> User | None:
+        """The user whom this Stripe customer pays for."""
+        return _user(await self._rows(_BY_CUSTOMER, stripe_customer_id))
+
+    async def set_active(self, user_id: str, *, is_active: bool) -> bool:
+        """Whether that changed anything."""
+        return bool(await self._rows(_SET_ACTIVE, user_id, is_active))
+
+    async def set_name(self, user_id: str, name: str | None) -> None:
+        """Gives a user another name, or none."""
+        await self._rows(_SET_NAME, user_id, name)
+
+    async def set_stripe_customer(self, user_id: str, stripe_customer_id: str | None) -> bool:
+        """Links a user to a Stripe customer, or to none; False, and nothing done, when it is another user's."""
         try:
-            row = await self._pool.fetchrow(_FIND, who if by_id else None, None if by_id else who)
+            await self._pool.execute(_SET_CUSTOMER, user_id, stripe_customer_id)
+        except asyncpg.UniqueViolationError:
+            return False
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
-        return None if row is None else User(*row.values())
+            raise _away(error) from error
+        return True
+
+    async def users(self, *, now: datetime, inactive_too: bool) -> list[UserRow]:
+        """All users, oldest first; the deactivated ones only when asked. `now` decides which keys have expired."""
+        return [UserRow(*row.values()) for row in await self._rows(_USERS, inactive_too, now)]
+
+    async def keys(self, user_id: str | None = None) -> list[KeyRow]:
+        """All linked keys, oldest first, or those of one user."""
+        return [KeyRow(*row.values()) for row in await self._rows(_LIST_KEYS, user_id)]
+
+    async def key(self, reference: str) -> KeyRow | None:
+        """The key whose id, ours (a UUID) or Unkey's, this is."""
+        rows = await self._rows(_KEY, reference if is_uuid(reference) else None, reference)
+        return KeyRow(*rows[0].values()) if rows else None
+
+    async def revoke_key(self, api_key_id: str) -> datetime | None:
+        """Deactivates a key here (Unkey is told elsewhere): when it was first revoked; None when there is none."""
+        rows = await self._rows(_REVOKE_KEY, api_key_id)
+        return rows[0][0] if rows else None
+
+    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
+        try:
+            return await self._pool.fetch(query, *arguments)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise _away(error) from error
+
+
+def _user(rows: "list[asyncpg.Record]") -> User | None:
+    return User(*rows[0].values()) if rows else None
+
+
+def _away(error: Exception) -> DependencyDown:
+    return DependencyDown("postgres", f"{type(error).__name__}: {error}")

@@ -1,7 +1,8 @@
-"""Unkey's administration over its SDK: makes and deletes API keys. Never on the hot path (the SDK is slow).
+"""Unkey's administration over its SDK: makes, describes, disables and deletes API keys.
 
-The root key and the keys it makes must not appear in an error or a log: answers are never quoted whole, and
-exceptions of the SDK, which hold them, are not chained. Facts: facts/unkey.md §1, §2, §4, §5.
+Never on the hot path: the SDK is slow. The root key and the keys it makes must not appear in an error or a log:
+answers are never quoted whole, and exceptions of the SDK, which hold them, are not chained. Facts: facts/unkey.md §1,
+§2, §4, §5.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import httpx
 import msgspec
-from unkey.py import Unkey
+from unkey.py import Unkey, models
 from unkey.py.errors import NoResponseError, ResponseValidationError, UnkeyError
 from unkey.py.utils import BackoffStrategy, RetryConfig
 
@@ -17,6 +18,8 @@ from gateway.core.errors import ConfigError, DependencyDown, OptionError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DETAIL_MAX: Final = 300
+_GONE: Final = (404, 410)
+"""Statuses of a key that Unkey does not know, or no longer."""
 
 
 class MadeKey(NamedTuple):
@@ -31,6 +34,39 @@ class MadeKey(NamedTuple):
         return f"MadeKey(key_id={self.key_id!r}, secret=…)"
 
 
+class Limit(NamedTuple):
+    """A rate limit that Unkey holds."""
+
+    name: str
+    limit: int
+    duration_ms: int
+    auto_apply: bool
+    """Whether every verification counts against it."""
+    of: str
+    """`key`, or `identity` when all keys of the user share it."""
+
+
+class DescribedKey(NamedTuple):
+    """What Unkey holds of a key; nothing of its secret, not even how it begins."""
+
+    key_id: str
+    name: str | None
+    enabled: bool
+    external_id: str | None
+    """The identity's; ours is users.id."""
+    expires_at: datetime | None
+    created_at: datetime
+    last_used_at: datetime | None
+    """Last verification, to within five minutes."""
+    credits: int | None
+    """What is left; None is unlimited."""
+    refill: str | None
+    """How the credits come back: `1000 daily`, `1000 monthly on day 5`."""
+    ratelimits: tuple[Limit, ...]
+    permissions: tuple[str, ...]
+    roles: tuple[str, ...]
+
+
 class KeyAdmin:
     """Unkey's administration. Use as an async context manager, which closes its connections."""
 
@@ -40,7 +76,7 @@ class KeyAdmin:
         self._sdk: Final = Unkey(
             root_key=root_key, server_url=base_url.rstrip("/"), retry_config=None, timeout_ms=int(timeout_s * 1000)
         )
-        # Deleting is harmless to repeat: 5xx and lost connections, for three seconds at most.
+        # All but creating is harmless to repeat: 5xx and lost connections, for three seconds at most.
         self._again: Final = RetryConfig("backoff", BackoffStrategy(100, 1000, 1.5, 3000), retry_connection_errors=True)
 
     async def __aenter__(self) -> Self:
@@ -70,6 +106,36 @@ class KeyAdmin:
             failed = self._failure(error, f"UNKEY_API_ID ({api_id}) is no API of this workspace")
         raise failed
 
+    async def describe_key(self, key_id: str) -> DescribedKey | None:
+        """What Unkey holds of a key; None when it does not know it (or the root key is of another workspace).
+
+        Raises ConfigError when the root key is wrong, DependencyDown("unkey").
+        """
+        failed: Exception
+        try:
+            answer = await self._sdk.keys.get_key_async(key_id=key_id, decrypt=False, retries=self._again)
+            return _described(answer.data)
+        except (UnkeyError, NoResponseError, httpx.HTTPError) as error:
+            if isinstance(error, UnkeyError) and error.status_code in _GONE:
+                return None
+            failed = self._failure(error, "")
+        raise failed
+
+    async def disable_key(self, key_id: str) -> bool:
+        """Makes Unkey refuse a key; harmless to repeat. False when it does not know it.
+
+        Raises ConfigError when the root key is wrong, DependencyDown("unkey") when it did not say that it has done so.
+        """
+        failed: Exception
+        try:
+            await self._sdk.keys.update_key_async(key_id=key_id, enabled=False, retries=self._again)
+            return True
+        except (UnkeyError, NoResponseError, httpx.HTTPError) as error:
+            if isinstance(error, UnkeyError) and error.status_code in _GONE:
+                return False
+            failed = self._failure(error, "")
+        raise failed
+
     async def delete_key(self, key_id: str) -> None:
         """Deletes a key; one that is gone already is no error. Raises ConfigError or DependencyDown("unkey")."""
         failed: Exception
@@ -77,7 +143,7 @@ class KeyAdmin:
             await self._sdk.keys.delete_key_async(key_id=key_id, permanent=False, retries=self._again)
             return
         except (UnkeyError, NoResponseError, httpx.HTTPError) as error:
-            if isinstance(error, UnkeyError) and error.status_code == 404:
+            if isinstance(error, UnkeyError) and error.status_code in _GONE:
                 return
             failed = self._failure(error, "")
         raise failed
@@ -105,3 +171,38 @@ class KeyAdmin:
         except (msgspec.DecodeError, LookupError, TypeError):
             return "no reason given"
         return "; ".join(map(str, texts)).replace(self._root_key, "…")[:_DETAIL_MAX]
+
+
+def _described(key: models.KeyResponseData) -> DescribedKey:
+    shared = key.identity.ratelimits if key.identity else None
+    limits = [
+        Limit(one.name, one.limit, one.duration, one.auto_apply, of)
+        for of, found in (("key", key.ratelimits), ("identity", shared))
+        for one in found or ()
+    ]
+    return DescribedKey(
+        key_id=key.key_id,
+        name=key.name,
+        enabled=key.enabled,
+        external_id=key.identity.external_id if key.identity else None,
+        expires_at=_instant(key.expires),
+        created_at=_EPOCH + timedelta(milliseconds=key.created_at),
+        last_used_at=_instant(key.last_used_at),
+        credits=key.credits.remaining if key.credits else None,
+        refill=_refill(key.credits.refill if key.credits else None),
+        ratelimits=tuple(limits),
+        permissions=tuple(key.permissions or ()),
+        roles=tuple(key.roles or ()),
+    )
+
+
+def _instant(unix_ms: int | None) -> datetime | None:
+    return None if unix_ms is None else _EPOCH + timedelta(milliseconds=unix_ms)
+
+
+def _refill(refill: models.KeyCreditsRefill | None) -> str | None:
+    if refill is None:
+        return None
+    day = "" if refill.refill_day is None else f" on day {refill.refill_day}"
+    # The SDK's enum is open: an interval that it does not know comes as the plain text.
+    return f"{refill.amount} {str.__str__(refill.interval)}{day}"

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from gateway.edges.accounts import Accounts
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from tests.conftest import METER, WINDOW_S
 from tests.events import AT, linked
@@ -29,8 +30,10 @@ async def test_identity(database_url: str, transaction_pooler: bool) -> None:
     assert await ledger.identity(None, "key\x00\ud800") is None
     for nobody in (None, "not-a-uuid", key):
         assert await ledger.identity(nobody, "key_nobody_linked") is None
-    assert await ledger.revoke_key("key_a")
-    assert not await ledger.revoke_key("key_b")
+    revoked_at = await Accounts(pool).revoke_key(key)
+    assert revoked_at is not None
+    assert await Accounts(pool).revoke_key(key) == revoked_at  # the first time counts
+    assert await Accounts(pool).revoke_key(user) is None
     await pool.execute("update users set is_active = false where id = $1", user)
     gone = await ledger.identity(user, "key_a")
     assert gone is not None
@@ -55,8 +58,10 @@ async def test_users_and_keys_are_made_once(ledger: Ledger, pool: Pool) -> None:
     assert await ledger.link_key(user, "key_1", name="two") == key
     with pytest.raises(ValueError, match="another user"):
         await ledger.link_key(await ledger.create_user("b@example.com"), "key_1")
-    assert [(row.id, row.name, row.email) for row in await ledger.keys()] == [(key, "two", "some.one@example.com")]
-    assert await ledger.keys("00000000-0000-7000-8000-00000000000f") == []
+    assert [(row.id, row.name, row.email) for row in await Accounts(pool).keys()] == [
+        (key, "two", "some.one@example.com")
+    ]
+    assert await Accounts(pool).keys("00000000-0000-7000-8000-00000000000f") == []
 
 
 async def test_meeting_owner(ledger: Ledger, pool: Pool) -> None:

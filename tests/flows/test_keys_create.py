@@ -104,7 +104,7 @@ async def test_a_key_is_made_linked_and_shown_once(
     assert "2026-12-22 10:00 UTC" in printed
     assert (sent["apiId"], sent["externalId"], sent["name"]) == ("api_1", created.user_id, "laptop")
     assert sent["expires"] == int((NOW + timedelta(days=30)).timestamp()) * 1000
-    (row,) = await ledger.keys()
+    (row,) = await Accounts(pool).keys()
     assert (row.id, row.unkey_key_id, row.user_id) == (created.api_key_id, key_id, created.user_id)
     assert (row.email, row.name, row.expires_at) == ("ada@example.com", "laptop", NOW + timedelta(days=30))
     identity = await ledger.identity(created.user_id, key_id)

@@ -49,22 +49,6 @@ class Identity:
     stripe_customer_id: str | None
 
 
-class KeyRow(NamedTuple):
-    """One linked key; never its secret."""
-
-    id: str
-    unkey_key_id: str
-    user_id: str
-    email: str
-    name: str | None
-    description: str | None
-    is_active: bool
-    usage_count: int
-    last_used_at: datetime | None
-    expires_at: datetime | None
-    created_at: datetime
-
-
 class Ledger:
     """All of it over one pool. `meter` and `window_s` say where billed amounts accrue (docs/decisions/0001).
 
@@ -161,14 +145,6 @@ class Ledger:
         if linked is None:
             raise ValueError(f"key {unkey_key_id} belongs to another user")
         return str(linked)
-
-    async def revoke_key(self, unkey_key_id: str) -> bool:
-        """Deactivates a key here (Unkey is told elsewhere). Whether there was one."""
-        return await self._value(sql.REVOKE_KEY, unkey_key_id) is not None
-
-    async def keys(self, user_id: str | None = None) -> list[KeyRow]:
-        """All linked keys, oldest first, or those of one user."""
-        return [KeyRow(*row.values()) for row in await self._rows(sql.LIST_KEYS, user_id)]
 
     async def _value(self, query: str, *arguments: object) -> Any:
         row = await self._row(query, *arguments)

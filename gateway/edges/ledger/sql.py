@@ -192,18 +192,3 @@ on conflict (unkey_key_id) do update
   where k.user_id = excluded.user_id
 returning k.id::text
 """
-
-# Deactivates a key; it stays, because ledger rows point at it.
-REVOKE_KEY: Final = """
-update public.api_keys set is_active = false, revoked_at = coalesce(revoked_at, now())
-where unkey_key_id = $1 returning id::text
-"""
-
-# Every key with its user's e-mail address, oldest first; of one user when asked.
-LIST_KEYS: Final = """
-select k.id::text as id, k.unkey_key_id, k.user_id::text as user_id, u.email, k.name, k.description, k.is_active,
-  k.usage_count, k.last_used_at, k.expires_at, k.created_at
-from public.api_keys k join public.users u on u.id = k.user_id
-where $1::uuid is null or k.user_id = $1::uuid
-order by k.created_at, k.id
-"""
