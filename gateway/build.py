@@ -1,26 +1,20 @@
 """Builds the parts of a process from settings; what has to be closed again is closed by the caller's stack."""
 
-import random
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib import import_module
 from uuid import uuid4
 
-import structlog
-
 import pricing
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError
 from gateway.core.regions import region_of
 from gateway.core.settle import Settler
-from gateway.edges.billing import Billing
 from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.journal import Journal
-from gateway.edges.ledger import Ledger, Pool, open_pool
-from gateway.edges.outbox import Outbox
+from gateway.edges.ledger import Ledger, open_pool
 from gateway.edges.upstream import Upstream
-from gateway.flows.bill import Bill
 from gateway.flows.proxy.tracing import Traces
 
 
@@ -96,15 +90,3 @@ def open_traces(stack: AsyncExitStack, settings: Settings) -> Traces | None:
     stack.callback(traces.close)
     opened: Traces = traces
     return opened
-
-
-def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:
-    """The reporter to Stripe."""
-    return Bill(
-        Outbox(pool),
-        billing,
-        grace_s=settings.billing.grace_s,
-        monotonic=time.monotonic,
-        random=random.random,
-        log=structlog.get_logger("gateway.bill"),
-    )

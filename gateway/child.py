@@ -7,17 +7,18 @@ whole command line.
 import argparse
 import asyncio
 import gc
+from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import Literal, get_args
 
 import uvloop
 
-from gateway import app
+from gateway.app import Place
 from gateway.core.config import Settings
 from gateway.core.log import configure
-from gateway.core.metrics import Status
-from gateway.processes import Parent, Ready, listen, stop_with_parent
-from gateway.sandbox import server as sandbox
+from gateway.processes import Parent, Ready, stop_with_parent
 
+Run = Callable[[Settings, Place, asyncio.Event, Ready], Awaitable[None]]
 Kind = Literal["proxy", "keeper", "worker", "sandbox"]
 
 
@@ -30,9 +31,11 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
+    # By name: each kind imports what it needs, and no more.
+    run: Run = import_module(f"gateway.app.{options.kind}").run
     configure()
     calm_gc()
-    uvloop.run(_run(options.kind, Settings(), options.ready_fd, options.slot, options.host, options.port))
+    uvloop.run(_run(run, Settings(), options.ready_fd, Place(options.slot, options.host, options.port)))
 
 
 def calm_gc() -> None:
@@ -43,31 +46,14 @@ def calm_gc() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def _run(kind: Kind, settings: Settings, ready_fd: int, slot: int, host: str, port: int) -> None:
+async def _run(run: Run, settings: Settings, ready_fd: int, place: Place) -> None:
     stop = asyncio.Event()
     stop_with_parent(stop)
     parent = Parent(ready_fd)
     try:
-        await _work(kind, settings, slot, host, port, stop, parent.ready)
+        await run(settings, place, stop, parent.ready)
     finally:
         parent.close()
-
-
-async def _work(
-    kind: Kind, settings: Settings, slot: int, host: str, port: int, stop: asyncio.Event, ready: Ready
-) -> None:
-    if kind == "proxy":
-        await app.run_proxy(settings, slot, listen(host, port), stop, ready)
-    elif kind == "keeper":
-        await app.run_keeper(settings, stop, ready)
-    elif kind == "worker":
-        await app.run_worker(settings, stop, ready)
-    else:
-        kept = settings.gateway_data_dir / "sandbox"
-        stand_ins = await sandbox.start(host, port, keys_file=kept / "unkey.json", stripe_file=kept / "stripe.json")
-        ready(Status)
-        await stop.wait()
-        await stand_ins.close()
 
 
 if __name__ == "__main__":

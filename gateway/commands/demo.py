@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
 
-from gateway import build
+from gateway.app.worker import build_bill
 from gateway.commands import keys, local, report
 from gateway.commands.stack import Say
 from gateway.core.errors import ConfigError, DependencyDown
@@ -78,9 +78,9 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
         ids = await _calls(running.base_url, key.secret, say)
         rows = await _rows(pool, ids)
         console.print(_table(rows))
-        await report.usage(settings, console, by=("user", "model"))
+        await report.usage(settings, console, now=datetime.now(UTC), by=("user", "model"))
         # An hour's window would close in up to an hour; a grace of minus one window closes it now.
-        bill = build.build_bill(settings, pool, billing)
+        bill = build_bill(settings, pool, billing)
         counts = await bill.step_once(datetime.now(UTC), grace_s=-float(settings.billing.window_s))
         events = await _meter_events(running.sandbox_url)
         _check(rows, ids, events, customer, counts.sent)

@@ -5,8 +5,9 @@ import os
 import time
 from contextlib import AsyncExitStack
 
-from gateway import app
 from gateway.admin import Board
+from gateway.app import Place
+from gateway.app import worker as worker_process
 from gateway.commands.stack import Gateway, Say, open_admin, reserve
 from gateway.core.config import Settings, required
 from gateway.processes import STATUS_EVERY_S, StatusOf, stop_on_signals
@@ -47,7 +48,7 @@ async def worker(settings: Settings, *, admin_port: int, say: Say) -> None:
         def ready(status_of: StatusOf) -> None:
             watching.append(asyncio.create_task(_watch(board, status_of)))
 
-        await app.run_worker(settings, stop, ready)
+        await worker_process.run(settings, Place(0, "", 0), stop, ready)
 
 
 async def _watch(board: Board, status_of: StatusOf) -> None:

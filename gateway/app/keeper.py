@@ -1,0 +1,103 @@
+"""The keeper: one per journal folder. Ships what the journal holds, confirms it in PostgreSQL, sweeps what died."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+
+import pricing
+import pricing.data
+from gateway import build
+from gateway.app import Place, process
+from gateway.core.config import Settings, required
+from gateway.core.errors import DependencyDown
+from gateway.core.metrics import Sample, Status
+from gateway.edges.journal import Journal
+from gateway.edges.segments import Segments
+from gateway.flows.ship import Ship
+from gateway.flows.sweep import Sweep
+from gateway.processes import Ready
+
+STEP_S: Final = 0.1
+RETIRE_EVERY_S: Final = 60.0
+BACK_OFF_MAX_S: Final = 5.0
+_log: Final = structlog.get_logger("gateway.keeper")
+
+
+async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Ready) -> None:
+    """Ships, confirms and sweeps this host's journal until `stop`, and once more after it."""
+    values = required(settings, "database_url", "redis_url", "openai_api_key")
+    async with AsyncExitStack() as stack:
+        journal = build.open_journal(stack, settings, "keeper")
+        buffer = build.open_buffer(stack, settings, values["redis_url"])
+        ledger = await build.open_ledger(stack, settings, values["database_url"], connections=1)
+        upstream = build.open_upstream(stack, settings, values["openai_api_key"])
+        settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
+        segments = Segments(settings.gateway_data_dir / "journal")
+        ship = Ship(
+            segments, buffer, ledger, confirm_after_s=settings.journal.confirm_after_s, monotonic=time.monotonic
+        )
+        sweep = Sweep(upstream, settler, journal, clock=time.time)
+        waiting = process.Waiting()
+        retire_at = time.monotonic() + RETIRE_EVERY_S
+
+        async def step() -> None:
+            nonlocal retire_at
+            await ship.step_once()
+            oldest = build.unix_ms() - int(settings.journal.open_max_s * 1000)
+            await sweep.step_once(ship.orphans(older_than_unix_ms=oldest))
+            if time.monotonic() >= retire_at:
+                segments.retire(now_s=time.time(), keep_s=settings.journal.keep_s)
+                retire_at = time.monotonic() + RETIRE_EVERY_S
+
+        ready(partial(status, waiting, ship, sweep, segments, journal, time.time))
+        await repeat(step, stop, waiting)
+
+
+async def repeat(step: Callable[[], Awaitable[None]], stop: asyncio.Event, waiting: process.Waiting) -> None:
+    """`step` until `stop`, then once more; a dependency that is away is waited for with growing patience."""
+    wait_s = STEP_S
+    while True:
+        last = stop.is_set()
+        try:
+            await step()
+            wait_s, waiting.on = STEP_S, None
+        except DependencyDown as error:
+            wait_s, waiting.on = min(BACK_OFF_MAX_S, wait_s * 2), error.what
+            _log.warning("waiting", what=error.what, detail=error.detail)
+        if last:
+            return
+        try:
+            await asyncio.wait_for(stop.wait(), wait_s)
+        except TimeoutError:
+            continue
+
+
+def status(
+    waiting: process.Waiting, ship: Ship, sweep: Sweep, segments: Segments, journal: Journal, clock: Callable[[], float]
+) -> Status:
+    """The journal as the keeper sees it. It waits when Redis, PostgreSQL or, for an orphan, the disk is away."""
+    opened, settled = ship.oldest_unix_ms()
+    return Status(
+        journal.failure,
+        waiting.on,
+        (
+            Sample("gateway_journal_bytes", (), segments.bytes_on_disk()),
+            Sample("gateway_journal_corrupt_records", (), segments.corrupt),
+            Sample("gateway_journal_open_calls", (), ship.open_calls),
+            Sample("gateway_journal_oldest_open_seconds", (), _age(opened, clock())),
+            Sample("gateway_journal_unconfirmed_events", (), ship.unconfirmed),
+            Sample("gateway_journal_oldest_unconfirmed_seconds", (), _age(settled, clock())),
+            Sample("gateway_swept_total", (), sweep.settled_total),
+            Sample("gateway_waiting", ("keeper",), int(waiting.on is not None)),
+            *process.samples("keeper"),
+        ),
+    )
+
+
+def _age(unix_ms: int | None, now_s: float) -> float:
+    return 0.0 if unix_ms is None else max(0.0, now_s - unix_ms / 1000)

@@ -1,0 +1,100 @@
+"""A proxy: answers clients on a port that it shares with its siblings, until it is told to stop."""
+
+import asyncio
+import os
+import random
+import secrets
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+
+import pricing
+import pricing.data
+from gateway import build
+from gateway.app import Place, process
+from gateway.core.config import Settings, required
+from gateway.core.metrics import Sample, Status
+from gateway.edges.journal import Journal
+from gateway.edges.keys import Keys
+from gateway.edges.tokenizer import Tokenizer
+from gateway.flows.proxy.admission import Admission
+from gateway.flows.proxy.estimate import Estimator
+from gateway.flows.proxy.handler import Proxy
+from gateway.flows.proxy.line import CallLog
+from gateway.flows.proxy.metrics import CallMetrics
+from gateway.flows.proxy.owners import Owners
+from gateway.flows.proxy.parts import Parts
+from gateway.flows.proxy.record import Recorder
+from gateway.flows.proxy.relay import Drains
+from gateway.processes import Ready, listen
+
+STDERR: Final = 2
+DRAIN_S: Final = 600.0
+"""Seconds a stopping proxy lets its calls finish before it settles the rest as estimates."""
+
+
+async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+    """Until `stop`; then its calls are let finish."""
+    name, listener = f"proxy-{place.slot}", listen(place.host, place.port)
+    values = required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
+    async with AsyncExitStack() as stack:
+        journal = build.open_journal(stack, settings, name)
+        buffer = build.open_buffer(stack, settings, values["redis_url"])
+        ledger = await build.open_ledger(stack, settings, values["database_url"], connections=2)
+        upstream = build.open_upstream(stack, settings, values["openai_api_key"])
+        to_unkey = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+        settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
+        log = CallLog(partial(os.write, STDERR), clock=time.time)
+        stack.callback(log.flush)
+        recorder = Recorder(journal, buffer)
+        stack.push_async_callback(recorder.close)
+        keys = Keys(to_unkey, settings.unkey_base_url, values["unkey_root_key"], timeout_s=settings.keys.timeout_s)
+        drains, metrics = Drains(), CallMetrics()
+        watch = asyncio.create_task(drains.watch())
+        stack.callback(watch.cancel)
+        proxy = Proxy(
+            Parts(
+                admission=Admission(
+                    keys,
+                    ledger,
+                    settings.keys,
+                    pepper=secrets.token_bytes(32),
+                    monotonic=time.monotonic,
+                    unix_s=time.time,
+                ),
+                owners=Owners(buffer, ledger, monotonic=time.monotonic),
+                recorder=recorder,
+                upstream=upstream,
+                settler=settler,
+                estimator=Estimator(Tokenizer(), settler),
+                bounds=settings.upstream,
+                log=log,
+                metrics=metrics,
+                traces=build.open_traces(stack, settings),
+                clock=time.time,
+                drains=drains,
+                # An event id must be unique, not secret: seeded by the OS once, not asked for every call.
+                random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
+            )
+        )
+        server = web.Server(proxy.handle, access_log=None, keepalive_timeout=75)
+        runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listener, backlog=1024).start()
+        ready(partial(status, name, metrics, recorder, journal, drains))
+        await stop.wait()
+
+
+def status(name: str, metrics: CallMetrics, recorder: Recorder, journal: Journal, drains: Drains) -> Status:
+    """A proxy fails when calls cannot be recorded."""
+    own = (
+        Sample("gateway_drains_running", (), drains.running),
+        Sample("gateway_settles_not_on_disk", (), recorder.stranded),
+        journal.commits.sample("gateway_journal_commit_seconds"),
+    )
+    return Status(recorder.failure, None, (*metrics.samples(), *own, *process.samples(name)))

@@ -1,0 +1,140 @@
+"""A worker: flushes the Redis stream into the ledger, and reports to Stripe. Any number may run, on any host."""
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+
+from gateway import build
+from gateway.app import Place, process
+from gateway.core.config import Settings, required
+from gateway.core.errors import DependencyDown
+from gateway.core.metrics import Sample, Status
+from gateway.edges.billing import Billing
+from gateway.edges.buffer import Buffer
+from gateway.edges.ledger import Ledger, Pool, open_pool
+from gateway.edges.outbox import Outbox
+from gateway.flows.bill import Bill
+from gateway.flows.flush import Flush
+from gateway.processes import Ready
+
+LOOK_EVERY_S: Final = 5.0
+"""Seconds between two looks at the stream and the outbox."""
+
+
+async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Ready) -> None:
+    """Flushes the stream into the ledger, and bills when Stripe is configured, until `stop`."""
+    values = required(settings, "database_url", "redis_url")
+    async with AsyncExitStack() as stack:
+        buffer = build.open_buffer(stack, settings, values["redis_url"])
+        pool = await open_pool(values["database_url"], connections_min=0, connections_max=3)
+        stack.push_async_callback(pool.close)
+        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+        flush = Flush(
+            buffer,
+            ledger,
+            consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            batch_rows_max=settings.flush.batch_rows_max,
+            interval_s=settings.flush.interval_s,
+            claim_idle_s=settings.flush.claim_idle_s,
+            monotonic=time.monotonic,
+        )
+        bill = None
+        if settings.stripe_secret_key is not None:
+            billing = Billing(settings.stripe_secret_key.get_secret_value(), base_url=settings.stripe_base_url)
+            stack.push_async_callback(billing.close)
+            bill = asyncio.create_task(
+                build_bill(settings, pool, billing).run(
+                    build.now, asyncio.sleep, interval_s=settings.billing.interval_s
+                )
+            )
+        work = [asyncio.create_task(flush.run(stop))]
+        if bill is not None:
+            work.append(bill)
+        backlog = Backlog(buffer, ledger, Outbox(pool))
+        looking = asyncio.create_task(backlog.watch(asyncio.sleep))
+        stack.callback(looking.cancel)
+        ready(partial(status, flush, backlog))
+        # Neither ends before `stop` unless it is broken; then this process ends too, seen by all, and is restarted.
+        await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in work:
+            if not stop.is_set():
+                task.cancel()
+        if bill is not None:
+            # Between a send and its mark an event is in doubt; its lease ends, and the identifier makes it harmless.
+            bill.cancel()
+        for result in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+
+def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:
+    """The reporter to Stripe."""
+    return Bill(
+        Outbox(pool),
+        billing,
+        grace_s=settings.billing.grace_s,
+        monotonic=time.monotonic,
+        random=random.random,
+        log=structlog.get_logger("gateway.bill"),
+    )
+
+
+class Backlog:
+    """What waits in Redis and PostgreSQL, looked at now and then: a scrape must cost neither of them anything."""
+
+    def __init__(self, buffer: Buffer, ledger: Ledger, outbox: Outbox) -> None:
+        self._buffer: Final = buffer
+        self._ledger: Final = ledger
+        self._outbox: Final = outbox
+        self._samples: tuple[Sample, ...] = ()
+        self.waiting: Final = process.Waiting()
+
+    async def watch(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Looks every LOOK_EVERY_S seconds, until cancelled."""
+        while True:
+            try:
+                self._samples = (*await self._look(),)
+                self.waiting.on = None
+            except DependencyDown as error:
+                self.waiting.on = error.what
+            await sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> list[Sample]:
+        depth = await self._buffer.depth()
+        outbox = await self._outbox.status()
+        return [
+            Sample("gateway_stream_entries", (), depth.entries),
+            Sample("gateway_stream_unacknowledged", (), depth.unacknowledged),
+            Sample("gateway_quarantine_rows", (), await self._ledger.quarantined()),
+            *(Sample("gateway_meter_events", (state,), count) for state, count in outbox.counts.items()),
+            Sample("gateway_unreported_users", (), outbox.users_without_customer),
+        ]
+
+    def samples(self) -> Iterable[Sample]:
+        """What the last look that succeeded has found."""
+        return self._samples
+
+
+def status(flush: Flush, backlog: Backlog) -> Status:
+    """A worker waits when Redis or PostgreSQL is away; nothing is lost by that."""
+    waiting = backlog.waiting.on
+    return Status(
+        None,
+        waiting,
+        (
+            Sample("gateway_flushed_total", (), flush.entries_total),
+            Sample("gateway_quarantined_total", (), flush.quarantined_total),
+            Sample("gateway_waiting", ("worker",), int(waiting is not None)),
+            *backlog.samples(),
+            *process.samples("worker"),
+        ),
+    )
