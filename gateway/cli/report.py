@@ -1,5 +1,7 @@
 """`gateway report …`."""
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,17 +9,48 @@ from rich.console import Console
 
 from gateway.cli.base import run, settings
 from gateway.commands import report as report_command
+from gateway.core.errors import OptionError
 
-app = typer.Typer(no_args_is_help=True, help="Usage for finance.")
+app = typer.Typer(no_args_is_help=True, help="Usage for finance (docs/reports.md).")
+
+_BY = "month, day, hour, user, key, meeting, model, endpoint, tier; several with commas."
+_AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month or last-month."
+_PERIOD = "A whole one instead: 2026-11, 2026-11-23, today, yesterday, this-month or last-month."
 
 
 @app.command()
 def usage(
-    by: Annotated[str, typer.Option(help="month, day, user, key, model, endpoint, tier; several with commas.")] = "day",
-    since: Annotated[str | None, typer.Option("--from", help="First instant, UTC.")] = None,
-    until: Annotated[str | None, typer.Option("--until", "--to", help="First instant no longer in it, UTC.")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    by: Annotated[str, typer.Option(help=_BY)] = "day",
+    since: Annotated[str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", "--to", help="First instant no longer in it; as --from.")
+    ] = None,
+    during: Annotated[str | None, typer.Option(help=_PERIOD)] = None,
+    user: Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only of this key: Unkey's id or ours.")] = None,
+    meeting: Annotated[str | None, typer.Option(help="Only of this meeting: its UUID.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model, exactly as in the ledger.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint: chat, responses, embeddings, …")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets and loaders.")] = False,
+    totals: Annotated[bool, typer.Option("--totals", help="Ends CSV with a line of totals.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Writes to this file, whole or not at all.")] = None,
 ) -> None:
     """Calls, tokens, cost and what is billed."""
-    dimensions = [name.strip() for name in by.split(",") if name.strip()]
-    run(report_command.usage(settings(), Console(), by=dimensions, since=since, until=until, as_json=as_json))
+    if as_json and as_csv:
+        raise OptionError("--json and --csv: give one")
+    run(
+        report_command.usage(
+            settings(),
+            Console(),
+            now=datetime.now(UTC),
+            by=[by],
+            since=since,
+            until=until,
+            during=during,
+            wanted=report_command.Wanted(user, key, meeting, model, endpoint),
+            form="json" if as_json else "csv" if as_csv else "table",
+            totals=totals,
+            output=output,
+        )
+    )

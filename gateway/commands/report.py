@@ -1,133 +1,138 @@
-"""`gateway report usage`: the usage report as a table for people or as JSON. Sums nothing itself.
+"""`gateway report usage`: asks for the usage report and writes it as a table, JSON or CSV. Sums nothing itself."""
 
-The table shows ids shortened beside the name that people know; JSON has them whole. Money is shown to the
-nano-dollar, never rounded.
-"""
-
+import io
 import json
+import os
+import sys
 from collections.abc import Sequence
-from typing import Final
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from gateway.commands.database import database
+from gateway.commands.report_csv import usage_csv
+from gateway.commands.report_table import usage_table
 from gateway.core.config import Settings
-from gateway.core.errors import ConfigError
-from gateway.edges.ledger import open_pool
-from gateway.edges.reports import Reports, UsageRow
+from gateway.core.errors import OptionError
+from gateway.core.ids import is_uuid
+from gateway.edges.accounts import Accounts
+from gateway.edges.ledger import Pool
+from gateway.edges.reports import Reports, UsageFilter
 from gateway.flows.reports import UsageReport, usage_report
 
-_FIGURES: Final = 47
-"""Columns that calls, tokens, cost and billed take; then what the others would like to have."""
-_NOTES: Final = 13
-_PARTS: Final = 23
-_LABELS: Final = {"month": 9, "day": 12, "user": 26, "key": 18, "model": 22, "endpoint": 12, "tier": 9}
-_ID_SHOWN: Final = 8
+Form = Literal["table", "json", "csv"]
+FILE_WIDTH: Final = 160
+"""Columns of a table that goes to a file."""
+
+
+class Wanted(NamedTuple):
+    """What usage is asked for, as people name it; None is anything."""
+
+    user: str | None = None
+    """E-mail address or UUID."""
+    key: str | None = None
+    """Our id or Unkey's."""
+    meeting: str | None = None
+    """UUID."""
+    model: str | None = None
+    endpoint: str | None = None
+
+
+ANYTHING: Final = Wanted()
 
 
 async def usage(
     settings: Settings,
     console: Console,
     *,
+    now: datetime,
     by: Sequence[str] = ("day",),
     since: str | None = None,
     until: str | None = None,
-    as_json: bool = False,
+    during: str | None = None,
+    wanted: Wanted = ANYTHING,
+    form: Form = "table",
+    totals: bool = False,
+    output: Path | None = None,
 ) -> UsageReport:
-    """Prints usage in [since, until) grouped by `by` (flows/reports.py DIMENSIONS) and returns it.
+    """Prints usage in [since, until), or `during` a period, grouped by `by` (flows/reports.py), and returns it.
 
-    Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
+    With `output` it goes to that file instead, whole or not at all. `totals` adds them to CSV; the others always have
+    them. Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
     """
-    if settings.database_url is None:
-        raise ConfigError("DATABASE_URL is not set: the usage report reads the ledger in PostgreSQL")
-    pool = await open_pool(settings.database_url.get_secret_value(), connections_max=1)
-    try:
-        report = await usage_report(Reports(pool), by=by, since=since, until=until)
-    finally:
-        await pool.close()
-    if as_json:
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
-    else:
+    async with database(settings, "the usage report reads the ledger in PostgreSQL") as pool:
+        of = await _filter(pool, wanted)
+        report = await usage_report(Reports(pool), by=by, now=now, since=since, until=until, during=during, of=of)
+    if output is not None:
+        write_whole(output, rendered(report, form, totals=totals))
+        lines = f"{len(report.rows):,} {'line' if len(report.rows) == 1 else 'lines'}"
+        console.print(f"{lines} of usage {report.span()} in {output}", markup=False, highlight=False, soft_wrap=True)
+    elif form == "table":
         console.print(usage_table(report, console.width))
+    else:
+        # Not through the console, which wraps and colours.
+        console.file.write(rendered(report, form, totals=totals))
+        if form == "csv":
+            # CSV has no place for the range; standard output may be going into a file.
+            sys.stderr.write(f"usage {report.span()}\n")
     return report
 
 
-def usage_table(report: UsageReport, width: int) -> Table:
-    """The report as a table for a terminal `width` columns wide: numbers right-aligned, totals in the last row.
+def rendered(report: UsageReport, form: Form, *, totals: bool) -> str:
+    """The whole report as text."""
+    if form == "csv":
+        return usage_csv(report, totals=totals)
+    if form == "json":
+        return json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n"
+    out = io.StringIO()
+    Console(file=out, width=FILE_WIDTH, color_system=None).print(usage_table(report, FILE_WIDTH))
+    return out.getvalue()
 
-    Where it is narrow, tokens are not split, and what is estimated, unpriced or void is told for the total only.
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces the file at `path`, so that whoever reads it sees the old content or all of the new, never a part.
+
+    Raises OptionError when it cannot be written; the old content is then still there.
     """
-    room = width - _FIGURES - sum(_LABELS[dimension] for dimension in report.by)
-    notes, parts = room >= _NOTES, room >= _NOTES + _PARTS
-    below = "" if notes else ", ".join(_notes(report.totals))
-    table = Table(
-        title=_title(report),
-        title_justify="left",
-        caption=f"Of these calls: {below}" if below else None,
-        caption_justify="left",
-        show_footer=True,
-        pad_edge=False,
-        box=None,
-        padding=(0, 1),
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise OptionError(f"--output: {path} is not a regular file")
+        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with beside.open("x", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise OptionError(f"--output: {path} cannot be written: {error.strerror}") from error
+
+
+async def _filter(pool: Pool, wanted: Wanted) -> UsageFilter:
+    """The filter by ids. Raises OptionError naming the option whose user, key or meeting there is not."""
+    for name, value in wanted._asdict().items():
+        if value is not None and not (value and value.isprintable()):
+            raise OptionError(f"--{name}: printable text on one line")
+    accounts = Accounts(pool)
+    user = None if wanted.user is None else await accounts.find(wanted.user)
+    if wanted.user is not None and user is None:
+        raise OptionError(f"--user: there is no user {wanted.user}; `gateway users list --all` has all of them")
+    key = None if wanted.key is None else await accounts.key(wanted.key)
+    if wanted.key is not None and key is None:
+        # The text is not repeated: it may be a secret that was taken for an id.
+        raise OptionError("--key: no key with this id is linked here; `gateway keys list --all` has all of them")
+    meeting = wanted.meeting
+    if meeting is not None and (not is_uuid(meeting) or await Reports(pool).room_of(meeting) is None):
+        raise OptionError(f"--meeting: there is no meeting with the id {meeting} (a UUID, as X-Meeting-Id takes it)")
+    return UsageFilter(
+        user_id=None if user is None else user.id,
+        key_id=None if key is None else key.id,
+        meeting_id=None if meeting is None else meeting.lower(),
+        model=wanted.model,
+        endpoint=wanted.endpoint,
     )
-    for number, dimension in enumerate(report.by):
-        whole = dimension in ("month", "day")
-        table.add_column(dimension, footer="" if number else "total", no_wrap=whole, overflow="fold")
-    for name, footer in _cells(report.totals, parts=parts).items():
-        table.add_column(name, footer=footer, justify="right", no_wrap=True)
-    if notes:
-        table.add_column("of which", footer="\n".join(_notes(report.totals)), no_wrap=True)
-    for row in report.rows:
-        labels = [_label(dimension, row) for dimension in report.by]
-        last = ["\n".join(_notes(row))] if notes else []
-        table.add_row(*labels, *_cells(row, parts=parts).values(), *last)
-    return table
-
-
-def _title(report: UsageReport) -> str:
-    since, until = report.since, report.until
-    span = f"from {since:%Y-%m-%d %H:%M}" if since else "from the beginning"
-    return f"Usage {span} until {f'{until:%Y-%m-%d %H:%M}' if until else 'now'} (UTC, USD)"
-
-
-def _cells(row: UsageRow, *, parts: bool) -> dict[str, str]:
-    split = {"prompt": f"{row.prompt_tokens:,}", "completion": f"{row.completion_tokens:,}"} if parts else {}
-    return {
-        "calls": f"{row.calls:,}",
-        **split,
-        "tokens": f"{row.total_tokens:,}",
-        "cost": f"{row.cost_usd:.9f}",
-        "billed": f"{row.billed_usd:.9f}",
-    }
-
-
-def _notes(row: UsageRow) -> list[str]:
-    kinds = {
-        "estimated": row.estimated,
-        "unpriced": row.unpriced,
-        "void": row.void,
-        "adjusted": row.adjustments,
-    }
-    return [f"{count:,} {kind}" for kind, count in kinds.items() if count]
-
-
-def _label(dimension: str, row: UsageRow) -> Text:
-    """What a person calls this group; never read as markup, because names are the users' own."""
-    match dimension:
-        case "month":
-            return Text(f"{row.month:%Y-%m}")
-        case "day":
-            return Text(f"{row.day:%Y-%m-%d}")
-        case "user":
-            return _named(row.email, row.user_id)
-        case "key":
-            return Text("(no key)") if row.key_id is None else _named(row.key_name, row.key_id)
-        case _:
-            return Text(getattr(row, dimension) or "(none)")
-
-
-def _named(name: str | None, full_id: str | None) -> Text:
-    short = (full_id or "")[:_ID_SHOWN]
-    return Text.assemble(name or "(no name)", " ", (f"{short}…", "dim"))

@@ -12,27 +12,35 @@ import asyncpg
 
 from gateway.core.errors import DependencyDown
 
-# Whole hours come from the roll-up ($1, $2), the rest of a cut hour from the ledger ($3–$4 and $5–$6; may be empty).
-# A dimension that is not asked for ($7) is NULL in every row and so groups nothing.
+# Whole hours come from the roll-up ($1, $2), the rest of a cut hour from the ledger ($3-$4 and $5-$6; may be empty).
+# A dimension that is not asked for ($7) is NULL in every row and so groups nothing. A filter ($9-$13) is NULL, or the
+# one value that is wanted. An adjustment counts in the hour, meeting, key ... that its own row names.
 _USAGE: Final = """
 with part as (
-  select hour as at, user_id, api_key_id, model, endpoint, service_tier, evidence, calls, rows,
+  select hour as at, user_id, api_key_id, meeting_id, model, endpoint, service_tier, evidence, calls, rows,
     prompt_tokens, completion_tokens, total_tokens, cost_usd, billed_usd
   from public.usage_hourly
   where ($1::timestamptz is null or hour >= $1) and ($2::timestamptz is null or hour < $2)
+    and ($9::uuid is null or user_id = $9) and ($10::uuid is null or api_key_id = $10)
+    and ($11::uuid is null or meeting_id = $11) and ($12::text is null or model = $12)
+    and ($13::text is null or endpoint = $13)
   union all
-  select created_at, user_id, api_key_id, model, endpoint, service_tier, evidence,
+  select created_at, user_id, api_key_id, meeting_id, model, endpoint, service_tier, evidence,
     case when adjusts is null then 1 else 0 end, 1, coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0),
     coalesce(total_tokens, 0), coalesce(cost_usd, 0), coalesce(billed_usd, 0)
   from public.openai_usage
-  where (created_at >= $3::timestamptz and created_at < $4::timestamptz)
-    or (created_at >= $5::timestamptz and created_at < $6::timestamptz)
+  where (created_at >= $3::timestamptz and created_at < $4::timestamptz
+      or created_at >= $5::timestamptz and created_at < $6::timestamptz)
+    and ($9 is null or user_id = $9) and ($10 is null or api_key_id = $10)
+    and ($11 is null or meeting_id = $11) and ($12 is null or model = $12) and ($13 is null or endpoint = $13)
 ), summed as (
   select
     case when 'month' = any($7::text[]) then date_trunc('month', at at time zone 'UTC')::date end as month,
     case when 'day' = any($7) then (at at time zone 'UTC')::date end as day,
+    case when 'hour' = any($7) then date_bin('1 hour', at, timestamptz 'epoch') end as hour,
     case when 'user' = any($7) then user_id end as user_id,
     case when 'key' = any($7) then api_key_id end as api_key_id,
+    case when 'meeting' = any($7) then meeting_id end as meeting_id,
     case when 'model' = any($7) then model end as model,
     case when 'endpoint' = any($7) then endpoint end as endpoint,
     case when 'tier' = any($7) then service_tier end as tier,
@@ -46,17 +54,20 @@ with part as (
     coalesce(sum(calls) filter (where evidence = 'unpriced'), 0)::bigint as unpriced,
     coalesce(sum(calls) filter (where evidence = 'void'), 0)::bigint as void,
     coalesce(sum(rows) filter (where evidence = 'adjustment'), 0)::bigint as adjustments
-  from part group by 1, 2, 3, 4, 5, 6, 7
+  from part group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 )
-select s.month, s.day, s.user_id::text as user_id, u.email, s.api_key_id::text as key_id, k.name as key_name,
-  s.model, s.endpoint, s.tier, s.calls, s.prompt_tokens, s.completion_tokens, s.total_tokens, s.cost_usd,
-  s.billed_usd, s.estimated, s.unpriced, s.void, s.adjustments
+select s.month, s.day, s.hour, s.user_id::text as user_id, u.email, s.api_key_id::text as key_id, k.name as key_name,
+  s.meeting_id::text as meeting_id, m.room_name, s.model, s.endpoint, s.tier, s.calls, s.prompt_tokens,
+  s.completion_tokens, s.total_tokens, s.cost_usd, s.billed_usd, s.estimated, s.unpriced, s.void, s.adjustments
 from summed s
 left join public.users u on u.id = s.user_id
 left join public.api_keys k on k.id = s.api_key_id
-order by s.month, s.day, s.cost_usd desc, u.email, k.name, s.api_key_id, s.model, s.endpoint, s.tier
+left join public.meetings m on m.id = s.meeting_id
+order by s.month, s.day, s.hour, s.cost_usd desc, u.email, k.name, s.api_key_id, m.room_name, s.meeting_id, s.model,
+  s.endpoint, s.tier
 limit $8
 """
+_ROOM: Final = "select room_name from public.meetings where id = $1::uuid"
 _HOUR: Final = timedelta(hours=1)
 
 
@@ -66,10 +77,15 @@ class UsageRow(NamedTuple):
     month: date | None
     """First day of the UTC month."""
     day: date | None
+    hour: datetime | None
+    """First instant of the UTC hour."""
     user_id: str | None
     email: str | None
     key_id: str | None
     key_name: str | None
+    meeting_id: str | None
+    """None also for usage that came without a meeting."""
+    room_name: str | None
     model: str | None
     endpoint: str | None
     tier: str | None
@@ -92,6 +108,20 @@ class UsageRow(NamedTuple):
     """Rows that correct another one."""
 
 
+class UsageFilter(NamedTuple):
+    """What usage must be of, exactly; None is anything."""
+
+    user_id: str | None = None
+    key_id: str | None = None
+    """Ours, as in `openai_usage.api_key_id`."""
+    meeting_id: str | None = None
+    model: str | None = None
+    endpoint: str | None = None
+
+
+EVERYTHING: Final = UsageFilter()
+
+
 class Reports:
     """Usage sums over one connection pool."""
 
@@ -99,17 +129,32 @@ class Reports:
         self._pool: Final = pool
 
     async def usage(
-        self, by: tuple[str, ...], since: datetime | None, until: datetime | None, *, rows_max: int
+        self,
+        by: tuple[str, ...],
+        since: datetime | None,
+        until: datetime | None,
+        *,
+        of: UsageFilter = EVERYTHING,
+        rows_max: int,
     ) -> list[UsageRow]:
-        """Usage completed in [since, until), UTC, grouped by `by` (month, day, user, key, model, endpoint, tier).
+        """Usage completed in [since, until), UTC, grouped by `by`: month, day, hour, user, key, meeting, model,
+        endpoint, tier.
 
         Ordered by time, then the dearest first. At most `rows_max` groups. Raises DependencyDown("postgres").
         """
+        rows = await self._rows(_USAGE, *_ranges(since, until), list(by), rows_max, *of)
+        return [UsageRow(*row.values()) for row in rows]
+
+    async def room_of(self, meeting_id: str) -> str | None:
+        """The room of a meeting (a UUID); None when there is no such meeting. Raises DependencyDown("postgres")."""
+        rows = await self._rows(_ROOM, meeting_id)
+        return rows[0][0] if rows else None
+
+    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         try:
-            rows = await self._pool.fetch(_USAGE, *_ranges(since, until), list(by), rows_max)
+            return await self._pool.fetch(query, *arguments)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
-        return [UsageRow(*row.values()) for row in rows]
 
 
 def _ranges(since: datetime | None, until: datetime | None) -> tuple[datetime | None, ...]:
