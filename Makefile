@@ -14,10 +14,10 @@ RUN := .venv/bin/python
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
 
-.PHONY: help demo up test check bench lock clean
+.PHONY: help demo up test check bench bench-scale lock clean
 
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.ready ## one run through everything on the sandbox: calls, ledger rows, cost, Stripe events
 	@$(RUN) -m gateway demo $(ARGS)
@@ -36,6 +36,9 @@ check: .venv/.ready ## lint, format, types and the rules of the house
 
 bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and the ratios
 	@$(RUN) -m bench $(ARGS)
+
+bench-scale: .venv/.ready ## calls per second with two proxies against one
+	@$(RUN) -m bench.scale $(ARGS)
 
 lock: .venv/.ready ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for the newest of everything)
 	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \

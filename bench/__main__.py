@@ -9,19 +9,13 @@ import argparse
 import asyncio
 import os
 import statistics
-import sys
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import asyncpg
-
+from bench.measure import all_in_ledger, cpu_s, descendants, helper, load
 from gateway.commands import local, up
 from gateway.core.config import Settings
-
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-SETTLED_WITHIN_S = 60.0
 
 
 @dataclass
@@ -35,39 +29,6 @@ class Sample:
     def per_call_us(self, *groups: str) -> float:
         """CPU per call of these groups together, microseconds."""
         return sum(self.cpu[group] for group in groups) / self.calls * 1e6
-
-
-def cpu_s(pids: Iterable[int]) -> float:
-    """User and system time of these processes and of the children they have reaped, seconds."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, fields[11:15]))
-    return total * TICK_S
-
-
-def descendants(pid: int) -> list[int]:
-    """`pid` and everything below it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in descendants(int(child)))]
-
-
-async def helper(*arguments: str) -> tuple[asyncio.subprocess.Process, int]:
-    """A bench process and the port that it prints."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    return process, int(await process.stdout.readline())
-
-
-async def load(port: int, key: str, calls: int, concurrent: int, mode: str) -> tuple[int, float]:
-    """(calls made, seconds). Any answer but 200 ends the bench."""
-    arguments = ("-m", "bench.load", str(port), key, str(calls), str(concurrent), mode)
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise SystemExit(f"bench: the load failed: {output.decode()}")
-    made, seconds = output.split()
-    return int(made), float(seconds)
 
 
 class Bench:
@@ -99,24 +60,9 @@ class Bench:
         before = {group: cpu_s(pids) for group, pids in self.groups.items()}
         made, seconds = await load(self.port, self.key, calls, concurrent, mode)
         self.made += made
-        await self.all_in_ledger()
+        await all_in_ledger(self.dsn, self.made)
         after = {group: cpu_s(pids) for group, pids in self.groups.items()}
         return Sample(made, seconds, {group: after[group] - before[group] for group in after})
-
-    async def all_in_ledger(self) -> None:
-        """Waits for every call made so far. Raises SystemExit when one is missing or one too many."""
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            deadline = asyncio.get_running_loop().time() + SETTLED_WITHIN_S
-            while True:
-                rows = await connection.fetchval("select count(*) from openai_usage where evidence = 'reported'")
-                if rows == self.made:
-                    return
-                if rows > self.made or asyncio.get_running_loop().time() > deadline:
-                    raise SystemExit(f"bench: {self.made} calls, {rows} rows in the ledger")
-                await asyncio.sleep(0.2)
-        finally:
-            await connection.close()
 
 
 def show(mode: str, concurrent: int, pairs: list[tuple[Sample, Sample]]) -> None:
