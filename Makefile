@@ -14,7 +14,7 @@ RUN := .venv/bin/python
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
 
-.PHONY: help demo up test check bench bench-scale lock clean
+.PHONY: help demo up test test-clients check bench bench-scale package lock clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ up: .venv/.ready ## the gateway with its own PostgreSQL and Valkey, and stand-in
 test: .venv/.ready ## every test
 	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
+test-clients: .venv/.ready ## the OpenAI clients of docs/clients.md against the gateway (needs Node and npm; ARGS="--only langchain")
+	@$(RUN) -m tests.clients $(ARGS)
+
 check: .venv/.ready ## lint, format, types and the rules of the house
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -39,6 +42,9 @@ bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and th
 
 bench-scale: .venv/.ready ## calls per second with two proxies against one
 	@$(RUN) -m bench.scale $(ARGS)
+
+package: .venv/.ready ## build the wheel, install it into an empty environment outside the clone, run the demo there
+	@$(RUN) .ci/package.py
 
 lock: .venv/.ready ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for the newest of everything)
 	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \
