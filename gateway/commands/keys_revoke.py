@@ -40,7 +40,7 @@ async def revoke(settings: Settings, console: Console, *, reference: str, as_jso
     try:
         key = await linked_key(settings, reference)
     except DependencyDown as error:
-        raise DependencyDown(error.what, f"{error.detail}. Nothing was changed: the key still works") from error
+        raise DependencyDown(error.what, f"{error.detail}. Nothing was changed: the key works as before") from error
     known = await _disable(settings.unkey_root_key.get_secret_value(), settings.unkey_base_url, key)
     revoked = Revoked(key, await _mark(settings, key, known_to_unkey=known), known)
     if as_json:

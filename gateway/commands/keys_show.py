@@ -4,7 +4,7 @@ Nothing of the secret is shown, not even how it begins.
 """
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from gateway.core.instants import rfc3339
 from gateway.edges.accounts import Accounts, KeyRow
 from gateway.edges.key_admin import DescribedKey, KeyAdmin, Limit
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
 
@@ -40,7 +41,7 @@ async def show(settings: Settings, console: Console, *, reference: str, now: dat
     setting, or DependencyDown("unkey"). Raises OptionError when there is no such key, DependencyDown("postgres").
     """
     key = await linked_key(settings, reference)
-    shown = await _ask(settings, key, now)
+    shown = await _ask(settings, key)
     if as_json:
         console.file.write(json.dumps(_document(shown, now), indent=2, ensure_ascii=False) + "\n")
     else:
@@ -63,7 +64,7 @@ async def linked_key(settings: Settings, reference: str) -> KeyRow:
     return key
 
 
-def differences(key: KeyRow, unkey: DescribedKey | None, now: datetime) -> list[str]:
+def differences(key: KeyRow, unkey: DescribedKey | None) -> list[str]:
     """Sentences on where our database and Unkey disagree about a key; None is a key that Unkey does not know."""
     if unkey is None:
         return ["Unkey does not know this key (or UNKEY_ROOT_KEY is of another workspace): it is refused"]
@@ -87,7 +88,7 @@ def differences(key: KeyRow, unkey: DescribedKey | None, now: datetime) -> list[
     return found
 
 
-async def _ask(settings: Settings, key: KeyRow, now: datetime) -> Shown:
+async def _ask(settings: Settings, key: KeyRow) -> Shown:
     if settings.unkey_root_key is None:
         return Shown(key, None, ConfigError("UNKEY_ROOT_KEY is not set: Unkey was not asked"), [])
     root_key = settings.unkey_root_key.get_secret_value()
@@ -96,12 +97,12 @@ async def _ask(settings: Settings, key: KeyRow, now: datetime) -> Shown:
             unkey = await admin.describe_key(key.unkey_key_id)
         except (ConfigError, DependencyDown) as error:
             return Shown(key, None, error, [])
-    return Shown(key, unkey, None, differences(key, unkey, now))
+    return Shown(key, unkey, None, differences(key, unkey))
 
 
 def _ms(at: datetime | None) -> int | None:
-    """Unkey's resolution."""
-    return None if at is None else round((at - datetime.fromtimestamp(0, at.tzinfo)) / _MS)
+    """Whole Unix milliseconds, as `keys create` cuts an instant down to what Unkey can hold."""
+    return None if at is None else (at - _EPOCH) // _MS
 
 
 def _document(shown: Shown, now: datetime) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from gateway.flows.reports import UsageReport, amounts
 
 # A spreadsheet takes a cell that begins so for a formula, full-width forms too; and where its list separator is not
 # the comma, a cell may begin in the middle of a field.
-_FORMULA: Final = re.compile("(?:^|(?<=[;\t\r\n]))(?=[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n])")
+_SIGNS: Final = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+_FORMULA: Final = re.compile(rf"\A(?=[{_SIGNS}\t\r\n])|(?<=[;\t\r\n])(?=[{_SIGNS}])")
 TOTAL: Final = "total"
 
 

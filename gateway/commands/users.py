@@ -221,7 +221,7 @@ def _say(console: Console, user: User, sentence: str, *, as_json: bool) -> None:
 def _table(users: list[UserRow]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("email", "id", "name", "active", "Stripe customer"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "id")
     table.add_column("keys", justify="right", no_wrap=True)
     table.add_column("created", overflow="fold")
     for user in users:
