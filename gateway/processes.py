@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
+from gateway.core.errors import Expected
 from gateway.core.metrics import Status
 
 READY: Final = b"ready\n"
@@ -47,7 +48,7 @@ class Watcher(Protocol):
     def ended(self, name: str) -> None: ...
 
 
-class ChildFailed(Exception):
+class ChildFailed(Expected):
     """A child ended before it was ready; the message says which."""
 
 

@@ -1,4 +1,4 @@
-"""`gateway serve` and `gateway worker`: the gateway on real services, which the environment names."""
+"""`gateway serve`: the gateway on real services, which the environment names."""
 
 import asyncio
 import os
@@ -6,11 +6,9 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.admin import Board
-from gateway.app import Place
-from gateway.app import worker as worker_process
 from gateway.commands.stack import Gateway, Say, open_admin, reserve
 from gateway.core.config import Settings, required
-from gateway.processes import STATUS_EVERY_S, StatusOf, stop_on_signals
+from gateway.processes import stop_on_signals
 
 
 async def serve(settings: Settings, *, workers: int, background: bool, say: Say) -> None:
@@ -31,28 +29,3 @@ async def serve(settings: Settings, *, workers: int, background: bool, say: Say)
             say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")
         await stop.wait()
         say("stopping: calls in flight are let finish")
-
-
-async def worker(settings: Settings, *, admin_port: int, say: Say) -> None:
-    """One background worker in this very process, until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    stop_on_signals(stop)
-    board = Board(monotonic=time.monotonic)
-    async with AsyncExitStack() as stack:
-        # Not GATEWAY_ADMIN_PORT: beside a `serve` of the same environment, whoever came first would keep it.
-        admin_url = await open_admin(settings.gateway_admin_host, admin_port, board, stack)
-        say(f"metrics and readiness on {admin_url}")
-        watching: list[asyncio.Task[None]] = []
-        stack.callback(lambda: [task.cancel() for task in watching])
-
-        def ready(status_of: StatusOf) -> None:
-            watching.append(asyncio.create_task(_watch(board, status_of)))
-
-        await worker_process.run(settings, Place(0, "", 0), stop, ready)
-
-
-async def _watch(board: Board, status_of: StatusOf) -> None:
-    board.started("worker", os.getpid())
-    while True:
-        board.heard("worker", status_of())
-        await asyncio.sleep(STATUS_EVERY_S)

@@ -35,7 +35,11 @@ class ApiError(Exception):
         return msgspec.json.encode({"error": error})
 
 
-class DependencyDown(Exception):
+class Expected(Exception):
+    """An error whose message is for the person at the terminal; any other is a bug, and shows its trace."""
+
+
+class DependencyDown(Expected):
     """An outside thing did not answer. `what` names it (`unkey`, `postgres`, `redis`, `stripe`, `journal`)."""
 
     def __init__(self, what: str, detail: str) -> None:
@@ -44,9 +48,9 @@ class DependencyDown(Exception):
         self.detail: Final = detail
 
 
-class ConfigError(Exception):
+class ConfigError(Expected):
     """A setting is missing or wrong. The message names it and says what would be right."""
 
 
-class OptionError(Exception):
+class OptionError(Expected):
     """An option or argument of a command is wrong. The message names it and says what would be right."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-from gateway.core.errors import DependencyDown
+from gateway.core.errors import DependencyDown, Expected
 from gateway.core.frames import BOOT, NOTE, frame
 from gateway.core.metrics import LATENCY_S, Histogram
 
@@ -34,7 +34,7 @@ PACE_S: Final = 0.004
 finds the disk idle does not wait."""
 
 
-class SlotTaken(Exception):
+class SlotTaken(Expected):
     """Another living process writes this slot of the journal folder."""
 
 

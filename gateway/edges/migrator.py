@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import asyncpg
 
 import migrations
-from gateway.core.errors import DependencyDown
+from gateway.core.errors import DependencyDown, Expected
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -57,7 +57,7 @@ class Report(NamedTuple):
     notices: list[str]
 
 
-class MigrationFailed(Exception):
+class MigrationFailed(Expected):
     """A file was refused by the database and rolled back whole; those before it stay applied."""
 
 

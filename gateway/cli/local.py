@@ -1,0 +1,42 @@
+"""`gateway up`, `gateway demo` and `gateway sandbox`: everything on this machine."""
+
+import os
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from gateway.cli.base import run, say, settings
+from gateway.commands import sandbox as sandbox_command
+from gateway.commands import up as up_command
+from gateway.core.errors import ConfigError
+from gateway.embedded import EmbeddedError
+
+app = typer.Typer()
+
+
+@app.command()
+def up(
+    real: Annotated[str, typer.Option(help="Vendors to use for real, not the sandbox: openai,unkey,stripe.")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Proxy processes.")] = 1,
+) -> None:
+    """Everything on one machine, with the sandbox for every vendor and one ready-to-use key."""
+    vendors = frozenset(filter(None, (name.strip() for name in real.split(","))))
+    try:
+        run(up_command.up(settings(), os.environ, real=vendors, workers=workers, say=say))
+    except EmbeddedError as error:
+        raise ConfigError(str(error)) from error
+
+
+@app.command()
+def demo() -> None:
+    """One shot on the sandbox: real SDK calls, their rows, their cost and the Stripe meter event."""
+    # A process of its own: only the demo needs the openai SDK, whose import costs as much as all the rest.
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "gateway.commands.demo"]))
+
+
+@app.command()
+def sandbox(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8090) -> None:
+    """The vendor stand-ins alone (OpenAI, Unkey, Stripe), on loopback."""
+    run(sandbox_command.sandbox(port, say))

@@ -1,0 +1,23 @@
+"""`gateway serve`."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.base import run, say, settings
+from gateway.commands import serve as serve_command
+from gateway.core.log import configure
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    workers: Annotated[int | None, typer.Option(min=1, help="Proxy processes (GATEWAY_WORKERS).")] = None,
+    background: Annotated[bool, typer.Option(help="Run a background worker here too.")] = True,
+) -> None:
+    """The proxy on real services, with the keeper of its journal and a background worker."""
+    configure()
+    loaded = settings()
+    count = loaded.gateway_workers if workers is None else workers
+    run(serve_command.serve(loaded, workers=count, background=background, say=say))

@@ -1,0 +1,20 @@
+"""`gateway worker`."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.base import run, say, settings
+from gateway.commands import worker as worker_command
+from gateway.core.log import configure
+
+app = typer.Typer()
+
+
+@app.command()
+def worker(
+    admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")] = 0,
+) -> None:
+    """The background work: flush, and report to Stripe. Any number may run, on any host."""
+    configure()
+    run(worker_command.worker(settings(), admin_port=admin_port, say=say))

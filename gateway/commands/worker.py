@@ -1,0 +1,38 @@
+"""`gateway worker`: one background worker in this very process. Any number may run, on any host."""
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+
+from gateway.admin import Board
+from gateway.app import Place
+from gateway.app import worker as worker_process
+from gateway.commands.stack import Say, open_admin
+from gateway.core.config import Settings
+from gateway.processes import STATUS_EVERY_S, StatusOf, stop_on_signals
+
+
+async def worker(settings: Settings, *, admin_port: int, say: Say) -> None:
+    """Until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    board = Board(monotonic=time.monotonic)
+    async with AsyncExitStack() as stack:
+        # Not GATEWAY_ADMIN_PORT: beside a `serve` of the same environment, whoever came first would keep it.
+        admin_url = await open_admin(settings.gateway_admin_host, admin_port, board, stack)
+        say(f"metrics and readiness on {admin_url}")
+        watching: list[asyncio.Task[None]] = []
+        stack.callback(lambda: [task.cancel() for task in watching])
+
+        def ready(status_of: StatusOf) -> None:
+            watching.append(asyncio.create_task(_watch(board, status_of)))
+
+        await worker_process.run(settings, Place(0, "", 0), stop, ready)
+
+
+async def _watch(board: Board, status_of: StatusOf) -> None:
+    board.started("worker", os.getpid())
+    while True:
+        board.heard("worker", status_of())
+        await asyncio.sleep(STATUS_EVERY_S)
