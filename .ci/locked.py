@@ -46,9 +46,9 @@ def resolved(wheel: Path, extras: Sequence[str], pins: str) -> set[str]:
         constraints.write(pins)
         constraints.flush()
         wanted = f"{PROJECT}[{','.join(extras)}] @ {wheel.as_uri()}"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
-        command += ["--no-input", "--disable-pip-version-check", "--only-binary", ":all:"]
-        done = subprocess.run([*command, "-c", constraints.name, wanted], check=False, stdout=subprocess.PIPE, text=True)
+        pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary", ":all:"]
+        quiet = ["--quiet", "--no-input", "--disable-pip-version-check", "--report", "-", "-c", constraints.name]
+        done = subprocess.run([*pip, *quiet, wanted], check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"pip could not find what {wheel.name} needs at the versions of requirements.lock; see above.")
     return {normal(item["metadata"]["name"]) for item in json.loads(done.stdout)["install"]} - {PROJECT}

@@ -12,6 +12,8 @@ from tests.unit.source import OURS, TOP, files, tree
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 FLOOR: Final = re.compile(r">=\s*([0-9.]+)")
+ELSEWHERE: Final = frozenset({"tests/clients/langchain_calls.py: langchain_openai"})
+"""Imports that are installed into an environment of their own, from a lock of their own beside them."""
 
 
 def project() -> dict[str, Any]:
@@ -66,7 +68,7 @@ def test_what_is_imported_is_a_direct_dependency() -> None:
             for top in {name.partition(".")[0] for name in names} - OURS - set(sys.stdlib_module_names):
                 if not {normal(owner) for owner in owners.get(top, [])} & set(direct):
                     wrong.add(f"{file}: {top}")
-    assert sorted(wrong) == []
+    assert sorted(wrong - ELSEWHERE) == []
 
 
 def test_the_lock_names_no_index_and_hashes_everything() -> None:
