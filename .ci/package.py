@@ -25,7 +25,7 @@ SOURCES = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
 EXTRA = "embedded"
 LIMIT_S = 300
 """Seconds that any one step may take."""
-KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+KEPT = ("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Of our environment, besides pip's own settings and proxies: what an ordinary shell has."""
 
 
