@@ -52,6 +52,7 @@ def open_journal(stack: AsyncExitStack, settings: Settings, slot: str) -> Journa
         slot,
         str(uuid4()),
         segment_bytes_max=settings.journal.segment_bytes_max,
+        reserve_bytes=settings.journal.reserve_bytes,
         unix_ms=unix_ms,
     )
     journal.open()

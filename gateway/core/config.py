@@ -68,6 +68,8 @@ class JournalSettings(_Section):
 
     segment_bytes_max: int = Field(64 * 1024 * 1024, ge=4096)
     """Bytes after which a new segment is begun."""
+    reserve_bytes: int = Field(16 * 1024 * 1024, ge=0)
+    """Bytes of disk that each process keeps free for calls in flight, which settle in them when the disk is full."""
     keep_s: float = Field(86_400, ge=0)
     """Seconds a segment is kept after every call in it is confirmed in Postgres."""
     confirm_after_s: float = Field(2, gt=0)

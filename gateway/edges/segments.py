@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from gateway.core.errors import DependencyDown
 from gateway.core.frames import BOOT, unframe
 
 READ_BYTES_MAX: Final = 1 << 20
@@ -131,12 +132,22 @@ class Segments:
         return False
 
     def retire(self, *, now_s: float, keep_s: float) -> int:
-        """Marks finished segments, removes those confirmed for longer than `keep_s` seconds; how many went."""
+        """Marks finished segments, removes those confirmed for longer than `keep_s` seconds; how many went.
+
+        Raises DependencyDown("journal") when the disk refuses; then they stay, and it is tried again.
+        """
+        try:
+            return self._retire(now_s, keep_s)
+        except OSError as error:
+            raise DependencyDown("journal", f"{self._folder}: {error.strerror}") from error
+
+    def _retire(self, now_s: float, keep_s: float) -> int:
         for name, segment in list(self._known.items()):
             finished = not self.writer_lives(segment.slot, segment.boot) or self._has_successor(segment)
             if finished and segment.unconfirmed == 0 and self._is_read(segment):
                 segment.marker.touch(mode=0o600)
                 del self._known[name]
+        # What is removed below was marked on disk a day ago at least; a marker that is lost only means reading again.
         removed = 0
         for marker in self._folder.glob("*.jnl.confirmed"):
             if now_s - marker.stat().st_mtime >= keep_s:

@@ -14,7 +14,7 @@ from gateway.edges.journal import Journal
 
 
 async def main(folder: Path, slot: str, boot_id: str, together: int) -> None:
-    journal = Journal(folder, slot, boot_id, segment_bytes_max=20_000, unix_ms=lambda: 1)
+    journal = Journal(folder, slot, boot_id, segment_bytes_max=20_000, reserve_bytes=0, unix_ms=lambda: 1)
     journal.open()
     print("open", flush=True)
     numbers = count()

@@ -19,8 +19,8 @@ def payload(number: int) -> bytes:
     return b'{"id":"%b","n":%d}' % (uuid7(number, 0).encode(), number)
 
 
-def make(folder: Path, *, slot: str = "w0", boot: str = "boot-1", size: int = 1 << 20) -> Journal:
-    return Journal(folder, slot, boot, segment_bytes_max=size, unix_ms=lambda: 1_700_000_000_000)
+def make(folder: Path, *, slot: str = "w0", boot: str = "boot-1", size: int = 1 << 20, reserve: int = 0) -> Journal:
+    return Journal(folder, slot, boot, segment_bytes_max=size, reserve_bytes=reserve, unix_ms=lambda: 1_700_000_000_000)
 
 
 def is_failed(journal: Journal) -> bool:

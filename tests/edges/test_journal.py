@@ -194,7 +194,9 @@ async def test_names_rise_when_the_clock_steps_back(tmp_path: Path) -> None:
     clock = iter(range(10**9, 0, -1000))
     names: list[str] = []
     for boot in range(3):
-        journal = Journal(tmp_path, "w0", f"boot-{boot}", segment_bytes_max=4096, unix_ms=lambda: next(clock))
+        journal = Journal(
+            tmp_path, "w0", f"boot-{boot}", segment_bytes_max=4096, reserve_bytes=0, unix_ms=lambda: next(clock)
+        )
         journal.open()
         for number in range(100):
             await journal.append(OPEN, payload(number))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import DependencyDown
 from gateway.core.frames import OPEN, SETTLE, frame
-from gateway.edges import journal as journal_module
 from gateway.edges.journal import Journal
+from gateway.edges.journal import journal as journal_module
 from gateway.edges.segments import Segments
 from tests.edges.journals import ID, Disk, is_failed, make, payload, read_all, segment_of
 

@@ -29,7 +29,7 @@ class House:
         self.start()
 
     def writer(self, slot: str) -> Journal:
-        return Journal(self.folder, slot, f"boot-{slot}", segment_bytes_max=8192, unix_ms=lambda: 1)
+        return Journal(self.folder, slot, f"boot-{slot}", segment_bytes_max=8192, reserve_bytes=0, unix_ms=lambda: 1)
 
     def start(self, buffer: Buffer | None = None) -> None:
         """A new shipping process: it knows what the disk says."""

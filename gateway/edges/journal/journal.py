@@ -4,8 +4,8 @@ One folder, one series of segment files per slot (a slot is one writing process,
 framed line (core/frames). Appends of concurrent calls share one synchronous write (O_DSYNC: the same promise as
 fdatasync, in one system call), in a thread of its own so that a slow disk never blocks the event loop. What must
 not happen here: going on with a file after a failed write or sync (the kernel may have dropped its pages:
-facts/fault-matrix.md rows 9-10), a record left readable whose writer was told that it failed (a refused call would
-be swept as an estimate), a prompt, a key.
+facts/fault-matrix.md rows 9-10); a new call on a full disk (the reserve is for those in flight); a record left readable
+whose writer was told that it failed (a refused call would be swept as an estimate); a prompt, a key.
 """
 
 import asyncio
@@ -21,9 +21,11 @@ from queue import SimpleQueue
 from typing import Final
 
 from gateway.core.errors import DependencyDown, Expected
-from gateway.core.frames import BOOT, NOTE, frame
+from gateway.core.frames import BOOT, NOTE, OPEN, frame
 from gateway.core.metrics import LATENCY_S, Histogram
+from gateway.edges.journal.reserve import Reserve
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _Batch = tuple[list[bytes], list[asyncio.Future[None]]]
 
 LOCK_TRIES: Final = 10
@@ -42,12 +44,22 @@ class Journal:
     """The writing side of one slot. Use from one event loop; `open` first, `close` last."""
 
     def __init__(
-        self, folder: Path, slot: str, boot_id: str, *, segment_bytes_max: int, unix_ms: Callable[[], int]
+        self,
+        folder: Path,
+        slot: str,
+        boot_id: str,
+        *,
+        segment_bytes_max: int,
+        reserve_bytes: int,
+        unix_ms: Callable[[], int],
     ) -> None:
         self._folder: Final = folder
         self._slot: Final = slot
         self._boot_id: Final = boot_id
         self._segment_bytes_max: Final = segment_bytes_max
+        self._reserve: Final = Reserve(folder / f"{slot}.reserve", reserve_bytes)
+        self._full: str | None = None
+        """Why the reserve had to be given back; until it is taken again no call is let in."""
         self._unix_ms: Final = unix_ms
         self._jobs: Final[SimpleQueue[_Batch | None]] = SimpleQueue()
         self._lines: list[bytes] = []
@@ -77,16 +89,33 @@ class Journal:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = os.open(self._folder / f"{self._slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._take_lock()
-            os.ftruncate(self._lock_fd, 0)
-            os.pwrite(self._lock_fd, self._boot_id.encode(), 0)
+            # Over the last one's id, then cut: a full disk would not give back what an empty file has let go.
+            os.ftruncate(self._lock_fd, os.pwrite(self._lock_fd, self._boot_id.encode(), 0))
             self._find_newest()
-            self._begin_segment()
+            self._begin()
         except OSError as error:
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
             raise DependencyDown("journal", f"{self._folder}: {error.strerror}") from error
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._thread.start()
+        if self._full is not None:
+            self._fail(self._full)
+
+    def _begin(self) -> None:
+        """A disk that is full does not keep a process from starting: the keeper is needed to make room."""
+        try:
+            self._reserve.fill()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._full = error.strerror
+        try:
+            self._begin_segment()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._full, self._poisoned = error.strerror, True
 
     def _take_lock(self) -> None:
         for attempt in range(LOCK_TRIES):
@@ -112,8 +141,9 @@ class Journal:
         The future raises DependencyDown when the record could not be written.
         """
         waiter: asyncio.Future[None] = self._loop.create_future()
-        if self._closed:
-            waiter.set_exception(DependencyDown("journal", "it is closed"))
+        refused = "it is closed" if self._closed else self._full if kind == OPEN else None
+        if refused is not None:
+            waiter.set_exception(DependencyDown("journal", refused))
             return waiter
         self._lines.append(frame(kind, payload))
         self._waiters.append(waiter)
@@ -138,7 +168,8 @@ class Journal:
         self._jobs.put(None)
         self._thread.join()
         for fd in (self._sync_fd, self._note_fd, self._lock_fd):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def _submit(self) -> None:
         if self._lines:
@@ -158,22 +189,35 @@ class Journal:
     def _commit(self, data: bytes) -> str | None:
         """Writes `data`; why not, when it could not. An empty `data` only mends a failed journal."""
         try:
-            if self._poisoned:
-                self._begin_segment()
-            if data:
-                self._write(data)
+            self._try(data)
         except OSError as error:
-            return error.strerror or str(error)
+            if not data or error.errno not in FULL or not self._reserve.spend():
+                return error.strerror or str(error)
+            self._full = error.strerror
+            try:
+                self._try(data)
+            except OSError as again:
+                return again.strerror or str(again)
         if self._size >= self._segment_bytes_max:
             with contextlib.suppress(OSError):  # without room for a new segment, this one goes on growing
                 self._begin_segment()
         return None
 
+    def _try(self, data: bytes) -> None:
+        if self._poisoned:
+            self._begin_segment()
+        if data:
+            self._write(data)
+        elif self._full is not None:
+            self._reserve.fill()
+            self._full = None
+
     def _committed(self, waiters: list[asyncio.Future[None]], failure: str | None) -> None:
-        if failure is None:
+        wrong = failure or self._full
+        if wrong is None:
             self.failure = None
         else:
-            self._fail(failure)
+            self._fail(wrong)
         for waiter in waiters:
             if waiter.done():
                 continue
