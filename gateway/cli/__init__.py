@@ -23,6 +23,8 @@ FILES: Final = {
     "users": (),
     "report": (),
     "billing": (),
+    "audit": ("audit",),
+    "journal": (),
     "price": ("price",),
 }
 """File → its commands; a file without any is a group of commands under its own name."""
