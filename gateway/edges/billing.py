@@ -4,6 +4,8 @@ Which row is sent when, and what an outcome means for it, is decided elsewhere. 
 error or a log. Facts: facts/stripe.md §1–§3, §7.
 """
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import aiohttp
@@ -121,6 +123,38 @@ class Billing:
                 "Make it (formula sum), or set billing.meter_event_name to the one you have.",
             )
         return meter_problems(meter)
+
+    async def counted(
+        self, event_name: str, customer: str, since: datetime, until: datetime
+    ) -> dict[datetime, Decimal]:
+        """What Stripe has counted of a customer, micro-USD by UTC hour; `since` and `until` are whole hours.
+
+        Summaries lag behind by some minutes. Raises ConfigError when the key is refused or there is no such meter,
+        DependencyDown when Stripe does not answer.
+        """
+        found: dict[datetime, Decimal] = {}
+        try:
+            meter = await self._meter(event_name)
+            if meter is None:
+                raise ConfigError(f"Stripe has no active meter with event_name {event_name!r}")
+            page = await self._client.v1.billing.meters.event_summaries.list_async(
+                meter.id,
+                {
+                    "customer": customer,
+                    "start_time": unix_seconds(since),
+                    "end_time": unix_seconds(until),
+                    "value_grouping_window": "hour",
+                    "limit": 100,
+                },
+            )
+            async for summary in page.auto_paging_iter():
+                hour = datetime.fromtimestamp(summary.start_time, UTC)
+                found[hour] = found.get(hour, Decimal(0)) + Decimal(str(summary.aggregated_value))
+        except stripe.StripeError as error:
+            raise _administration_failed(error) from error
+        except _LOST as error:
+            raise DependencyDown("stripe", type(error).__name__) from error
+        return found
 
     async def create_customer(self, user_id: str, email: str) -> str:
         """A Stripe customer for a user of ours; asked again for the same user within a day, the same customer.

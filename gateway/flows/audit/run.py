@@ -1,0 +1,123 @@
+"""The whole audit: reads each subject from one frozen view and has it judged. Changes nothing, anywhere."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pricing
+from gateway.core.billing import EVENT_AGE_MAX
+from gateway.edges.audit import (
+    Journaled,
+    Lifecycle,
+    Snapshot,
+    Span,
+    delivered_hours,
+    priced_rows,
+    read_amounts,
+    read_counters,
+    read_estimates,
+    read_evidence,
+    read_folder,
+    read_lifecycle,
+    read_rollups,
+    read_uniqueness,
+    window_lengths,
+)
+from gateway.flows.audit import delivery, journal, lifecycle, rows, sums
+from gateway.flows.audit.reprice import Reprice
+from gateway.flows.audit.span import aligned
+from gateway.flows.audit.verdict import Report, Verdict
+
+GRACE_S: Final = 60.0
+"""Seconds that a settled call has to arrive in the ledger."""
+
+
+class Policy(NamedTuple):
+    """What the judgements go by, from the settings."""
+
+    markup: Decimal
+    open_max_s: float
+    """Seconds after which no call is open any more."""
+    billing_grace_s: float
+    """Seconds after its end at which a window is frozen."""
+    grace_s: float = GRACE_S
+    has_stripe_key: bool = False
+
+
+async def audit(
+    view: Snapshot,
+    wanted: Span,
+    now: datetime,
+    *,
+    book: pricing.Book,
+    policy: Policy,
+    folder: Path,
+    stripe: delivery.Summaries | None = None,
+    why_no_stripe: str = delivery.NOT_ASKED,
+) -> Report:
+    """Every invariant over the rows completed in `wanted`, widened to whole hours and windows.
+
+    `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there. Raises
+    DependencyDown when Postgres or Stripe does not answer, ConfigError when Stripe refuses the key.
+    """
+    lengths = await window_lengths(view, aligned(wanted, ()))
+    span = aligned(wanted, lengths)
+    begun = await _journal(view, folder)
+    rollups = await read_rollups(view, span)
+    verdicts = [
+        journal.completeness(begun, now, policy.grace_s),
+        rows.uniqueness(await read_uniqueness(view, span)),
+        await _exactness(view, span, book, policy.markup),
+        rows.evidence(await read_evidence(view, span)),
+        sums.rollups(rollups),
+        sums.amounts(await read_amounts(view, span, lengths)),
+        await _delivered(view, span, now, stripe, why_no_stripe),
+        _lifecycle(await _read_lifecycle(view, now, policy), begun, now, policy),
+        rows.estimates(await read_estimates(view, span), sums.count(rollups.totals["calls"])),
+        sums.counters(await read_counters(view)),
+    ]
+    return Report(span, tuple(verdicts))
+
+
+async def _journal(view: Snapshot, folder: Path) -> journal.Calls | None:
+    """None where there is no segment."""
+    met = Journaled()
+    read = await journal.read_calls(view, read_folder(folder, met), met)
+    return read if met.segments else None
+
+
+async def _exactness(view: Snapshot, span: Span, book: pricing.Book, markup: Decimal) -> Verdict:
+    again = Reprice(book, markup=markup)
+    async for row in priced_rows(view, span):
+        again.take(row)
+    return again.verdict()
+
+
+async def _read_lifecycle(view: Snapshot, now: datetime, policy: Policy) -> Lifecycle:
+    return await read_lifecycle(
+        view,
+        items_before=now - lifecycle.ITEM_LATE,
+        windows_before=now - lifecycle.WINDOW_LATE - timedelta(seconds=policy.billing_grace_s),
+        events_before=now - lifecycle.EVENT_LATE,
+        stripe_takes_from=now - EVENT_AGE_MAX,
+    )
+
+
+def _lifecycle(read: Lifecycle, begun: journal.Calls | None, now: datetime, policy: Policy) -> Verdict:
+    return lifecycle.lifecycle(
+        read,
+        journal.never_settled(begun, now, policy.open_max_s + lifecycle.SWEEP_LATE_S + policy.grace_s),
+        has_journal=begun is not None,
+        has_stripe=policy.has_stripe_key or bool(read.counts["meter_events"]),
+    )
+
+
+async def _delivered(
+    view: Snapshot, span: Span, now: datetime, stripe: delivery.Summaries | None, why_not: str
+) -> Verdict:
+    if stripe is None:
+        return delivery.stripe_not_checked(why_not)
+    asked = Span(max(span.since or now - delivery.SUMMARIES_KEPT, now - delivery.SUMMARIES_KEPT), span.until)
+    hours = delivered_hours(view, aligned(asked, ()), settled_by=now - delivery.LAG)
+    return await delivery.stripe_agrees(hours, stripe)
