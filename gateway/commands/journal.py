@@ -71,18 +71,16 @@ async def inspect(settings: Settings, console: Console, *, folder: Path | None, 
 
 
 def take_over(settings: Settings, say: Say, *, folder: Path) -> None:
-    """Copies the segments of `folder`, or of the folder `journal` in it, into our own. Raises OptionError,
-    DependencyDown."""
-    source = folder / "journal" if not list(folder.glob("*.jnl")) and (folder / "journal").is_dir() else folder
+    """Copies the segments of `folder` into our own. Raises OptionError, DependencyDown."""
     target = journal_of(settings)
-    taken, known = adopt(source, target)
+    taken, known = adopt(folder, target)
     for info in taken:
         unsettled = len(info.opened - info.settled)
         say(f"adopted {info.path.name}: {len(info.opened | info.settled)} calls, {unsettled} of them without a settle")
     say(f"{len(taken)} segment(s) adopted into {target}, {known} had been before.")
     if taken:
         say("The keeper of `gateway serve` on this folder ships them, and settles what is open; start it if none runs.")
-        say(f"Keep {source} until `gateway journal inspect` says that nothing is missing in PostgreSQL.")
+        say(f"Keep {folder} until `gateway journal inspect` says that nothing is missing in PostgreSQL.")
 
 
 def _slots(infos: Sequence[SegmentInfo], alive: set[str], known: set[str] | None) -> list[Slot]:
@@ -137,7 +135,8 @@ def _when(unix_ms: int | None) -> str | None:
 
 
 def existing(folder: Path) -> Path:
-    """`folder`, absolute. Raises OptionError when there is none."""
+    """The journal that `folder` is, or that a data folder has in it. Raises OptionError when there is none."""
     if not folder.is_dir():
         raise OptionError(f"folder: there is no folder {folder}")
-    return folder.absolute()
+    inner = folder / "journal"
+    return (inner if inner.is_dir() else folder).absolute()
