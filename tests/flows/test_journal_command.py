@@ -64,6 +64,7 @@ async def test_another_host_takes_over(fresh_stack: Stack, tmp_path: Path) -> No
         for pid in [fresh_stack.serve.popen.pid, *map(fresh_stack.pid_of, ("proxy", "keeper", "worker"))]:
             os.kill(pid, signal.SIGKILL)
         fresh_stack.serve.popen.wait()
+        hanging.close()
     dead = tmp_path / "moved"
     shutil.move(fresh_stack.folder / "data", dead)
     for expected in (b"1 segment(s) adopted", b"0 segment(s) adopted", b"0 segment(s) adopted"):
