@@ -1,20 +1,21 @@
 """What Stripe should have counted, by customer and hour, as the outbox has it. Reads only, and never asks Stripe."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from gateway.edges.audit.snapshot import Snapshot, Span
+from gateway.core.instants import Period
+from gateway.edges.audit.snapshot import Snapshot
 
 # Per meter, customer and hour of the event: what was delivered, and whether anything may change it yet.
 HOURS: Final = """
 select meter, customer, date_bin('1 hour', event_timestamp, timestamptz 'epoch') as hour,
   coalesce(sum(value) filter (where state in ('sent', 'duplicate')), 0)::bigint as micro_usd,
   count(*) filter (where state in ('sent', 'duplicate')) as events,
-  bool_or(delivered_at > $3 or state = 'unknown' or state = 'pending' and attempts > 0) as unsettled
+  bool_or(delivered_at > $3 or state in ('pending', 'unknown')) as unsettled
 from public.stripe_meter_events
-where ($1::timestamptz is null or event_timestamp >= $1) and ($2::timestamptz is null or event_timestamp < $2)
+where event_timestamp >= $1 and event_timestamp < $2
 group by 1, 2, 3 order by 1, 2, 3
 """
 
@@ -32,10 +33,12 @@ class DeliveredHour(NamedTuple):
     """Of the events that Stripe has, whole micro-USD."""
     events: int
     unsettled: bool
-    """Whether an event is in doubt or was delivered so lately that Stripe's summaries need not have it."""
+    """Whether an event is on its way, in doubt, or was delivered so lately that summaries need not have it."""
 
 
-async def delivered_hours(view: Snapshot, span: Span, *, settled_by: datetime) -> AsyncIterator[DeliveredHour]:
+async def delivered_hours(
+    view: Snapshot, asked: Period, *, settled_by: datetime
+) -> AsyncGenerator[DeliveredHour, None]:
     """By meter, customer, hour; an event delivered after `settled_by` makes its hour unsettled."""
-    async for row in view.stream(HOURS, *span, settled_by):
+    async for row in view.stream(HOURS, *asked, settled_by):
         yield DeliveredHour(*row.values())

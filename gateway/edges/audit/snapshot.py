@@ -3,7 +3,7 @@
 The transaction is REPEATABLE READ, READ ONLY: it locks nothing and can change nothing. Must hold no query of its own.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -59,7 +59,7 @@ class Snapshot:
         rows = await self.rows(query, *arguments)
         return Offenders(rows[0]["found"], tuple(row["example"] for row in rows)) if rows else Offenders()
 
-    async def stream(self, query: str, *arguments: object) -> "AsyncIterator[asyncpg.Record]":
+    async def stream(self, query: str, *arguments: object) -> "AsyncGenerator[asyncpg.Record, None]":
         """Rows one by one from a cursor of the server's, so that a large ledger never is in memory."""
         try:
             async for row in self._connection.cursor(query, *arguments, prefetch=_CURSOR_ROWS):

@@ -1,18 +1,19 @@
 """INV-7: what the outbox calls delivered is what Stripe has counted, by customer and hour, to the micro-USD."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Protocol
 
-from gateway.edges.audit import Counted, DeliveredHour
+from gateway.core.instants import Period
+from gateway.edges.audit import Counted, DeliveredHour, Span
 from gateway.flows.audit.verdict import Collector, Verdict, judged, not_checked
 
 LAG: Final = timedelta(minutes=15)
 """How far Stripe's summaries may lag behind what it has taken."""
 SUMMARIES_KEPT: Final = timedelta(days=90)
 """Without a bound, no hour that is longer ago than this is asked for."""
-_HOUR: Final = timedelta(hours=1)
 _TITLE: Final = "Stripe"
 NOT_ASKED: Final = "Stripe is asked only with --stripe"
 NO_KEY: Final = "STRIPE_SECRET_KEY is not set"
@@ -28,17 +29,31 @@ class Summaries(Protocol):
     async def counted(self, event_name: str, customer: str, since: datetime, until: datetime) -> Counted: ...
 
 
-async def stripe_agrees(hours: AsyncIterator[DeliveredHour], stripe: Summaries) -> Verdict:
+def asked_span(span: Span, now: datetime, billing_grace_s: float) -> Period:
+    """The hours that Stripe is asked about: whole, of the last SUMMARIES_KEPT, and none whose events may still be
+    frozen or sent while the audit runs."""
+    settled = now - LAG - timedelta(seconds=billing_grace_s)
+    until = min(span.until or settled, settled.replace(minute=0, second=0, microsecond=0))
+    oldest = (now - SUMMARIES_KEPT).replace(minute=0, second=0, microsecond=0)
+    return Period(max(span.since or oldest, oldest), until)
+
+
+async def stripe_agrees(hours: AsyncGenerator[DeliveredHour, None], asked: Period, stripe: Summaries) -> Verdict:
     """INV-7 Stripe. The amounts that Stripe will invoice are those that were sent, no more and no less.
 
-    `hours` in order of meter and customer. Hours with an event that is in doubt, or was delivered within LAG, are not
-    compared. On a breach: an invoice will be wrong. Raises ConfigError, DependencyDown.
+    `hours` are those of `asked`, in order of meter and customer; one with an event that is in doubt, or was delivered
+    within LAG, is not compared. On a breach: an invoice will be wrong. Raises ConfigError, DependencyDown.
     """
+    async with aclosing(hours), aclosing(_by_customer(hours)) as groups:
+        return await _compared(groups, asked, stripe)
+
+
+async def _compared(groups: AsyncIterator[list[DeliveredHour]], asked: Period, stripe: Summaries) -> Verdict:
     wrong, customers, compared, events, micro, unsettled = Collector(), 0, 0, 0, 0, 0
-    async for own in _by_customer(hours):
+    async for own in groups:
         customers += 1
         first = own[0]
-        has = await stripe.counted(first.meter, first.customer, first.hour, own[-1].hour + _HOUR)
+        has = await stripe.counted(first.meter, first.customer, asked.since, asked.until)
         for hour in own:
             there = has.pop(hour.hour, Decimal(0))
             if hour.unsettled:
@@ -65,7 +80,7 @@ def stripe_not_checked(why: str) -> Verdict:
     return not_checked("INV-7", _TITLE, why)
 
 
-async def _by_customer(hours: AsyncIterator[DeliveredHour]) -> AsyncIterator[list[DeliveredHour]]:
+async def _by_customer(hours: AsyncIterator[DeliveredHour]) -> AsyncGenerator[list[DeliveredHour], None]:
     group: list[DeliveredHour] = []
     async for hour in hours:
         if group and (group[0].meter, group[0].customer) != (hour.meter, hour.customer):

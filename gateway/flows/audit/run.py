@@ -72,7 +72,7 @@ async def audit(
         rows.evidence(await read_evidence(view, span)),
         sums.rollups(rollups),
         sums.amounts(await read_amounts(view, span, lengths)),
-        await _delivered(view, span, now, stripe, why_no_stripe),
+        await _delivered(view, span, now, policy.billing_grace_s, stripe, why_no_stripe),
         _lifecycle(await _read_lifecycle(view, now, policy), begun, now, policy),
         rows.estimates(await read_estimates(view, span), sums.count(rollups.totals["calls"])),
         sums.counters(await read_counters(view)),
@@ -114,10 +114,10 @@ def _lifecycle(read: Lifecycle, begun: journal.Calls | None, now: datetime, poli
 
 
 async def _delivered(
-    view: Snapshot, span: Span, now: datetime, stripe: delivery.Summaries | None, why_not: str
+    view: Snapshot, span: Span, now: datetime, grace_s: float, stripe: delivery.Summaries | None, why_not: str
 ) -> Verdict:
     if stripe is None:
         return delivery.stripe_not_checked(why_not)
-    asked = Span(max(span.since or now - delivery.SUMMARIES_KEPT, now - delivery.SUMMARIES_KEPT), span.until)
-    hours = delivered_hours(view, aligned(asked, ()), settled_by=now - delivery.LAG)
-    return await delivery.stripe_agrees(hours, stripe)
+    asked = delivery.asked_span(span, now, grace_s)
+    hours = delivered_hours(view, asked, settled_by=now - delivery.LAG)
+    return await delivery.stripe_agrees(hours, asked, stripe)
