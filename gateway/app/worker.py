@@ -46,6 +46,7 @@ async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Rea
             interval_s=settings.flush.interval_s,
             claim_idle_s=settings.flush.claim_idle_s,
             monotonic=time.monotonic,
+            now=build.now,
         )
         bill = None
         if settings.stripe_secret_key is not None:

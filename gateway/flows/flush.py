@@ -6,11 +6,16 @@ a repeat is harmless, an early acknowledgement is lost money. Any number of writ
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
+import msgspec
 import structlog
 
+from gateway.core.adjust import EXACT, adjustment
 from gateway.core.errors import DependencyDown
+from gateway.core.event import UsageEvent, decode_event
+from gateway.core.ids import is_uuid
 from gateway.edges.buffer import Buffer, StreamEntry
 from gateway.edges.ledger import Entry, Ledger, Outcome
 
@@ -40,6 +45,7 @@ class Flush:
         interval_s: float,
         claim_idle_s: float,
         monotonic: Callable[[], float],
+        now: Callable[[], datetime],
         failpoint: Failpoint = pass_by,
     ) -> None:
         self._buffer: Final = buffer
@@ -49,6 +55,7 @@ class Flush:
         self._interval_s: Final = interval_s
         self._claim_idle_s: Final = claim_idle_s
         self._monotonic: Final = monotonic
+        self._now: Final = now
         self._failpoint: Final = failpoint
         self._log: Final = structlog.get_logger("flush")
         self._held: list[StreamEntry] = []
@@ -71,6 +78,8 @@ class Flush:
             return 0
         self._failpoint("flush.read")
         outcome = await self._ledger.insert_batch([Entry(entry.event_id, entry.raw) for entry in entries])
+        if outcome.duplicates:
+            await self._correct(entries)
         self._failpoint("flush.committed")
         await self._buffer.ack([entry.stream_id for entry in entries])
         self._failpoint("flush.acked")
@@ -109,6 +118,16 @@ class Flush:
             self._claim_at_s = now + self._claim_idle_s
         return await self._buffer.read(self._consumer, self._batch_rows_max, block_ms)
 
+    async def _correct(self, entries: list[StreamEntry]) -> None:
+        """A call that was swept as an estimate, and whose own process has settled it after all: the exact answer
+        becomes a row of its own beside the estimate."""
+        exact = {event.id: event for entry in entries if (event := _exact_event(entry.raw)) is not None}
+        estimates = await self._ledger.estimates(list(exact)) if exact else []
+        if estimates:
+            rows = [adjustment(estimate, exact[estimate.id], self._now()) for estimate in estimates]
+            await self._ledger.insert_batch([Entry.of(row) for row in rows])
+            self._log.info("estimates corrected", calls=[row.adjusts for row in rows])
+
     def _count(self, outcome: Outcome, entries: int) -> None:
         self.entries_total += entries
         self.quarantined_total += outcome.quarantined
@@ -121,6 +140,14 @@ class Flush:
             await self._buffer.forget_consumer(self._consumer)
         except DependencyDown as error:
             self._log.info("flush left its name behind", detail=error.detail)
+
+
+def _exact_event(raw: bytes) -> UsageEvent | None:
+    try:
+        event = decode_event(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # it is in quarantine
+    return event if event.evidence in EXACT and is_uuid(event.id) else None
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -34,6 +34,8 @@ class Call:
     opened: bytes | None = None
     note: bytes | None = None
     settled_at: tuple[Segment, int] | None = None
+    later: tuple[Segment, int] | None = None
+    """Another SETTLE: of a sweeper and of a process that was thought dead. The second may be the exact one."""
     stream_id: bytes | None = None
     due_s: float = 0.0
     patience_s: float = 0.0
@@ -126,6 +128,8 @@ class Ship:
             call.settled_at = (record.segment, record.offset)
             call.opened = call.note = None
             self._unsent[event_id] = record.payload
+        elif record.kind == SETTLE:
+            call.later = (record.segment, record.offset)
 
     async def _send(self) -> int:
         sent = 0
@@ -154,11 +158,23 @@ class Ship:
             known = await self._ledger.confirmed(batch)
             self._settled -= len(known)
             for event_id in known:
-                for segment in self._calls.pop(event_id).segments:
-                    segment.unconfirmed -= 1
+                self._forget(event_id)
             confirmed += len(known)
             await self._resend([event_id for event_id in batch if event_id not in known])
         return confirmed
+
+    def _forget(self, event_id: str) -> None:
+        """A call that Postgres has; when it was settled twice, the second is sent now that the first is there."""
+        call = self._calls.pop(event_id)
+        for segment in call.segments:
+            segment.unconfirmed -= 1
+        payload = None if call.later is None else self._reread(event_id, *call.later)
+        if call.later is not None and payload is not None:
+            segment = call.later[0]
+            segment.unconfirmed += 1
+            self._calls[event_id] = Call(segments=[segment], settled_at=call.later)
+            self._settled += 1
+            self._unsent[event_id] = payload
 
     async def _resend(self, missing: list[str]) -> None:
         """An event that still waits in the stream is left there, with growing patience; a lost one is sent again."""

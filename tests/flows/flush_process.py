@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from datetime import UTC, datetime
 
 from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.ledger import Ledger, open_pool
@@ -36,6 +37,7 @@ async def main(database_url: str, redis_url: str, failpoint: str, passes: str, c
         interval_s=0.01,
         claim_idle_s=0.0,
         monotonic=time.monotonic,
+        now=lambda: datetime.now(UTC),
         failpoint=reached,
     )
     while (await buffer.depth()).entries:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.conftest import METER, WINDOW_S
 from tests.events import call, new_id, sums_are_right
 from tests.servers import free_port
 
+LATER = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
+
 
 class Clock:
     """Monotonic seconds that only a test moves."""
@@ -32,6 +35,7 @@ class Clock:
 
 def writer(buffer: Buffer, ledger: Ledger, clock: Clock, consumer: str = "a", **changes: Any) -> Flush:
     settings: dict[str, Any] = {"batch_rows_max": 100, "interval_s": 0.001, "claim_idle_s": 30.0}
+    settings["now"] = lambda: LATER
     return Flush(buffer, ledger, consumer=consumer, monotonic=clock, **{**settings, **changes})
 
 

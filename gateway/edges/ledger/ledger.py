@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
+from gateway.core.adjust import Recorded
 from gateway.core.errors import DependencyDown
 from gateway.core.ids import is_uuid
 from gateway.edges.ledger import sql
@@ -106,6 +107,10 @@ class Ledger:
         """Those of these event ids that are in Postgres for good: as a row, or in quarantine."""
         uuids = [event_id for event_id in event_ids if is_uuid(event_id)]
         return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [_storable(i) for i in event_ids])}
+
+    async def estimates(self, event_ids: Sequence[str]) -> list[Recorded]:
+        """Those of these calls (UUIDs) whose row is an estimate."""
+        return [Recorded(*row.values()) for row in await self._rows(sql.ESTIMATES, list(event_ids))]
 
     async def quarantined(self) -> int:
         """Entries in quarantine that nobody has resolved."""

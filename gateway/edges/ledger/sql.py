@@ -143,6 +143,12 @@ counted as (
 select count(*) from kept
 """  # noqa: S608 - see above
 
+# Of these calls, those whose row is an estimate.
+ESTIMATES: Final = """
+select id::text, coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0), coalesce(total_tokens, 0),
+  (cost_usd * 1000000000)::bigint, (billed_usd * 1000000000)::bigint
+from public.openai_usage where id = any($1::uuid[]) and evidence = 'estimated'
+"""
 # Entries that wait for a person.
 QUARANTINED: Final = "select count(*) from public.usage_quarantine where resolved_at is null"
 # Which of these event ids have arrived for good, as a row or in quarantine.
