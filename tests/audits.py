@@ -1,5 +1,6 @@
 """A ledger as a real gateway would have left it, valued by the real settler, and the journal beside it, for audits."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from gateway.core.ids import uuid7
 from gateway.core.settle import Settler, Tokens
 from gateway.edges.ledger import Entry, Ledger
 from pricing.readers.body import Said
+from tests.flows.invoke import Done, gateway
 
 MODELS: Final = ("gpt-4o-mini", "gpt-4.1", "gpt-5.1", "gpt-5-mini-2025-08-07")
 
@@ -131,3 +133,10 @@ def segment(folder: Path, number: int, written: Sequence[bytes], *, confirmed: b
     if confirmed:
         path.with_name(path.name + ".confirmed").touch()
     return path
+
+
+async def audited(env: dict[str, str], *arguments: str) -> tuple[Done, dict[str, dict[str, Any]]]:
+    """`gateway audit --json …` in this environment: how it ended, and each invariant by name."""
+    done = await gateway(env, "audit", "--json", *arguments)
+    assert done.error == "", done.error
+    return done, {verdict["name"]: verdict for verdict in json.loads(done.out)["invariants"]}

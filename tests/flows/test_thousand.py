@@ -11,6 +11,7 @@ import aiohttp
 import asyncpg
 
 from pricing.data import read_texts
+from tests.audits import audited
 from tests.flows.conftest import settled_rows
 from tests.recompute import recompute
 from tests.stack import Stack
@@ -78,6 +79,7 @@ async def test_a_thousand_calls(fresh_stack: Stack) -> None:
     for row in rows:
         assert_right(row, truth[str(row["id"])], prices)
     await assert_sums(fresh_stack.env["DATABASE_URL"], rows)
+    await assert_audit_is_clean(fresh_stack.env)
 
 
 def assert_right(row: asyncpg.Record, truth: dict[str, Any], prices: dict[str, str]) -> None:
@@ -92,6 +94,14 @@ def assert_right(row: asyncpg.Record, truth: dict[str, Any], prices: dict[str, s
     assert Decimal(lines).quantize(Decimal("1e-9"), ROUND_HALF_EVEN) == cost
     read = usage.get("prompt_tokens", usage.get("input_tokens"))
     assert (row["prompt_tokens"], row["total_tokens"]) == (read, usage["total_tokens"])
+
+
+async def assert_audit_is_clean(env: dict[str, str]) -> None:
+    """Every invariant holds, told beside the gateway that is still running."""
+    done, found = await audited(env, "--stripe", "--grace", "0")
+    assert {name: one["wrong"] for name, one in found.items() if one["state"] != "ok"} == {}
+    assert done.status == 0
+    assert found["INV-1"]["figures"]["calls"] == found["INV-3"]["figures"]["re-priced"] == CALLS
 
 
 async def assert_sums(database_url: str, rows: list[asyncpg.Record]) -> None:
