@@ -67,7 +67,6 @@ _LACKS: Final = (
         "evidence in ('reported', 'drained', 'estimated') and cost_usd <> 0 and cost_lines = '[]'",
     ),
     ("unpriced, and does not say why", "evidence = 'unpriced' and coalesce(metadata->'problems', '[]') = '[]'"),
-    ("ended before it began", "adjusts is null and completed_at < started_at"),
 )
 # Rows that lack what their evidence needs, each with the reason in words.
 EVIDENCE: Final = worst(

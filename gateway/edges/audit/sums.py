@@ -57,7 +57,11 @@ from public.openai_usage where {_ROW_SPAN}
 """  # noqa: S608
 
 # The lengths of the billing windows that a span touches.
-LENGTHS: Final = f"select distinct window_seconds from public.stripe_windows where {_WINDOW_SPAN}"  # noqa: S608
+LENGTHS: Final = """
+select distinct window_seconds from public.stripe_windows
+where ($1::timestamptz is null or window_start + window_seconds * interval '1 second' > $1)
+  and ($2::timestamptz is null or window_start < $2)
+"""
 
 # Windows that do not hold what their rows are billed; $3 is the length of every window of the span, seconds.
 WINDOWS: Final = worst(f"""
@@ -134,7 +138,7 @@ class Amounts(NamedTuple):
     totals: dict[str, int]
     """`nano` owed, `unfrozen` nano, `events` in micro-USD, `carry` nano."""
     windows: Offenders | None
-    """None where the span has windows of several lengths, which cannot be told apart."""
+    """None where they were not compared one by one."""
     owed: Offenders
     frozen: Offenders
     carry: Offenders
@@ -159,11 +163,11 @@ async def window_lengths(view: Snapshot, span: Span) -> list[int]:
     return sorted(row["window_seconds"] for row in await view.rows(LENGTHS, *span))
 
 
-async def read_amounts(view: Snapshot, span: Span, lengths: list[int]) -> Amounts:
-    """`lengths`: those of the windows in the span, seconds, as `window_lengths` gives them."""
+async def read_amounts(view: Snapshot, span: Span, window_s: int | None) -> Amounts:
+    """`window_s`: the length of all windows in the span, whole ones only; None compares them in total only."""
     by_window = None
-    if len(lengths) <= 1:
-        by_window = await view.offenders(WINDOWS, *span, lengths[0] if lengths else 3600)
+    if window_s is not None:
+        by_window = await view.offenders(WINDOWS, *span, window_s)
     return Amounts(
         dict(await view.row(BILLING)),
         by_window,

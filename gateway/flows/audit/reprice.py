@@ -123,15 +123,18 @@ class Reprice:
         )
 
 
-def _sum_nano(lines: tuple[pricing.Line, ...]) -> int:
-    """Nano-USD of the lines, each `quantity` × `usd_per_unit`, rounded half-even once; −1 where a line is wrong."""
+def _sum_nano(lines: tuple[pricing.Line, ...]) -> int | None:
+    """Nano-USD of the lines, each `quantity` × `usd_per_unit`, rounded half-even once; None where a line is wrong."""
     total = Decimal(0)
-    for line in lines:
-        usd = Decimal(line.usd)
-        if Decimal(line.quantity) * Decimal(line.usd_per_unit) != usd:
-            return -1
-        total += usd
-    return int((total / _NANO).to_integral_value(ROUND_HALF_EVEN))
+    try:
+        for line in lines:
+            usd = Decimal(line.usd)
+            if Decimal(line.quantity) * Decimal(line.usd_per_unit) != usd:
+                return None
+            total += usd
+        return int((total / _NANO).to_integral_value(ROUND_HALF_EVEN))
+    except (ArithmeticError, ValueError):  # no number, or none that is finite
+        return None
 
 
 def _rates(lines: tuple[pricing.Line, ...]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from gateway.edges.audit import (
 )
 from gateway.flows.audit import delivery, journal, lifecycle, rows, sums
 from gateway.flows.audit.reprice import Reprice
-from gateway.flows.audit.span import aligned
+from gateway.flows.audit.span import aligned, window_length
 from gateway.flows.audit.verdict import Report, Verdict
 
 GRACE_S: Final = 60.0
@@ -61,8 +61,8 @@ async def audit(
     `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there. Raises
     DependencyDown when Postgres or Stripe does not answer, ConfigError when Stripe refuses the key.
     """
-    lengths = await window_lengths(view, aligned(wanted, ()))
-    span = aligned(wanted, lengths)
+    span = aligned(wanted, await window_lengths(view, aligned(wanted, ())))
+    window_s = window_length(span, await window_lengths(view, span))
     begun = await _journal(view, folder)
     rollups = await read_rollups(view, span)
     verdicts = [
@@ -71,7 +71,7 @@ async def audit(
         await _exactness(view, span, book, policy.markup),
         rows.evidence(await read_evidence(view, span)),
         sums.rollups(rollups),
-        sums.amounts(await read_amounts(view, span, lengths)),
+        sums.amounts(await read_amounts(view, span, window_s)),
         await _delivered(view, span, now, policy.billing_grace_s, stripe, why_no_stripe),
         _lifecycle(await _read_lifecycle(view, now, policy), begun, now, policy),
         rows.estimates(await read_estimates(view, span), sums.count(rollups.totals["calls"])),

@@ -11,7 +11,7 @@ from gateway.edges.audit import Span
 
 HOUR_S: Final = 3600
 LCM_MAX_S: Final = 7 * 86_400
-"""Windows that fit together only over a longer time than this are not compared one by one."""
+"""No range is widened to a multiple of more than this; its windows are then not compared one by one."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,6 +42,15 @@ def aligned(span: Span, lengths_s: Sequence[int]) -> Span:
     since = None if span.since is None else _EPOCH + _whole(span.since, step)
     until = None if span.until is None else _EPOCH - _whole(span.until, step, up=True)
     return Span(since, until)
+
+
+def window_length(span: Span, lengths_s: Sequence[int]) -> int | None:
+    """The one length of all windows in `span`, seconds, when it has only whole ones of that length; else None."""
+    if len(lengths_s) > 1:
+        return None
+    length_s = lengths_s[0] if lengths_s else HOUR_S
+    whole = all(at is None or not (at - _EPOCH) % timedelta(seconds=length_s) for at in span)
+    return length_s if whole else None
 
 
 def _whole(at: datetime, step_s: int, *, up: bool = False) -> timedelta:

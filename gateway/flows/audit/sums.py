@@ -61,7 +61,7 @@ def amounts(read: Amounts) -> Verdict:
         "frozen amount is not meter events plus carry": read.frozen,
         "carry is not between 0 and 999 nano-USD": read.carry,
     }
-    several = "windows of several lengths in the range: compared in total per user, not one by one"
+    several = "windows of several lengths in the range, or cut by it: compared per user in total, not one by one"
     return judged("INV-6", "billing", figures, broken, _AMOUNTS, note=several if read.windows is None else "")
 
 
