@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from gateway.core.billing import Delivered, MeterEvent
-from gateway.core.errors import DependencyDown
+from gateway.core.errors import ConfigError, DependencyDown
 from gateway.core.event import encode
 from gateway.core.frames import OPEN, SETTLE, frame
 from gateway.edges.audit import Span, snapshot
@@ -208,6 +208,22 @@ async def test_a_ledger_that_is_being_written_to_gives_consistent_sums(house: Ho
     assert by_name(report)["INV-5"].figures["rows"] == before["rows"]
     async with snapshot(pool) as view:
         assert not breaches(await audit(view, EVERYTHING, NOW, book=BOOK, policy=POLICY, folder=house.folder))
+
+
+async def test_a_login_that_sees_only_some_rows_may_not_audit(house: House) -> None:
+    async with undone(house):
+        await house.connection.execute("set local role authenticated")
+        with pytest.raises(ConfigError, match="service_role"):
+            await house.audit()
+    async with undone(house):
+        await house.connection.execute("set local role service_role")
+        assert not breaches(await house.audit())
+
+
+async def test_a_journal_that_may_not_be_read_is_not_passed_over(house: House) -> None:
+    (house.folder / "w9.0000000000001.000001.jnl").mkdir()  # mode bits would not stop a test that runs as root
+    with pytest.raises(DependencyDown, match="journal"):
+        await house.audit()
 
 
 async def test_the_audit_can_change_nothing(pool: Pool) -> None:

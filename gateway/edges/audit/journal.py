@@ -4,6 +4,7 @@ Must not lock, mark, move or remove anything, and must not go by another process
 it is read was confirmed, so nothing is lost with it. Records of a call are told apart by kind only; no prompt is there.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from gateway.core.errors import DependencyDown
 from gateway.core.frames import BOOT, OPEN, SETTLE, id_of, unframe
 from gateway.edges.audit.snapshot import Snapshot
 
@@ -52,23 +54,32 @@ _settled: Final = msgspec.json.Decoder(_Settled)
 def read_folder(folder: Path, met: Journaled) -> Iterator[Record]:
     """Every OPEN and SETTLE of every segment in `folder`, none of which need be there; `met` counts along.
 
-    Raises OSError for a segment that may not be read.
+    Raises DependencyDown("journal") when the folder or a segment is there and may not be read.
     """
-    for path in sorted(folder.glob("*.jnl")):
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".jnl"))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise DependencyDown("journal", f"{folder}: {error.strerror}; audit as the gateway's own user") from error
+    for name in names:
         try:
-            file = path.open("rb")
+            yield from _read_segment(folder / name, met)
         except FileNotFoundError:
             continue
-        with file:
-            met.segments += 1
-            while line := file.readline(RECORD_BYTES_MAX):
-                if line == b"\n":
-                    continue
-                if not line.endswith(b"\n") and len(line) < RECORD_BYTES_MAX:
-                    break  # a last line still being written, or one that a dead writer left
-                record = _record(line.rstrip(b"\n"), met)
-                if record is not None:
-                    yield record
+        except OSError as error:
+            raise DependencyDown("journal", f"{folder / name}: {error.strerror}") from error
+
+
+def _read_segment(path: Path, met: Journaled) -> Iterator[Record]:
+    with path.open("rb") as file:
+        met.segments += 1
+        while line := file.readline(RECORD_BYTES_MAX):
+            if not line.endswith(b"\n") and len(line) < RECORD_BYTES_MAX:
+                return  # a last line still being written, or one that a dead writer left
+            record = _record(line.rstrip(b"\n"), met) if line != b"\n" else None
+            if record is not None:
+                yield record
 
 
 def _record(line: bytes, met: Journaled) -> Record | None:

@@ -19,6 +19,13 @@ _CURSOR_ROWS: Final = 500
 _AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
+# Whether row security hides rows from this login: then every sum would be of what is left, and all would look well.
+_HIDDEN: Final = """
+select row_security_active('public.openai_usage') and not exists (
+  select from pg_roles where rolname = 'service_role' and pg_has_role(oid, 'usage')) as hidden
+"""
+
+
 class Span(NamedTuple):
     """Rows by `completed_at`, half-open, whole hours and whole billing windows; None is no bound."""
 
@@ -35,11 +42,15 @@ class Offenders(NamedTuple):
 
 
 class Snapshot:
-    """Questions to the frozen view. Every method raises DependencyDown("postgres") when the database does not answer,
-    is not migrated, or hides the ledger from this login."""
+    """Questions to the frozen view. Every method raises DependencyDown("postgres") when the database does not answer
+    or is not migrated."""
 
     def __init__(self, connection: Any) -> None:
         self._connection: Final = connection
+
+    async def sees_all(self) -> bool:
+        """Whether no row is hidden from this login."""
+        return not (await self.row(_HIDDEN))["hidden"]
 
     async def rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of a small answer."""

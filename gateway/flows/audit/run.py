@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import pricing
 from gateway.core.billing import EVENT_AGE_MAX
+from gateway.core.errors import ConfigError
 from gateway.edges.audit import (
     Journaled,
     Lifecycle,
@@ -59,8 +60,14 @@ async def audit(
     """Every invariant over the rows completed in `wanted`, widened to whole hours and windows.
 
     `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there. Raises
-    DependencyDown when Postgres or Stripe does not answer, ConfigError when Stripe refuses the key.
+    DependencyDown when Postgres or Stripe does not answer or the journal may not be read, ConfigError when the login
+    does not see every row or Stripe refuses the key.
     """
+    if not await view.sees_all():
+        raise ConfigError(
+            "DATABASE_URL: row security hides rows from this login, so an audit would find nothing wrong; "
+            "use the owner of the tables, or a member of service_role"
+        )
     span = aligned(wanted, await window_lengths(view, aligned(wanted, ())))
     window_s = window_length(span, await window_lengths(view, span))
     begun = await _journal(view, folder)
