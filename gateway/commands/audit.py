@@ -97,12 +97,13 @@ def to_table(report: Report) -> Table:
 
 
 def _figures(verdict: Verdict) -> str:
-    lines = [
-        f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}"
-        for name, value in verdict.figures.items()
-    ]
-    lines += [f"{day['day']}: {day['estimated']} estimated, {day['cost_usd']} USD" for day in verdict.days]
-    return "\n".join(lines)
+    told = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in verdict.figures.items()]
+    days = [f"{day['day']}: {day['estimated']} estimated, {day['cost_usd']} USD" for day in verdict.days]
+    return "\n".join([", ".join(told), *days])
+
+
+def _number(value: int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def _look(verdict: Verdict) -> str:

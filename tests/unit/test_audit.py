@@ -171,4 +171,4 @@ def test_stripe_is_asked_about_hours_that_have_settled() -> None:
 
 
 def test_no_call_is_no_share() -> None:
-    assert estimates(Estimates([], Offenders()), 0).figures["of calls, %"] == "0.000"
+    assert estimates(Estimates([], Offenders()), 0).figures["% of calls"] == "0.000"

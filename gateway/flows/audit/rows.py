@@ -57,7 +57,7 @@ def estimates(read: Estimates, calls: int) -> Verdict:
     share = (Decimal(100 * rows) / calls if calls else Decimal(0)).quantize(Decimal("0.001"), ROUND_HALF_EVEN)
     figures: dict[str, int | str] = {
         "estimated": rows,
-        "of calls, %": str(share),
+        "% of calls": str(share),
         "cost_usd": f"{cost:.9f}",
         "bound_usd": f"{bound:.9f}",
         "corrected since": sum(day.corrected for day in read.days),

@@ -50,10 +50,10 @@ def amounts(read: Amounts) -> Verdict:
     On a breach: a customer would be charged too much or too little; stop sending before looking further.
     """
     figures: dict[str, int | str] = {
-        "in windows, USD": usd(read.totals["nano"]),
-        "not frozen, USD": usd(read.totals["unfrozen"]),
-        "meter events, USD": usd(read.totals["events"] * 1000),
-        "carried, USD": usd(read.totals["carry"]),
+        "USD in windows": usd(read.totals["nano"]),
+        "USD not frozen": usd(read.totals["unfrozen"]),
+        "USD in meter events": usd(read.totals["events"] * 1000),
+        "USD carried": usd(read.totals["carry"]),
     }
     broken = {
         "window is not what its rows are billed": read.windows,
