@@ -99,7 +99,7 @@ def to_table(report: Report) -> Table:
 def _figures(verdict: Verdict) -> str:
     told = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in verdict.figures.items()]
     days = [f"{day['day']}: {day['estimated']} estimated, {day['cost_usd']} USD" for day in verdict.days]
-    return "\n".join([", ".join(told), *days])
+    return "\n".join(["; ".join(told), *days])
 
 
 def _number(value: int | str) -> str:
