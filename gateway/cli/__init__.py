@@ -25,6 +25,7 @@ FILES: Final = {
     "billing": (),
     "audit": ("audit",),
     "journal": (),
+    "config": (),
     "price": ("price",),
 }
 """File → its commands; a file without any is a group of commands under its own name."""

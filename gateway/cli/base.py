@@ -1,14 +1,17 @@
 """What every file of the command line needs: a line for a person, the settings, a loop to run in."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic import ValidationError
 
 from gateway.core.config import Settings
+from gateway.core.config_errors import problems, read_toml, slips
 from gateway.core.errors import ConfigError
 
 
@@ -18,14 +21,28 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def settings() -> Settings:
-    """The settings of this process. Raises ConfigError naming the setting that is wrong."""
+def config_file() -> tuple[str | None, dict[str, Any]]:
+    """The path that GATEWAY_CONFIG names, and what the file says. Raises ConfigError when it cannot be read."""
+    path = os.environ.get("GATEWAY_CONFIG")
+    if not path:
+        return None, {}
     try:
-        return Settings()
+        return path, read_toml(path, Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"GATEWAY_CONFIG: {path} cannot be read: {error.strerror}") from None
+
+
+def settings() -> Settings:
+    """The settings of this process. Raises ConfigError naming every setting that is wrong."""
+    path, given = config_file()
+    wrong = slips(os.environ)
+    try:
+        loaded = Settings()
     except ValidationError as error:
-        # Never the value: it may be a secret.
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
-        raise ConfigError(wrong) from None
+        raise ConfigError("\n  ".join(["configuration:", *wrong, *problems(error, os.environ, given, path)])) from None
+    if wrong:
+        raise ConfigError("\n  ".join(["configuration:", *wrong]))
+    return loaded
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +20,47 @@ from pydantic_settings import (
 )
 
 from gateway.core.errors import ConfigError
+
+
+def _url(*schemes: str, ends: str = "") -> AfterValidator:
+    """A URL with one of these schemes and a host, without query or fragment. The message never has the value in it."""
+
+    def check(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            port = parts.port  # raises ValueError when it is none
+        except ValueError:
+            raise ValueError("it is not a URL") from None
+        if parts.scheme not in schemes or not parts.hostname or port == 0:
+            raise ValueError(f"it must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        if parts.query or parts.fragment:
+            raise ValueError("it must have neither a query (?) nor a fragment (#)")
+        if not value.endswith(ends):
+            raise ValueError(f"it must end in {ends}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _secret_url(*schemes: str) -> AfterValidator:
+    """A connection string; what follows the host is for its driver to judge."""
+
+    def check(value: SecretStr) -> SecretStr:
+        scheme, mark, _ = value.get_secret_value().partition("://")
+        if not mark or scheme not in schemes:
+            raise ValueError(f"it must begin with {' or '.join(f'{each}://' for each in schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _stripe_key(value: SecretStr) -> SecretStr:
+    if value.get_secret_value().startswith("pk_"):
+        raise ValueError("this is a publishable key (pk_); a secret (sk_) or restricted one (rk_) is needed")
+    return value
+
+
+HttpUrl = Annotated[str, _url("http", "https")]
 
 
 class _Section(BaseModel, extra="forbid", frozen=True):
@@ -122,23 +164,23 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True)
 
-    database_url: SecretStr | None = None
+    database_url: Annotated[SecretStr, _secret_url("postgresql", "postgres")] | None = None
     """PostgreSQL, `postgresql://…`."""
-    redis_url: SecretStr | None = None
+    redis_url: Annotated[SecretStr, _secret_url("redis", "rediss", "unix")] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
     openai_api_key: SecretStr | None = None
     """The credential that calls are made with."""
-    openai_base_url: str = "https://api.openai.com/v1"
+    openai_base_url: Annotated[str, _url("http", "https", ends="/v1")] = "https://api.openai.com/v1"
     """Where calls go; ends in `/v1`. A regional host changes the price."""
     unkey_root_key: SecretStr | None = None
     """Root key that may verify keys (and, for `keys create`, make them)."""
     unkey_api_id: str | None = None
     """The API at Unkey in which `keys create` makes keys."""
-    unkey_base_url: str = "https://api.unkey.com"
+    unkey_base_url: HttpUrl = "https://api.unkey.com"
     """Where Unkey is."""
-    stripe_secret_key: SecretStr | None = None
+    stripe_secret_key: Annotated[SecretStr, AfterValidator(_stripe_key)] | None = None
     """Without it amounts accrue and are not reported."""
-    stripe_base_url: str = "https://api.stripe.com"
+    stripe_base_url: HttpUrl = "https://api.stripe.com"
     """Where Stripe is."""
     gateway_host: str = "127.0.0.1"
     """Address the proxies listen on."""
@@ -159,6 +201,12 @@ class Settings(BaseSettings):
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()
     traces: TraceSettings = TraceSettings()
+
+    @model_validator(mode="after")
+    def _sweeps_late_enough(self) -> Self:
+        if self.journal.open_max_s <= self.upstream.total_s:
+            raise ValueError("journal.open_max_s must be more than upstream.total_s: a running call would be swept")
+        return self
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import asyncpg
 
 import migrations
+from gateway.core.dsn import read_dsn
 from gateway.core.errors import DependencyDown, Expected
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[
     notices: list[str] = []
     everything = load() if known is None else list(known)
     try:
-        connection = await asyncpg.connect(dsn, timeout=connect_timeout_s, statement_cache_size=0)
+        connection = await asyncpg.connect(read_dsn(dsn).url, timeout=connect_timeout_s, statement_cache_size=0)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
     try:

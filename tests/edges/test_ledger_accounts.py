@@ -11,9 +11,9 @@ from tests.conftest import METER, WINDOW_S
 from tests.events import AT, linked
 
 
-@pytest.mark.parametrize("transaction_pooler", [False, True])
-async def test_identity(database_url: str, transaction_pooler: bool) -> None:
-    pool = await open_pool(database_url, transaction_pooler=transaction_pooler)
+@pytest.mark.parametrize("option", ["", "&pgbouncer=true"])
+async def test_identity(database_url: str, option: str) -> None:
+    pool = await open_pool(database_url + option)
     ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
     user, key = await linked(ledger)
     other = await ledger.create_user("b@example.com", stripe_customer_id="cus_b")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from gateway.core.dsn import read_dsn
 from gateway.core.errors import DependencyDown
 
 if TYPE_CHECKING:
@@ -27,14 +28,15 @@ async def open_pool(
     connections_max: int = 4,
     statement_timeout_s: float = 30.0,
     connect_timeout_s: float = 5.0,
-    transaction_pooler: bool = False,
 ) -> Pool:
     """A pool of at most `connections_max` connections. Raises DependencyDown("postgres") when the first
     `connections_min` cannot be made; with 0 a database that is away is met at the first question.
 
-    `transaction_pooler`: for PgBouncer or Supabase's port 6543, which share a session between clients: no named
-    prepared statements, no session settings (facts/postgres-supabase.md); the client's own timer still holds.
+    Behind a transaction pooler (core/dsn.py) sessions are shared between clients: no named prepared statements, no
+    session settings (facts/postgres-supabase.md); the client's own timer still holds. An unnamed one is safe
+    there: asyncpg ends what prepares it with Flush, not Sync, so the pooler keeps the server until the query is done.
     """
+    url, pooled = read_dsn(dsn)
     settings = {
         "application_name": "pailflow-gateway",
         "jit": "off",
@@ -43,13 +45,13 @@ async def open_pool(
     }
     try:
         return await asyncpg.create_pool(
-            dsn,
+            url,
             min_size=connections_min,
             max_size=connections_max,
             timeout=connect_timeout_s,
             command_timeout=statement_timeout_s + 1,  # the server's own timer goes first: it says more
-            statement_cache_size=0 if transaction_pooler else 100,
-            server_settings={"application_name": "pailflow-gateway"} if transaction_pooler else settings,
+            statement_cache_size=0 if pooled else 100,
+            server_settings={"application_name": "pailflow-gateway"} if pooled else settings,
             reset=_leave_as_is,
         )
     except AWAY as error:

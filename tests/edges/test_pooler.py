@@ -1,0 +1,106 @@
+"""Behind PgBouncer in transaction mode, as Supabase's pooler is: many clients on two servers, and nothing mixed up."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.dsn import read_dsn
+from gateway.edges.ledger import Entry, Ledger, open_pool
+from gateway.edges.migrator import migrate
+from tests.conftest import METER, WINDOW_S
+from tests.events import call, new_id, sums_are_right
+from tests.servers import free_port
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@pytest.fixture
+def pooled(empty_database_url: str, tmp_path: Path) -> Iterator[str]:
+    """A connection string through PgBouncer to an empty database."""
+    if PGBOUNCER is None:
+        pytest.skip("pgbouncer is not installed (Debian's package of this name)")
+    direct, port = urlsplit(empty_database_url), free_port()
+    query = parse_qs(direct.query)
+    host = query.get("host", [direct.hostname or "127.0.0.1"])[0]
+    server_port = query.get("port", [str(direct.port or 5432)])[0]
+    name = direct.path.lstrip("/")
+    (tmp_path / "users.txt").write_text(f'"{direct.username}" ""\n')
+    (tmp_path / "pgbouncer.ini").write_text(
+        f"[databases]\n{name} = host={host} port={server_port} dbname={name} user={direct.username}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+        f"auth_file = {tmp_path}/users.txt\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\n"
+        f"logfile = {tmp_path}/log\npidfile =\n"
+    )
+    as_user = Path(host).stat().st_uid if os.geteuid() == 0 else os.geteuid()  # it refuses to run as root
+    if os.geteuid() == 0:
+        for path in [tmp_path, *tmp_path.parents][:3]:  # pytest's own folders, for this one user to pass through
+            path.chmod(0o711)
+        os.chown(tmp_path, as_user, -1)
+    process = subprocess.Popen([PGBOUNCER, "-q", tmp_path / "pgbouncer.ini"], user=as_user)
+    try:
+        url = f"postgresql://{direct.username}@127.0.0.1:{port}/{name}?pgbouncer=true"
+        deadline = time.monotonic() + 10
+        while not (tmp_path / "log").exists() or "process up" not in (tmp_path / "log").read_text():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+async def test_many_clients_on_two_servers(pooled: str) -> None:
+    assert (await migrate(pooled)).applied
+    pools = [await open_pool(pooled, connections_max=4) for _ in range(4)]
+    ledgers = [Ledger(pool, meter=METER, window_s=WINDOW_S) for pool in pools]
+    user = await ledgers[0].create_user("u@example.com")
+    random = Random(1)
+    events = [call(user, new_id(random), seconds=number) for number in range(400)]
+
+    async def write(ledger: Ledger, part: list[int]) -> None:
+        for number in part:
+            await ledger.insert_batch([Entry.of(events[number])])
+            assert await ledger.confirmed([events[number].id]) == {events[number].id}
+            assert (await ledger.identity(user, "none")) is not None
+
+    await asyncio.gather(
+        *(write(ledgers[at % 4], list(range(at, 400, 16))) for at in range(16)),
+    )
+    assert await pools[0].fetchval("select count(*) from openai_usage") == 400
+    assert await sums_are_right(pools[0])
+    for pool in pools:
+        await pool.close()
+
+
+@pytest.mark.parametrize(
+    ("given_", "url", "is_pooled"),
+    [
+        ("postgresql://u:p@h/db", "postgresql://u:p@h/db", False),
+        ("postgresql://u:p@h:6543/db", "postgresql://u:p@h:6543/db", True),
+        ("postgresql://u:p@h:6432/db?pgbouncer=true", "postgresql://u:p@h:6432/db", True),
+        ("postgresql://h/db?pgbouncer=true&sslmode=require", "postgresql://h/db?sslmode=require", True),
+        ("postgresql://h:6543/db?pgbouncer=false", "postgresql://h:6543/db", False),
+        ("postgresql://u@/db?host=/run/x&port=5432", "postgresql://u@/db?host=/run/x&port=5432", False),
+        ("postgresql://h:nonsense/db", "postgresql://h:nonsense/db", False),
+    ],
+)
+def test_which_connection_strings_lead_to_a_pooler(given_: str, url: str, is_pooled: bool) -> None:
+    assert read_dsn(given_) == (url, is_pooled)
+
+
+@given(st.text())
+def test_any_text_is_left_to_the_driver(text: str) -> None:
+    found = read_dsn(text)
+    assert "pgbouncer" in text or found.url == text
