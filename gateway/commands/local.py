@@ -134,7 +134,7 @@ async def running(
         say("starting the sandbox and the gateway")
         stack.push_async_callback(sandbox.stop)
         await sandbox.start()
-        gateway = Gateway(env, host=host, port=port, workers=workers, log_fd=log_fd, watcher=watcher)
+        gateway = Gateway(env, host=host, port=port, slots=range(workers), log_fd=log_fd, watcher=watcher)
         await gateway.start(stack)
         yield Local(
             base_url=f"http://{host}:{port}/v1",

@@ -6,22 +6,32 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.admin import Board
+from gateway.commands.preflight import Patience, Stopped, free_slots, stores_are_there
 from gateway.commands.stack import Gateway, Say, open_admin, reserve
 from gateway.core.config import Settings, required
 from gateway.processes import stop_on_signals
 
 
-async def serve(settings: Settings, *, workers: int, background: bool, say: Say) -> None:
-    """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong."""
+async def serve(settings: Settings, *, workers: int, background: bool, wait_s: float, say: Say) -> None:
+    """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong, and the mend.
+
+    `wait_s`: seconds in which PostgreSQL and Redis may still come up.
+    """
     required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
     stop = asyncio.Event()
     stop_on_signals(stop)
     host = settings.gateway_host
     async with AsyncExitStack() as stack:
         port = reserve(host, settings.gateway_port, stack)
+        patience = Patience(wait_s, stop, say)
+        try:
+            slots = await free_slots(settings, workers, patience)
+            await stores_are_there(settings, patience)
+        except Stopped:
+            return
         board = Board(monotonic=time.monotonic)
         admin_url = await open_admin(settings.gateway_admin_host, settings.gateway_admin_port, board, stack)
-        gateway = Gateway(os.environ, host=host, port=port, workers=workers, background=background, watcher=board)
+        gateway = Gateway(os.environ, host=host, port=port, slots=slots, background=background, watcher=board)
         await gateway.start(stack)
         say(f"serving http://{host}:{port}/v1 with {workers} worker(s)")
         say(f"metrics and readiness on {admin_url}")

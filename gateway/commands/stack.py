@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -60,7 +60,7 @@ class Gateway:
         *,
         host: str,
         port: int,
-        workers: int,
+        slots: Sequence[int],
         background: bool = True,
         log_fd: int | None = None,
         watcher: Watcher | None = None,
@@ -72,7 +72,7 @@ class Gateway:
         self._children: Final = [
             child("keeper", "keeper"),
             *([child("worker", "worker")] if background else []),
-            *(child(f"proxy-{slot}", "proxy", "--slot", str(slot), *where) for slot in range(workers)),
+            *(child(f"proxy-{slot}", "proxy", "--slot", str(slot), *where) for slot in slots),
         ]
 
     async def start(self, stack: AsyncExitStack) -> None:

@@ -8,15 +8,21 @@ from contextlib import AsyncExitStack
 from gateway.admin import Board
 from gateway.app import Place
 from gateway.app import worker as worker_process
+from gateway.commands.preflight import Patience, Stopped, stores_are_there
 from gateway.commands.stack import Say, open_admin
-from gateway.core.config import Settings
+from gateway.core.config import Settings, required
 from gateway.processes import STATUS_EVERY_S, StatusOf, stop_on_signals
 
 
-async def worker(settings: Settings, *, admin_port: int, say: Say) -> None:
+async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say) -> None:
     """Until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     stop_on_signals(stop)
+    required(settings, "database_url", "redis_url")
+    try:
+        await stores_are_there(settings, Patience(wait_s, stop, say))
+    except Stopped:
+        return
     board = Board(monotonic=time.monotonic)
     async with AsyncExitStack() as stack:
         # Not GATEWAY_ADMIN_PORT: beside a `serve` of the same environment, whoever came first would keep it.

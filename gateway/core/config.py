@@ -82,6 +82,8 @@ class KeySettings(_Section):
     """Verified keys remembered at most."""
     timeout_s: float = Field(1.0, gt=0)
     """Seconds Unkey has to answer one verification."""
+    canary: SecretStr | None = None
+    """A key that must verify: `doctor` tries it, because a root key without permission makes every key look unknown."""
 
 
 class UpstreamSettings(_Section):

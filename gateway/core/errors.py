@@ -48,6 +48,10 @@ class DependencyDown(Expected):
         self.detail: Final = detail
 
 
+class Refused(DependencyDown):
+    """It answers, and refuses us: waiting does not help, somebody has to mend the configuration."""
+
+
 class ConfigError(Expected):
     """A setting is missing or wrong. The message names it and says what would be right."""
 

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from gateway.core.errors import ConfigError, DependencyDown
+from gateway.core.errors import ConfigError, DependencyDown, Refused
 
 GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
@@ -37,6 +37,24 @@ class Depth(NamedTuple):
 
     entries: int
     unacknowledged: int
+
+
+class RedisState(NamedTuple):
+    """A server as `doctor` sees it."""
+
+    policy: str
+    used_bytes: int
+    limit_bytes: int
+    """0: none of its own."""
+    append_only: bool
+    write_fails: bool
+    """Whether its last write to disk failed."""
+    unix_s: float
+    """Its clock."""
+    other_groups: tuple[str, ...]
+    """Groups of the stream that are not ours: each would keep entries of its own."""
+    oldest_unix_s: float | None
+    """When the oldest entry that still waits was added, by its clock."""
 
 
 def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -> "Redis":
@@ -72,6 +90,35 @@ class Buffer:
                 f"Redis has maxmemory-policy {policy!r} and may silently drop recorded usage; "
                 "set `maxmemory-policy noeviction` on the server behind REDIS_URL"
             )
+
+    async def state(self) -> RedisState:
+        """What this server promises, and what lies in our stream. Reads only."""
+        info = {**await _asked(self._redis.info("memory")), **await _asked(self._redis.info("persistence"))}
+        seconds, micros = await _asked(self._redis.time())
+        return RedisState(
+            policy=str(info.get("maxmemory_policy", "unknown")),
+            used_bytes=int(info.get("used_memory", 0)),
+            limit_bytes=int(info.get("maxmemory", 0)),
+            append_only=bool(int(info.get("aof_enabled", 0))),
+            write_fails="err" in (str(info.get("aof_last_write_status")), str(info.get("rdb_last_bgsave_status"))),
+            unix_s=int(seconds) + int(micros) / 1e6,
+            other_groups=await self._other_groups(),
+            oldest_unix_s=await self._oldest(),
+        )
+
+    async def _other_groups(self) -> tuple[str, ...]:
+        try:
+            groups = await _asked(self._redis.xinfo_groups(self._stream))
+        except DependencyDown as error:
+            if "no such key" in error.detail:
+                return ()
+            raise
+        names = [bytes(group["name"]).decode("utf-8", "replace") for group in groups]
+        return tuple(name for name in names if name != GROUP)
+
+    async def _oldest(self) -> float | None:
+        found = await _asked(self._redis.xrange(self._stream, count=1))
+        return int(bytes(found[0][0]).split(b"-")[0]) / 1000 if found else None
 
     async def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bytes]:
         """Adds (event id, bytes) in order; returns their stream ids, which the server makes.
@@ -164,6 +211,8 @@ async def _asked(reply: Any) -> Any:
     """Waits for a reply; what goes wrong on the way or on the server is DependencyDown("redis")."""
     try:
         return await cast("Awaitable[Any]", reply)
+    except AuthenticationError as error:
+        raise Refused("redis", f"{type(error).__name__}: {error}") from error
     except (RedisError, OSError) as error:
         kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "
         raise DependencyDown("redis", f"{kind}{error}") from error

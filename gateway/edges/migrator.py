@@ -81,6 +81,24 @@ async def pending(connection: Connection, known: Sequence[Migration] | None = No
     return [migration for migration in (load() if known is None else known) if migration.version not in done]
 
 
+class Versions(NamedTuple):
+    """This version's migrations against those recorded in a database, by `<version>_<name>`."""
+
+    behind: list[str]
+    """Not applied yet."""
+    ahead: list[str]
+    """Applied by a newer gateway, or by somebody else's tool."""
+
+
+async def compare(connection: Connection) -> Versions:
+    """Reads only."""
+    known = load()
+    behind = [f"{each.version}_{each.name}" for each in await pending(connection, known)]
+    recorded = await connection.fetch(RECORDED) if await connection.fetchval(RECORDS_EXIST) else []
+    newest = known[-1].version
+    return Versions(behind, sorted(row[0] for row in recorded if row[0] > newest))
+
+
 async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[Migration] | None = None) -> Report:
     """Brings a database up to date. Raises DependencyDown("postgres") or MigrationFailed."""
     notices: list[str] = []

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from gateway.core.dsn import read_dsn
-from gateway.core.errors import DependencyDown
+from gateway.core.errors import DependencyDown, Refused
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -19,6 +19,10 @@ AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 TimeoutError is an OSError. Whatever it was, the caller cannot mend it: it waits and tries again.
 """
+
+
+REFUSES: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""A wrong user or password, no such database."""
 
 
 async def open_pool(
@@ -54,6 +58,8 @@ async def open_pool(
             server_settings={"application_name": "pailflow-gateway"} if pooled else settings,
             reset=_leave_as_is,
         )
+    except REFUSES as error:
+        raise Refused("postgres", describe(error)) from error
     except AWAY as error:
         raise DependencyDown("postgres", describe(error)) from error
 
