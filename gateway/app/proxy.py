@@ -88,6 +88,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         await web.SockSite(runner, listener, backlog=1024).start()
         ready(partial(status, name, metrics, recorder, journal, drains))
         await stop.wait()
+        drains.closing = True
+        await asyncio.sleep(settings.gateway_stop_notice_s)
 
 
 def status(name: str, metrics: CallMetrics, recorder: Recorder, journal: Journal, drains: Drains) -> Status:

@@ -190,6 +190,8 @@ class Settings(BaseSettings):
     """Port the proxies listen on; 0 takes a free one."""
     gateway_workers: int = Field(1, ge=1, le=256)
     """Proxy processes of `gateway serve`."""
+    gateway_stop_notice_s: float = Field(0, ge=0, le=20)
+    """Seconds in which a gateway that is told to stop still takes calls while /readyz says 503: for a load balancer."""
     gateway_admin_host: str = "127.0.0.1"
     """Address of /metrics and of the details behind readiness; never one that the internet reaches."""
     gateway_admin_port: int = Field(8081, ge=0, le=65535)

@@ -62,7 +62,10 @@ class Proxy:
             metrics.running -= 1
         metrics.refused(refused.code)
         self._parts.log.refused(event_id, request.method, refused, (self._parts.clock() - started_s) * 1000)
-        return refusal(refused, event_id)
+        answer = refusal(refused, event_id)
+        if self._parts.drains.closing:
+            answer.force_close()
+        return answer
 
     async def _route(self, request: web.BaseRequest, event_id: str, started_s: float) -> web.StreamResponse:
         path = request.raw_path
@@ -83,7 +86,10 @@ class Proxy:
         """Alive; and ready only while a call can be recorded."""
         failure = None if path == "/healthz" else self._parts.recorder.failure
         body = {"status": "ok"} if failure is None else {"status": "not ready", "journal": failure}
-        return web.json_response(body, status=200 if failure is None else 503, headers={EVENT_ID: event_id})
+        if path == "/readyz" and self._parts.drains.closing:
+            body = {"status": "stopping"}
+        status = 200 if body["status"] == "ok" else 503
+        return web.json_response(body, status=status, headers={EVENT_ID: event_id})
 
     async def _free(
         self, request: web.BaseRequest, route: Route, principal: Principal, event_id: str, started_s: float

@@ -36,6 +36,9 @@ class Drains:
 
     def __init__(self) -> None:
         self.running = 0
+        self.closing = False
+        """Whether this process is to stop: each answer then ends its connection, so that the client's next call goes
+        elsewhere instead of into a connection that is being closed."""
         self.relays: set[Relay] = set()
 
     async def watch(self) -> None:
@@ -95,7 +98,7 @@ class Relay:
         """An event stream; `result.last` is the terminal event."""
         result = self.result
         result.said = meter.said
-        client = result.client = web.StreamResponse(status=self._source.status, headers=self._headers)
+        client = result.client = self._new_client()
         await self._prepare(client)
         try:
             await self._pass_stream(meter, client)
@@ -171,7 +174,7 @@ class Relay:
         """Beyond 1 MiB the body is passed on as it comes; its ends are enough to find the usage."""
         result = self.result
         head, tail, waiting = first[:TAIL_BYTES], first[-TAIL_BYTES:], first
-        client = result.client = web.StreamResponse(status=self._source.status, headers=self._headers)
+        client = result.client = self._new_client()
         length = self._source.headers.get("Content-Length")
         if length is not None and length.isdigit():
             client.content_length = int(length)
@@ -203,7 +206,10 @@ class Relay:
             if result.broken is not None:
                 message = "OpenAI's answer broke off; the call may have run."
                 raise ApiError(502, result.broken, message, kind="server_error")
-            return web.Response(status=self._source.status, headers=self._headers, body=result.last)
+            answer = web.Response(status=self._source.status, headers=self._headers, body=result.last)
+            if self._drains.closing:
+                answer.force_close()
+            return answer
         if result.broken is not None and transport is not None:
             transport.abort()
         elif not result.client_left:
@@ -212,6 +218,12 @@ class Relay:
                 await client.write_eof()
             except ConnectionError:
                 result.client_left = True
+        return client
+
+    def _new_client(self) -> web.StreamResponse:
+        client = web.StreamResponse(status=self._source.status, headers=self._headers)
+        if self._drains.closing:
+            client.force_close()
         return client
 
     async def _prepare(self, client: web.StreamResponse) -> None:
