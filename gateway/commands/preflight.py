@@ -16,7 +16,7 @@ from gateway.core.errors import ConfigError, DependencyDown, Refused
 from gateway.edges import disk, migrator
 from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.journal_folder import living
-from gateway.edges.ledger import open_pool
+from gateway.edges.ledger import open_pool, told_apart
 
 TELL_EVERY_S: Final = 5.0
 TRY_EVERY_S: Final = 0.5
@@ -93,8 +93,9 @@ async def stores_are_there(settings: Settings, patience: Patience) -> None:
 async def _postgres(settings: Settings) -> None:
     pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
     try:
-        async with pool.acquire() as connection:
-            versions = await migrator.compare(connection)
+        with told_apart():
+            async with pool.acquire() as connection:
+                versions = await migrator.compare(connection)
     finally:
         await pool.close()
     if versions.behind:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from gateway.core.errors import ConfigError, DependencyDown, Refused
 
@@ -51,6 +51,8 @@ class RedisState(NamedTuple):
     """Whether its last write to disk failed."""
     unix_s: float
     """Its clock."""
+    entries: int
+    """Waiting in our stream."""
     other_groups: tuple[str, ...]
     """Groups of the stream that are not ours: each would keep entries of its own."""
     oldest_unix_s: float | None
@@ -102,6 +104,7 @@ class Buffer:
             append_only=bool(int(info.get("aof_enabled", 0))),
             write_fails="err" in (str(info.get("aof_last_write_status")), str(info.get("rdb_last_bgsave_status"))),
             unix_s=int(seconds) + int(micros) / 1e6,
+            entries=int(await _asked(self._redis.xlen(self._stream))),
             other_groups=await self._other_groups(),
             oldest_unix_s=await self._oldest(),
         )
@@ -211,7 +214,7 @@ async def _asked(reply: Any) -> Any:
     """Waits for a reply; what goes wrong on the way or on the server is DependencyDown("redis")."""
     try:
         return await cast("Awaitable[Any]", reply)
-    except AuthenticationError as error:
+    except (AuthenticationError, NoPermissionError) as error:
         raise Refused("redis", f"{type(error).__name__}: {error}") from error
     except (RedisError, OSError) as error:
         kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "

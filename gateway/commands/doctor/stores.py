@@ -1,8 +1,11 @@
 """PostgreSQL, Redis and the journal's disk: what a call is recorded in."""
 
 import asyncio
+import contextlib
+import os
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 from gateway.commands.doctor.findings import Finding, size, skew
@@ -10,7 +13,7 @@ from gateway.core.config import Settings, required
 from gateway.edges import disk, migrator
 from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.journal_folder import living
-from gateway.edges.ledger import open_pool
+from gateway.edges.ledger import open_pool, told_apart
 from gateway.edges.ledger.health import read_ledger, read_server
 
 POSTGRES_MIN: Final = 15
@@ -32,34 +35,37 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     def say(level: str, says: str, mend: str) -> None:
         found.append(Finding("postgres", "fail" if level == "fail" else "warn", says, mend))
 
-    async with pool.acquire() as connection:
-        begun = time.time()
-        server = await read_server(connection)
-        asked_s = time.time() - begun
-        if server.major < POSTGRES_MIN:
-            say("fail", f"version {server.version}: {POSTGRES_MIN} or later is needed", "upgrade PostgreSQL")
-        if server.read_only:
-            say(
-                "fail",
-                "it is read-only: a standby, or default_transaction_read_only",
-                "point DATABASE_URL at the primary",
-            )
-        if server.synchronous_commit in ("off", "local") or server.fsync == "off":
-            says = f"synchronous_commit {server.synchronous_commit}, fsync {server.fsync}: a crash of it loses rows"
-            say("warn", says, "turn both on: the journal lets go of what PostgreSQL has confirmed")
-        found += skew("postgres", server.now.timestamp(), begun, asked_s)
-        versions = await migrator.compare(connection)
-        if versions.behind:
-            say(
-                "fail",
-                f"{len(versions.behind)} migration(s) not applied: {', '.join(versions.behind)}",
-                "gateway migrate",
-            )
-            return found
-        if versions.ahead:
-            says = f"{len(versions.ahead)} migration(s) that this version does not know: {', '.join(versions.ahead)}"
-            say("warn", says, "a newer gateway has migrated it: upgrade this one")
-        ledger = await read_ledger(connection)
+    with told_apart():
+        async with pool.acquire() as connection:
+            begun = time.time()
+            server = await read_server(connection)
+            asked_s = time.time() - begun
+            if server.major < POSTGRES_MIN:
+                say("fail", f"version {server.version}: {POSTGRES_MIN} or later is needed", "upgrade PostgreSQL")
+            if server.read_only:
+                say(
+                    "fail",
+                    "it is read-only: a standby, or default_transaction_read_only",
+                    "point DATABASE_URL at the primary",
+                )
+            if server.synchronous_commit in ("off", "local") or server.fsync == "off":
+                says = f"synchronous_commit {server.synchronous_commit}, fsync {server.fsync}: a crash of it loses rows"
+                say("warn", says, "turn both on: the journal lets go of what PostgreSQL has confirmed")
+            found += skew("postgres", server.now.timestamp(), begun, asked_s)
+            versions = await migrator.compare(connection)
+            if versions.behind:
+                say(
+                    "fail",
+                    f"{len(versions.behind)} migration(s) not applied: {', '.join(versions.behind)}",
+                    "gateway migrate",
+                )
+                return found
+            if versions.ahead:
+                says = (
+                    f"{len(versions.ahead)} migration(s) that this version does not know: {', '.join(versions.ahead)}"
+                )
+                say("warn", says, "a newer gateway has migrated it: upgrade this one")
+            ledger = await read_ledger(connection)
     if not ledger.may_write:
         say("fail", "the login may not write the ledger", "grant it what docs/schema.md says, or use the owner's login")
     if ledger.quarantined:
@@ -83,7 +89,6 @@ async def redis(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     begun = time.time()
     state = await buffer.state()
     found = skew("redis", state.unix_s, begun, time.time() - begun)
-    depth = await buffer.depth()
     if not state.append_only:
         says = "no append-only file: after a restart the journal has to send again what was in the stream"
         found.append(Finding("redis", "warn", says, "appendonly yes"))
@@ -96,9 +101,9 @@ async def redis(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
         says = f"other groups read the stream {settings.flush.stream}: {', '.join(state.other_groups)}"
         found.append(Finding("redis", "warn", says, "give each gateway a stream of its own (flush.stream)"))
     if state.oldest_unix_s is not None and (age_s := state.unix_s - state.oldest_unix_s) > STREAM_OLD_S:
-        says = f"{depth.entries} event(s) wait, the oldest for {age_s:.0f} s: nobody writes them to PostgreSQL"
+        says = f"{state.entries} event(s) wait, the oldest for {age_s:.0f} s: nobody writes them to PostgreSQL"
         found.append(Finding("redis", "warn", says, "run `gateway serve` or `gateway worker`, and look at its log"))
-    return found or [Finding("redis", "ok", f"noeviction; {depth.entries} event(s) waiting in the stream")]
+    return found or [Finding("redis", "ok", f"noeviction; {state.entries} event(s) waiting in the stream")]
 
 
 async def journal(settings: Settings, _stack: AsyncExitStack) -> list[Finding]:
@@ -109,7 +114,7 @@ async def journal(settings: Settings, _stack: AsyncExitStack) -> list[Finding]:
     except OSError as error:
         return [Finding("journal", "fail", f"{folder}: {error.strerror}", "make GATEWAY_DATA_DIR writable")]
     findings = []
-    kept = sum(path.stat().st_blocks * 512 for path in folder.glob("*.reserve"))
+    kept = sum(stat.st_blocks * 512 for stat in _stats(folder, "*.reserve").values())
     needed = max(0, settings.journal.reserve_bytes * (settings.gateway_workers + 1) - kept)
     if found.free_bytes < needed:
         says = f"{size(found.free_bytes)} free: calls are refused, the reserve alone is {size(needed)}"
@@ -125,10 +130,23 @@ async def journal(settings: Settings, _stack: AsyncExitStack) -> list[Finding]:
     if found.kind in disk.FLEETING:
         says = f"{folder} is on {found.kind}: gone with this machine or container, and calls with it"
         findings.append(Finding("journal", "warn", says, "a disk or a volume that stays"))
-    left = [path for path in folder.glob("*.jnl") if not path.with_name(path.name + ".confirmed").exists()]
-    old = [path for path in left if time.time() - path.stat().st_mtime > SEGMENT_OLD_S]
+    left = {
+        path: stat
+        for path, stat in _stats(folder, "*.jnl").items()
+        if not path.with_name(f"{path.name}.confirmed").exists()
+    }
+    old = [path for path, stat in left.items() if time.time() - stat.st_mtime > SEGMENT_OLD_S]
     if old and "keeper" not in living(folder):
         says = f"{len(old)} segment(s) that nobody has confirmed, and no keeper runs on this folder"
         findings.append(Finding("journal", "warn", says, "gateway journal inspect; `gateway serve` here ships them"))
     says = f"{folder} is writable; a synchronous write takes {found.sync_ms:.1f} ms; {size(found.free_bytes)} free"
     return findings or [Finding("journal", "ok", says)]
+
+
+def _stats(folder: Path, pattern: str) -> dict[Path, os.stat_result]:
+    """Files of a folder; one that a running keeper removes meanwhile is left out."""
+    found = {}
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat()
+    return found

@@ -3,6 +3,7 @@
 import ipaddress
 import time
 from contextlib import AsyncExitStack
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -58,7 +59,7 @@ async def openai(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
         says = f"GET /models answers {status}"
         return [*found, Finding("openai", "fail", says, "check OPENAI_API_KEY and OPENAI_BASE_URL")]
     if date is not None:
-        found += skew("openai", parsedate_to_datetime(date).timestamp(), time.time(), DATE_S)
+        found += _skew_of_date("openai", date)
     region = region_of(settings.openai_base_url)
     priced = "" if region is None else f"; region {region}: tokens cost 10 % more"
     return found or [Finding("openai", "ok", f"it answers, and takes our key{priced}")]
@@ -99,6 +100,16 @@ async def _outbox(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
         says = f"{status.users_without_customer} user(s) with amounts have no Stripe customer; they accrue"
         found.append(Finding("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
     return found
+
+
+def _skew_of_date(what: str, header: str) -> list[Finding]:
+    """A `Date` header against our clock. One that is no date says nothing of a clock: some proxy wrote it."""
+    try:
+        date = parsedate_to_datetime(header)
+    except ValueError:
+        return []
+    # "-0000" means UTC without a place, and has no zone in Python.
+    return skew(what, date.replace(tzinfo=date.tzinfo or UTC).timestamp(), time.time(), DATE_S)
 
 
 def in_clear(what: str, variable: str, url: str) -> list[Finding]:

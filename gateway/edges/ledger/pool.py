@@ -1,5 +1,7 @@
 """Connections to PostgreSQL. Must not hold one at module level; whoever opens a pool closes it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -21,8 +23,12 @@ TimeoutError is an OSError. Whatever it was, the caller cannot mend it: it waits
 """
 
 
-REFUSES: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-"""A wrong user or password, no such database."""
+REFUSES: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
+"""A wrong user or password, no such database, a login without the right."""
 
 
 async def open_pool(
@@ -47,7 +53,7 @@ async def open_pool(
         "statement_timeout": str(int(statement_timeout_s * 1000)),
         "timezone": "UTC",
     }
-    try:
+    with told_apart():
         return await asyncpg.create_pool(
             url,
             min_size=connections_min,
@@ -58,6 +64,15 @@ async def open_pool(
             server_settings={"application_name": "pailflow-gateway"} if pooled else settings,
             reset=_leave_as_is,
         )
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Around questions to PostgreSQL: what asyncpg raises becomes Refused where waiting does not help, else
+    DependencyDown("postgres").
+    """
+    try:
+        yield
     except REFUSES as error:
         raise Refused("postgres", describe(error)) from error
     except AWAY as error:
