@@ -25,8 +25,11 @@ demo: .venv/.ready ## one run through everything on the sandbox: calls, ledger r
 up: .venv/.ready ## the gateway with its own PostgreSQL and Valkey, and stand-ins for the vendors; Ctrl-C stops it
 	@$(RUN) -m gateway up $(ARGS)
 
-test: .venv/.ready ## every test
-	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+test: .venv/.ready ## every test but the long ones on faults
+	@$(RUN) -m pytest -n 2 --dist loadfile --ignore tests/faults $(ARGS)
+
+test-faults: .venv/.ready ## the long ones: whole gateways whose disk, host, parent or collector goes
+	@$(RUN) -m pytest -n 2 --dist loadfile tests/faults $(ARGS)
 
 test-clients: .venv/.ready ## the OpenAI clients of docs/clients.md against the gateway (needs Node and npm; ARGS="--only langchain")
 	@$(RUN) -m tests.clients $(ARGS)

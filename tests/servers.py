@@ -1,6 +1,8 @@
 """Where the tests' servers listen: addresses of databases on one server, and ports where nobody listens."""
 
+import contextlib
 import os
+import random
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,11 +21,17 @@ def memory_folder() -> Path | None:
     return MEMORY if fits else None
 
 
+PORTS = range(15_000, 32_000)
+"""Below those that the system gives to connections going out: one of them would take a port before its server does."""
+
+
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nobody has right now, and that no outgoing connection will get."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def on_database(dsn: str, name: str, user: str | None = None) -> str:

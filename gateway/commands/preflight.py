@@ -42,12 +42,14 @@ class Patience:
             try:
                 return await ask()
             except Refused as error:
-                raise ConfigError(f"{variable}: {error.what} refuses: {error.detail}. Correct {variable}.") from None
+                detail = error.detail.rstrip(".")
+                raise ConfigError(f"{variable}: {error.what} refuses: {detail}. Correct {variable}.") from None
             except DependencyDown as error:
                 now = time.monotonic()
                 if now >= self._until_s:
                     mend = f"Start it, or correct {variable}; --wait gives it longer."
-                    raise ConfigError(f"{variable}: {error.what} is not there: {error.detail}. {mend}") from None
+                    detail = error.detail.rstrip(".")
+                    raise ConfigError(f"{variable}: {error.what} is not there: {detail}. {mend}") from None
                 if now >= told_s:
                     left_s = self._until_s - now
                     self._say(f"waiting for {error.what} ({variable}), {left_s:.0f} s more: {error.detail}")
