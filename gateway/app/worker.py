@@ -13,6 +13,8 @@ from typing import Final
 
 import structlog
 
+import pricing
+import pricing.data
 from gateway import build
 from gateway.app import Place, process
 from gateway.core.config import Settings, required
@@ -21,11 +23,14 @@ from gateway.core.metrics import Sample, Status
 from gateway.edges.billing import Billing
 from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool, open_pool
+from gateway.edges.open_items import OpenItems
 from gateway.edges.outbox import Outbox
 from gateway.flows.bill import Bill
 from gateway.flows.flush import Flush
+from gateway.flows.poll import Poll
 from gateway.processes import Ready
 
+POLL_EVERY_S: Final = 60.0
 LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
 
@@ -35,7 +40,7 @@ async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Rea
     values = required(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
         buffer = build.open_buffer(stack, settings, values["redis_url"])
-        pool = await open_pool(values["database_url"], connections_min=0, connections_max=3)
+        pool = await open_pool(values["database_url"], connections_min=0, connections_max=4)
         stack.push_async_callback(pool.close)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         flush = Flush(
@@ -60,6 +65,7 @@ async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Rea
         work = [asyncio.create_task(flush.run(stop))]
         if bill is not None:
             work.append(bill)
+        _poll(stack, settings, ledger, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool))
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)
@@ -75,6 +81,17 @@ async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Rea
         for result in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
+
+
+def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool) -> None:
+    """Asks OpenAI about estimates where this worker has its key; one that has not only writes."""
+    if settings.openai_api_key is None:
+        return
+    upstream = build.open_upstream(stack, settings, settings.openai_api_key.get_secret_value())
+    settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
+    poll = Poll(OpenItems(pool), ledger, upstream, settler, now=build.now)
+    task = asyncio.create_task(poll.run(interval_s=POLL_EVERY_S))
+    stack.callback(task.cancel)
 
 
 def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:

@@ -25,6 +25,9 @@ KEEPALIVE_S: Final = 15.0
 """Seconds an idle connection may be used again; shorter than any server in front of OpenAI keeps it."""
 READ_BUFFER_BYTES: Final = 256 * 1024
 HEADS_MAX: Final = 64
+STORED_BYTES_MAX: Final = 64 * 1024 * 1024
+STORED_S: Final = 60.0
+"""Seconds in which OpenAI must have sent a whole stored response."""
 
 
 class NotSent(DependencyDown):
@@ -125,6 +128,22 @@ class Upstream:
         finally:
             silence.cancel()
 
+    async def stored_response(self, response_id: str) -> bytes | None:
+        """The Response object that OpenAI kept; None when it kept none. Raises DependencyDown while it cannot tell."""
+        source = await self.send("GET", f"/responses/{response_id}", {}, None)
+        try:
+            async with asyncio.timeout(STORED_S):
+                body = await _read(source.content)
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise DependencyDown("openai", type(error).__name__) from error
+        finally:
+            source.close()
+        if source.status == 404:
+            return None
+        if source.status != 200:
+            raise DependencyDown("openai", f"HTTP {source.status}")
+        return body
+
     def keep(self, connection: ResponseHandler) -> None:
         """A connection whose answer has been read to its end waits here for the next call."""
         self._idle.append((time.monotonic(), connection))
@@ -173,3 +192,14 @@ class Upstream:
         length = "" if body is None else f"Content-Length: {len(body)}\r\n"
         head = f"{start}{fields}{length}\r\n".encode("utf-8", "surrogateescape")
         return head + body if body else head
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The whole body; `content.read(n)` would return its first piece. Raises DependencyDown beyond STORED_BYTES_MAX."""
+    pieces, size = [], 0
+    while piece := await content.readany():
+        pieces.append(piece)
+        size += len(piece)
+        if size > STORED_BYTES_MAX:
+            raise DependencyDown("openai", f"its answer is larger than {STORED_BYTES_MAX} bytes")
+    return b"".join(pieces)

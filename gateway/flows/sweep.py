@@ -4,12 +4,10 @@ An OPEN alone never proves that nothing was sent, so an orphan is never `void` (
 SETTLE goes through a journal of our own and then takes the same road as every other event.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import aiohttp
 import structlog
 
 from gateway.core.errors import DependencyDown
@@ -18,15 +16,11 @@ from gateway.core.frames import SETTLE
 from gateway.core.settle import Settler
 from gateway.edges.journal import Journal
 from gateway.edges.upstream import Upstream
-from pricing.readers.body import Said, read_body, read_status
+from pricing.readers.body import UNFINISHED, Said, read_body, read_status
 
-ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
-UNFINISHED: Final = frozenset({"queued", "in_progress"})
 PATIENCE_S: Final = 600.0
 """Seconds for which a found orphan waits for OpenAI to answer, or to finish, before it is estimated."""
 ASK_AGAIN_S: Final = 5.0
-READ_S: Final = 60.0
-"""Seconds in which OpenAI must have sent a whole response."""
 _log: Final = structlog.get_logger("gateway.sweep")
 
 
@@ -89,29 +83,7 @@ class Sweep:
 
     async def _ask(self, response_id: str) -> Said | None:
         """What OpenAI kept of a response; None when it kept nothing. Raises DependencyDown while it cannot tell."""
-        source = await self._upstream.send("GET", f"/responses/{response_id}", {}, None)
-        try:
-            async with asyncio.timeout(READ_S):
-                body = await _read(source.content)
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise DependencyDown("openai", type(error).__name__) from error
-        finally:
-            source.close()
-        if source.status == 404:
-            return None
-        if source.status != 200:
-            raise DependencyDown("openai", f"HTTP {source.status}")
-        if read_status(body) in UNFINISHED:
+        body = await self._upstream.stored_response(response_id)
+        if body is not None and read_status(body) in UNFINISHED:
             raise DependencyDown("openai", "the response is still running")
-        return read_body(body)
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """The whole body; `content.read(n)` would return its first piece. Raises DependencyDown beyond ANSWER_BYTES_MAX."""
-    pieces, size = [], 0
-    while piece := await content.readany():
-        pieces.append(piece)
-        size += len(piece)
-        if size > ANSWER_BYTES_MAX:
-            raise DependencyDown("openai", f"its answer is larger than {ANSWER_BYTES_MAX} bytes")
-    return b"".join(pieces)
+        return None if body is None else read_body(body)

@@ -12,6 +12,8 @@ import msgspec
 
 UNREADABLE: Final = (ValueError, RecursionError)
 """What msgspec raises for bytes that are no JSON, no UTF-8 (UnicodeDecodeError), or nested too deeply."""
+UNFINISHED: Final = frozenset({"queued", "in_progress"})
+"""Statuses of a Response object whose usage is still to come."""
 TAIL_BYTES: Final = 64 * 1024
 """How much of the beginning and of the end of a body that is too large to keep is enough to find these fields."""
 _CANDIDATES_MAX: Final = 8
