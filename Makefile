@@ -14,7 +14,7 @@ RUN := .venv/bin/python
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
 
-.PHONY: help demo up test test-clients check bench bench-scale package lock clean
+.PHONY: help demo up test test-faults test-clients check bench bench-scale package lock clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -44,8 +44,9 @@ def pooled(empty_database_url: str, tmp_path: Path) -> Iterator[str]:
     )
     as_user = Path(host).stat().st_uid if os.geteuid() == 0 else os.geteuid()  # it refuses to run as root
     if os.geteuid() == 0:
-        for path in [tmp_path, *tmp_path.parents][:3]:  # pytest's own folders, for this one user to pass through
-            path.chmod(0o711)
+        for path in [tmp_path, *tmp_path.parents]:  # pytest's own folders, for this one user to pass through
+            if path.name.startswith(("pytest-", "popen-", "test_")):
+                path.chmod(0o711)
         os.chown(tmp_path, as_user, -1)
     process = subprocess.Popen([PGBOUNCER, "-q", tmp_path / "pgbouncer.ini"], user=as_user)
     try:

@@ -72,6 +72,7 @@ def hostile_port(running: Stack) -> tuple[int, int]:
     """(the gateway's port, the port at which it expects OpenAI)."""
     ports, kept = (free_port(), free_port()), dict(running.env)
     running.env["GATEWAY_PORT"] = str(ports[0])
+    running.env["GATEWAY_ADMIN_PORT"] = "0"
     running.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{ports[1]}/v1"
     running.env["UPSTREAM__READ_S"] = "5"
     running.env["GATEWAY_DATA_DIR"] = str(running.folder / "hostile")

@@ -1,0 +1,108 @@
+"""What must hold after chaos: the ledger against the call log of the OpenAI stand-in, which was never killed."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import asyncpg
+
+from pricing.data import read_texts
+from tests.recompute import recompute
+
+EXACT: Final = ("reported", "drained")
+EXAMPLES: Final = 5
+
+
+@dataclass
+class Verdict:
+    """Figures of one run; the first four must be empty."""
+
+    lost: list[str] = field(default_factory=list)
+    """Calls that reached OpenAI and have no row."""
+    doubled: list[str] = field(default_factory=list)
+    """Calls, or upstream answers, with more than one row that corrects none."""
+    wrong: list[str] = field(default_factory=list)
+    """Rows that say something else than OpenAI, or estimates beyond their bound."""
+    invented: list[str] = field(default_factory=list)
+    """Rows that cost something and that OpenAI has never seen, other than estimates of calls cut down on their way."""
+    evidence: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    unseen: int = 0
+    """Estimates of calls that never reached OpenAI: an OPEN alone proves nothing."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.lost or self.doubled or self.wrong or self.invented)
+
+
+async def healed(dsn: str, truth: Mapping[str, Any], within_s: float) -> float:
+    """Seconds until every call of the truth has its row; `within_s` when some still have none."""
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < within_s:
+        rows = await _rows(dsn, "select id::text from openai_usage where adjusts is null")
+        if not truth.keys() - {row[0] for row in rows}:
+            return waited
+        await asyncio.sleep(0.5)
+    return within_s
+
+
+async def verdict(dsn: str, truth: Mapping[str, dict[str, Any]]) -> Verdict:
+    """Every row against every call."""
+    rows = await _rows(dsn, "select *, id::text as event, adjusts::text as of from openai_usage")
+    found, prices = Verdict(calls=len(truth)), read_texts()
+    corrections: dict[str, list[asyncpg.Record]] = {}
+    originals: dict[str, asyncpg.Record] = {}
+    for row in rows:
+        found.evidence[row["evidence"]] += 1
+        if row["of"] is not None:
+            corrections.setdefault(row["of"], []).append(row)
+        elif row["event"] in originals:
+            found.doubled.append(row["event"])
+        else:
+            originals[row["event"]] = row
+    answers = Counter(row["response_id"] for row in originals.values() if row["response_id"])
+    found.doubled += [answer for answer, count in answers.items() if count > 1]
+    found.lost = sorted(truth.keys() - originals.keys())
+    for event, row in originals.items():
+        call = truth.get(event)
+        if call is None:
+            found.unseen += row["evidence"] == "estimated"
+            if row["evidence"] not in ("estimated", "void") or (row["evidence"] == "void" and row["cost_usd"]):
+                found.invented.append(event)
+        elif not _is_right(row, corrections.get(event, []), call, prices):
+            found.wrong.append(event)
+    return found
+
+
+def _is_right(
+    row: asyncpg.Record, corrections: Sequence[asyncpg.Record], call: dict[str, Any], prices: dict[str, str]
+) -> bool:
+    charged = call["usage"]
+    cost = None if charged is None else _cost(row, charged, prices)
+    if row["evidence"] in EXACT:
+        return bool(json.loads(row["usage"]) == charged and row["cost_usd"] == cost)
+    if row["evidence"] == "estimated":
+        bound = Decimal(json.loads(row["metadata"])["bound_usd"])
+        if corrections:
+            return bool(row["cost_usd"] + sum(each["cost_usd"] for each in corrections) == cost)
+        return bool(json.loads(row["metadata"])["reason"]) and max(row["cost_usd"], cost or 0) <= bound
+    # Never `void` what OpenAI charged for; nothing here is without a price.
+    return row["evidence"] == "void" and charged is None
+
+
+def _cost(row: asyncpg.Record, usage: dict[str, Any], prices: dict[str, str]) -> Decimal | None:
+    return recompute(prices, row["endpoint"], row["model"], row["service_tier"], row["started_at"], usage)
+
+
+async def _rows(dsn: str, query: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return list(await connection.fetch(query))
+    finally:
+        await connection.close()

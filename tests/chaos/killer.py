@@ -1,0 +1,119 @@
+"""The random killer: every fault comes of one seed, so that a run can be made again."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+from gateway.edges.buffer import open_redis
+from tests.chaos.house import House, since
+
+WEIGHTS: Final = {
+    "kill proxy": 8,
+    "kill keeper": 4,
+    "kill worker": 4,
+    "kill extra": 3,
+    "kill parent": 1,
+    "stop proxy": 3,
+    "stop keeper": 2,
+    "stop worker": 2,
+    "stop extra": 2,
+    "flush valkey": 4,
+    "kill valkey": 3,
+    "hang valkey": 2,
+    "kill postgres": 2,
+    "hang postgres": 2,
+}
+"""Faults, and how often each is drawn."""
+PAUSE_S: Final = (0.2, 1.4)
+"""Seconds between two faults."""
+HANG_S: Final = (0.5, 4.0)
+AWAY_S: Final = (0.0, 3.0)
+"""Seconds for which a killed store stays away."""
+
+
+class Killer:
+    """Draws faults until told to stop; a fault that heals later does so on its own."""
+
+    def __init__(self, house: House, seed: int, say: Callable[[str], None]) -> None:
+        self._house: Final = house
+        self._dice: Final = Random(seed)
+        self._say: Final = say
+        self._begun: Final = time.monotonic()
+        self._healing: Final[set[asyncio.Task[None]]] = set()
+        self._busy: Final[set[str]] = set()
+        """Stores that are away or hang already."""
+        self.faults: Final[Counter[str]] = Counter()
+
+    async def run(self, seconds: float) -> None:
+        """Faults for so long, then all of them healed."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await self._one()
+            await asyncio.sleep(self._dice.uniform(*PAUSE_S))
+        while self._healing:
+            await asyncio.wait(self._healing)
+
+    async def _one(self) -> None:
+        name = self._dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        verb, _, target = name.partition(" ")
+        chance, seconds = self._dice.random(), self._dice.uniform(*(AWAY_S if verb == "kill" else HANG_S))
+        if target in self._house.stores:
+            if target in self._busy:
+                return
+            happened = await self._at_store(verb, target, seconds)
+        else:
+            happened = self._at_process(verb, self._house.pids_of(target), chance, seconds)
+        if happened:
+            self.faults[name] += 1
+            self._say(f"{since(self._begun)}  {name}")
+
+    def _at_process(self, verb: str, pids: list[int], chance: float, seconds: float) -> bool:
+        if not pids:
+            return False
+        pid = pids[int(chance * len(pids))]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL if verb == "kill" else signal.SIGSTOP)
+            if verb == "stop":
+                self._later(seconds, lambda: _go_on([pid]))
+            return True
+        return False
+
+    async def _at_store(self, verb: str, name: str, seconds: float) -> bool:
+        store = self._house.stores[name]
+        if verb == "flush":
+            async with open_redis(store.url) as redis:
+                await redis.flushall()
+            return True
+        self._busy.add(name)
+        if verb == "kill":
+            store.die()
+            self._later(seconds, lambda: asyncio.to_thread(store.again), name)
+        else:
+            pids = store.pids()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            self._later(seconds, lambda: _go_on(pids), name)
+        return True
+
+    def _later(self, seconds: float, heal: Callable[[], Awaitable[None]], busy: str = "") -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            await heal()
+            self._busy.discard(busy)
+
+        task = asyncio.create_task(wait())
+        self._healing.add(task)
+        task.add_done_callback(self._healing.discard)
+
+
+async def _go_on(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)

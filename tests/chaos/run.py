@@ -1,0 +1,70 @@
+"""One run: load, killer, healing, verdict; as one JSON object of figures."""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tests.chaos.checks import EXAMPLES, healed, verdict
+from tests.chaos.house import House, house
+from tests.chaos.killer import Killer
+from tests.chaos.load import Load
+from tests.servers import memory_folder
+
+HEAL_S: Final = 30.0
+WARM_S: Final = 1.0
+
+
+async def chaos(made: House, seed: int, seconds: float, clients: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Raises nothing for what is wrong: the figures say it."""
+    killer, load = Killer(made, seed, say), Load(made, seed, clients)
+    supervising = asyncio.create_task(made.supervise())
+    loading = asyncio.create_task(load.run())
+    await asyncio.sleep(WARM_S)
+    begun = time.monotonic()
+    await killer.run(seconds)
+    took_s = time.monotonic() - begun
+    last_fault = time.monotonic()
+    load.stop()
+    await made.all_up()
+    await loading
+    dsn = made.stores["postgres"].url
+    truth = {one["client_request_id"]: one for one in await asyncio.to_thread(made.stack.truth)}
+    heal_s = await healed(dsn, truth, max(0.0, HEAL_S - (time.monotonic() - last_fault)))
+    found = await verdict(dsn, truth)
+    await asyncio.sleep(2)  # what was only read a moment ago is acknowledged and confirmed
+    audited = await asyncio.to_thread(made.stack.command, "audit", "--all", "--grace", "0", "--json")
+    supervising.cancel()
+    breaches = [one for one in json.loads(audited.stdout) if one["state"] == "breach"] if audited.returncode else []
+    return {
+        "seed": seed,
+        "seconds": round(took_s, 1),
+        "faults": killer.faults.total(),
+        "by_kind": dict(killer.faults.most_common()),
+        "calls": found.calls,
+        "rows": dict(found.evidence),
+        "lost": len(found.lost),
+        "doubled": len(found.doubled),
+        "wrong": len(found.wrong),
+        "invented": len(found.invented),
+        "examples": (found.lost + found.doubled + found.wrong + found.invented)[:EXAMPLES],
+        "estimates_of_calls_never_seen": found.unseen,
+        "clients_saw": dict(load.seen.most_common()),
+        "restarts_by_supervisor": made.restarts,
+        "heal_s": round(heal_s, 1),
+        "audit_exit": audited.returncode,
+        "breaches": breaches,
+        "clean": found.clean and audited.returncode == 0,
+    }
+
+
+def run(seed: int, seconds: float, clients: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """A house, chaos in it, and the house gone."""
+    with tempfile.TemporaryDirectory(prefix="gateway-chaos-", dir=memory_folder()) as folder:
+        os.chmod(folder, 0o711)
+        with house(Path(folder), seed) as made:
+            return asyncio.run(chaos(made, seed, seconds, clients, say))
