@@ -14,7 +14,7 @@ RUN := .venv/bin/python
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
 
-.PHONY: help demo up test test-faults test-clients check bench bench-scale package lock clean
+.PHONY: help demo up test test-faults chaos test-clients check bench bench-scale package lock clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,11 +25,14 @@ demo: .venv/.ready ## one run through everything on the sandbox: calls, ledger r
 up: .venv/.ready ## the gateway with its own PostgreSQL and Valkey, and stand-ins for the vendors; Ctrl-C stops it
 	@$(RUN) -m gateway up $(ARGS)
 
-test: .venv/.ready ## every test but the long ones on faults
-	@$(RUN) -m pytest -n 2 --dist loadfile --ignore tests/faults $(ARGS)
+test: .venv/.ready ## every test but the long ones
+	@$(RUN) -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
 
-test-faults: .venv/.ready ## the long ones: whole gateways whose disk, host, parent or collector goes
-	@$(RUN) -m pytest -n 2 --dist loadfile tests/faults $(ARGS)
+test-faults: .venv/.ready ## the long ones: whole gateways that lose a process, a disk, a host, a store
+	@$(RUN) -m pytest -n 2 -m long $(ARGS)
+
+chaos: .venv/.ready ## live load while a seeded killer takes processes and stores away: make chaos SEED=1 FOR=300
+	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) --for $(or $(FOR),60) $(ARGS)
 
 test-clients: .venv/.ready ## the OpenAI clients of docs/clients.md against the gateway (needs Node and npm; ARGS="--only langchain")
 	@$(RUN) -m tests.clients $(ARGS)

@@ -23,6 +23,7 @@ def run(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") 
     return subprocess.run(command, env=environment, input=stdin, capture_output=True, timeout=90)
 
 
+@pytest.mark.long
 def test_demo_shows_calls_rows_cost_and_the_stripe_event() -> None:
     done = run("demo", env={"OPENAI_API_KEY": "sk-must-be-ignored", "DATABASE_URL": "postgresql://nowhere"})
     output = done.stdout.decode()

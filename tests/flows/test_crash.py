@@ -33,7 +33,7 @@ async def read_some(stack: Stack, enough: asyncio.Semaphore, body: dict[str, obj
                 enough.release()
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+@pytest.mark.parametrize("path", ["/chat/completions", pytest.param("/responses", marks=pytest.mark.long)])
 async def test_kill_9_of_the_proxy_in_the_middle_of_streams(fresh_stack: Stack, path: str) -> None:
     fresh_stack.start()
     fresh_stack.control("openai", body={"interval_s": 0.2, "chunks": 60})
@@ -71,7 +71,7 @@ async def test_kill_9_of_the_proxy_in_the_middle_of_streams(fresh_stack: Stack, 
     assert rows[-1]["evidence"] == "reported"
 
 
-@pytest.mark.parametrize("child", ["keeper", "worker"])
+@pytest.mark.parametrize("child", ["keeper", pytest.param("worker", marks=pytest.mark.long)])
 async def test_kill_9_of_the_background_loses_and_doubles_nothing(fresh_stack: Stack, child: str) -> None:
     fresh_stack.start()
     headers = {"Authorization": f"Bearer {fresh_stack.key}"}

@@ -135,6 +135,7 @@ async def test_a_client_that_leaves_is_drained_to_the_exact_usage(running: Stack
     assert row["cost_usd"] == recompute(read_texts(), "chat", row["model"], "default", row["started_at"], usage)
 
 
+@pytest.mark.long
 async def test_nobody_listening_is_void(fresh_stack: Stack) -> None:
     fresh_stack.start()
     fresh_stack.processes[0].stop()  # the sandbox
@@ -144,6 +145,7 @@ async def test_nobody_listening_is_void(fresh_stack: Stack) -> None:
     assert json.loads(body)["error"]["code"] == "key_verification_unavailable"
 
 
+@pytest.mark.long
 async def test_openai_away_is_void_not_sent(fresh_stack: Stack) -> None:
     fresh_stack.env["UPSTREAM__CONNECT_S"] = "1"
     fresh_stack.start()
@@ -159,6 +161,7 @@ async def test_openai_away_is_void_not_sent(fresh_stack: Stack) -> None:
         assert json.loads(body)["error"]["code"] == "upstream_cut"
 
 
+@pytest.mark.long
 async def test_a_silent_openai_is_given_up(fresh_stack: Stack) -> None:
     fresh_stack.env["UPSTREAM__READ_S"] = "1"
     fresh_stack.start()

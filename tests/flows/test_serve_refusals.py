@@ -122,6 +122,7 @@ async def test_a_mistake_is_named_with_its_mend(
         assert says in await refusal(tmp_path, env)
 
 
+@pytest.mark.long
 async def test_a_journal_that_another_gateway_writes(fresh_stack: Stack, tmp_path: Path) -> None:
     await asyncio.to_thread(fresh_stack.start)
     env = fresh_stack.env | {"GATEWAY_PORT": "0", "GATEWAY_ADMIN_PORT": "0"}
@@ -130,6 +131,7 @@ async def test_a_journal_that_another_gateway_writes(fresh_stack: Stack, tmp_pat
     assert "is in use by another gateway" in said
 
 
+@pytest.mark.long
 async def test_what_is_not_there_yet_is_waited_for(tmp_path: Path, database_url: str, embedded: Embedded) -> None:
     port = free_port()
     env = environment(database_url, f"redis://127.0.0.1:{port}", tmp_path)

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import aiohttp
+import pytest
 
 from tests.flows.conftest import settled_rows
 from tests.stack import Stack, children
@@ -16,6 +17,7 @@ BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"
 CALLS = 120
 
 
+@pytest.mark.long
 async def test_two_proxies_and_two_writers(fresh_stack: Stack) -> None:
     writers = [fresh_stack.run("worker") for _ in range(2)]
     fresh_stack.start(workers=2, background=False)
@@ -58,6 +60,7 @@ async def test_a_stop_lets_streams_finish(fresh_stack: Stack) -> None:
     assert (row["evidence"], row["completion_tokens"]) == ("reported", 30)
 
 
+@pytest.mark.long
 async def test_children_end_with_their_parent(fresh_stack: Stack) -> None:
     fresh_stack.start()
     below = children(fresh_stack.serve.popen.pid)

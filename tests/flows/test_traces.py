@@ -59,6 +59,7 @@ def told(span: Any) -> dict[str, Any]:
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
+@pytest.mark.long
 async def test_a_span_per_call(fresh_stack: Stack, collector: Collector) -> None:
     fresh_stack.env["TRACES__OTLP_ENDPOINT"] = collector.url
     await asyncio.to_thread(fresh_stack.start)
