@@ -68,6 +68,8 @@ class House:
         self.worker: Process
         self._supervisor: asyncio.Task[None] | None = None
         self.restarts = 0
+        self.last_words: Final[list[str]] = []
+        """The last line of each `serve` that ended: killed, or refused to start."""
 
     def open(self) -> None:
         """Everything runs when this returns."""
@@ -93,6 +95,7 @@ class House:
         while True:
             if self.stack.serve.popen.poll() is not None:
                 self.restarts += 1
+                self.last_words.append(self.stack.serve.output().strip().rpartition("\n")[2][:300])
                 self.stack.serve = self.stack.run("serve", "--workers", "2")
             if self.worker.popen.poll() is not None:
                 self.restarts += 1

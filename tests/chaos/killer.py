@@ -13,12 +13,12 @@ from typing import Final
 from gateway.edges.buffer import open_redis
 from tests.chaos.house import House, since
 
-WEIGHTS: Final = {
+WEIGHTS: Final[dict[str, float]] = {
     "kill proxy": 8,
     "kill keeper": 4,
     "kill worker": 4,
     "kill extra": 3,
-    "kill parent": 1,
+    "kill parent": 0.5,
     "stop proxy": 3,
     "stop keeper": 2,
     "stop worker": 2,

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +58,7 @@ async def chaos(made: House, seed: int, seconds: float, clients: int, say: Calla
         "estimates_of_calls_never_seen": found.unseen,
         "clients_saw": dict(load.seen.most_common()),
         "restarts_by_supervisor": made.restarts,
+        "why": Counter(line[:120] for line in made.last_words).most_common(EXAMPLES),
         "heal_s": round(heal_s, 1),
         "audit_exit": audited.returncode,
         "breaches": breaches,
