@@ -116,6 +116,7 @@ async def test_two_proxies_add_up_to_the_ledger_and_a_kill_loses_nothing(fresh_s
     restarted = frozenset({("process", "proxy-0")}), frozenset({("process", "proxy-1")})
     await once(lambda: sum(stack.metrics()["gateway_process_starts_total", which] for which in restarted) == 3)
     assert adds_up()
+    await once(lambda: all(stack.metrics()["gateway_process_up", which] for which in restarted))
 
     await hostile(stack)
     await once(lambda: stack.metrics()["gateway_refused_total", frozenset({("code", "invalid_api_key")})] == 21)
