@@ -27,6 +27,7 @@ START_S: Final = 60.0
 """Seconds a child has to say that it is ready."""
 STOP_S: Final = 630.0
 """Seconds a child has to stop; longer than a proxy's own drain."""
+START_TRIES: Final = 5
 RESTART_MIN_S: Final = 0.2
 RESTART_MAX_S: Final = 10.0
 STEADY_S: Final = 30.0
@@ -50,6 +51,10 @@ class Watcher(Protocol):
 
 class ChildFailed(Expected):
     """A child ended before it was ready; the message says which."""
+
+
+class ChildKilled(ChildFailed):
+    """Somebody killed it while it started: it had nothing to say against starting."""
 
 
 class Child:
@@ -82,7 +87,13 @@ class Child:
 
     async def start(self) -> None:
         """Returns when the child is ready. Raises ChildFailed."""
-        await self._spawn()
+        for tries_left in reversed(range(START_TRIES)):
+            try:
+                await self._spawn()
+                break
+            except ChildKilled:
+                if not tries_left:
+                    raise
         self._keep = asyncio.create_task(self._restart())
 
     async def _spawn(self) -> None:
@@ -111,8 +122,11 @@ class Child:
         except TimeoutError:
             is_ready = False
         if not is_ready:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), STATUS_EVERY_S)  # its pipe is closed before it is gone
+            killed = (self.process.returncode or 0) < 0
             await self._end()
-            raise ChildFailed(f"{self.name} did not start")
+            raise (ChildKilled if killed else ChildFailed)(f"{self.name} did not start")
 
     async def _listen(self, fd: int, ready: "asyncio.Future[bool]") -> None:
         """Everything the child says of itself, until it ends; the fd is closed in every case."""
