@@ -9,6 +9,7 @@ from uuid import uuid4
 import pricing
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError
+from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.regions import region_of
 from gateway.core.settle import Settler
 from gateway.edges.buffer import Buffer, open_redis
@@ -67,10 +68,18 @@ def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
     return Buffer(redis, stream=settings.flush.stream)
 
 
-def open_upstream(stack: AsyncExitStack, settings: Settings, api_key: str) -> Upstream:
+def open_upstream(
+    stack: AsyncExitStack, settings: Settings, api_key: str, *, failpoint: Failpoint = pass_by
+) -> Upstream:
     """Connections to OpenAI, closed by the stack."""
     bounds = settings.upstream
-    upstream = Upstream(settings.openai_base_url, api_key, connect_s=bounds.connect_s, first_byte_s=bounds.read_s)
+    upstream = Upstream(
+        settings.openai_base_url,
+        api_key,
+        connect_s=bounds.connect_s,
+        first_byte_s=bounds.read_s,
+        failpoint=failpoint,
+    )
     stack.push_async_callback(upstream.close)
     return upstream
 

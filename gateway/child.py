@@ -15,6 +15,7 @@ import uvloop
 
 from gateway.app import Place
 from gateway.core.config import Settings
+from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.log import configure
 from gateway.processes import Parent, Ready, stop_with_parent
 
@@ -22,7 +23,7 @@ Run = Callable[[Settings, Place, asyncio.Event, Ready], Awaitable[None]]
 Kind = Literal["proxy", "keeper", "worker", "sandbox"]
 
 
-def main() -> None:
+def main(failpoint: Failpoint = pass_by) -> None:
     """Returns when the process has stopped in order."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=get_args(Kind))
@@ -35,7 +36,7 @@ def main() -> None:
     run: Run = import_module(f"gateway.app.{options.kind}").run
     configure()
     calm_gc()
-    uvloop.run(_run(run, Settings(), options.ready_fd, Place(options.slot, options.host, options.port)))
+    uvloop.run(_run(run, Settings(), options.ready_fd, Place(options.slot, options.host, options.port, failpoint)))
 
 
 def calm_gc() -> None:

@@ -68,14 +68,16 @@ class Child:
         *,
         log_fd: int | None = None,
         watcher: Watcher | None = None,
+        entry: str = "gateway.child",
     ) -> None:
-        """`log_fd`: where its standard error goes instead of ours."""
+        """`log_fd`: where its standard error goes instead of ours. `entry`: the module that it is."""
         self.name: Final = name
         self._watcher: Final = watcher
         self._listening: asyncio.Task[None] | None = None
         self._arguments: Final = arguments
         self._env: Final = dict(env)
         self._log_fd: Final = log_fd
+        self._entry: Final = entry
         self._stopping = False
         self._keep: asyncio.Task[None] | None = None
         self.process: asyncio.subprocess.Process | None = None
@@ -102,7 +104,7 @@ class Child:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "gateway.child",
+                self._entry,
                 *self._arguments,
                 "--ready-fd",
                 str(writer),

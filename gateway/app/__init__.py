@@ -9,6 +9,8 @@ its process is. They do not import each other: a proxy that is started again mus
 
 from typing import NamedTuple
 
+from gateway.core.failpoints import Failpoint, pass_by
+
 
 class Place(NamedTuple):
     """What a process is told beside its settings."""
@@ -17,3 +19,4 @@ class Place(NamedTuple):
     """Of a proxy: its number, which names its journal."""
     host: str
     port: int
+    failpoint: Failpoint = pass_by

@@ -28,7 +28,7 @@ BACK_OFF_MAX_S: Final = 5.0
 _log: Final = structlog.get_logger("gateway.keeper")
 
 
-async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Ready) -> None:
+async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
     """Ships, confirms and sweeps this host's journal until `stop`, and once more after it."""
     values = required(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
@@ -39,9 +39,14 @@ async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Rea
         settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
         segments = Segments(settings.gateway_data_dir / "journal")
         ship = Ship(
-            segments, buffer, ledger, confirm_after_s=settings.journal.confirm_after_s, monotonic=time.monotonic
+            segments,
+            buffer,
+            ledger,
+            confirm_after_s=settings.journal.confirm_after_s,
+            monotonic=time.monotonic,
+            failpoint=place.failpoint,
         )
-        sweep = Sweep(upstream, settler, journal, clock=time.time)
+        sweep = Sweep(upstream, settler, journal, clock=time.time, failpoint=place.failpoint)
         waiting = process.Waiting()
         retire_at = time.monotonic() + RETIRE_EVERY_S
 

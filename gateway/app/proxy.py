@@ -45,7 +45,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         journal = build.open_journal(stack, settings, name)
         buffer = build.open_buffer(stack, settings, values["redis_url"])
         ledger = await build.open_ledger(stack, settings, values["database_url"], connections=2)
-        upstream = build.open_upstream(stack, settings, values["openai_api_key"])
+        upstream = build.open_upstream(stack, settings, values["openai_api_key"], failpoint=place.failpoint)
         to_unkey = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
         log = CallLog(partial(os.write, STDERR), clock=time.time)
@@ -77,6 +77,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 traces=build.open_traces(stack, settings),
                 clock=time.time,
                 drains=drains,
+                failpoint=place.failpoint,
                 # An event id must be unique, not secret: seeded by the OS once, not asked for every call.
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )

@@ -19,6 +19,7 @@ from gateway import build
 from gateway.app import Place, process
 from gateway.core.config import Settings, required
 from gateway.core.errors import DependencyDown
+from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.metrics import Sample, Status
 from gateway.edges.billing import Billing
 from gateway.edges.buffer import Buffer
@@ -35,7 +36,7 @@ LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
 
 
-async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Ready) -> None:
+async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
     """Flushes the stream into the ledger, and bills when Stripe is configured, until `stop`."""
     values = required(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
@@ -52,13 +53,14 @@ async def run(settings: Settings, _place: Place, stop: asyncio.Event, ready: Rea
             claim_idle_s=settings.flush.claim_idle_s,
             monotonic=time.monotonic,
             now=build.now,
+            failpoint=place.failpoint,
         )
         bill = None
         if settings.stripe_secret_key is not None:
             billing = Billing(settings.stripe_secret_key.get_secret_value(), base_url=settings.stripe_base_url)
             stack.push_async_callback(billing.close)
             bill = asyncio.create_task(
-                build_bill(settings, pool, billing).run(
+                build_bill(settings, pool, billing, place.failpoint).run(
                     build.now, asyncio.sleep, interval_s=settings.billing.interval_s
                 )
             )
@@ -94,7 +96,7 @@ def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool)
     stack.callback(task.cancel)
 
 
-def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:
+def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Failpoint = pass_by) -> Bill:
     """The reporter to Stripe."""
     return Bill(
         Outbox(pool),
@@ -103,6 +105,7 @@ def build_bill(settings: Settings, pool: Pool, billing: Billing) -> Bill:
         monotonic=time.monotonic,
         random=random.random,
         log=structlog.get_logger("gateway.bill"),
+        failpoint=failpoint,
     )
 
 

@@ -20,6 +20,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 
 from gateway.core.errors import DependencyDown
+from gateway.core.failpoints import Failpoint, pass_by
 
 KEEPALIVE_S: Final = 15.0
 """Seconds an idle connection may be used again; shorter than any server in front of OpenAI keeps it."""
@@ -81,7 +82,15 @@ class Answer:
 class Upstream:
     """Sends calls to `base_url` (it ends in `/v1`) with our credential. One per process; `close` it at the end."""
 
-    def __init__(self, base_url: str, api_key: str, *, connect_s: float, first_byte_s: float) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        connect_s: float,
+        first_byte_s: float,
+        failpoint: Failpoint = pass_by,
+    ) -> None:
         """`connect_s`: seconds to open a connection, TLS included; `first_byte_s`: seconds OpenAI has to answer."""
         parts = urlsplit(base_url)
         secure = parts.scheme == "https"
@@ -93,6 +102,7 @@ class Upstream:
         self._constant: Final = "".join(f"{line}\r\n" for line in (*lines, "Accept-Encoding: identity"))
         self._connect_s: Final = connect_s
         self._first_byte_s: Final = first_byte_s
+        self._failpoint: Final = failpoint
         self._heads: Final[dict[str, str]] = {}
         self._idle: Final[deque[tuple[float, ResponseHandler]]] = deque()
 
@@ -112,6 +122,7 @@ class Upstream:
         silence = asyncio.get_running_loop().call_later(self._first_byte_s, connection.set_exception, silent)
         try:
             transport.write(request)
+            self._failpoint("proxy.sent")
             while True:
                 message, content = await connection.read()
                 if message.code > 199:

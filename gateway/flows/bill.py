@@ -23,6 +23,7 @@ from gateway.core.billing import (
     Retry,
 )
 from gateway.core.errors import DependencyDown
+from gateway.core.failpoints import Failpoint, pass_by
 
 LEASE_S: Final = 120.0
 """Seconds an event belongs to the worker that claimed it; longer than a batch of calls can take."""
@@ -96,6 +97,7 @@ class Bill:
         monotonic: Callable[[], float],
         random: Callable[[], float],
         log: Log,
+        failpoint: Failpoint = pass_by,
     ) -> None:
         """`grace_s`: seconds after its end at which a window is frozen.
 
@@ -108,6 +110,7 @@ class Bill:
         self._monotonic: Final = monotonic
         self._random: Final = random
         self._log: Final = log
+        self._failpoint: Final = failpoint
 
     async def step_once(self, now: datetime, *, grace_s: float | None = None) -> BillCounts:
         """Freezes what is closed at `now` and sends what is due. `grace_s` replaces the usual one; negative closes
@@ -118,6 +121,8 @@ class Bill:
         if self._stripe is None:
             return BillCounts()
         frozen = await self._outbox.freeze_closed(now, self._grace_s if grace_s is None else grace_s)
+        if frozen.windows:
+            self._failpoint("bill.frozen")
         unknown = await self._outbox.expire_doubtful(now)
         if unknown:
             self._log.error("stripe_events_unknown", count=unknown, help="docs/billing.md, 'unknown'")
@@ -143,7 +148,10 @@ class Bill:
                 outcome = Refused(stopped[0]) if stopped else await self._send(stripe, claim, now)
                 if isinstance(outcome, Refused):
                     stopped.append(outcome.reason)
-                return await self._mark(claim, outcome, now)
+                self._failpoint("bill.sent")
+                counts = await self._mark(claim, outcome, now)
+                self._failpoint("bill.marked")
+                return counts
 
         total = BillCounts()
         for done in await asyncio.gather(*map(send_one, claims), return_exceptions=True):

@@ -15,6 +15,7 @@ import structlog
 from gateway.core.adjust import EXACT, adjustment
 from gateway.core.errors import DependencyDown
 from gateway.core.event import UsageEvent, decode_event
+from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.ids import is_uuid
 from gateway.edges.buffer import Buffer, StreamEntry
 from gateway.edges.ledger import Entry, Ledger, Outcome
@@ -23,13 +24,6 @@ BLOCK_MS_MAX: Final = 500
 """Milliseconds a read waits for a first entry; a stop is noticed after that at the latest."""
 BACK_OFF_S: Final = 0.1
 BACK_OFF_MAX_S: Final = 5.0
-
-Failpoint = Callable[[str], None]
-"""Told the name of each place where a crash must be harmless: `flush.read`, `flush.committed`, `flush.acked`."""
-
-
-def pass_by(_name: str) -> None:
-    """The failpoint of production: nothing happens."""
 
 
 class Flush:

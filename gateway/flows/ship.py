@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from gateway.core.event import Orphan
+from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.frames import NOTE, OPEN, SETTLE, id_of
 from gateway.core.ids import unix_ms_of
 from gateway.edges.buffer import Buffer
@@ -52,12 +53,14 @@ class Ship:
         *,
         confirm_after_s: float,
         monotonic: Callable[[], float],
+        failpoint: Failpoint = pass_by,
     ) -> None:
         self._segments: Final = segments
         self._buffer: Final = buffer
         self._ledger: Final = ledger
         self._confirm_after_s: Final = confirm_after_s
         self._monotonic: Final = monotonic
+        self._failpoint: Final = failpoint
         self._calls: Final[dict[str, Call]] = {}
         self._unsent: Final[dict[str, bytes]] = {}
         self._settled = 0
@@ -136,6 +139,7 @@ class Ship:
         while self._unsent:
             batch = list(self._unsent.items())[:BATCH_MAX]
             stream_ids = await self._buffer.append(batch)
+            self._failpoint("ship.sent")
             due = self._monotonic() + self._confirm_after_s
             for (event_id, _), stream_id in zip(batch, stream_ids, strict=True):
                 del self._unsent[event_id]
@@ -156,6 +160,7 @@ class Ship:
         for start in range(0, len(due), BATCH_MAX):
             batch = due[start : start + BATCH_MAX]
             known = await self._ledger.confirmed(batch)
+            self._failpoint("ship.confirmed")
             self._settled -= len(known)
             for event_id in known:
                 self._forget(event_id)

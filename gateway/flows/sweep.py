@@ -12,6 +12,7 @@ import structlog
 
 from gateway.core.errors import DependencyDown
 from gateway.core.event import NoteRecord, OpenRecord, Orphan, UsageEvent, decode_note, decode_open, encode
+from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.frames import SETTLE
 from gateway.core.settle import Settler
 from gateway.edges.journal import Journal
@@ -27,11 +28,20 @@ _log: Final = structlog.get_logger("gateway.sweep")
 class Sweep:
     """Settles orphans of one journal folder."""
 
-    def __init__(self, upstream: Upstream, settler: Settler, journal: Journal, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        settler: Settler,
+        journal: Journal,
+        *,
+        clock: Callable[[], float],
+        failpoint: Failpoint = pass_by,
+    ) -> None:
         self._upstream: Final = upstream
         self._settler: Final = settler
         self._journal: Final = journal
         self._clock: Final = clock
+        self._failpoint: Final = failpoint
         self._done: set[str] = set()
         self.settled_total = 0
         """Orphans settled so far."""
@@ -51,10 +61,12 @@ class Sweep:
                 continue  # written; the journal's reader has not come to it yet
             if self._clock() < self._waiting.get(opened.id, (0.0, 0.0))[1]:
                 continue
+            self._failpoint("sweep.before")
             event = await self._value(opened, decode_note(orphan.note) if orphan.note else NoteRecord(opened.id))
             if event is None:
                 continue
             await self._journal.append(SETTLE, encode(event))
+            self._failpoint("sweep.settled")
             self._done.add(event.id)
             settled += 1
             self.settled_total += 1

@@ -81,6 +81,7 @@ class MeteredCall:
             # The OPEN is on its way to the disk, the call is not: it must not be swept as if it had run.
             await self._settle(parts.settler.void(self._opened, parts.now(), "not_sent"))
             raise
+        parts.failpoint("proxy.opened")
         self._sent_s = self._time()
         self._ours_s += self._sent_s - read_s
         try:
@@ -141,6 +142,7 @@ class MeteredCall:
             else:
                 await self._estimate(error.code)
             raise
+        self._parts.failpoint("proxy.headers")
         self._status = source.status
         self._request_id = source.headers.get("x-request-id")
         relay = self._relay_of = Relay(
@@ -154,7 +156,9 @@ class MeteredCall:
         self._relayed = relay.result
         try:
             await self._relay(source, relay)
-            return await relay.release()
+            answer = await relay.release()
+            self._parts.failpoint("proxy.released")
+            return answer
         finally:
             relay.close()
 
@@ -224,14 +228,18 @@ class MeteredCall:
 
     async def _settle(self, event: UsageEvent) -> None:
         """SETTLE is on disk when this returns, also when the caller is cancelled meanwhile."""
+        self._parts.failpoint("proxy.ended")
         self._settled = event
         await self._parts.recorder.settle(event)
+        self._parts.failpoint("proxy.settled")
 
     async def _note(self, relayed: Relayed) -> None:
         """The response id is in the journal, and its owner known, before the client sees it."""
+        self._parts.failpoint("proxy.first_chunk")
         self._parts.recorder.note(NoteRecord(self._id, relayed.said.response_id, relayed.output_events))
         if not self._owner_known:
             await self._remember_owner(relayed.said.response_id)
+        self._parts.failpoint("proxy.noted")
 
     async def _remember_owner(self, response_id: str | None) -> None:
         self._owner_known = True

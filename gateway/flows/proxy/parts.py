@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.core.config import UpstreamSettings
+from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.settle import Settler
 from gateway.edges.upstream import Upstream
 from gateway.flows.proxy.admission import Admission
@@ -37,6 +38,7 @@ class Parts:
     random_bits: Callable[[int], int]
     """That many random bits, for event ids: unique, not secret."""
     drains: Drains
+    failpoint: Failpoint = pass_by
 
     def now(self) -> datetime:
         """The clock's instant, UTC."""
