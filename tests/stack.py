@@ -33,11 +33,11 @@ def clean_environment() -> dict[str, str]:
 class Process:
     """One `gateway …` process with its output in a file."""
 
-    def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path, module: str = "gateway") -> None:
         self.log: Final = log
         self._file: Final = log.open("ab")
         self.popen: Final = subprocess.Popen(
-            [sys.executable, "-m", "gateway", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=self._file,
@@ -109,6 +109,12 @@ class Stack:
 
     def start(self, *, workers: int = 1, background: bool = True) -> None:
         """Sandbox, key, `serve`."""
+        self.prepare()
+        self.serve = self.run("serve", "--workers", str(workers), *([] if background else ["--no-background"]))
+        self.serve.wait_for("serving http")
+
+    def prepare(self) -> None:
+        """All that `serve` needs: the sandbox, and a key."""
         sandbox = self.run("sandbox", "--port", str(self.sandbox_port))
         output = sandbox.wait_for("STRIPE_SECRET_KEY")
         for line in output.splitlines():
@@ -117,13 +123,11 @@ class Stack:
                 self.env[name] = value
         made = self.make_key("app@example.com")
         self.key, self.user_id = made["key"], made["user_id"]
-        self.serve = self.run("serve", "--workers", str(workers), *([] if background else ["--no-background"]))
-        self.serve.wait_for("serving http")
 
-    def run(self, *arguments: str) -> Process:
-        """One more `gateway …` process in this environment."""
+    def run(self, *arguments: str, module: str = "gateway") -> Process:
+        """One more `gateway …` process in this environment, or one of a test's own `module`."""
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
-        process = Process(list(arguments), self.env, log)
+        process = Process(list(arguments), self.env, log, module)
         self.processes.append(process)
         return process
 
@@ -145,7 +149,7 @@ class Stack:
         deadline = time.monotonic() + START_S
         while True:  # after a kill it takes a moment until the next one is there
             for pid, line in children(self.serve.popen.pid).items():
-                if f"gateway.child {name}" in line:
+                if name in line.split()[3:4] and "--ready-fd" in line:
                     return pid
             assert time.monotonic() < deadline, f"serve has no child {name}"
             time.sleep(0.02)

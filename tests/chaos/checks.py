@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 
 from pricing.data import read_texts
+from tests.chaos.sums import wrong_sums
 from tests.recompute import recompute
 
 EXACT: Final = ("reported", "drained")
@@ -20,7 +21,7 @@ EXAMPLES: Final = 5
 
 @dataclass
 class Verdict:
-    """Figures of one run; the first four must be empty."""
+    """Figures of one run; the first five must be empty."""
 
     lost: list[str] = field(default_factory=list)
     """Calls that reached OpenAI and have no row."""
@@ -30,6 +31,8 @@ class Verdict:
     """Rows that say something else than OpenAI, or estimates beyond their bound."""
     invented: list[str] = field(default_factory=list)
     """Rows that cost something and that OpenAI has never seen, other than estimates of calls cut down on their way."""
+    sums: list[str] = field(default_factory=list)
+    """Roll-ups, counters, windows and Stripe's figures that are not the sum of the rows."""
     evidence: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     unseen: int = 0
@@ -38,27 +41,32 @@ class Verdict:
     @property
     def clean(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.lost or self.doubled or self.wrong or self.invented)
+        return not (self.lost or self.doubled or self.wrong or self.invented or self.sums)
 
 
 async def healed(dsn: str, truth: Mapping[str, Any], within_s: float) -> float:
     """Seconds until every call of the truth has its row; `within_s` when some still have none."""
     begun = time.monotonic()
     while (waited := time.monotonic() - begun) < within_s:
-        rows = await _rows(dsn, "select id::text from openai_usage where adjusts is null")
-        if not truth.keys() - {row[0] for row in rows}:
+        if not await missing(dsn, truth):
             return waited
         await asyncio.sleep(0.5)
     return within_s
 
 
-async def verdict(dsn: str, truth: Mapping[str, dict[str, Any]]) -> Verdict:
-    """Every row against every call."""
-    rows = await _rows(dsn, "select *, id::text as event, adjusts::text as of from openai_usage")
-    found, prices = Verdict(calls=len(truth)), read_texts()
+async def missing(dsn: str, truth: Mapping[str, Any]) -> int:
+    """Calls of the truth that have no row yet."""
+    there = await _rows(dsn, "select id::text from openai_usage where adjusts is null")
+    return len(truth.keys() - {row[0] for row in there})
+
+
+async def verdict(dsn: str, truth: Mapping[str, dict[str, Any]], stripe_events: Sequence[Mapping[str, Any]]) -> Verdict:
+    """Every row against every call, and every sum against the rows; `stripe_events` are those that Stripe accepted."""
+    every = await _rows(dsn, "select *, id::text as event, adjusts::text as of from openai_usage")
+    found, prices = Verdict(calls=len(truth), sums=await wrong_sums(dsn, stripe_events)), read_texts()
     corrections: dict[str, list[asyncpg.Record]] = {}
     originals: dict[str, asyncpg.Record] = {}
-    for row in rows:
+    for row in every:
         found.evidence[row["evidence"]] += 1
         if row["of"] is not None:
             corrections.setdefault(row["of"], []).append(row)

@@ -1,5 +1,6 @@
 """What chaos runs on: a PostgreSQL and a Valkey of its own that can be killed and started again, and a gateway that is
-started again as a supervisor would. The sandbox is never killed: it keeps the truth.
+started again as a supervisor would. Between them lie wires that can be cut. The sandbox is never killed: it keeps the
+truth.
 """
 
 import asyncio
@@ -10,14 +11,24 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from gateway import embedded
 from gateway.edges.migrator import migrate
+from tests.chaos.payers import make_payer
+from tests.chaos.tcp import Link, Wires, wires
 from tests.stack import Process, Stack, children, stack
 
 STORES: Final = {"postgres": signal.SIGQUIT, "valkey": signal.SIGKILL}
 """How each dies: an immediate stop, and no stop at all."""
 START_S: Final = 60.0
+QUICK: Final = {
+    "JOURNAL__CONFIRM_AFTER_S": "1",
+    "BILLING__WINDOW_S": "5",
+    "BILLING__GRACE_S": "1",
+    "BILLING__INTERVAL_S": "1",
+}
+"""Settings under which everything that waits comes around within a run."""
 
 
 class Store:
@@ -35,6 +46,22 @@ class Store:
     def url(self) -> str:
         """Its connection string, the same after every start."""
         return self._running.database_url if self.name == "postgres" else self._running.redis_url
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        parts = urlsplit(self.url)
+        if self.name == "valkey":
+            return Path(unquote(parts.path))
+        options = parse_qs(parts.query)
+        return Path(options["host"][0]) / f".s.PGSQL.{options['port'][0]}"
+
+    def url_through(self, port: int) -> str:
+        """The same server behind a wire on this port."""
+        parts = urlsplit(self.url)
+        if self.name == "valkey":
+            return f"redis://127.0.0.1:{port}/0"
+        return f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
 
     def pids(self) -> list[int]:
         """The server and its own children."""
@@ -60,8 +87,11 @@ class Store:
 class House:
     """The gateway and all it stands on."""
 
-    def __init__(self, stores: dict[str, Store], running: Stack) -> None:
+    def __init__(self, stores: dict[str, Store], links: dict[str, Link], laid: Wires, running: Stack) -> None:
         self.stores: Final = stores
+        self.links: Final = links
+        """Between the gateway and what it stands on: `postgres`, `valkey`, and `openai` once it is open."""
+        self.wires: Final = laid
         self.stack: Final = running
         self.second = ""
         """Another user's key."""
@@ -74,8 +104,17 @@ class House:
     def open(self) -> None:
         """Everything runs when this returns."""
         asyncio.run(migrate(self.stores["postgres"].url))
-        self.stack.start(workers=2)
-        self.second = self.stack.make_key("second@example.com")["key"]
+        self.stack.prepare()
+        self.links["openai"] = self.wires.link(("127.0.0.1", self.stack.sandbox_port))
+        upstream = urlsplit(self.stack.env["OPENAI_BASE_URL"])
+        behind = upstream._replace(netloc=f"127.0.0.1:{self.links['openai'].port}")
+        self.stack.env["OPENAI_BASE_URL"] = behind.geturl()
+        self.stack.serve = self.stack.run("serve", "--workers", "2")
+        self.stack.serve.wait_for("serving http")
+        second = self.stack.make_key("second@example.com")
+        self.second = second["key"]
+        for user_id in (self.stack.user_id, second["user_id"]):
+            asyncio.run(make_payer(self.stack, self.stores["postgres"].url, user_id))
         self.worker = self.stack.run("worker")
         self.stack.control("openai", "POST", "/pace", {"first_s": 0.02, "interval_s": 0.005})
 
@@ -115,9 +154,12 @@ def house(folder: Path, seed: int) -> Iterator[House]:
     folder.chmod(0o711)
     stores = {name: Store(folder, name) for name in STORES}
     try:
-        environ = {"FLUSH__STREAM": f"usage-{seed}", "JOURNAL__CONFIRM_AFTER_S": "1"}
-        with stack(folder, stores["postgres"].url, stores["valkey"].url, **environ) as running:
-            made = House(stores, running)
+        with wires() as laid, contextlib.ExitStack() as running_stack:
+            links = {name: laid.link(store.socket) for name, store in stores.items()}
+            urls = [stores[name].url_through(links[name].port) for name in ("postgres", "valkey")]
+            environ = QUICK | {"FLUSH__STREAM": f"usage-{seed}"}
+            running = running_stack.enter_context(stack(folder, *urls, **environ))
+            made = House(stores, links, laid, running)
             try:
                 made.open()
                 yield made

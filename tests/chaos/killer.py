@@ -11,7 +11,9 @@ from random import Random
 from typing import Final
 
 from gateway.edges.buffer import open_redis
+from tests.chaos.excuses import Excuses
 from tests.chaos.house import House, since
+from tests.chaos.tcp import KINDS, Kind
 
 WEIGHTS: Final[dict[str, float]] = {
     "kill proxy": 8,
@@ -28,6 +30,9 @@ WEIGHTS: Final[dict[str, float]] = {
     "hang valkey": 2,
     "kill postgres": 2,
     "hang postgres": 2,
+    "wire openai": 2,
+    "wire postgres": 2,
+    "wire valkey": 2,
 }
 """Faults, and how often each is drawn."""
 PAUSE_S: Final = (0.2, 1.4)
@@ -35,19 +40,22 @@ PAUSE_S: Final = (0.2, 1.4)
 HANG_S: Final = (0.5, 4.0)
 AWAY_S: Final = (0.0, 3.0)
 """Seconds for which a killed store stays away."""
+CUT_BYTES_MAX: Final = 20_000
+DELAY_S_MAX: Final = 0.4
 
 
 class Killer:
     """Draws faults until told to stop; a fault that heals later does so on its own."""
 
-    def __init__(self, house: House, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, house: House, seed: int, excuses: Excuses, say: Callable[[str], None]) -> None:
         self._house: Final = house
+        self._excuses: Final = excuses
         self._dice: Final = Random(seed)
         self._say: Final = say
         self._begun: Final = time.monotonic()
         self._healing: Final[set[asyncio.Task[None]]] = set()
         self._busy: Final[set[str]] = set()
-        """Stores that are away or hang already."""
+        """Stores and wires that are away or hang already."""
         self.faults: Final[Counter[str]] = Counter()
 
     async def run(self, seconds: float) -> None:
@@ -60,18 +68,36 @@ class Killer:
             await asyncio.wait(self._healing)
 
     async def _one(self) -> None:
+        # The same draws for every fault, whatever the world is like: the seed alone says what comes.
         name = self._dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         verb, _, target = name.partition(" ")
         chance, seconds = self._dice.random(), self._dice.uniform(*(AWAY_S if verb == "kill" else HANG_S))
-        if target in self._house.stores:
-            if target in self._busy:
-                return
+        kind = self._dice.choice(KINDS)
+        if (verb if verb == "wire" else "") + target in self._busy:
+            return
+        if verb == "wire":
+            happened = self._at_wire(target, kind, chance, seconds)
+        elif target in self._house.stores:
             happened = await self._at_store(verb, target, seconds)
         else:
             happened = self._at_process(verb, self._house.pids_of(target), chance, seconds)
         if happened:
-            self.faults[name] += 1
-            self._say(f"{since(self._begun)}  {name}")
+            self._excuses.add(name, seconds)
+            said = f"{name} {kind}" if verb == "wire" else name
+            self.faults[said] += 1
+            self._say(f"{since(self._begun)}  {said}")
+
+    def _at_wire(self, name: str, kind: Kind, chance: float, seconds: float) -> bool:
+        wires, link = self._house.wires, self._house.links[name]
+        after_bytes = int(chance * CUT_BYTES_MAX) if kind == "cut" else 0
+        wires.set(link, kind, after_bytes=after_bytes, delay_s=chance * DELAY_S_MAX)
+
+        async def mend() -> None:
+            wires.set(link, "pass")
+
+        self._busy.add(f"wire{name}")
+        self._later(seconds, mend, f"wire{name}")
+        return True
 
     def _at_process(self, verb: str, pids: list[int], chance: float, seconds: float) -> bool:
         if not pids:

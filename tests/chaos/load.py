@@ -1,29 +1,35 @@
 """Live load: clients of two users that call without a pause, some leaving in the middle. Counts what they saw."""
 
 import asyncio
+import json
+import time
 from collections import Counter
 from random import Random
 from typing import Final
 
 import aiohttp
 
+from tests.chaos.excuses import Excuses
 from tests.chaos.house import House
 from tests.flows.test_thousand import mixed
 
 LEAVES: Final = 0.1
 CALL_S: Final = 60.0
-AFTER_ERROR_S: Final = 0.1
+AFTER_ERROR_S: Final = 0.3
 
 
 class Load:
     """Runs until `stop`."""
 
-    def __init__(self, house: House, seed: int, clients: int) -> None:
+    def __init__(self, house: House, seed: int, clients: int, excuses: Excuses) -> None:
         self._house: Final = house
+        self._excuses: Final = excuses
         self._dice: Final = Random(seed)
         self._clients: Final = clients
         self.seen: Final[Counter[str]] = Counter()
-        """Answers by status, and errors by kind."""
+        """Answers by status and code, and errors by kind."""
+        self.unexplained: Final[Counter[str]] = Counter()
+        """Errors that no fault excuses."""
         self._stop: Final = asyncio.Event()
 
     def stop(self) -> None:
@@ -44,6 +50,7 @@ class Load:
         headers = {"Authorization": f"Bearer {key}"}
         while not self._stop.is_set():
             path, body = mixed(dice.randrange(1 << 30), dice)
+            begun_s = time.monotonic()
             try:
                 async with session.post(self._house.stack.base_url + path, json=body, headers=headers) as answer:
                     if dice.random() < LEAVES:
@@ -51,11 +58,18 @@ class Load:
                         answer.close()
                         self.seen["left"] += 1
                         continue
-                    await answer.read()
-                    self.seen[str(answer.status)] += 1
-                    failed = answer.status >= 500
-            except (aiohttp.ClientError, TimeoutError) as error:
-                self.seen[type(error).__name__] += 1
-                failed = True
-            if failed:
+                    data = await answer.read()
+            except aiohttp.ClientConnectorError:
+                wrong, seen = "refused", "refused"
+            except (aiohttp.ClientError, ConnectionError) as error:
+                wrong, seen = "cut", f"cut: {type(error).__name__}"
+            except TimeoutError:
+                wrong, seen = "timeout", "timeout"
+            else:
+                wrong = "" if answer.status == 200 else str(answer.status)
+                seen = "200" if not wrong else f"{wrong} {json.loads(data)['error']['code']}"
+            self.seen[seen] += 1
+            if wrong:
+                if not self._excuses.explain(wrong, begun_s):
+                    self.unexplained[seen] += 1
                 await asyncio.sleep(AFTER_ERROR_S)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos.checks import EXAMPLES, healed, verdict
+from tests.chaos.checks import EXAMPLES, healed, missing, verdict
+from tests.chaos.excuses import Excuses
 from tests.chaos.house import House, house
 from tests.chaos.killer import Killer
 from tests.chaos.load import Load
@@ -22,7 +23,8 @@ WARM_S: Final = 1.0
 
 async def chaos(made: House, seed: int, seconds: float, clients: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Raises nothing for what is wrong: the figures say it."""
-    killer, load = Killer(made, seed, say), Load(made, seed, clients)
+    excuses = Excuses()
+    killer, load = Killer(made, seed, excuses, say), Load(made, seed, clients, excuses)
     supervising = asyncio.create_task(made.supervise())
     loading = asyncio.create_task(load.run())
     await asyncio.sleep(WARM_S)
@@ -37,12 +39,15 @@ async def chaos(made: House, seed: int, seconds: float, clients: int, say: Calla
     served = await asyncio.to_thread(made.stack.truth)
     # The sweeper's own questions about responses are calls too, of nobody's.
     truth = {one["client_request_id"]: one for one in served if one["client_request_id"] is not None}
+    waiting = await missing(dsn, truth)
     heal_s = await healed(dsn, truth, max(0.0, HEAL_S - (time.monotonic() - last_fault)))
-    found = await verdict(dsn, truth)
+    stripe = await asyncio.to_thread(made.stack.control, "stripe", "GET", "/events")
+    found = await verdict(dsn, truth, stripe["events"])
     await asyncio.sleep(2)  # what was only read a moment ago is acknowledged and confirmed
     audited = await asyncio.to_thread(made.stack.command, "audit", "--all", "--grace", "0", "--json")
     supervising.cancel()
-    breaches = [one for one in json.loads(audited.stdout) if one["state"] == "breach"] if audited.returncode else []
+    report = json.loads(audited.stdout)["invariants"] if audited.stdout else [{"state": "breach", "why": "no report"}]
+    unexplained = load.unexplained.total()
     return {
         "seed": seed,
         "seconds": round(took_s, 1),
@@ -50,19 +55,24 @@ async def chaos(made: House, seed: int, seconds: float, clients: int, say: Calla
         "by_kind": dict(killer.faults.most_common()),
         "calls": found.calls,
         "rows": dict(found.evidence),
+        "estimated_share": round(found.evidence["estimated"] / max(1, found.evidence.total()), 4),
+        "meter_events_at_stripe": len(stripe["events"]),
         "lost": len(found.lost),
         "doubled": len(found.doubled),
         "wrong": len(found.wrong),
         "invented": len(found.invented),
-        "examples": (found.lost + found.doubled + found.wrong + found.invented)[:EXAMPLES],
+        "wrong_sums": len(found.sums),
+        "examples": (found.lost + found.doubled + found.wrong + found.invented + found.sums)[:EXAMPLES],
         "estimates_of_calls_never_seen": found.unseen,
         "clients_saw": dict(load.seen.most_common()),
+        "errors_without_a_fault": dict(load.unexplained),
         "restarts_by_supervisor": made.restarts,
         "why": Counter(line[:120] for line in made.last_words).most_common(EXAMPLES),
         "heal_s": round(heal_s, 1),
+        "rows_waiting_at_the_last_fault": waiting,
         "audit_exit": audited.returncode,
-        "breaches": breaches,
-        "clean": found.clean and audited.returncode == 0,
+        "breaches": [one for one in report if one["state"] == "breach"],
+        "clean": found.clean and audited.returncode == 0 and not unexplained and heal_s < HEAL_S,
     }
 
 

@@ -1,0 +1,94 @@
+"""Bugs planted on purpose, each a change to a class of the product inside a process of tests/chaos/entry.py.
+
+They show that the checks of tests/chaos/checks.py can fail: each must be caught by them. Each also takes away the layer
+that would heal it (the shipping again of what PostgreSQL lacks, Stripe's memory of identifiers): otherwise two layers
+together hide what one of them does wrong. Never imported by the product.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+from unittest.mock import patch
+
+from gateway.core.billing import MeterEvent, Outcome
+from gateway.core.event import OpenRecord, UsageEvent, encode
+from gateway.edges.billing import Billing
+from gateway.edges.buffer import Buffer, StreamEntry
+from gateway.edges.ledger import Ledger, sql
+from gateway.flows.flush import Flush
+from gateway.flows.proxy.record import Recorder
+
+
+@contextmanager
+def ack_first() -> Iterator[None]:
+    """The writer acknowledges what it has read before PostgreSQL has it. Without the shipping again."""
+    read, ack = Flush._take, Buffer.ack
+
+    async def take(self: Flush, block_ms: int) -> list[StreamEntry]:
+        entries = await read(self, block_ms)
+        await ack(self._buffer, [entry.stream_id for entry in entries])
+        return entries
+
+    async def later(_: Buffer, __: Sequence[bytes]) -> None:
+        """It was done before."""
+
+    with _never_shipped_again(), patch.object(Flush, "_take", take), patch.object(Buffer, "ack", later):
+        yield
+
+
+@contextmanager
+def no_journal() -> Iterator[None]:
+    """Proxies that write to the stream only, once a call is over."""
+
+    async def opened(_: Recorder, __: OpenRecord) -> None:
+        """Nothing is known of a call before it is over."""
+
+    async def settle(self: Recorder, event: UsageEvent) -> None:
+        await self._buffer.append([(event.id, encode(event))])
+
+    with patch.object(Recorder, "open", opened), patch.object(Recorder, "settle", settle):
+        yield
+
+
+@contextmanager
+def counters_from_batch() -> Iterator[None]:
+    """Sums grow by what was read, not by what was really inserted."""
+    changed = sql.INSERT_BATCH.replace(
+        "count(*) filter (where adjusts is null) as calls, max(completed_at) as last_at\n  from added",
+        "count(*) filter (where adjusts is null) as calls, max(completed_at) as last_at\n  from batch",
+    )
+    assert changed != sql.INSERT_BATCH
+    with patch.object(sql, "INSERT_BATCH", changed):
+        yield
+
+
+@contextmanager
+def blind_resend() -> Iterator[None]:
+    """Every try at Stripe is an event of its own: an identifier and an idempotency key that nobody has seen."""
+    send = Billing.send
+
+    async def blind(self: Billing, event: MeterEvent) -> Outcome:
+        return await send(self, event._replace(identifier=secrets.token_hex(16)))
+
+    with patch.object(Billing, "send", blind):
+        yield
+
+
+@contextmanager
+def _never_shipped_again() -> Iterator[None]:
+    """The keeper takes an event for delivered as soon as the stream has it."""
+
+    async def confirmed(_: Ledger, event_ids: Sequence[str]) -> set[str]:
+        return set(event_ids)
+
+    with patch.object(Ledger, "confirmed", confirmed):
+        yield
+
+
+BUGS: Final[dict[str, Callable[[], Any]]] = {
+    "ack before insert": ack_first,
+    "no journal": no_journal,
+    "counters from the batch": counters_from_batch,
+    "blind Stripe resend": blind_resend,
+}
