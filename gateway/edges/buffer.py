@@ -216,7 +216,8 @@ async def _asked(reply: Any) -> Any:
         return await cast("Awaitable[Any]", reply)
     except (AuthenticationError, NoPermissionError) as error:
         raise Refused("redis", f"{type(error).__name__}: {error}") from error
-    except (RedisError, OSError) as error:
+    # RuntimeError: what uvloop says of a write to a connection that the server has half-closed.
+    except (RedisError, OSError, RuntimeError) as error:
         kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "
         raise DependencyDown("redis", f"{kind}{error}") from error
 

@@ -28,8 +28,9 @@ class Load:
         self._clients: Final = clients
         self.seen: Final[Counter[str]] = Counter()
         """Answers by status and code, and errors by kind."""
-        self.unexplained: Final[Counter[str]] = Counter()
-        """Errors that no fault excuses."""
+        self.unexplained: Final[list[str]] = []
+        """Errors that no fault excuses, and the seconds of the run in which their calls began and ended."""
+        self._begun_s: Final = time.monotonic()
         self._stop: Final = asyncio.Event()
 
     def stop(self) -> None:
@@ -71,5 +72,6 @@ class Load:
             self.seen[seen] += 1
             if wrong:
                 if not self._excuses.explain(wrong, begun_s):
-                    self.unexplained[seen] += 1
+                    began, ended = begun_s - self._begun_s, time.monotonic() - self._begun_s
+                    self.unexplained.append(f"{seen} {path} {began:.1f}-{ended:.1f} s")
                 await asyncio.sleep(AFTER_ERROR_S)
