@@ -1,12 +1,31 @@
-"""`make chaos SEED=… FOR=…`: prints each fault as it happens, then the figures; exit status 1 when one is wrong."""
+"""`make chaos SEED=… FOR=…`: prints each fault as it happens, then the figures; exit status 1 when one is wrong.
+
+With `--away valkey,postgres` there are no faults but these stores being away, all the time.
+"""
 
 import argparse
 import json
 import secrets
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
-from tests.chaos.run import run
+from tests.chaos.house import House
+from tests.chaos.outage import outage
+from tests.chaos.run import chaos, run
+
+
+def played(made: House, seed: int, options: argparse.Namespace) -> Coroutine[Any, Any, dict[str, Any]]:
+    """What the options ask for."""
+    if options.away:
+        return outage(made, seed, options.away.split(","), options.seconds, options.clients, say)
+    return chaos(made, seed, options.seconds, options.clients, say)
+
+
+def say(line: str) -> None:
+    """As it happens."""
+    print(line, flush=True)
 
 
 def main() -> None:
@@ -16,10 +35,11 @@ def main() -> None:
     parser.add_argument("--for", type=float, default=60.0, dest="seconds", help="seconds of faults")
     parser.add_argument("--clients", type=int, default=24, help="that call at the same time, without a pause")
     parser.add_argument("--report", type=Path, default=None, help="a file for the figures, as one line of JSON")
+    parser.add_argument("--away", default="", help="stores away all the time instead: valkey, postgres or both")
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     print(f"seed {seed}, {options.seconds:.0f} s", flush=True)
-    figures = run(seed, options.seconds, options.clients, lambda line: print(line, flush=True))
+    figures = run(seed, lambda made: played(made, seed, options))
     print(json.dumps(figures, indent=2))
     if options.report is not None:
         options.report.write_text(json.dumps(figures) + "\n")

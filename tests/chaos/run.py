@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,8 +31,21 @@ async def chaos(made: House, seed: int, seconds: float, clients: int, say: Calla
     begun = time.monotonic()
     await killer.run(seconds)
     took_s = time.monotonic() - begun
-    last_fault = time.monotonic()
     load.stop()
+    found = await judged(made, load, loading)
+    supervising.cancel()
+    return {
+        "seed": seed,
+        "seconds": round(took_s, 1),
+        "faults": killer.faults.total(),
+        "by_kind": dict(killer.faults.most_common()),
+        **found,
+    }
+
+
+async def judged(made: House, load: Load, loading: asyncio.Task[None]) -> dict[str, Any]:
+    """The figures of a run whose last fault has just ended, and whose load has been told to stop."""
+    last_fault = time.monotonic()
     await made.all_up()
     await loading
     dsn = made.stores["postgres"].url
@@ -45,13 +58,8 @@ async def chaos(made: House, seed: int, seconds: float, clients: int, say: Calla
     found = await verdict(dsn, truth, stripe["events"])
     await asyncio.sleep(2)  # what was only read a moment ago is acknowledged and confirmed
     audited = await asyncio.to_thread(made.stack.command, "audit", "--all", "--grace", "0", "--json")
-    supervising.cancel()
     report = json.loads(audited.stdout)["invariants"] if audited.stdout else [{"state": "breach", "why": "no report"}]
     return {
-        "seed": seed,
-        "seconds": round(took_s, 1),
-        "faults": killer.faults.total(),
-        "by_kind": dict(killer.faults.most_common()),
         "calls": found.calls,
         "rows": dict(found.evidence),
         "estimated_share": round(found.evidence["estimated"] / max(1, found.evidence.total()), 4),
@@ -76,9 +84,9 @@ async def chaos(made: House, seed: int, seconds: float, clients: int, say: Calla
     }
 
 
-def run(seed: int, seconds: float, clients: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """A house, chaos in it, and the house gone."""
+def run(seed: int, play: Callable[[House], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
+    """A house, something played in it, and the house gone."""
     with tempfile.TemporaryDirectory(prefix="gateway-chaos-", dir=memory_folder()) as folder:
         os.chmod(folder, 0o711)
         with house(Path(folder), seed) as made:
-            return asyncio.run(chaos(made, seed, seconds, clients, say))
+            return asyncio.run(play(made))

@@ -2,13 +2,23 @@
 
 import pytest
 
-from tests.chaos.run import run
+from tests.chaos.outage import outage
+from tests.chaos.run import chaos, run
 
 
 @pytest.mark.parametrize("seed", [1])
 def test_a_sample(seed: int) -> None:
     lines: list[str] = []
-    figures = run(seed, 20.0, 12, lines.append)
+    figures = run(seed, lambda made: chaos(made, seed, 20.0, 12, lines.append))
     assert figures["clean"], (figures, lines)
     assert figures["faults"] >= 10
     assert figures["calls"] >= 200
+
+
+@pytest.mark.parametrize("away", [["valkey"], ["postgres"], ["valkey", "postgres"]], ids="+".join)
+def test_stores_that_are_away(away: list[str]) -> None:
+    lines: list[str] = []
+    figures = run(7, lambda made: outage(made, 7, away, 10.0, 8, lines.append))
+    assert figures["clean"], (figures, lines)
+    assert figures["clients_saw"].keys() <= {"200", "left"}
+    assert figures["backlog_rows"] > 100

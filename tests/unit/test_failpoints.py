@@ -1,4 +1,4 @@
-"""Failpoints: each is passed at one place of the product and killed at by a test, and nothing but a test can arm one."""
+"""Failpoints: each is passed at one place of the product and killed at by a test; nothing but a test can arm one."""
 
 import ast
 
@@ -40,5 +40,5 @@ def test_unarmed_it_is_the_one_of_production() -> None:
 
 
 def test_a_site_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(SystemExit, match="there is no site 'proxy.opend'"):
+    with pytest.raises(SystemExit, match=r"there is no site 'proxy\.opend'"):
         armed({"CHAOS_FAILPOINT": "proxy.opend", "CHAOS_DIED": "nowhere"})
