@@ -136,13 +136,33 @@ class Buffer:
             stream_ids += await _all(pipe)
         return stream_ids
 
-    async def present(self, stream_ids: Sequence[bytes]) -> set[bytes]:
-        """Those of these entries that are still in the stream."""
+    async def waiting(self, stream_ids: Sequence[bytes]) -> set[bytes]:
+        """Those of these entries that are in the stream and will reach a writer.
+
+        One that was handed out and that no writer holds will reach nobody: `XGROUP DELCONSUMER` by anybody but
+        ourselves does that (facts/fault-matrix.md, Redis Streams). It is taken out: whoever asks has the original.
+        """
+        present = await self._found(stream_ids, lambda one: ("XRANGE", self._stream, one, one))
+        last = await self._last_delivered() if present else (0, 0)
+        handed_out = [stream_id for stream_id in present if _place(stream_id) <= last]
+        held = set(await self._found(handed_out, lambda one: ("XPENDING", self._stream, GROUP, one, one, 1)))
+        # An entry that was acknowledged between these questions is not there to be deleted: it has arrived.
+        nobodys = [stream_id for stream_id in handed_out if stream_id not in held]
+        dropped = await self._found(nobodys, lambda one: ("XDEL", self._stream, one))
+        return set(present) - set(dropped)
+
+    async def _found(self, stream_ids: Sequence[bytes], command: Callable[[bytes], Sequence[Any]]) -> list[bytes]:
+        """Those about which the command has something to say."""
         pipe = self._redis.pipeline(transaction=False)
         for stream_id in stream_ids:
-            pipe.execute_command("XRANGE", self._stream, stream_id, stream_id)
-        found = await _all(pipe) if stream_ids else []
-        return {stream_id for stream_id, entries in zip(stream_ids, found, strict=True) if entries}
+            pipe.execute_command(*command(stream_id), parse_detail=True)  # of XPENDING: it has two kinds of answers
+        answers = await _all(pipe) if stream_ids else []
+        return [stream_id for stream_id, answer in zip(stream_ids, answers, strict=True) if answer]
+
+    async def _last_delivered(self) -> tuple[int, int]:
+        groups = await _asked(self._redis.xinfo_groups(self._stream))
+        ours = [group["last-delivered-id"] for group in groups if bytes(group["name"]).decode() == GROUP]
+        return _place(ours[0]) if ours else (0, 0)
 
     async def ensure_group(self) -> None:
         """Makes stream and group if need be. From 0, never `$`: what is in the stream already is unread usage."""
@@ -208,6 +228,11 @@ class Buffer:
                 raise
         await self.ensure_group()
         return await _asked(command())
+
+
+def _place(stream_id: bytes) -> tuple[int, int]:
+    milliseconds, _, number = bytes(stream_id).partition(b"-")
+    return int(milliseconds), int(number)
 
 
 async def _asked(reply: Any) -> Any:

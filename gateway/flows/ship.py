@@ -183,12 +183,12 @@ class Ship:
 
     async def _resend(self, missing: list[str]) -> None:
         """An event that still waits in the stream is left there, with growing patience; a lost one is sent again."""
-        waiting = [(event_id, self._calls[event_id].stream_id) for event_id in missing]
-        present = await self._buffer.present([stream_id for _, stream_id in waiting if stream_id is not None])
+        sent = [stream_id for event_id in missing if (stream_id := self._calls[event_id].stream_id) is not None]
+        waiting = await self._buffer.waiting(sent)
         now = self._monotonic()
-        for event_id, stream_id in waiting:
+        for event_id in missing:
             call = self._calls[event_id]
-            if stream_id in present:
+            if call.stream_id in waiting:
                 call.patience_s = min(PATIENCE_MAX_S, max(self._confirm_after_s, call.patience_s * 2))
                 call.due_s = now + call.patience_s
             elif call.settled_at is not None:

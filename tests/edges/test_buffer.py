@@ -47,10 +47,20 @@ async def test_what_is_read_stays_until_it_is_acknowledged(buffer: Buffer) -> No
     assert [entry.event_id for entry in await buffer.read("b", 2, 0)] == ["3"]
     await buffer.ack([first[0].stream_id])
     assert await buffer.depth() == Depth(2, 2)
-    assert await buffer.present([*ids, b"1-1"]) == set(ids[1:])
-    assert await buffer.present([]) == set()
+    assert await buffer.waiting([*ids, b"1-1"]) == set(ids[1:])
+    assert await buffer.waiting([]) == set()
     await buffer.ack([first[0].stream_id])  # a second time is harmless
     await buffer.ack([])
+
+
+async def test_what_a_deleted_writer_held_waits_for_nobody(buffer: Buffer, redis: "Redis") -> None:
+    ids = await buffer.append([("1", b"a"), ("2", b"b"), ("3", b"c"), ("4", b"d")])
+    await buffer.read("gone", 2, 0)
+    await buffer.read("there", 1, 0)
+    assert await buffer.waiting(ids) == set(ids)
+    await redis.xgroup_delconsumer(STREAM, GROUP, "gone")
+    assert await buffer.waiting(ids) == set(ids[2:])
+    assert await buffer.depth() == Depth(2, 1)  # the other two are gone: whoever asked sends them again
 
 
 async def test_read_waits_for_a_first_entry(buffer: Buffer) -> None:
@@ -152,7 +162,7 @@ async def test_nobody_there_is_an_outage() -> None:
         buffer.claim("a", 0, 1),
         buffer.ack([b"1-1"]),
         buffer.depth(),
-        buffer.present([b"1-1"]),
+        buffer.waiting([b"1-1"]),
         buffer.set_owner("r", "u"),
         buffer.get_owner("r"),
     ):

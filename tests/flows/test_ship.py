@@ -70,6 +70,17 @@ async def test_redis_loses_everything(house: House, pool: Pool, redis: "Redis") 
     assert await ids(pool) == sorted(event.id for event in events)
 
 
+async def test_what_a_writer_took_with_it_is_sent_again(house: House, pool: Pool, redis: "Redis") -> None:
+    events = await house.settle(5)
+    await house.ship.step_once()
+    await house.buffer.read("gone", 3, 0)
+    await redis.xgroup_delconsumer("gateway:usage", "ledger", "gone")
+    assert await house.after(3) == 0
+    assert await house.after(0.1) == 3
+    assert await house.flush() == 5
+    assert await ids(pool) == sorted(event.id for event in events)
+
+
 async def test_what_still_waits_in_the_stream_is_not_sent_again(house: House) -> None:
     await house.settle(5)
     await house.ship.step_once()
