@@ -107,6 +107,11 @@ class Segments:
         self.refresh()
         return all(self._is_read(segment) for segment in self._known.values() if segment.slot == slot)
 
+    def is_behind(self, slot: str) -> bool:
+        """Whether more of this slot waits to be read than one go takes: after an outage, or while one lasts."""
+        known = [segment for segment in self._known.values() if segment.slot == slot]
+        return sum(segment.path.stat().st_size - segment.offset for segment in known) > READ_BYTES_MAX
+
     def _is_read(self, segment: Segment) -> bool:
         """A last line without its end, as a dead writer leaves it, counts as read."""
         if segment.path.stat().st_size <= segment.offset:

@@ -21,6 +21,8 @@ from gateway.edges.segments import Record, Segment, Segments
 SETTLED_MAX: Final = 50_000
 """Settled calls held in memory at most; beyond it the journal is read no further until Postgres has caught up. Open
 calls do not count: their SETTLE is still to be read."""
+UNSENT_MAX: Final = 5_000
+"""Events held whole, because Redis has not taken them; beyond it the journal is read no further."""
 BATCH_MAX: Final = 1000
 """Ids asked for, or events sent, in one round trip."""
 PATIENCE_MAX_S: Final = 30.0
@@ -70,7 +72,7 @@ class Ship:
 
         Raises DependencyDown when Redis or Postgres is away; nothing is lost by that, only later.
         """
-        if self.unconfirmed < SETTLED_MAX:
+        if self.unconfirmed < SETTLED_MAX and len(self._unsent) < UNSENT_MAX:
             self._segments.refresh()
             for record in self._segments.poll():
                 self._take(record)
@@ -78,21 +80,28 @@ class Ship:
         return sent + await self._confirm()
 
     def orphans(self, *, older_than_unix_ms: int) -> list[Orphan]:
-        """OPENs without SETTLE whose writer is dead, or that are older than any call may be."""
+        """OPENs without SETTLE whose writer is dead, or that are older than any call may be.
+
+        Never one whose SETTLE may still lie unread: that would be an estimate of what is known.
+        """
         found = []
-        alive: dict[tuple[str, str | None], bool] = {}
+        writers: dict[tuple[str, str | None], tuple[bool, bool]] = {}
         for event_id, call in self._calls.items():
             if call.opened is None or call.settled_at is not None:
                 continue
             writer = (call.segments[0].slot, call.segments[0].boot)
-            if writer not in alive:
-                lives = self._segments.writer_lives(*writer)
-                # Dead first, then read to the end: only in this order is a missing SETTLE final.
-                alive[writer] = lives or not self._segments.read_to_end(writer[0])
-            too_old = unix_ms_of(event_id) < older_than_unix_ms
-            if not alive[writer] or too_old:
+            if writer not in writers:
+                writers[writer] = self._judge(*writer)
+            gone, current = writers[writer]
+            if gone or (current and unix_ms_of(event_id) < older_than_unix_ms):
                 found.append(Orphan(call.opened, call.note))
         return found
+
+    def _judge(self, slot: str, boot: str | None) -> tuple[bool, bool]:
+        """Whether a writer is dead and all that it wrote is read; whether the reading keeps up with its slot."""
+        # Dead first, then read to the end: only in this order is a missing SETTLE final.
+        gone = not self._segments.writer_lives(slot, boot) and self._segments.read_to_end(slot)
+        return gone, not self._segments.is_behind(slot)
 
     @property
     def open_calls(self) -> int:

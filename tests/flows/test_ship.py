@@ -13,6 +13,7 @@ from gateway.core.errors import DependencyDown
 from gateway.core.event import NoteRecord, Orphan, encode
 from gateway.core.frames import NOTE, OPEN, SETTLE, frame
 from gateway.core.ids import unix_ms_of
+from gateway.edges import segments as segments_module
 from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.ledger import Ledger, Pool
 from gateway.flows import ship as ship_module
@@ -141,6 +142,30 @@ async def test_open_calls_do_not_stop_the_reading(house: House, monkeypatch: pyt
     await house.flush()
     assert await house.after(3) == 10
     assert await house.ship.step_once() == len(late)
+
+
+async def test_while_redis_is_away_memory_is_bounded_and_no_old_call_is_estimated(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ship_module, "UNSENT_MAX", 4)
+    monkeypatch.setattr(segments_module, "READ_BYTES_MAX", 4096)
+    nowhere = open_redis(f"redis://127.0.0.1:{free_port()}/0")
+    house.start(Buffer(nowhere, stream="gateway:usage"))
+    old = house.event()
+    await house.journal.append(OPEN, encode(opened(old.id)))
+    events = await house.settle(40)
+    await house.journal.append(SETTLE, encode(old))
+    for _ in range(50):
+        with pytest.raises(DependencyDown, match="redis"):
+            await house.ship.step_once()
+    held, now_ms = house.ship.unconfirmed, unix_ms_of(old.id) + 1
+    assert held < 20
+    assert house.ship.orphans(older_than_unix_ms=now_ms) == []  # its SETTLE lies unread
+    await nowhere.aclose()
+    house.start()
+    while await house.ship.step_once():
+        assert house.ship.orphans(older_than_unix_ms=now_ms) == []
+    assert await house.flush() == len(events) + 1
 
 
 async def test_a_settle_that_disk_and_stream_lost_does_not_stop_the_others(house: House, redis: "Redis") -> None:
