@@ -14,7 +14,7 @@ RUN := .venv/bin/python
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
 
-.PHONY: help demo up test test-faults chaos test-clients check bench bench-scale package lock clean
+.PHONY: help demo up test test-faults chaos test-clients check bench bench-scale bench-drain package lock clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and th
 
 bench-scale: .venv/.ready ## calls per second with two proxies against one
 	@$(RUN) -m bench.scale $(ARGS)
+
+bench-drain: .venv/.ready ## how fast a backlog becomes rows, after an outage of Redis or PostgreSQL
+	@$(RUN) -m bench.drain $(ARGS)
 
 package: .venv/.ready ## build the wheel, install it into an empty environment outside the clone, run the demo there
 	@$(RUN) .ci/package.py

@@ -6,7 +6,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -44,17 +44,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         pool = await open_pool(values["database_url"], connections_min=0, connections_max=4)
         stack.push_async_callback(pool.close)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
-        flush = Flush(
-            buffer,
-            ledger,
-            consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
-            batch_rows_max=settings.flush.batch_rows_max,
-            interval_s=settings.flush.interval_s,
-            claim_idle_s=settings.flush.claim_idle_s,
-            monotonic=time.monotonic,
-            now=build.now,
-            failpoint=place.failpoint,
-        )
+        flush = build_flush(settings, buffer, ledger, place.failpoint)
+        helper = build_flush(settings, buffer, ledger, place.failpoint)
         bill = None
         if settings.stripe_secret_key is not None:
             billing = Billing(settings.stripe_secret_key.get_secret_value(), base_url=settings.stripe_base_url)
@@ -64,14 +55,14 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                     build.now, asyncio.sleep, interval_s=settings.billing.interval_s
                 )
             )
-        work = [asyncio.create_task(flush.run(stop))]
+        work = [asyncio.create_task(flush.run(stop)), asyncio.create_task(helper.run(stop, helps=flush))]
         if bill is not None:
             work.append(bill)
         _poll(stack, settings, ledger, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool))
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)
-        ready(partial(status, flush, backlog))
+        ready(partial(status, (flush, helper), backlog))
         # Neither ends before `stop` unless it is broken; then this process ends too, seen by all, and is restarted.
         await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         for task in work:
@@ -94,6 +85,21 @@ def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool)
     poll = Poll(OpenItems(pool), ledger, upstream, settler, now=build.now)
     task = asyncio.create_task(poll.run(interval_s=POLL_EVERY_S))
     stack.callback(task.cancel)
+
+
+def build_flush(settings: Settings, buffer: Buffer, ledger: Ledger, failpoint: Failpoint) -> Flush:
+    """A batch writer under a name that nobody has ever had."""
+    return Flush(
+        buffer,
+        ledger,
+        consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        batch_rows_max=settings.flush.batch_rows_max,
+        interval_s=settings.flush.interval_s,
+        claim_idle_s=settings.flush.claim_idle_s,
+        monotonic=time.monotonic,
+        now=build.now,
+        failpoint=failpoint,
+    )
 
 
 def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Failpoint = pass_by) -> Bill:
@@ -145,15 +151,15 @@ class Backlog:
         return self._samples
 
 
-def status(flush: Flush, backlog: Backlog) -> Status:
+def status(writers: Sequence[Flush], backlog: Backlog) -> Status:
     """A worker waits when Redis or PostgreSQL is away; nothing is lost by that."""
     waiting = backlog.waiting.on
     return Status(
         None,
         waiting,
         (
-            Sample("gateway_flushed_total", (), flush.entries_total),
-            Sample("gateway_quarantined_total", (), flush.quarantined_total),
+            Sample("gateway_flushed_total", (), sum(each.entries_total for each in writers)),
+            Sample("gateway_quarantined_total", (), sum(each.quarantined_total for each in writers)),
             Sample("gateway_waiting", ("worker",), int(waiting is not None)),
             *backlog.samples(),
             *process.samples("worker"),

@@ -127,7 +127,7 @@ class FlushSettings(_Section):
 
     stream: str = "gateway:usage"
     """Name of the Redis stream."""
-    batch_rows_max: int = Field(500, ge=1, le=10_000)
+    batch_rows_max: int = Field(1000, ge=1, le=10_000)
     """Rows in one transaction at most."""
     interval_s: float = Field(0.2, gt=0)
     """Seconds to let a batch grow before it is written."""

@@ -31,7 +31,7 @@ class Segment:
         self.offset = 0
         self.unconfirmed = 0
         self.corrupt = 0
-        """Lines skipped because their checksum did not hold."""
+        """Lines skipped because their checksum did not hold, or because what it vouches for made no sense."""
 
     @property
     def marker(self) -> Path:

@@ -54,6 +54,8 @@ class Flush:
         self._log: Final = structlog.get_logger("flush")
         self._held: list[StreamEntry] = []
         self._claim_at_s = monotonic()
+        self.behind = False
+        """Whether the last batch was full: more is waiting than one writer brings to rest at its pace."""
         self.entries_total = 0
         """Entries brought to rest by this writer."""
         self.quarantined_total = 0
@@ -68,6 +70,7 @@ class Flush:
         if not self._held:
             self._held = await self._take(block_ms)
         entries = self._held
+        self.behind = len(entries) >= self._batch_rows_max
         if not entries:
             return 0
         self._failpoint("flush.read")
@@ -81,10 +84,17 @@ class Flush:
         self._count(outcome, len(entries))
         return len(entries)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Steps until `stop` is set; waits and goes on when Redis or Postgres is away."""
+    async def run(self, stop: asyncio.Event, *, helps: "Flush | None" = None) -> None:
+        """Steps until `stop` is set; waits and goes on when Redis or Postgres is away.
+
+        One that `helps` another only steps while that one is behind, so that PostgreSQL is at work on one batch while
+        the next is read; without a backlog two would only make two small batches out of one.
+        """
         back_off_s = 0.0
         while not stop.is_set():
+            if helps is not None and not helps.behind and not self._held:
+                await _wait(stop, self._interval_s)
+                continue
             try:
                 handled = await self.step_once(block_ms=BLOCK_MS_MAX)
                 if back_off_s:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import structlog
 
-from gateway.core.event import Orphan
+from gateway.core.event import Orphan, decode_note, decode_open
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.frames import NOTE, OPEN, SETTLE, id_of
-from gateway.core.ids import unix_ms_of
+from gateway.core.ids import is_uuid, unix_ms_of
 from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger
 from gateway.edges.segments import Record, Segment, Segments
@@ -75,7 +76,10 @@ class Ship:
         if self.unconfirmed < SETTLED_MAX and len(self._unsent) < UNSENT_MAX:
             self._segments.refresh()
             for record in self._segments.poll():
-                self._take(record)
+                if _makes_sense(record.kind, record.payload):
+                    self._take(record)
+                else:
+                    record.segment.corrupt += 1
         sent = await self._send()
         return sent + await self._confirm()
 
@@ -218,3 +222,16 @@ class Ship:
             found = str(error)
         _log.error("settle lost from disk and stream", id=event_id, segment=segment.path.name, found=found)
         return None
+
+
+def _makes_sense(kind: bytes, payload: bytes) -> bool:
+    """Whether this version can go on with a whole record; one that it cannot read must not stop all the others. What
+    is in a SETTLE is for the ledger to judge, which has a quarantine."""
+    try:
+        if kind == OPEN:
+            decode_open(payload)
+        elif kind == NOTE:
+            decode_note(payload)
+        return is_uuid(id_of(payload))
+    except (ValueError, msgspec.DecodeError):
+        return False

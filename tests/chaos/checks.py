@@ -54,6 +54,32 @@ async def healed(dsn: str, truth: Mapping[str, Any], within_s: float) -> float:
     return within_s
 
 
+async def billed(dsn: str, within_s: float) -> None:
+    """Until all that has a row is with Stripe, or so many seconds have passed."""
+    await until(
+        dsn,
+        within_s,
+        "select not exists (select from stripe_windows where unfrozen) and not exists "
+        "(select from stripe_meter_events where state = 'pending')",
+        # The lease of a reporter that was killed has run out: moved here, not waited for.
+        "update stripe_meter_events set next_attempt_at = now() where state = 'pending'",
+    )
+
+
+async def until(dsn: str, within_s: float, question: str, meanwhile: str = "") -> None:
+    """Until the answer is yes, or so many seconds have passed: what is missing then is for the checks to say."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for _ in range(int(within_s / 0.1)):
+            if meanwhile:
+                await connection.execute(meanwhile)
+            if await connection.fetchval(question):
+                return
+            await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
+
+
 async def missing(dsn: str, truth: Mapping[str, Any]) -> int:
     """Calls of the truth that have no row yet."""
     there = await _rows(dsn, "select id::text from openai_usage where adjusts is null")

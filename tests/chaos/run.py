@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos.checks import EXAMPLES, healed, missing, verdict
+from tests.chaos.checks import EXAMPLES, billed, healed, missing, verdict
 from tests.chaos.excuses import Excuses
 from tests.chaos.house import House, house
 from tests.chaos.killer import Killer
@@ -54,6 +54,7 @@ async def judged(made: House, load: Load, loading: asyncio.Task[None]) -> dict[s
     truth = {one["client_request_id"]: one for one in served if one["client_request_id"] is not None}
     waiting = await missing(dsn, truth)
     heal_s = await healed(dsn, truth, max(0.0, HEAL_S - (time.monotonic() - last_fault)))
+    await billed(dsn, HEAL_S)
     stripe = await asyncio.to_thread(made.stack.control, "stripe", "GET", "/events")
     found = await verdict(dsn, truth, stripe["events"])
     await asyncio.sleep(2)  # what was only read a moment ago is acknowledged and confirmed

@@ -5,12 +5,20 @@ Arguments: folder, slot, boot id, records at a time. Must run until it is killed
 
 import asyncio
 import sys
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+from gateway.core.event import OpenRecord, encode
 from gateway.core.frames import OPEN
 from gateway.core.ids import uuid7
 from gateway.edges.journal import Journal
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def record(event_id: str) -> OpenRecord:
+    return OpenRecord(id=event_id, user_id="u", endpoint="chat", model="gpt-5-mini", started_at=NOW, text_bytes=400)
 
 
 async def main(folder: Path, slot: str, boot_id: str, together: int) -> None:
@@ -20,7 +28,7 @@ async def main(folder: Path, slot: str, boot_id: str, together: int) -> None:
     numbers = count()
 
     async def write(event_id: str) -> None:
-        await journal.append(OPEN, b'{"id":"%b","x":"%b"}' % (event_id.encode(), b"y" * 100))
+        await journal.append(OPEN, encode(record(event_id)))
         print(event_id, flush=True)
 
     while True:

@@ -17,7 +17,7 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 
-from tests.chaos.checks import Verdict, healed, verdict
+from tests.chaos.checks import Verdict, billed, healed, until, verdict
 from tests.chaos.entry import MODULE
 from tests.stack import Stack
 
@@ -103,14 +103,7 @@ class Scene(NamedTuple):
         await until(dsn, within_s, f"select count(*) >= {rows} from openai_usage where adjusts is null")
         truth = await asyncio.to_thread(self.truth)
         await healed(dsn, truth, within_s)
-        # The lease of a reporter that was killed has run out: moved here, not waited for.
-        await until(
-            dsn,
-            within_s,
-            "select not exists (select from stripe_windows where unfrozen) and not exists "
-            "(select from stripe_meter_events where state = 'pending')",
-            "update stripe_meter_events set next_attempt_at = now() where state = 'pending'",
-        )
+        await billed(dsn, within_s)
         return await verdict(dsn, truth, self.stripe_events())
 
     def truth(self) -> dict[str, dict[str, Any]]:
@@ -142,20 +135,6 @@ def scene(ground: Stack, *, failpoint: str | None = None, planted: str | None = 
         yield Scene(ground, died)
     finally:
         ground.serve.stop()
-
-
-async def until(dsn: str, within_s: float, question: str, meanwhile: str = "") -> None:
-    """Until the answer is yes, or so many seconds have passed: what is missing then is for the checks to say."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        for _ in range(int(within_s / 0.1)):
-            if meanwhile:
-                await connection.execute(meanwhile)
-            if await connection.fetchval(question):
-                return
-            await asyncio.sleep(0.1)
-    finally:
-        await connection.close()
 
 
 async def rows_of(ground: Stack) -> list[asyncpg.Record]:

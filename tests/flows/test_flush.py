@@ -131,6 +131,28 @@ async def test_two_writers_share_the_work(buffer: Buffer, ledger: Ledger, pool: 
     await check(pool, events)
 
 
+async def test_a_helper_works_only_while_there_is_a_backlog(buffer: Buffer, ledger: Ledger, pool: Pool) -> None:
+    events = await some_calls(ledger, 420)
+    lead = writer(buffer, ledger, Clock(), consumer="a", batch_rows_max=20)
+    helper = writer(buffer, ledger, Clock(), consumer="b", batch_rows_max=20)
+    stop = asyncio.Event()
+    running = [asyncio.create_task(lead.run(stop)), asyncio.create_task(helper.run(stop, helps=lead))]
+    for event in events[:20]:
+        await buffer.append(entries([event]))
+        while (await buffer.depth()).entries:
+            await asyncio.sleep(0.002)
+    assert helper.entries_total == 0
+    await buffer.append(entries(events[20:]))
+    async with asyncio.timeout(10):
+        while (await buffer.depth()).entries:
+            await asyncio.sleep(0.01)
+    assert lead.entries_total + helper.entries_total == 420
+    assert helper.entries_total > 0
+    stop.set()
+    await asyncio.gather(*running)
+    await check(pool, events)
+
+
 async def test_what_another_left_is_taken_over_in_time(buffer: Buffer, ledger: Ledger, pool: Pool) -> None:
     events = await some_calls(ledger, 30)
     await buffer.append(entries(events))

@@ -144,6 +144,19 @@ async def test_open_calls_do_not_stop_the_reading(house: House, monkeypatch: pyt
     assert await house.ship.step_once() == len(late)
 
 
+async def test_a_whole_record_that_makes_no_sense_costs_only_itself(house: House, pool: Pool) -> None:
+    strange = [b"", b"{}", b"[1]", b'{"id":"%b"}' % b"x" * 36, b'{"id":"%b","endpoint":7}' % new_id(RANDOM).encode()]
+    for payload in strange:
+        await house.journal.append(OPEN, payload)
+    await house.journal.append(SETTLE, strange[3])
+    (event,) = await house.settle()
+    assert await house.ship.step_once() == 1
+    assert house.ship.orphans(older_than_unix_ms=2**60) == []
+    assert house.segments.corrupt == len(strange) + 1
+    assert await house.flush() == 1
+    assert await ids(pool) == [event.id]
+
+
 async def test_while_redis_is_away_memory_is_bounded_and_no_old_call_is_estimated(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
