@@ -57,7 +57,6 @@ class MeteredCall:
         self._ours_s = parts.clock() - started_s
         """Seconds that the call has spent in here so far: neither reading from the client nor waiting for OpenAI."""
         self._sent_s: float | None = None
-        self._relay_of: Relay | None = None
         self._failed: str | None = None
         self._span: Span | None = None
         self._asked: Request
@@ -145,7 +144,8 @@ class MeteredCall:
         self._parts.failpoint("proxy.headers")
         self._status = source.status
         self._request_id = source.headers.get("x-request-id")
-        relay = self._relay_of = Relay(
+        # Must not become an attribute: the relay holds `self._note`, and what refers to itself waits for the collector.
+        relay = Relay(
             self._request,
             source,
             answer_headers(source.headers, self._id),
@@ -259,8 +259,8 @@ class MeteredCall:
         parts.log.metered(event, self._status, ms, None if first is None else (first - begun) * 1000, left, trace)
         if self._span is not None:
             self._span.end(event, self._status)
-        if self._relay_of is not None and broken is None:
-            self._ours_s += self._time() - self._relay_of.heard_s
+        if relayed is not None and broken is None:
+            self._ours_s += self._time() - relayed.heard_s
         wait = None if first is None or self._sent_s is None else first - self._sent_s
         parts.metrics.metered(event, self._status, self._ours_s, wait, client_left=left)
         if broken != "drain_limit" and (broken is not None or self._status >= 500 or self._status in (401, 429)):

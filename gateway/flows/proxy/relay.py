@@ -62,6 +62,8 @@ class Relayed:
         self.client_left = False
         self.output_events = 0
         self.first_byte_s: float | None = None
+        self.heard_s = 0.0
+        """When OpenAI was last heard of, or the client's slowness ended; both of the loop's clock, seconds."""
         self.client: web.StreamResponse | None = None
         self.last: bytes = b""
         """The bytes that wait for SETTLE."""
@@ -87,11 +89,10 @@ class Relay:
         self._noted: Final = noted
         self._loop: Final = asyncio.get_running_loop()
         self._end_s: Final = self._loop.time() + bounds.total_s
-        self.heard_s = self._loop.time()
-        """When OpenAI was last heard of, on the loop's clock, seconds."""
         self._drain_until_s = 0.0
         self._drained_bytes = 0
         self.result: Final = Relayed()
+        self.result.heard_s = self._loop.time()
         drains.relays.add(self)
 
     async def stream(self, meter: StreamMeter) -> Relayed:
@@ -126,7 +127,7 @@ class Relay:
         note_at_s = 0.0
         while chunk := await read():
             visible = feed(chunk)
-            now = self.heard_s = time()
+            now = result.heard_s = time()
             if now >= note_at_s and meter.said.response_id is not None:
                 result.first_byte_s = result.first_byte_s or now
                 result.output_events = meter.events
@@ -138,7 +139,7 @@ class Relay:
             elif visible:
                 if transport is None or transport.get_write_buffer_size() > SLOW_BUFFER_BYTES:
                     await self._write(client, visible)
-                    self.heard_s = time()  # a slow client is not OpenAI's silence
+                    result.heard_s = time()  # a slow client is not OpenAI's silence
                     continue
                 try:
                     await write(visible)
@@ -152,9 +153,9 @@ class Relay:
         size = 0
         try:
             while chunk := await self._source.content.readany():
-                self.heard_s = self._loop.time()
+                self.result.heard_s = self._loop.time()
                 if result.first_byte_s is None:
-                    result.first_byte_s = self.heard_s
+                    result.first_byte_s = self.result.heard_s
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > WHOLE_BYTES_MAX:
@@ -184,7 +185,7 @@ class Relay:
                 await self._write(client, waiting)
                 waiting = chunk
                 tail = (tail + chunk)[-TAIL_BYTES:]
-                self.heard_s = self._loop.time()
+                self.result.heard_s = self._loop.time()
                 if result.client_left and self._over_drain(len(chunk)):
                     break
         except _BROKEN as error:
@@ -275,7 +276,7 @@ class Relay:
 
     def check(self, now: float) -> None:
         """Gives the answer up when it is silent for too long, takes too long in all, or is drained for too long."""
-        if now - self.heard_s > self._bounds.read_s or now > self._end_s:
+        if now - self.result.heard_s > self._bounds.read_s or now > self._end_s:
             self._give_up("upstream_timeout")
         elif self._drain_until_s and now > self._drain_until_s:
             self._give_up("drain_limit")
