@@ -4,6 +4,7 @@ import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib import import_module
+from typing import Final
 from uuid import uuid4
 
 import pricing
@@ -15,8 +16,14 @@ from gateway.core.settle import Settler
 from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.journal import Journal
 from gateway.edges.ledger import Ledger, open_pool
+from gateway.edges.limits import Limits
 from gateway.edges.upstream import Upstream
 from gateway.flows.proxy.tracing import Traces
+
+LIMITS_TIMEOUT_S: Final = 1.0
+"""Seconds that Redis has for the limits of a call."""
+HOLD_MARGIN_S: Final = 600.0
+"""Seconds that a swept call has to reach the ledger before its hold ends by itself."""
 
 
 def unix_ms() -> int:
@@ -66,6 +73,14 @@ def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
     redis = open_redis(url)
     stack.push_async_callback(redis.aclose)
     return Buffer(redis, stream=settings.flush.stream)
+
+
+def open_limits(stack: AsyncExitStack, settings: Settings, url: str) -> Limits:
+    """Limits in Redis, closed by the stack. Their own connections: a call must not queue behind a long read."""
+    redis = open_redis(url, timeout_s=LIMITS_TIMEOUT_S, connections_max=4)
+    stack.push_async_callback(redis.aclose)
+    # A sweep settles a call after this at the latest; then the ledger has it, and the hold may go.
+    return Limits(redis, hold_s=settings.journal.open_max_s + HOLD_MARGIN_S)
 
 
 def open_upstream(

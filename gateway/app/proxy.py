@@ -20,10 +20,13 @@ from gateway.core.config import Settings, required
 from gateway.core.metrics import Sample, Status
 from gateway.edges.journal import Journal
 from gateway.edges.keys import Keys
+from gateway.edges.ledger import open_pool
+from gateway.edges.spending import Spending
 from gateway.edges.tokenizer import Tokenizer
 from gateway.flows.proxy.admission import Admission
 from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.handler import Proxy
+from gateway.flows.proxy.limiter import Limiter
 from gateway.flows.proxy.line import CallLog
 from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
@@ -53,6 +56,13 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
         keys = Keys(to_unkey, settings.unkey_base_url, values["unkey_root_key"], timeout_s=settings.keys.timeout_s)
+        pool = await open_pool(values["database_url"], connections_min=0, connections_max=1)
+        stack.push_async_callback(pool.close)
+        limits = build.open_limits(stack, settings, values["redis_url"])
+        limiter = Limiter(limits, Spending(pool), settler, settings.limits)
+        stack.push_async_callback(limiter.close)
+        keeping = asyncio.create_task(limiter.keep())
+        stack.callback(keeping.cancel)
         drains, metrics = Drains(), CallMetrics()
         watch = asyncio.create_task(drains.watch())
         stack.callback(watch.cancel)
@@ -62,11 +72,13 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                     keys,
                     ledger,
                     settings.keys,
+                    settings.limits,
                     pepper=secrets.token_bytes(32),
                     monotonic=time.monotonic,
                     unix_s=time.time,
                 ),
                 owners=Owners(buffer, ledger, monotonic=time.monotonic),
+                limiter=limiter,
                 recorder=recorder,
                 upstream=upstream,
                 settler=settler,
@@ -87,17 +99,23 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener, backlog=1024).start()
-        ready(partial(status, name, metrics, recorder, journal, drains))
+        ready(partial(status, name, metrics, recorder, journal, drains, limiter))
         await stop.wait()
         drains.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
 
 
-def status(name: str, metrics: CallMetrics, recorder: Recorder, journal: Journal, drains: Drains) -> Status:
+def status(
+    name: str, metrics: CallMetrics, recorder: Recorder, journal: Journal, drains: Drains, limiter: Limiter
+) -> Status:
     """A proxy fails when calls cannot be recorded."""
     own = (
         Sample("gateway_drains_running", (), drains.running),
         Sample("gateway_settles_not_on_disk", (), recorder.stranded),
         journal.commits.sample("gateway_journal_commit_seconds"),
+        *(
+            Sample("gateway_budget_warnings_total", (str(share),), count)
+            for share, count in limiter.warnings.counted.items()
+        ),
     )
     return Status(recorder.failure, None, (*metrics.samples(), *own, *process.samples(name)))

@@ -26,9 +26,11 @@ from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.open_items import OpenItems
 from gateway.edges.outbox import Outbox
+from gateway.edges.spending import Spending
 from gateway.flows.bill import Bill
 from gateway.flows.flush import Flush
 from gateway.flows.poll import Poll
+from gateway.flows.recount import Recount
 from gateway.processes import Ready
 
 POLL_EVERY_S: Final = 60.0
@@ -59,6 +61,9 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         if bill is not None:
             work.append(bill)
         _poll(stack, settings, ledger, pool)
+        recount = Recount(build.open_limits(stack, settings, values["redis_url"]), Spending(pool), now=build.now)
+        recounting = asyncio.create_task(recount.run(interval_s=settings.limits.recount_s))
+        stack.callback(recounting.cancel)
         backlog = Backlog(buffer, ledger, Outbox(pool))
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)

@@ -86,6 +86,27 @@ class KeySettings(_Section):
     """A key that must verify: `doctor` tries it, because a root key without permission makes every key look unknown."""
 
 
+class LimitSettings(_Section):
+    """Limits of a key or user that has none of its own at Unkey, and what happens without Redis (docs/limits.md)."""
+
+    key_requests: int | None = Field(None, ge=1)
+    """Requests per minute of one key."""
+    key_tokens: int | None = Field(None, ge=1)
+    """Tokens per minute of one key."""
+    key_concurrent: int | None = Field(None, ge=1)
+    """Calls of one key at the same time."""
+    user_requests: int | None = Field(None, ge=1)
+    """Requests per minute of all keys of one user."""
+    user_tokens: int | None = Field(None, ge=1)
+    """Tokens per minute of all keys of one user."""
+    user_concurrent: int | None = Field(None, ge=1)
+    """Calls of all keys of one user at the same time."""
+    rates_need_redis: bool = False
+    """Whether calls with a rate limit are refused while Redis is away; hard budgets and credit always are."""
+    recount_s: float = Field(5, gt=0)
+    """Seconds between two recounts of budgets from the ledger."""
+
+
 class UpstreamSettings(_Section):
     """Bounds on a call to OpenAI (facts/attacks.md §2; openai-metering.md §8)."""
 
@@ -204,6 +225,7 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()
+    limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()
 
     @model_validator(mode="after")

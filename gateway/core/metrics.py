@@ -45,6 +45,9 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     "gateway_free_calls_total": Family("counter", "Calls that cost nothing and have no row.", ("endpoint", "status")),
     "gateway_refused_total": Family("counter", "Requests that the gateway answered itself, by its code.", ("code",)),
+    "gateway_budget_warnings_total": Family(
+        "counter", "Soft budgets seen to reach a share of their limit, per cent; per proxy and period.", ("share",)
+    ),
     "gateway_upstream_errors_total": Family("counter", "Metered calls that OpenAI failed or broke off.", ("kind",)),
     "gateway_clients_left_total": Family("counter", "Metered calls whose client had left before the end."),
     "gateway_requests_running": Family("gauge", "Requests being served."),

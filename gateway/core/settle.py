@@ -4,6 +4,7 @@ The proxy and the sweeper both settle through here, so a call is valued the same
 must not happen: an exception of pricing that loses the call (it settles `unpriced`), or cost 0 for want of a price.
 """
 
+import math
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final
@@ -190,6 +191,19 @@ class Settler:
         except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
             problem = f"pricing failed: {type(error).__name__}"
             return pricing.Estimate(None, None, (), self._book.version, (problem,), low_confidence=False)
+
+    def most(self, opened: OpenRecord) -> int | None:
+        """The most that a call can cost, nano-USD, before anything is known of it; None when its price is not known."""
+        tokens = self.by_bytes(opened, 0)
+        # `auto` leaves the tier to OpenAI, which may take the dearest.
+        tiers = ("default", "priority") if opened.service_tier == "auto" else (opened.service_tier,)
+        values = [self._estimate(opened, Said(service_tier=tier), tokens) for tier in tiers]
+        bounds = [value.bound_nano for value in values if value.bound_nano is not None]
+        return max(bounds, default=None)
+
+    def most_billed(self, nano: int) -> int:
+        """The most that a customer is charged for a call of at most `nano` nano-USD."""
+        return nano if self._markup is None else math.ceil(nano * self._markup)
 
     def by_bytes(self, opened: OpenRecord, output_tokens: int) -> Tokens:
         """The estimate that needs no tokenizer: text bytes / 4 in, what was seen out."""

@@ -11,17 +11,34 @@ import msgspec
 from gateway.core.errors import DependencyDown
 
 
+class RateLimit(msgspec.Struct, rename="camel"):
+    """One limit as Unkey has it on a key or an identity, or checked it just now."""
+
+    name: str = ""
+    limit: int = 0
+    duration: int = 0
+    """Milliseconds in which `limit` may be used."""
+    auto_apply: bool = False
+    """Whether each verification counts against it."""
+    exceeded: bool = False
+    reset: int = 0
+    """Unix instant at which it begins anew, milliseconds."""
+    id: str = ""
+
+
 class Identity(msgspec.Struct, rename="camel"):
     """The owner of a key at Unkey."""
 
     external_id: str = ""
+    ratelimits: list[RateLimit] = []
+    """Of all keys of this owner together."""
 
 
-class RateLimit(msgspec.Struct):
-    """One limit that Unkey checked; `reset` is a Unix instant, milliseconds."""
+class KeyMeta(msgspec.Struct):
+    """What we keep at a key beside Unkey's own fields."""
 
-    exceeded: bool = False
-    reset: int = 0
+    concurrent: int | None = None
+    """How many calls of the key may run at the same time."""
 
 
 class Verdict(msgspec.Struct, rename="camel"):
@@ -34,6 +51,9 @@ class Verdict(msgspec.Struct, rename="camel"):
     """Unix instant at which the key ends, milliseconds."""
     identity: Identity | None = None
     ratelimits: list[RateLimit] = []
+    """Those that were checked: of the key, and of its identity."""
+    meta: msgspec.Raw = msgspec.Raw(b"null")
+    """Whatever anybody keeps at the key; ours is KeyMeta."""
 
 
 class _Answer(msgspec.Struct):

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.commands.keys_list import state_of
 from gateway.commands.keys_show import differences
-from gateway.core.config import KeySettings
+from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError
 from gateway.edges.accounts import Accounts
 from gateway.edges.key_admin import KeyAdmin
@@ -276,7 +276,13 @@ async def test_the_proxy_forgets_within_the_time_that_is_said(
     async with aiohttp.ClientSession() as session:
         keys = Keys(session, sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         admission = Admission(
-            keys, ledger, KeySettings(), pepper=b"p", monotonic=clock, unix_s=lambda: NOW.timestamp() + clock.now
+            keys,
+            ledger,
+            KeySettings(),
+            LimitSettings(),
+            pepper=b"p",
+            monotonic=clock,
+            unix_s=lambda: NOW.timestamp() + clock.now,
         )
         assert (await admission.admit(SECRET)).user_id == key[1]
         command = ["keys", "revoke", "key_ann"] if change == "revoke" else ["users", "disable", "ann@example.com"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.config import KeySettings
+from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.edges.keys import Identity, Keys, Verdict
 from gateway.flows.proxy.admission import Admission, Principal
@@ -23,6 +23,7 @@ class Linked:
     is_active: bool = True
     api_key_id: str | None = "api-key"
     key_is_active: bool | None = True
+    budgets: str = "[]"
 
 
 class FakeKeys(Keys):
@@ -64,6 +65,7 @@ class House:
             self.keys,
             self.accounts,
             KeySettings(**settings),
+            LimitSettings(),
             pepper=b"p" * 32,
             monotonic=lambda: self.now_s,
             unix_s=lambda: NOW_S + self.now_s,

@@ -41,7 +41,8 @@ def test_true_without_valid_is_no(code: str) -> None:
 
 async def test_rate_limit_says_when_to_come_back_and_keeps_its_word() -> None:
     house = House(negative_s=10)
-    limits = [RateLimit(True, int(NOW_S * 1000) + 2500), RateLimit(False, int(NOW_S * 1000) + 99_000)]
+    ends = int(NOW_S * 1000)
+    limits = [RateLimit(exceeded=True, reset=ends + 2500), RateLimit(exceeded=False, reset=ends + 99_000)]
     house.keys.answer = no("RATE_LIMITED", ratelimits=limits)
     assert (await house.refused()).headers == {"Retry-After": "3"}
     house.keys.answer = valid()

@@ -48,6 +48,8 @@ class Identity:
     api_key_id: str | None
     key_is_active: bool | None
     stripe_customer_id: str | None
+    budgets: str
+    """JSON: a list of core/budgets.Budget."""
 
 
 class Ledger:

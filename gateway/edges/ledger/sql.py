@@ -167,7 +167,19 @@ with key as (
 select u.id::text as user_id, u.is_active,
   (select k.id::text from key k where k.user_id = u.id) as api_key_id,
   (select k.is_active from key k) as key_is_active,
-  u.stripe_customer_id
+  u.stripe_customer_id,
+  -- What bounds their spending, as core/budgets reads it; credit is a budget whose limit is what was paid.
+  (select coalesce(jsonb_agg(bound), '[]')::text from (
+    select b.id::text as id, b.user_id, (least(b.limit_usd, 1000000) * 1000000000)::bigint as limit_nano, b.period,
+      b.is_hard as hard, b.created_at as since, b.api_key_id, b.meeting_id, b.model, 'cost_usd' as counts
+    from public.budgets b
+    where b.user_id = u.id and b.is_active
+      and (b.api_key_id is null or b.api_key_id = (select k.id from key k where k.user_id = u.id))
+    union all
+    select 'credit:' || c.user_id, c.user_id, (least(sum(c.amount_usd), 1000000) * 1000000000)::bigint, 'total', true,
+      min(c.created_at), null, null, null, 'billed_usd'
+    from public.credit_entries c where c.user_id = u.id group by c.user_id
+  ) bound) as budgets
 from public.users u
 where u.id = coalesce($1::uuid, (select k.user_id from key k))
 """

@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from gateway.core.config import KeySettings
+from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError, DependencyDown
+from gateway.core.limits import Terms
 from gateway.edges.keys import Keys, Verdict
+from gateway.flows.proxy.terms import terms_of
 
 REFRESH_SHARE: Final = 0.8
 """Share of the fresh time after which a key in use is asked for again in the background."""
@@ -29,6 +31,7 @@ class Linked(Protocol):
     is_active: bool
     api_key_id: str | None
     key_is_active: bool | None
+    budgets: str
 
 
 class Accounts(Protocol):
@@ -43,6 +46,8 @@ class Principal(NamedTuple):
     user_id: str
     api_key_id: str | None
     unkey_key_id: str
+    terms: Terms | None = None
+    """What bounds the key; None when nothing does."""
 
 
 class _Entry:
@@ -63,6 +68,7 @@ class Admission:
         keys: Keys,
         accounts: Accounts,
         settings: KeySettings,
+        limits: LimitSettings,
         *,
         pepper: bytes,
         monotonic: Callable[[], float],
@@ -71,6 +77,7 @@ class Admission:
         self._keys: Final = keys
         self._accounts: Final = accounts
         self._settings: Final = settings
+        self._limits: Final = limits
         self._pepper: Final = pepper
         self._monotonic: Final = monotonic
         self._unix_s: Final = unix_s
@@ -154,7 +161,8 @@ class Admission:
                 raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
             if linked.key_is_active is False:
                 raise _invalid_key("This API key is disabled.")
-            principal = Principal(linked.user_id, linked.api_key_id, key_id)
+            terms = terms_of(verdict, linked.budgets, self._limits)
+            principal = Principal(linked.user_id, linked.api_key_id, key_id, terms)
         # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
         ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()
         fresh = now + self._settings.fresh_s

@@ -88,8 +88,10 @@ def forwarded_headers(headers: "CIMultiDictProxy[str]", event_id: str) -> dict[s
     return passed
 
 
-def answer_headers(headers: Mapping[str, str], event_id: str) -> "CIMultiDict[str]":
-    """The answer headers that the client gets."""
+def answer_headers(
+    headers: Mapping[str, str], event_id: str, ours: Mapping[str, str] | None = None
+) -> "CIMultiDict[str]":
+    """The answer headers that the client gets; `ours` take the place of OpenAI's of the same name."""
     passed: CIMultiDict[str] = CIMultiDict()
     named = headers.get("Connection", "")
     dropped = _DROPPED | {part.strip().lower() for part in named.split(",")} if named else _DROPPED
@@ -97,6 +99,11 @@ def answer_headers(headers: Mapping[str, str], event_id: str) -> "CIMultiDict[st
         if name.lower() not in dropped:
             passed.add(name, value)
     passed[EVENT_ID] = event_id
+    if ours:
+        # OpenAI's rates are those of all customers together: beside ours they would mislead.
+        for name in {name for name in passed if name.lower().startswith("x-ratelimit-")}:
+            passed.popall(name, None)
+        passed.update(ours)
     return passed
 
 

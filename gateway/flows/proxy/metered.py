@@ -66,6 +66,7 @@ class MeteredCall:
         self._relayed: Relayed | None = None
         self._settled: UsageEvent | None = None
         self._owner_known = False
+        self._limit_headers: dict[str, str] = {}
 
     async def run(self) -> web.StreamResponse:
         """The answer for the client. Raises ApiError for what the gateway refuses."""
@@ -74,6 +75,18 @@ class MeteredCall:
         read_s = self._time()
         self._asked = read_request(self._route.endpoint.name, body)
         self._opened = await self._attribute(len(body))
+        terms = self._principal.terms
+        if terms is None:
+            return await self._open(read_s)
+        self._limit_headers = await parts.limiter.take(self._opened, terms, self._principal.unkey_key_id)
+        try:
+            return await self._open(read_s)
+        finally:
+            await parts.limiter.give_back(self._id, self._settled)
+
+    async def _open(self, read_s: float) -> web.StreamResponse:
+        """`read_s`: when the request had been read, seconds of the loop's clock."""
+        parts = self._parts
         try:
             await parts.recorder.open(self._opened)
         except asyncio.CancelledError:
@@ -148,7 +161,7 @@ class MeteredCall:
         relay = Relay(
             self._request,
             source,
-            answer_headers(source.headers, self._id),
+            answer_headers(source.headers, self._id, self._limit_headers),
             self._parts.bounds,
             self._parts.drains,
             self._note,
@@ -232,6 +245,9 @@ class MeteredCall:
         self._settled = event
         await self._parts.recorder.settle(event)
         self._parts.failpoint("proxy.settled")
+        if self._principal.terms is not None:
+            # Before the last byte: the client's next call must find the room that this one gives back.
+            await self._parts.limiter.give_back(self._id, event)
 
     async def _note(self, relayed: Relayed) -> None:
         """The response id is in the journal, and its owner known, before the client sees it."""

@@ -10,6 +10,7 @@ from gateway.core.settle import Settler
 from gateway.edges.upstream import Upstream
 from gateway.flows.proxy.admission import Admission
 from gateway.flows.proxy.estimate import Estimator
+from gateway.flows.proxy.limiter import Limiter
 from gateway.flows.proxy.line import CallLog
 from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
@@ -24,6 +25,7 @@ class Parts:
 
     admission: Admission
     owners: Owners
+    limiter: Limiter
     recorder: Recorder
     upstream: Upstream
     settler: Settler
