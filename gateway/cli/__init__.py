@@ -21,6 +21,8 @@ FILES: Final = {
     "doctor": ("doctor",),
     "keys": (),
     "users": (),
+    "budgets": (),
+    "credits": (),
     "report": (),
     "billing": (),
     "audit": ("audit",),

@@ -80,7 +80,7 @@ async def set_active(settings: Settings, console: Console, *, who: str, is_activ
     """
     async with database(settings, _WHY) as pool:
         accounts = Accounts(pool)
-        user = await _known(accounts, who)
+        user = await known_user(accounts, who)
         changed = await accounts.set_active(user.id, is_active=is_active)
     user = user._replace(is_active=is_active)
     verb = "enabled" if is_active else "disabled"
@@ -111,7 +111,7 @@ async def set_fields(
     title = valid_name(name) if name else None
     async with database(settings, _WHY) as pool:
         accounts = Accounts(pool)
-        before = after = await _known(accounts, who)
+        before = after = await known_user(accounts, who)
         if stripe_customer is not None or unlink:
             if not await accounts.set_stripe_customer(before.id, customer):
                 raise await _taken(accounts, "", customer)
@@ -153,7 +153,8 @@ def valid_customer(text: str) -> str:
     return customer
 
 
-async def _known(accounts: Accounts, who: str) -> User:
+async def known_user(accounts: Accounts, who: str) -> User:
+    """The user whom WHO names. Raises OptionError when there is none."""
     user = await accounts.find(who.strip()) if who.isprintable() else None
     if user is None:
         raise OptionError(f"WHO: there is no user {who!r}; `gateway users list --all` has all of them")

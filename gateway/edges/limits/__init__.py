@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from gateway.core.errors import DependencyDown
 from gateway.core.limits import Claim, Rate, Slots, Taken
-from gateway.edges.limits.scripts import RECOUNT, RENEW, RESERVE, SETTLE
+from gateway.edges.limits.scripts import BEGIN, RECOUNT, RENEW, RESERVE, SETTLE
 
 PREFIX: Final = "limit:"
 WINDOWS: Final = f"{PREFIX}windows"
@@ -26,7 +26,9 @@ KEPT_S: Final = 2 * 86_400
 """Seconds for which a period's counters outlive their last change and its end."""
 FIGURES: Final = 5
 # Redis's own name of a script; nothing is secret here.
-NAMES: Final = {script: hashlib.sha1(script.encode()).hexdigest() for script in (RESERVE, SETTLE, RENEW, RECOUNT)}  # noqa: S324
+NAMES: Final = {
+    script: hashlib.sha1(script.encode()).hexdigest() for script in (RESERVE, SETTLE, RENEW, BEGIN, RECOUNT)
+}
 _Script = tuple[str, list[Any]]
 
 
@@ -100,8 +102,7 @@ class Limits:
 
     async def begin(self, key: str, descriptor: bytes, nano: int) -> None:
         """The ledger's sum for a period without a counter; one that has come meanwhile is left alone."""
-        await self._asked_redis(self._redis.hset(WINDOWS, key, descriptor))
-        await self._run(RECOUNT, [key, "", nano, KEPT_S])
+        await self._run(BEGIN, [WINDOWS, key, descriptor, nano, KEPT_S])
 
     async def windows(self) -> dict[str, bytes]:
         """Every period that may have counters: its descriptor by its key."""

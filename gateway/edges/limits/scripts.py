@@ -4,7 +4,7 @@ Keys of one limit, `K` its name: a rate is the string `K` (the instant, µs, at 
 are the sorted set `K` (event id by the end of its lease, s). A period of a budget is the hash `K` (`base`: what the
 ledger said, `usum`: settled since, `hsum`: held, `ver`: how often it was recounted), the hash `K:u` (nano-USD by
 event id, settled and not yet counted in `base`), the hash `K:h` (nano-USD held by event id) and the sorted set `K:e`
-(event id by the end of its hold). Amounts are nano-USD and exact below 2^53.
+(event id by the end of its hold). Amounts are nano-USD and exact below 2^53; HINCRBY takes no `-0`.
 """
 
 from typing import Final
@@ -43,7 +43,7 @@ for i = 2, #ARGV, 7 do
   else
     for _, gone in ipairs(redis.call('ZRANGEBYSCORE', key .. ':e', '-inf', t[1], 'LIMIT', 0, 100)) do
       local was = redis.call('HGET', key .. ':h', gone)
-      if was then redis.call('HINCRBY', key, 'hsum', '-' .. was) end
+      if was and was ~= '0' then redis.call('HINCRBY', key, 'hsum', '-' .. was) end
       redis.call('HDEL', key .. ':h', gone)
       redis.call('ZREM', key .. ':e', gone)
     end
@@ -86,7 +86,7 @@ for i = 2, #ARGV, 5 do
   else
     local was = redis.call('HGET', key .. ':h', id)
     if was then
-      redis.call('HINCRBY', key, 'hsum', '-' .. was)
+      if was ~= '0' then redis.call('HINCRBY', key, 'hsum', '-' .. was) end
       redis.call('HDEL', key .. ':h', id)
       redis.call('ZREM', key .. ':e', id)
     end
@@ -111,25 +111,29 @@ end
 return 1
 """
 
-# ARGV: key, the version that was read (or '' to set what is missing only), the ledger's sum, ttl s, then the event ids
-# that this sum contains. Returns 1 when it was taken over, 0 when somebody else was faster.
+# ARGV: the name of the hash of all periods, key, the period's descriptor, the ledger's sum, ttl s. A sum that is there
+# already stays.
+BEGIN: Final = """
+redis.call('HSET', ARGV[1], ARGV[2], ARGV[3])
+redis.call('HSETNX', ARGV[2], 'base', ARGV[4])
+redis.call('EXPIRE', ARGV[2], ARGV[5])
+return 1
+"""
+
+# ARGV: key, the version that was read, the ledger's sum, ttl s, then the event ids that this sum contains. Returns 1
+# when it was taken over, 0 when somebody else was faster.
 RECOUNT: Final = """
 local key, version = ARGV[1], ARGV[2]
-if version == '' then
-  local first = redis.call('HSETNX', key, 'base', ARGV[3])
-  redis.call('EXPIRE', key, ARGV[4])
-  return first
-end
 if (redis.call('HGET', key, 'ver') or '0') ~= version then return 0 end
 for i = 5, #ARGV do
   local settled = redis.call('HGET', key .. ':u', ARGV[i])
   if settled then
-    redis.call('HINCRBY', key, 'usum', '-' .. settled)
+    if settled ~= '0' then redis.call('HINCRBY', key, 'usum', '-' .. settled) end
     redis.call('HDEL', key .. ':u', ARGV[i])
   end
   local held = redis.call('HGET', key .. ':h', ARGV[i])
   if held then
-    redis.call('HINCRBY', key, 'hsum', '-' .. held)
+    if held ~= '0' then redis.call('HINCRBY', key, 'hsum', '-' .. held) end
     redis.call('HDEL', key .. ':h', ARGV[i])
     redis.call('ZREM', key .. ':e', ARGV[i])
   end

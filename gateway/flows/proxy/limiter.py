@@ -38,6 +38,7 @@ class Limiter:
         self._settler: Final = settler
         self._settings: Final = settings
         self._running: Final[dict[str, Sequence[Claim]]] = {}
+        self._begun: Final[dict[str, asyncio.Task[None]]] = {}
         self._giving_back: Final[set[asyncio.Task[None]]] = set()
         self.warnings: Final = Warnings()
 
@@ -118,13 +119,24 @@ class Limiter:
             if not isinstance(claim, Hold) or claim.key not in keys:
                 continue
             try:
-                nano, _ = await self._spending.spent(claim.window)
-                await self._limits.begin(claim.key, msgspec.json.encode(claim.window), nano)
+                await asyncio.shield(self._beginning(claim))
             except DependencyDown as error:
                 if claim.budget.hard:
                     raise unavailable(error) from error
                 kept.remove(claim)
         return kept
+
+    def _beginning(self, hold: Hold) -> "asyncio.Task[None]":
+        """One question to the ledger for any number of calls that wait for it."""
+        task = self._begun.get(hold.key)
+        if task is None:
+            task = self._begun[hold.key] = asyncio.get_running_loop().create_task(self._begin_one(hold))
+            task.add_done_callback(lambda _: self._begun.pop(hold.key, None))
+        return task
+
+    async def _begin_one(self, hold: Hold) -> None:
+        nano, _ = await self._spending.spent(hold.window)
+        await self._limits.begin(hold.key, msgspec.json.encode(hold.window), nano)
 
     async def _give_back(self, event_id: str, claims: Sequence[Claim], event: UsageEvent | None) -> None:
         try:
