@@ -23,25 +23,3 @@ create index credit_entries_user_id_idx on public.credit_entries (user_id, creat
 create trigger credit_entries_append_only before update or delete or truncate on public.credit_entries
   for each statement execute function public.refuse_change();
 alter table public.credit_entries enable row level security;
-
--- Supabase's default grants come first, as in add_row_policies; may be run again when a role was made later.
-do $$
-declare
-  have_role text;
-begin
-  foreach have_role in array array['public', 'anon', 'authenticated', 'service_role'] loop
-    continue when have_role <> 'public' and not exists (select from pg_roles where rolname = have_role);
-    execute format('revoke all on public.credit_entries from %s', have_role);
-  end loop;
-  drop policy if exists credit_entries_service on public.credit_entries;
-  drop policy if exists credit_entries_own on public.credit_entries;
-  if exists (select from pg_roles where rolname = 'service_role') then
-    grant select, insert on public.credit_entries to service_role;
-    create policy credit_entries_service on public.credit_entries for all to service_role using (true) with check (true);
-  end if;
-  if exists (select from pg_roles where rolname = 'authenticated') then
-    grant select on public.credit_entries to authenticated;
-    create policy credit_entries_own on public.credit_entries for select to authenticated
-      using ((select auth.uid()) = user_id);
-  end if;
-end $$;

@@ -18,6 +18,7 @@ from gateway import build
 from gateway.app import Place, process
 from gateway.core.config import Settings, required
 from gateway.core.metrics import Sample, Status
+from gateway.core.settle import Settler
 from gateway.edges.journal import Journal
 from gateway.edges.keys import Keys
 from gateway.edges.ledger import open_pool
@@ -56,13 +57,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
         keys = Keys(to_unkey, settings.unkey_base_url, values["unkey_root_key"], timeout_s=settings.keys.timeout_s)
-        pool = await open_pool(values["database_url"], connections_min=0, connections_max=1)
-        stack.push_async_callback(pool.close)
-        limits = build.open_limits(stack, settings, values["redis_url"])
-        limiter = Limiter(limits, Spending(pool), settler, settings.limits)
-        stack.push_async_callback(limiter.close)
-        keeping = asyncio.create_task(limiter.keep())
-        stack.callback(keeping.cancel)
+        limiter = await _open_limiter(stack, settings, settler)
         drains, metrics = Drains(), CallMetrics()
         watch = asyncio.create_task(drains.watch())
         stack.callback(watch.cancel)
@@ -103,6 +98,18 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         await stop.wait()
         drains.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
+
+
+async def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler) -> Limiter:
+    values = required(settings, "database_url", "redis_url")
+    pool = await open_pool(values["database_url"], connections_min=0, connections_max=1)
+    stack.push_async_callback(pool.close)
+    limits = build.open_limits(stack, settings, values["redis_url"])
+    limiter = Limiter(limits, Spending(pool), settler, settings.limits)
+    stack.push_async_callback(limiter.close)
+    keeping = asyncio.create_task(limiter.keep())
+    stack.callback(keeping.cancel)
+    return limiter
 
 
 def status(

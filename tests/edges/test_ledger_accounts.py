@@ -20,10 +20,10 @@ async def test_identity(database_url: str, option: str) -> None:
     by_user, by_key = await ledger.identity(user, "key_a"), await ledger.identity(None, "key_a")
     assert by_user is not None
     assert by_user == by_key
-    assert astuple(by_user) == (user, True, key, True, None)
+    assert astuple(by_user) == (user, True, key, True, None, "[]")
     unlinked = await ledger.identity(other, "key_nobody_linked")
     assert unlinked is not None
-    assert astuple(unlinked) == (other, True, None, None, "cus_b")
+    assert astuple(unlinked) == (other, True, None, None, "cus_b", "[]")
     foreign = await ledger.identity(other, "key_a")  # Unkey says b, our row says a: never a's key on b's rows
     assert foreign is not None
     assert (foreign.user_id, foreign.api_key_id, foreign.key_is_active) == (other, None, True)

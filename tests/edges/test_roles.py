@@ -14,7 +14,17 @@ from tests.conftest import admin
 from tests.servers import memory_folder, on_database
 
 A, B = "00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"
-OWN_ONLY = ("users", "api_keys", "meetings", "participants", "openai_usage", "rooms", "usage_hourly", "budgets")
+OWN_ONLY = (
+    "users",
+    "api_keys",
+    "meetings",
+    "participants",
+    "openai_usage",
+    "rooms",
+    "usage_hourly",
+    "budgets",
+    "credit_entries",
+)
 SERVICE_ONLY = (
     "stripe_windows", "stripe_carry", "stripe_meter_events", "usage_quarantine", "flush_counters",
     "upstream_objects", "open_items", "webhook_inbox",
@@ -57,6 +67,7 @@ def two_users() -> str:
         insert into participants (meeting_id, name) values ('{user}', '{name}');
         insert into rooms (room_name, user_id) values ('room_{name}', '{user}');
         insert into budgets (user_id, period, limit_usd) values ('{user}', 'day', 1);
+        insert into credit_entries (user_id, amount_usd) values ('{user}', 1);
         insert into usage_hourly (hour, user_id, model, endpoint, evidence)
           values (now(), '{user}', 'm', 'chat', 'void');
         insert into openai_usage
@@ -185,7 +196,7 @@ async def test_a_login_that_may_make_no_roles_goes_on_and_says_so(bare: str) -> 
     # The roles come later: the policies' file may be run again by hand.
     await admin(bare, "create role anon", "create role authenticated", "create role service_role")
     for each in load():
-        if each.name == "add_row_policies":
+        if each.name.endswith("_policies"):
             await owner.execute(each.sql)
             await owner.execute(each.sql)
     await owner.execute(

@@ -27,7 +27,8 @@ KEPT_S: Final = 2 * 86_400
 FIGURES: Final = 5
 # Redis's own name of a script; nothing is secret here.
 NAMES: Final = {
-    script: hashlib.sha1(script.encode()).hexdigest() for script in (RESERVE, SETTLE, RENEW, BEGIN, RECOUNT)
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in (RESERVE, SETTLE, RENEW, BEGIN, RECOUNT)
 }
 _Script = tuple[str, list[Any]]
 

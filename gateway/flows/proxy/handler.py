@@ -24,9 +24,10 @@ from gateway.flows.proxy.headers import (
     read_body,
     refusal,
 )
-from gateway.flows.proxy.metered import MeteredCall, send, upstream_refused_us
+from gateway.flows.proxy.metered import MeteredCall
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relay import Relay, Relayed
+from gateway.flows.proxy.sending import send, upstream_refused_us
 from pricing.stream import StreamMeter
 
 _log: Final = structlog.get_logger("gateway.proxy")

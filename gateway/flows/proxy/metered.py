@@ -12,11 +12,11 @@ import structlog
 from aiohttp import web
 
 from gateway.core.endpoints import Route
-from gateway.core.errors import ApiError, DependencyDown
+from gateway.core.errors import ApiError
 from gateway.core.event import NoteRecord, OpenRecord, UsageEvent
 from gateway.core.request import Request, read_request
 from gateway.core.trace_context import TRACEPARENT, trace_id
-from gateway.edges.upstream import Answer, NotSent, Upstream
+from gateway.edges.upstream import Answer
 from gateway.flows.proxy.admission import Principal
 from gateway.flows.proxy.headers import (
     answer_headers,
@@ -27,6 +27,7 @@ from gateway.flows.proxy.headers import (
 )
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relay import Relay, Relayed
+from gateway.flows.proxy.sending import send, upstream_refused_us
 from gateway.flows.proxy.tracing import Span
 from pricing.readers.body import Said
 from pricing.stream import StreamMeter
@@ -281,24 +282,3 @@ class MeteredCall:
         parts.metrics.metered(event, self._status, self._ours_s, wait, client_left=left)
         if broken != "drain_limit" and (broken is not None or self._status >= 500 or self._status in (401, 429)):
             parts.metrics.upstream_failed(self._status, broken)
-
-
-async def send(upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:
-    """Raises ApiError: `upstream_unreachable` when nothing was sent, else the call may have run."""
-    try:
-        return await upstream.send(method, path, headers, body)
-    except NotSent as error:
-        message = "OpenAI could not be reached; nothing was sent and nothing was spent."
-        raise ApiError(502, "upstream_unreachable", message, kind="server_error") from error
-    except DependencyDown as error:
-        timed_out = "Timeout" in error.detail
-        status, code = (504, "upstream_timeout") if timed_out else (502, "upstream_cut")
-        message = "OpenAI did not answer; the call may have run and is recorded as an estimate."
-        raise ApiError(status, code, message, kind="server_error") from error
-
-
-def upstream_refused_us() -> ApiError:
-    """OpenAI's 401 is about the gateway's own credential, and quotes a part of it: the client never sees it."""
-    _log.error("OpenAI refuses the gateway's credential: check OPENAI_API_KEY")
-    message = "The gateway's own OpenAI credential was refused; its operator has been told."
-    return ApiError(502, "upstream_credential_refused", message, kind="server_error")
