@@ -157,7 +157,7 @@ async def test_many_at_once_over_several_connections(redis_url: str) -> None:
     clients = [open_redis(redis_url) for _ in range(4)]
     limits = [Limits(client, hold_s=600) for client in clients]
     await limits[0].begin("limit:b:one", b"{}", 0)
-    claims = [hold(USD, 7 * USD), Slots("limit:k:a:running", 5)]
+    claims: list[Claim] = [hold(USD, 7 * USD), Slots("limit:k:a:running", 5)]
     taken = await asyncio.gather(*(limits[i % 4].reserve(f"e{i}", claims) for i in range(64)))
     let_in = [one for one in taken if not any(each.refused for each in one)]
     assert len(let_in) == 5

@@ -275,15 +275,8 @@ async def test_the_proxy_forgets_within_the_time_that_is_said(
     clock = Clock(0.0)
     async with aiohttp.ClientSession() as session:
         keys = Keys(session, sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
-        admission = Admission(
-            keys,
-            ledger,
-            KeySettings(),
-            LimitSettings(),
-            pepper=b"p",
-            monotonic=clock,
-            unix_s=lambda: NOW.timestamp() + clock.now,
-        )
+        now, settings = NOW.timestamp(), (KeySettings(), LimitSettings())
+        admission = Admission(keys, ledger, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now)
         assert (await admission.admit(SECRET)).user_id == key[1]
         command = ["keys", "revoke", "key_ann"] if change == "revoke" else ["users", "disable", "ann@example.com"]
         done: Done = await gateway(env, *command)
