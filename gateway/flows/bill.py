@@ -35,6 +35,8 @@ ROUNDS_MAX: Final = 200
 """Batches in one pass."""
 BACKOFF_MIN_S: Final = 2.0
 BACKOFF_MAX_S: Final = 900.0
+AWAY_MAX_S: Final = 60.0
+"""Seconds between two looks at a database that is away: looking costs it nothing, and afterwards there is a backlog."""
 STOPPED_S: Final = 300.0
 """Seconds until credentials that Stripe refused are tried again."""
 
@@ -199,10 +201,11 @@ class Bill:
         """
         failures = 0
         while True:
+            longest_s = BACKOFF_MAX_S
             try:
                 counts = await self.step_once(clock())
             except DependencyDown as error:
-                failures += 1
+                failures, longest_s = failures + 1, AWAY_MAX_S
                 self._log.warning("bill_waits", dependency=error.what, detail=error.detail)
             else:
                 failures = failures + 1 if counts.retry and not counts.sent + counts.duplicate else 0
@@ -213,7 +216,7 @@ class Bill:
                 if counts.stopped is not None:
                     await sleep(STOPPED_S)
                     continue
-            wait_s = min(BACKOFF_MAX_S, interval_s * 2.0 ** min(failures, 8))
+            wait_s = min(longest_s, interval_s * 2.0 ** min(failures, 8))
             await sleep(wait_s * (0.9 + 0.2 * self._random()))
 
 

@@ -224,7 +224,7 @@ async def test_the_loop_outlives_a_database_that_is_away(bill: Bill, pool: Pool)
     await pool.close()
     with pytest.raises(DependencyDown):
         await bill.step_once(NOW)
-    assert await sleeps_of(bill, 2, [timedelta(minutes=2)] * 2) == [60.0, 120.0]
+    assert await sleeps_of(bill, 3, [timedelta(minutes=2)] * 3) == [60.0, 60.0, 60.0]
 
 
 async def test_the_loop_asks_seldom_while_credentials_are_refused(

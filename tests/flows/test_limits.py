@@ -23,15 +23,15 @@ WORST_USD = Decimal("0.00007")
 
 
 @pytest.fixture
-def limited(embedded: Embedded, database_url: str, tmp_path: Any) -> Iterator[Stack]:
+def limited(embedded: Embedded, database_url: str, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Stack]:
     environ = {
+        **getattr(request, "param", {}),
         "FLUSH__STREAM": f"usage-{uuid4().hex}",
         "KEYS__FRESH_S": "0.2",
         "LIMITS__RECOUNT_S": "0.2",
         "JOURNAL__CONFIRM_AFTER_S": "0.3",
     }
-    redis_url = embedded.redis_url.replace("db=0", "db=7") if "db=0" in embedded.redis_url else embedded.redis_url
-    with stack(tmp_path, database_url, redis_url, **environ) as made:
+    with stack(tmp_path, database_url, embedded.redis_url, **environ) as made:
         made.start(workers=2)
         yield made
 
@@ -57,6 +57,12 @@ async def calls(asking: openai.AsyncOpenAI, count: int) -> Counter[str]:
         return "ok"
 
     return Counter(await asyncio.gather(*(one() for _ in range(count))))
+
+
+async def three_more(asking: openai.AsyncOpenAI) -> None:
+    """One after the other."""
+    for _ in range(3):
+        await asking.chat.completions.create(model=MODEL, messages=ASKED)
 
 
 async def spent(running: Stack) -> Decimal:
@@ -113,3 +119,27 @@ async def test_a_soft_budget_only_speaks(limited: Stack) -> None:
         assert said.headers["x-gateway-budget"].startswith(f"the user's monthly budget for {MODEL} of 0.000030000 USD")
         other = await asking.chat.completions.with_raw_response.create(model="gpt-4.1", messages=ASKED)
         assert "x-gateway-budget" not in other.headers
+
+
+@pytest.mark.parametrize("limited", [{"LIMITS__KEY_REQUESTS": "6", "LIMITS__USER_CONCURRENT": "2"}], indirect=True)
+async def test_rates_and_slots_hold_over_two_proxies(limited: Stack) -> None:
+    running = limited
+    running.control("openai", "POST", "/pace", {"first_s": 0.4, "interval_s": 0.0})
+    async with client(running) as asking:
+        assert await calls(asking, 12) == {"ok": 2, "rate_limit_exceeded": 10}
+        for left in ("3", "2", "1", "0"):  # one after the other: the slot is free before the last byte
+            said = await asking.chat.completions.with_raw_response.create(model=MODEL, messages=ASKED)
+            # One comes back every ten seconds, which a slow machine may take.
+            assert said.headers["x-ratelimit-remaining-requests"] in (left, str(int(left) + 1))
+            assert said.headers["x-ratelimit-limit-requests"] == "6"
+        with pytest.raises(openai.RateLimitError) as raised:
+            await three_more(asking)
+        refused = raised.value
+        assert (refused.code, refused.type) == ("rate_limit_exceeded", "requests")
+        assert "Rate limit reached: 6 requests per minute are allowed." in refused.message
+        assert 1 <= int(refused.response.headers["retry-after"]) <= 10
+        assert refused.response.headers["x-should-retry"] == "true"
+    made = len(running.truth())
+    assert 6 <= made <= 8
+    rows = await settled_rows(running.env["DATABASE_URL"], made)
+    assert {row["evidence"] for row in rows} == {"reported"}
