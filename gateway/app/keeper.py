@@ -23,8 +23,6 @@ from gateway.flows.sweep import Sweep
 from gateway.processes import Ready
 
 STEP_S: Final = 0.1
-BACKLOG_EVENTS: Final = 200
-"""A step that moved as many has more before it, and is followed by the next one at once."""
 RETIRE_EVERY_S: Final = 60.0
 BACK_OFF_MAX_S: Final = 5.0
 _log: Final = structlog.get_logger("gateway.keeper")
@@ -52,28 +50,31 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         waiting = process.Waiting()
         retire_at = time.monotonic() + RETIRE_EVERY_S
 
-        async def step() -> int:
+        async def step() -> bool:
             nonlocal retire_at
-            moved = await ship.step_once()
+            behind = await ship.step_once() > 0 and ship.behind
             oldest = build.unix_ms() - int(settings.journal.open_max_s * 1000)
             await sweep.step_once(ship.orphans(older_than_unix_ms=oldest))
             if time.monotonic() >= retire_at:
                 segments.retire(now_s=time.time(), keep_s=settings.journal.keep_s)
                 retire_at = time.monotonic() + RETIRE_EVERY_S
-            return moved
+            return behind
 
         ready(partial(status, waiting, ship, sweep, segments, journal, time.time))
         await repeat(step, stop, waiting)
 
 
-async def repeat(step: Callable[[], Awaitable[int]], stop: asyncio.Event, waiting: process.Waiting) -> None:
-    """`step` until `stop`, then once more; a dependency that is away is waited for with growing patience."""
+async def repeat(step: Callable[[], Awaitable[bool]], stop: asyncio.Event, waiting: process.Waiting) -> None:
+    """`step` until `stop`, then once more; a dependency that is away is waited for with growing patience.
+
+    A step that got on and says that it is behind is followed by the next at once. Without a backlog a pause makes the
+    next step larger, and cheaper per call.
+    """
     wait_s = STEP_S
     while True:
         last = stop.is_set()
         try:
-            moved = await step()
-            wait_s, waiting.on = 0.0 if moved >= BACKLOG_EVENTS else STEP_S, None
+            wait_s, waiting.on = 0.0 if await step() else STEP_S, None
         except DependencyDown as error:
             wait_s, waiting.on = min(BACK_OFF_MAX_S, max(STEP_S, wait_s * 2)), error.what
             _log.warning("waiting", what=error.what, detail=error.detail)

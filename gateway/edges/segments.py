@@ -112,6 +112,10 @@ class Segments:
         known = [segment for segment in self._known.values() if segment.slot == slot]
         return sum(segment.path.stat().st_size - segment.offset for segment in known) > READ_BYTES_MAX
 
+    def any_behind(self) -> bool:
+        """Whether that is so of any slot."""
+        return any(self.is_behind(slot) for slot in {segment.slot for segment in self._known.values()})
+
     def _is_read(self, segment: Segment) -> bool:
         """A last line without its end, as a dead writer leaves it, counts as read."""
         if segment.path.stat().st_size <= segment.offset:

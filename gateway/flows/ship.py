@@ -108,6 +108,11 @@ class Ship:
         return gone, not self._segments.is_behind(slot)
 
     @property
+    def behind(self) -> bool:
+        """Whether more of some slot waits to be read than one step reads."""
+        return self._segments.any_behind()
+
+    @property
     def open_calls(self) -> int:
         """Calls without a SETTLE."""
         return len(self._calls) - self._settled
