@@ -4,6 +4,7 @@ Redis may lose everything: an event counts as delivered only when its id is seen
 fault-matrix.md D5). Must not price, insert or judge; an OPEN whose writer is dead is handed to the sweeper.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,7 +15,7 @@ import structlog
 from gateway.core.event import Orphan, decode_note, decode_open
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.frames import NOTE, OPEN, SETTLE, id_of
-from gateway.core.ids import is_uuid, unix_ms_of
+from gateway.core.ids import unix_ms_of
 from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger
 from gateway.edges.segments import Record, Segment, Segments
@@ -27,6 +28,8 @@ UNSENT_MAX: Final = 5_000
 BATCH_MAX: Final = 1000
 """Ids asked for, or events sent, in one round trip."""
 PATIENCE_MAX_S: Final = 30.0
+_NAMED: Final = re.compile(rb'\{"id":"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"')
+"""How every payload begins: with the event id that we gave it (core/ids)."""
 _log: Final = structlog.get_logger("gateway.ship")
 
 
@@ -76,9 +79,9 @@ class Ship:
         if self.unconfirmed < SETTLED_MAX and len(self._unsent) < UNSENT_MAX:
             self._segments.refresh()
             for record in self._segments.poll():
-                if _makes_sense(record.kind, record.payload):
+                if _NAMED.match(record.payload):
                     self._take(record)
-                else:
+                else:  # whole, and yet of no call: it must not stop all the others
                     record.segment.corrupt += 1
         sent = await self._send()
         return sent + await self._confirm()
@@ -88,7 +91,7 @@ class Ship:
 
         Never one whose SETTLE may still lie unread: that would be an estimate of what is known.
         """
-        found = []
+        found, unreadable = [], []
         writers: dict[tuple[str, str | None], tuple[bool, bool]] = {}
         for event_id, call in self._calls.items():
             if call.opened is None or call.settled_at is not None:
@@ -98,7 +101,16 @@ class Ship:
                 writers[writer] = self._judge(*writer)
             gone, current = writers[writer]
             if gone or (current and unix_ms_of(event_id) < older_than_unix_ms):
-                found.append(Orphan(call.opened, call.note))
+                orphan = Orphan(call.opened, call.note)
+                if _can_be_swept(orphan):
+                    found.append(orphan)
+                else:
+                    unreadable.append(event_id)
+        for event_id in unreadable:
+            segment = self._calls.pop(event_id).segments[0]
+            segment.unconfirmed -= 1
+            segment.corrupt += 1
+            _log.error("an open call cannot be read, and is left out", id=event_id, segment=segment.path.name)
         return found
 
     def _judge(self, slot: str, boot: str | None) -> tuple[bool, bool]:
@@ -229,14 +241,12 @@ class Ship:
         return None
 
 
-def _makes_sense(kind: bytes, payload: bytes) -> bool:
-    """Whether this version can go on with a whole record; one that it cannot read must not stop all the others. What
-    is in a SETTLE is for the ledger to judge, which has a quarantine."""
+def _can_be_swept(orphan: Orphan) -> bool:
+    """Whether this version can read what an orphan's writer wrote. (Looked at here: of settled calls nobody asks it.)"""
     try:
-        if kind == OPEN:
-            decode_open(payload)
-        elif kind == NOTE:
-            decode_note(payload)
-        return is_uuid(id_of(payload))
+        decode_open(orphan.opened)
+        if orphan.note is not None:
+            decode_note(orphan.note)
     except (ValueError, msgspec.DecodeError):
         return False
+    return True

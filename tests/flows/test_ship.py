@@ -152,6 +152,7 @@ async def test_a_whole_record_that_makes_no_sense_costs_only_itself(house: House
     (event,) = await house.settle()
     assert await house.ship.step_once() == 1
     assert house.ship.orphans(older_than_unix_ms=2**60) == []
+    assert house.ship.open_calls == 0
     assert house.segments.corrupt == len(strange) + 1
     assert await house.flush() == 1
     assert await ids(pool) == [event.id]
