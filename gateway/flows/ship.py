@@ -242,7 +242,7 @@ class Ship:
 
 
 def _can_be_swept(orphan: Orphan) -> bool:
-    """Whether this version can read what an orphan's writer wrote. (Looked at here: of settled calls nobody asks it.)"""
+    """Whether this version can read what an orphan's writer wrote. Of settled calls nobody asks it, so not before."""
     try:
         decode_open(orphan.opened)
         if orphan.note is not None:
