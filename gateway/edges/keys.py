@@ -30,7 +30,7 @@ class Identity(msgspec.Struct, rename="camel"):
     """The owner of a key at Unkey."""
 
     external_id: str = ""
-    ratelimits: list[RateLimit] = []
+    ratelimits: list[RateLimit] | None = None
     """Of all keys of this owner together."""
 
 
@@ -50,8 +50,10 @@ class Verdict(msgspec.Struct, rename="camel"):
     expires: int | None = None
     """Unix instant at which the key ends, milliseconds."""
     identity: Identity | None = None
-    ratelimits: list[RateLimit] = []
+    ratelimits: list[RateLimit] | None = None
     """Those that were checked: of the key, and of its identity."""
+    permissions: list[str] | None = None
+    """Of the key and of its roles."""
     meta: msgspec.Raw = msgspec.Raw(b"null")
     """Whatever anybody keeps at the key; ours is KeyMeta."""
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.limits import Terms
+from gateway.core.permissions import ENDPOINT, MODEL, Allowed, allowed_of
 from gateway.edges.keys import Keys, Verdict
 from gateway.flows.proxy.terms import terms_of
 
@@ -48,6 +49,18 @@ class Principal(NamedTuple):
     unkey_key_id: str
     terms: Terms | None = None
     """What bounds the key; None when nothing does."""
+    allowed: Allowed | None = None
+    """Which endpoints and models it may call; None: all."""
+
+    def check_endpoint(self, name: str) -> None:
+        """Raises ApiError for an endpoint that the key may not call."""
+        if self.allowed is not None and not self.allowed.endpoint(name):
+            raise _lacks(f"{ENDPOINT}{name}", None)
+
+    def check_model(self, name: str) -> None:
+        """Raises ApiError for a model that the key may not ask for."""
+        if self.allowed is not None and not self.allowed.model(name):
+            raise _lacks(f"{MODEL}{name}", "model")
 
 
 class _Entry:
@@ -162,7 +175,9 @@ class Admission:
             if linked.key_is_active is False:
                 raise _invalid_key("This API key is disabled.")
             terms = terms_of(verdict, linked.budgets, self._limits)
-            principal = Principal(linked.user_id, linked.api_key_id, key_id, terms)
+            principal = Principal(
+                linked.user_id, linked.api_key_id, key_id, terms, allowed_of(verdict.permissions or ())
+            )
         # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
         ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()
         fresh = now + self._settings.fresh_s
@@ -204,7 +219,7 @@ def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
     if code == "INSUFFICIENT_PERMISSIONS":
         return ApiError(403, "insufficient_permissions", "This API key lacks the permission for this request.")
     if code == "RATE_LIMITED":
-        reset = max((limit.reset for limit in verdict.ratelimits if limit.exceeded), default=0)
+        reset = max((limit.reset for limit in verdict.ratelimits or () if limit.exceeded), default=0)
         wait = max(1, math.ceil(reset / 1000 - unix_s))
         headers = {"Retry-After": str(wait)}
         return ApiError(
@@ -220,6 +235,11 @@ def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
 
 def _invalid_key(message: str = "Incorrect API key provided.") -> ApiError:
     return ApiError(401, "invalid_api_key", message)
+
+
+def _lacks(permission: str, param: str | None) -> ApiError:
+    message = f"This API key lacks the permission {permission!r}."
+    return ApiError(403, "insufficient_permissions", message, param=param)
 
 
 def _unavailable(error: DependencyDown) -> ApiError:

@@ -78,6 +78,7 @@ class Proxy:
             message = "This gateway does not serve this method and path, because it could not meter it."
             raise ApiError(404, "endpoint_not_supported", message)
         principal = await self._parts.admission.admit(bearer(request.headers.getall("Authorization", [])))
+        principal.check_endpoint(route.endpoint.name)
         if route.endpoint.kind == "metered":
             call = MeteredCall(self._parts, request, route, principal, event_id, started_s)
             return await call.run()

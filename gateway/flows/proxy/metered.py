@@ -75,6 +75,7 @@ class MeteredCall:
         body = await read_body(self._request, parts.bounds.body_bytes_max)
         read_s = self._time()
         self._asked = read_request(self._route.endpoint.name, body)
+        self._principal.check_model(self._asked.model)
         self._opened = await self._attribute(len(body))
         terms = self._principal.terms
         if terms is None:

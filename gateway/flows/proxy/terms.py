@@ -23,9 +23,9 @@ _meta: Final = msgspec.json.Decoder(KeyMeta)
 
 def terms_of(verdict: Verdict, budgets: str, settings: LimitSettings) -> Terms | None:
     """None when nothing bounds this key, so that its calls need no Redis. `budgets` is JSON, from the ledger."""
-    identity = verdict.identity.ratelimits if verdict.identity else []
+    identity = (verdict.identity.ratelimits or []) if verdict.identity else []
     shared = {limit.id for limit in identity if limit.id}
-    own = [limit for limit in verdict.ratelimits if limit.id not in shared]
+    own = [limit for limit in verdict.ratelimits or () if limit.id not in shared]
     of_key = _limits(own, settings.key_requests, settings.key_tokens, _concurrent(verdict) or settings.key_concurrent)
     of_user = _limits(identity, settings.user_requests, settings.user_tokens, settings.user_concurrent)
     terms = Terms(of_key, of_user, _budgets.decode(budgets))
