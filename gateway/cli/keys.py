@@ -11,6 +11,7 @@ from gateway.commands import keys as keys_command
 from gateway.commands import keys_list as list_command
 from gateway.commands import keys_revoke as revoke_command
 from gateway.commands import keys_show as show_command
+from gateway.commands.key_bounds import key_bounds
 
 app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user (docs/keys.md).")
 
@@ -24,9 +25,18 @@ def create(
     name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
     create_user: Annotated[bool, typer.Option("--create-user", help="Make the user if there is none.")] = False,
     expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
+    models: Annotated[str | None, typer.Option(help="Only these: gpt-5,gpt-4.1* (with their snapshots).")] = None,
+    endpoints: Annotated[str | None, typer.Option(help="Only these: chat,responses,embeddings,…")] = None,
+    permission: Annotated[list[str] | None, typer.Option(help="Any other permission at Unkey; more than once.")] = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
     as_json: Json = False,
 ) -> None:
     """Makes a key and shows it once."""
+    bounds = key_bounds(
+        models=models, endpoints=endpoints, permissions=permission or (), rpm=rpm, tpm=tpm, concurrent=concurrent
+    )
     run(
         keys_command.create(
             settings(),
@@ -36,6 +46,7 @@ def create(
             name=name,
             create_user=create_user,
             expires=expires,
+            bounds=bounds,
             as_json=as_json,
         )
     )

@@ -6,12 +6,14 @@ The secret goes to standard output only, never into a log or an error.
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from rich.console import Console
 
+from gateway.commands.key_bounds import KeyBounds
 from gateway.commands.users import NAME_MAX, is_email
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
@@ -20,6 +22,8 @@ from gateway.core.instants import parse_expiry, rfc3339
 from gateway.edges.accounts import Accounts, User
 from gateway.edges.key_admin import KeyAdmin, MadeKey
 from gateway.edges.ledger import Ledger, open_pool
+
+UNBOUND: Final = KeyBounds()
 
 
 class UserStore(Protocol):
@@ -41,7 +45,15 @@ class KeyMaker(Protocol):
     """Makes and deletes keys at Unkey."""
 
     async def create_key(
-        self, api_id: str, *, external_id: str, name: str | None, expires_at: datetime | None
+        self,
+        api_id: str,
+        *,
+        external_id: str,
+        name: str | None,
+        expires_at: datetime | None,
+        permissions: Sequence[str] = (),
+        per_minute: Mapping[str, int] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> MadeKey: ...
     async def delete_key(self, key_id: str) -> None: ...
 
@@ -85,6 +97,7 @@ async def create(
     name: str | None = None,
     create_user: bool = False,
     expires: str | None = None,
+    bounds: KeyBounds = UNBOUND,
     as_json: bool = False,
 ) -> CreatedKey:
     """Makes a key for `user` (e-mail address or UUID), prints it once and returns it.
@@ -108,7 +121,7 @@ async def create(
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         created = await create_key(
             Accounts(pool), ledger, admin, api_id,
-            user=user, name=name, create_user=create_user, expires_at=expires_at,
+            user=user, name=name, create_user=create_user, expires_at=expires_at, bounds=bounds,
         )  # fmt: skip
     _show(console, created, as_json=as_json)
     return created
@@ -124,6 +137,7 @@ async def create_key(
     name: str | None,
     create_user: bool,
     expires_at: datetime | None,
+    bounds: KeyBounds = UNBOUND,
 ) -> CreatedKey:
     """Finds or makes the user, makes the key at Unkey with externalId = users.id, and links it. Prints nothing.
 
@@ -133,7 +147,16 @@ async def create_key(
     if name is not None and not 0 < len(name) <= NAME_MAX:
         raise OptionError(f"name: 1 to {NAME_MAX} characters, not {len(name)}")
     owner, user_created = await _owner(accounts, ledger, user, create_user=create_user)
-    made = await admin.create_key(api_id, external_id=owner.id, name=name, expires_at=expires_at)
+    per_minute = {"requests": bounds.requests, "tokens": bounds.tokens}
+    made = await admin.create_key(
+        api_id,
+        external_id=owner.id,
+        name=name,
+        expires_at=expires_at,
+        permissions=bounds.permissions,
+        per_minute={kind: most for kind, most in per_minute.items() if most is not None},
+        meta=None if bounds.concurrent is None else {"concurrent": bounds.concurrent},
+    )
     try:
         api_key_id = await ledger.link_key(owner.id, made.key_id, name=name, expires_at=expires_at)
     except asyncio.CancelledError:

@@ -1,9 +1,9 @@
 """What a key may call: Unkey permissions as endpoints and models. Pure.
 
 `openai.*` allows everything. `openai.<endpoint>` allows an endpoint of the catalogue (core/endpoints) with what
-belongs to it: `openai.responses` allows `responses.compact` and `responses.get` as well. `openai.model.<model>` allows a
-model and its dated snapshots, `openai.model.gpt-5*` all whose names begin so. A key is only bound by the kind that it
-has some of: one with models and no endpoints may call every endpoint with them, one without any `openai.` permission all.
+belongs to it: `openai.responses` allows `responses.compact` and `responses.get` as well. `openai.model.<model>` allows
+a model and its dated snapshots, `openai.model.gpt-5*` all whose names begin so. A key is bound by a kind only when it
+has some of it: one with models and no endpoints may call every endpoint with them, one with neither may do everything.
 """
 
 from collections.abc import Iterable

@@ -5,6 +5,7 @@ answers are never quoted whole, and exceptions of the SDK, which hold them, are 
 §2, §4, §5.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Self
 
@@ -18,6 +19,7 @@ from gateway.core.errors import ConfigError, DependencyDown, OptionError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DETAIL_MAX: Final = 300
+MINUTE_MS: Final = 60_000
 _GONE: Final = (404, 410)
 """Statuses of a key that Unkey does not know, or no longer."""
 
@@ -88,9 +90,18 @@ class KeyAdmin:
         await self._sdk.__aexit__(None, None, None)  # type: ignore[no-untyped-call]  # as above
 
     async def create_key(
-        self, api_id: str, *, external_id: str, name: str | None, expires_at: datetime | None
+        self,
+        api_id: str,
+        *,
+        external_id: str,
+        name: str | None,
+        expires_at: datetime | None,
+        permissions: Sequence[str] = (),
+        per_minute: Mapping[str, int] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> MadeKey:
-        """Makes a key whose identity is `external_id` (our users.id).
+        """Makes a key whose identity is `external_id` (our users.id), with rate limits by name that each verification
+        counts against.
 
         Raises ConfigError when the root key or the API id is wrong, OptionError when Unkey finds a field wrong,
         DependencyDown("unkey") when it does not answer (a key that nobody knows the secret of may then exist).
@@ -99,7 +110,17 @@ class KeyAdmin:
         failed: Exception
         try:
             answer = await self._sdk.keys.create_key_async(
-                api_id=api_id, external_id=external_id, name=name, expires=expires_ms
+                api_id=api_id,
+                external_id=external_id,
+                name=name,
+                expires=expires_ms,
+                permissions=list(permissions) or None,
+                ratelimits=[
+                    models.RatelimitRequest(name=limit, limit=most, duration=MINUTE_MS, auto_apply=True)
+                    for limit, most in (per_minute or {}).items()
+                ]
+                or None,
+                meta=dict(meta) if meta else None,
             )
             return MadeKey(answer.data.key_id, answer.data.key)
         except (UnkeyError, NoResponseError, httpx.HTTPError) as error:

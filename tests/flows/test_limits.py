@@ -15,6 +15,7 @@ from gateway.embedded import Embedded
 from tests.flows.conftest import settled_rows
 from tests.stack import Stack, stack
 
+pytestmark = pytest.mark.long
 MODEL = "gpt-4o-mini"
 ASKED: list[Any] = [{"role": "user", "content": "Hello"}]
 OUTPUT = 100
@@ -25,11 +26,11 @@ WORST_USD = Decimal("0.00007")
 @pytest.fixture
 def limited(embedded: Embedded, database_url: str, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Stack]:
     environ = {
-        **getattr(request, "param", {}),
         "FLUSH__STREAM": f"usage-{uuid4().hex}",
         "KEYS__FRESH_S": "0.2",
         "LIMITS__RECOUNT_S": "0.2",
         "JOURNAL__CONFIRM_AFTER_S": "0.3",
+        **getattr(request, "param", {}),
     }
     with stack(tmp_path, database_url, embedded.redis_url, **environ) as made:
         made.start(workers=2)
@@ -59,9 +60,9 @@ async def calls(asking: openai.AsyncOpenAI, count: int) -> Counter[str]:
     return Counter(await asyncio.gather(*(one() for _ in range(count))))
 
 
-async def three_more(asking: openai.AsyncOpenAI) -> None:
-    """One after the other."""
-    for _ in range(3):
+async def one_by_one(asking: openai.AsyncOpenAI, count: int) -> None:
+    """Each after the other's answer."""
+    for _ in range(count):
         await asking.chat.completions.create(model=MODEL, messages=ASKED)
 
 
@@ -133,7 +134,7 @@ async def test_rates_and_slots_hold_over_two_proxies(limited: Stack) -> None:
             assert said.headers["x-ratelimit-remaining-requests"] in (left, str(int(left) + 1))
             assert said.headers["x-ratelimit-limit-requests"] == "6"
         with pytest.raises(openai.RateLimitError) as raised:
-            await three_more(asking)
+            await one_by_one(asking, 3)
         refused = raised.value
         assert (refused.code, refused.type) == ("rate_limit_exceeded", "requests")
         assert "Rate limit reached: 6 requests per minute are allowed." in refused.message
@@ -143,3 +144,27 @@ async def test_rates_and_slots_hold_over_two_proxies(limited: Stack) -> None:
     assert 6 <= made <= 8
     rows = await settled_rows(running.env["DATABASE_URL"], made)
     assert {row["evidence"] for row in rows} == {"reported"}
+
+
+# Unkey counts verifications, so that these must be fewer than calls for the gateway to be the one that refuses.
+@pytest.mark.parametrize("limited", [{"KEYS__FRESH_S": "30"}], indirect=True)
+async def test_a_key_with_models_a_rate_and_a_budget_as_its_user_sees_it(limited: Stack) -> None:
+    running = limited
+    create = ["keys", "create", "--user", "ann@example.com", "--create-user", "--models", MODEL, "--endpoints", "chat"]
+    made = await asyncio.to_thread(admin, running, *create, "--rpm", "4", "--tpm", "100000", "--concurrent", "3")
+    await asyncio.to_thread(admin, running, "budgets", "set", "--user", "ann@example.com", "--limit", "5")
+    async with client(running, made["key"]) as asking:
+        said = await asking.chat.completions.with_raw_response.create(model=MODEL, messages=ASKED)
+        assert said.headers["x-ratelimit-limit-requests"] == "4"
+        assert said.headers["x-ratelimit-limit-tokens"] == "100000"
+        with pytest.raises(openai.PermissionDeniedError) as refused:
+            await asking.chat.completions.create(model="gpt-5.1", messages=ASKED)
+        assert (refused.value.code, refused.value.param) == ("insufficient_permissions", "model")
+        assert "openai.model.gpt-5.1" in refused.value.message
+        with pytest.raises(openai.PermissionDeniedError, match=r"openai\.embeddings"):
+            await asking.embeddings.create(model="text-embedding-3-small", input="x")
+        with pytest.raises(openai.PermissionDeniedError, match=r"openai\.models"):
+            await asking.models.list()
+        with pytest.raises(openai.RateLimitError, match="4 requests per minute"):
+            await one_by_one(asking, 6)
+    assert {call["endpoint"] for call in running.truth()} == {"chat"}
