@@ -32,6 +32,7 @@ from gateway.flows.proxy.line import CallLog
 from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.parts import Parts
+from gateway.flows.proxy.recheck import Recheck
 from gateway.flows.proxy.record import Recorder
 from gateway.flows.proxy.relay import Drains
 from gateway.processes import Ready, listen
@@ -58,20 +59,22 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         stack.push_async_callback(recorder.close)
         keys = Keys(to_unkey, settings.unkey_base_url, values["unkey_root_key"], timeout_s=settings.keys.timeout_s)
         limiter = await _open_limiter(stack, settings, settler)
+        admission = Admission(
+            keys,
+            ledger,
+            settings.keys,
+            settings.limits,
+            pepper=secrets.token_bytes(32),
+            monotonic=time.monotonic,
+            unix_s=time.time,
+        )
         drains, metrics = Drains(), CallMetrics()
         watch = asyncio.create_task(drains.watch())
         stack.callback(watch.cancel)
+        _recheck(stack, settings, admission, drains)
         proxy = Proxy(
             Parts(
-                admission=Admission(
-                    keys,
-                    ledger,
-                    settings.keys,
-                    settings.limits,
-                    pepper=secrets.token_bytes(32),
-                    monotonic=time.monotonic,
-                    unix_s=time.time,
-                ),
+                admission=admission,
                 owners=Owners(buffer, ledger, monotonic=time.monotonic),
                 limiter=limiter,
                 recorder=recorder,
@@ -98,6 +101,12 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         await stop.wait()
         drains.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
+
+
+def _recheck(stack: AsyncExitStack, settings: Settings, admission: Admission, drains: Drains) -> None:
+    if settings.keys.recheck_s:
+        watch = asyncio.create_task(Recheck(admission, drains).watch(interval_s=settings.keys.recheck_s))
+        stack.callback(watch.cancel)
 
 
 async def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler) -> Limiter:

@@ -74,6 +74,8 @@ class KeySettings(_Section):
     """Seconds in which a verified key is not asked for again."""
     stale_s: float = Field(600, ge=0)
     """Seconds a verified key keeps working when Unkey does not answer; 0 is strict."""
+    recheck_s: float = Field(30, ge=0)
+    """Seconds between two looks at the keys of answers that run; 0: never."""
     negative_s: float = Field(10, ge=0)
     """Seconds a refused key is refused without asking again."""
     negative_max: int = Field(10_000, ge=0)

@@ -16,7 +16,8 @@ from multidict import CIMultiDict
 from gateway.core.config import UpstreamSettings
 from gateway.core.errors import ApiError
 from gateway.edges.upstream import Answer
-from pricing.readers.body import TAIL_BYTES, Said, read_body, read_ends
+from gateway.flows.proxy.relayed import Relayed
+from pricing.readers.body import TAIL_BYTES, read_body, read_ends
 from pricing.stream import StreamMeter
 
 WHOLE_BYTES_MAX: Final = 1024 * 1024
@@ -48,25 +49,6 @@ class Drains:
             await asyncio.sleep(WATCH_S)
             for relay in list(self.relays):
                 relay.check(loop.time())
-
-
-class Relayed:
-    """What came of reading one answer."""
-
-    def __init__(self) -> None:
-        self.said = Said()
-        self.complete = False
-        """Whether the answer ended as it must: the terminal event, or a whole body."""
-        self.broken: str | None = None
-        """Why the reading ended early: `upstream_cut`, `upstream_timeout`, `drain_limit`."""
-        self.client_left = False
-        self.output_events = 0
-        self.first_byte_s: float | None = None
-        self.heard_s = 0.0
-        """When OpenAI was last heard of, or the client's slowness ended; both of the loop's clock, seconds."""
-        self.client: web.StreamResponse | None = None
-        self.last: bytes = b""
-        """The bytes that wait for SETTLE."""
 
 
 class Relay:
@@ -257,6 +239,23 @@ class Relay:
         self.result.client_left = True
         self._drains.running += 1
         self._drain_until_s = self._loop.time() + self._bounds.drain_s
+
+    @property
+    def authorization(self) -> list[str]:
+        """The request's Authorization headers."""
+        return self._request.headers.getall("Authorization", [])
+
+    async def refuse(self, error: ApiError) -> None:
+        """The client may not have the rest: a stream ends with the error, as OpenAI's own do; anything else is cut."""
+        client, transport = self.result.client, self._request.transport
+        if self.result.client_left or transport is None:
+            return
+        if client is not None and client.prepared:
+            # The first blank line ends an event that may have gone out in part.
+            await self._write(client, b"\n\ndata: " + error.body() + b"\n\n")
+        if not self.result.client_left:
+            self._left()
+        transport.close()
 
     def close(self) -> None:
         """Whatever happened: the connection to OpenAI and the place among the drains are given back."""

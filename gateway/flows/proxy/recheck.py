@@ -1,0 +1,44 @@
+"""Keys of answers that run for long are looked at again: a revoked one must not go on listening.
+
+Its client is told and let go, and the answer is read on as for any client that left, so that its row is exact. An
+outage ends nobody: only a plain refusal does. One timer looks after all answers of the process.
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.core.errors import ApiError
+from gateway.flows.proxy.admission import Admission, bearer
+from gateway.flows.proxy.relay import Drains
+
+REVOKED: Final = (401, 403)
+_log: Final = structlog.get_logger("gateway.proxy")
+
+
+class Recheck:
+    """One per process."""
+
+    def __init__(self, admission: Admission, drains: Drains) -> None:
+        self._admission: Final = admission
+        self._drains: Final = drains
+
+    async def watch(self, *, interval_s: float) -> None:
+        """Looks every `interval_s` seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(interval_s)
+            await self.step_once()
+
+    async def step_once(self) -> int:
+        """Looks at every answer that has a client. How many were ended."""
+        ended = 0
+        for relay in [relay for relay in self._drains.relays if not relay.result.client_left]:
+            try:
+                await self._admission.admit(bearer(relay.authorization))
+            except ApiError as error:
+                if error.status in REVOKED:
+                    _log.warning("key revoked while its answer ran", code=error.code)
+                    await relay.refuse(error)
+                    ended += 1
+        return ended

@@ -1,0 +1,24 @@
+"""What is known of an answer that is being read, or was. Plain values; `relay` writes them."""
+
+from aiohttp import web
+
+from pricing.readers.body import Said
+
+
+class Relayed:
+    """What came of reading one answer."""
+
+    def __init__(self) -> None:
+        self.said = Said()
+        self.complete = False
+        """Whether the answer ended as it must: the terminal event, or a whole body."""
+        self.broken: str | None = None
+        """Why the reading ended early: `upstream_cut`, `upstream_timeout`, `drain_limit`."""
+        self.client_left = False
+        self.output_events = 0
+        self.first_byte_s: float | None = None
+        self.heard_s = 0.0
+        """When OpenAI was last heard of, or the client's slowness ended; both of the loop's clock, seconds."""
+        self.client: web.StreamResponse | None = None
+        self.last: bytes = b""
+        """The bytes that wait for SETTLE."""
