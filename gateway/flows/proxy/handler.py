@@ -26,7 +26,8 @@ from gateway.flows.proxy.headers import (
 )
 from gateway.flows.proxy.metered import MeteredCall
 from gateway.flows.proxy.parts import Parts
-from gateway.flows.proxy.relay import Relay, Relayed
+from gateway.flows.proxy.relay import Relay
+from gateway.flows.proxy.relayed import Relayed
 from gateway.flows.proxy.sending import send, upstream_refused_us
 from pricing.stream import StreamMeter
 
