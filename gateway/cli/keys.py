@@ -23,6 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 def create(
     user: Annotated[str, typer.Option(help="E-mail address or UUID of the key's owner.")],
     name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
+    description: Annotated[str | None, typer.Option(help="More about it; kept here only.")] = None,
     create_user: Annotated[bool, typer.Option("--create-user", help="Make the user if there is none.")] = False,
     expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
     models: Annotated[str | None, typer.Option(help="Only these: gpt-5,gpt-4.1* (with their snapshots).")] = None,
@@ -31,6 +32,7 @@ def create(
     rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
     tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="What the key begins with, before a _.")] = None,
     as_json: Json = False,
 ) -> None:
     """Makes a key and shows it once."""
@@ -44,6 +46,8 @@ def create(
             user=user,
             now=datetime.now(UTC),
             name=name,
+            description=description,
+            prefix=prefix,
             create_user=create_user,
             expires=expires,
             bounds=bounds,

@@ -6,6 +6,7 @@ The secret goes to standard output only, never into a log or an error.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from rich.console import Console
 
-from gateway.commands.key_bounds import KeyBounds
+from gateway.commands.key_bounds import CONCURRENT, KeyBounds
 from gateway.commands.users import NAME_MAX, is_email
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
@@ -24,6 +25,8 @@ from gateway.edges.key_admin import KeyAdmin, MadeKey
 from gateway.edges.ledger import Ledger, open_pool
 
 UNBOUND: Final = KeyBounds()
+DESCRIPTION_MAX: Final = 1000
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_]{1,16}", re.ASCII)
 
 
 class UserStore(Protocol):
@@ -37,7 +40,13 @@ class KeyStore(Protocol):
 
     async def create_user(self, email: str) -> str: ...
     async def link_key(
-        self, user_id: str, unkey_key_id: str, *, name: str | None, expires_at: datetime | None
+        self,
+        user_id: str,
+        unkey_key_id: str,
+        *,
+        name: str | None,
+        description: str | None,
+        expires_at: datetime | None,
     ) -> str: ...
 
 
@@ -54,6 +63,7 @@ class KeyMaker(Protocol):
         permissions: Sequence[str] = (),
         per_minute: Mapping[str, int] | None = None,
         meta: Mapping[str, Any] | None = None,
+        prefix: str | None = None,
     ) -> MadeKey: ...
     async def delete_key(self, key_id: str) -> None: ...
 
@@ -68,6 +78,7 @@ class CreatedKey(NamedTuple):
     user_id: str
     email: str
     name: str | None
+    description: str | None
     expires_at: datetime | None
     user_created: bool
 
@@ -83,6 +94,7 @@ class CreatedKey(NamedTuple):
             "user_id": self.user_id,
             "email": self.email,
             "name": self.name,
+            "description": self.description,
             "expires_at": rfc3339(self.expires_at),
             "user_created": self.user_created,
         }
@@ -95,6 +107,8 @@ async def create(
     user: str,
     now: datetime,
     name: str | None = None,
+    description: str | None = None,
+    prefix: str | None = None,
     create_user: bool = False,
     expires: str | None = None,
     bounds: KeyBounds = UNBOUND,
@@ -121,7 +135,8 @@ async def create(
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         created = await create_key(
             Accounts(pool), ledger, admin, api_id,
-            user=user, name=name, create_user=create_user, expires_at=expires_at, bounds=bounds,
+            user=user, name=name, description=description, prefix=prefix,
+            create_user=create_user, expires_at=expires_at, bounds=bounds,
         )  # fmt: skip
     _show(console, created, as_json=as_json)
     return created
@@ -137,15 +152,21 @@ async def create_key(
     name: str | None,
     create_user: bool,
     expires_at: datetime | None,
+    description: str | None = None,
+    prefix: str | None = None,
     bounds: KeyBounds = UNBOUND,
 ) -> CreatedKey:
     """Finds or makes the user, makes the key at Unkey with externalId = users.id, and links it. Prints nothing.
 
-    Raises OptionError when the user or the name is wrong, else what the edges raise; a key that could not be
+    Raises OptionError when the user or an option is wrong, else what the edges raise; a key that could not be
     linked is deleted at Unkey first.
     """
-    if name is not None and not 0 < len(name) <= NAME_MAX:
-        raise OptionError(f"name: 1 to {NAME_MAX} characters, not {len(name)}")
+    if name is not None:
+        key_name(name)
+    if description is not None:
+        key_description(description)
+    if prefix is not None and _PREFIX.fullmatch(prefix) is None:
+        raise OptionError(f"--prefix: 1 to 16 letters, digits and _, not {prefix!r}")
     owner, user_created = await _owner(accounts, ledger, user, create_user=create_user)
     per_minute = {"requests": bounds.requests, "tokens": bounds.tokens}
     made = await admin.create_key(
@@ -155,17 +176,40 @@ async def create_key(
         expires_at=expires_at,
         permissions=bounds.permissions,
         per_minute={kind: most for kind, most in per_minute.items() if most is not None},
-        meta=None if bounds.concurrent is None else {"concurrent": bounds.concurrent},
+        meta=None if bounds.concurrent is None else {CONCURRENT: bounds.concurrent},
+        prefix=prefix,
     )
     try:
-        api_key_id = await ledger.link_key(owner.id, made.key_id, name=name, expires_at=expires_at)
+        api_key_id = await ledger.link_key(
+            owner.id, made.key_id, name=name, description=description, expires_at=expires_at
+        )
     except asyncio.CancelledError:
-        await asyncio.shield(_take_back(admin, made.key_id))
+        await asyncio.shield(take_back(admin, made.key_id))
         raise
     except Exception as error:
-        told = await asyncio.shield(_take_back(admin, made.key_id))
+        told = await asyncio.shield(take_back(admin, made.key_id))
         raise DependencyDown("postgres", f"the key could not be linked to its user ({error}). {told}") from error
-    return CreatedKey(made.secret, made.key_id, api_key_id, owner.id, owner.email, name, expires_at, user_created)
+    return CreatedKey(
+        made.secret, made.key_id, api_key_id, owner.id, owner.email, name, description, expires_at, user_created
+    )
+
+
+def key_name(name: str) -> str:
+    """A name that a key can have. Raises OptionError."""
+    if not 0 < len(name) <= NAME_MAX:
+        raise OptionError(f"name: 1 to {NAME_MAX} characters, not {len(name)}")
+    if not name.isprintable():
+        raise OptionError(f"name: printable characters only, not {name!r}")
+    return name
+
+
+def key_description(text: str) -> str:
+    """A description that a key can have; it may have lines. Raises OptionError."""
+    if not 0 < len(text) <= DESCRIPTION_MAX:
+        raise OptionError(f"--description: 1 to {DESCRIPTION_MAX} characters, not {len(text)}")
+    if not text.replace("\n", "").isprintable():
+        raise OptionError("--description: printable characters and line ends only")
+    return text
 
 
 async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_user: bool) -> tuple[User, bool]:
@@ -188,7 +232,7 @@ async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_use
     return found, created
 
 
-async def _take_back(admin: KeyMaker, key_id: str) -> str:
+async def take_back(admin: KeyMaker, key_id: str) -> str:
     """Deletes a key that nobody knows of; returns a sentence on how that went."""
     try:
         await admin.delete_key(key_id)

@@ -16,7 +16,7 @@ from gateway.core.config import KeySettings, Settings
 from gateway.core.errors import ConfigError, DependencyDown
 from gateway.core.instants import rfc3339
 from gateway.edges.accounts import Accounts, KeyRow
-from gateway.edges.key_admin import KeyAdmin
+from gateway.edges.key_admin import KeyAdmin, KeyChange
 
 
 class Revoked(NamedTuple):
@@ -55,7 +55,7 @@ async def _disable(root_key: str, base_url: str, key: KeyRow) -> bool:
     here = "is marked revoked" if not key.is_active else "was not marked revoked"
     async with KeyAdmin(root_key, base_url=base_url) as admin:
         try:
-            return await admin.disable_key(key.unkey_key_id)
+            return await admin.update_key(key.unkey_key_id, KeyChange(enabled=False))
         except DependencyDown as error:
             raise DependencyDown(
                 "unkey",

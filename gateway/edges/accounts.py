@@ -4,10 +4,13 @@ The first row of a user and of a key is also written by the ledger edge, where `
 a key is here: Unkey has only its hash, we have only Unkey's id of it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.core.errors import DependencyDown
 from gateway.core.ids import is_uuid
@@ -42,6 +45,32 @@ from public.api_keys k join public.users u on u.id = k.user_id
 _LIST_KEYS: Final = f"{_KEYS} where $1::uuid is null or k.user_id = $1 order by k.created_at, k.id"
 # A key by our id or by Unkey's.
 _KEY: Final = f"{_KEYS} where k.id = $1::uuid or k.unkey_key_id = $2"
+# Keys by Unkey's ids.
+_KEYS_OF: Final = f"{_KEYS} where k.unkey_key_id = any($1::text[])"
+# A page ($2) of the keys that are not revoked, in the order of our ids, after one of them ($1).
+_UNREVOKED: Final = f"{_KEYS} where k.revoked_at is null and ($1::uuid is null or k.id > $1) order by k.id limit $2"
+# What is not revoked may change; $2, $4 and $6 say whether the value after them is meant.
+_CHANGE_KEY: Final = """
+update public.api_keys set
+  name = case when $2 then $3 else name end,
+  description = case when $4 then $5 else description end,
+  expires_at = case when $6 then $7::timestamptz else expires_at end
+where id = $1::uuid and revoked_at is null returning 1
+"""
+_SET_KEY_ACTIVE: Final = """
+update public.api_keys set is_active = $2 where id = $1::uuid and revoked_at is null returning 1
+"""
+# $2 to $4 are the values to be, $5 to $7 those that were read: whatever has changed since is left alone.
+_AGREE: Final = """
+update public.api_keys set name = $2, is_active = $3, expires_at = $4::timestamptz
+where id = $1::uuid and revoked_at is null
+  and name is not distinct from $5 and is_active = $6 and expires_at is not distinct from $7::timestamptz
+returning 1
+"""
+_ADOPT: Final = """
+insert into public.api_keys (user_id, unkey_key_id, name, is_active, expires_at)
+values ($1::uuid, $2, $3, $4, $5) on conflict (unkey_key_id) do nothing returning 1
+"""
 # Deactivates a key; it stays, because ledger rows point at it. Done twice, the first time counts.
 _REVOKE_KEY: Final = """
 update public.api_keys set is_active = false, revoked_at = coalesce(revoked_at, now())
@@ -91,6 +120,14 @@ class KeyRow(NamedTuple):
     expires_at: datetime | None
     revoked_at: datetime | None
     created_at: datetime
+
+
+class KeyFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes different at a key: UNSET stays as it is, None is cleared."""
+
+    name: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
 
 
 class Accounts:
@@ -147,6 +184,39 @@ class Accounts:
         """Deactivates a key here (Unkey is told elsewhere): when it was first revoked; None when there is none."""
         rows = await self._rows(_REVOKE_KEY, api_key_id)
         return rows[0][0] if rows else None
+
+    async def set_key_active(self, api_key_id: str, *, is_active: bool) -> bool:
+        """Disables a key, or enables it again; False, and nothing done, when it is revoked."""
+        return bool(await self._rows(_SET_KEY_ACTIVE, api_key_id, is_active))
+
+    async def change_key(self, api_key_id: str, change: KeyFields) -> bool:
+        """Changes what is set in `change`; False, and nothing done, when the key is revoked."""
+        given = [
+            part
+            for value in (change.name, change.description, change.expires_at)
+            for part in (value is not UNSET, None if value is UNSET else value)
+        ]
+        return bool(await self._rows(_CHANGE_KEY, api_key_id, *given))
+
+    async def keys_of(self, unkey_key_ids: Sequence[str]) -> dict[str, KeyRow]:
+        """Those of these keys that are linked, by Unkey's id."""
+        rows = [KeyRow(*row.values()) for row in await self._rows(_KEYS_OF, list(unkey_key_ids))]
+        return {row.unkey_key_id: row for row in rows}
+
+    async def unrevoked_keys(self, after: str | None, most: int) -> list[KeyRow]:
+        """At most so many keys that are not revoked, in the order of our ids, from the first after `after` on."""
+        return [KeyRow(*row.values()) for row in await self._rows(_UNREVOKED, after, most)]
+
+    async def agree(self, row: KeyRow, *, name: str | None, is_active: bool, expires_at: datetime | None) -> bool:
+        """Makes a key so, if it still is as `row` was read; False, and nothing done, otherwise."""
+        was = (row.name, row.is_active, row.expires_at)
+        return bool(await self._rows(_AGREE, row.id, name, is_active, expires_at, *was))
+
+    async def adopt_key(
+        self, user_id: str, unkey_key_id: str, *, name: str | None, is_active: bool, expires_at: datetime | None
+    ) -> bool:
+        """Links a key that was found at Unkey to its user; False when somebody has linked it already."""
+        return bool(await self._rows(_ADOPT, user_id, unkey_key_id, name, is_active, expires_at))
 
     async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         try:

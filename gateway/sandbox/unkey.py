@@ -197,7 +197,7 @@ class Unkey:
         return {}
 
     def reroll_key(self, body: bodies.RerollKey) -> dict[str, Any]:
-        """POST /v2/keys.rerollKey: a new key with the old one's remaining credits; the old one ends after a while."""
+        """POST /v2/keys.rerollKey: a new key with the old one's remaining credits; the old one may end after a while."""
         old = self._key(body.key_id)
         now = self._now_ms()
         secret = secrets.token_urlsafe(16)
@@ -205,7 +205,7 @@ class Unkey:
         fields |= {"key_id": f"key_{secrets.token_hex(8)}", "digest": _digest(secret), "start": secret[:4]}
         key = Key(**fields | {"created_at": now, "updated_at": None, "last_used_at": None})
         self.kept.keys[key.key_id] = self._by_digest[key.digest] = key
-        old.expires = now + body.expiration
+        old.expires = old.expires if body.expiration is None else now + body.expiration
         return {"keyId": key.key_id, "key": secret}
 
     def update_credits(self, body: bodies.UpdateCredits) -> dict[str, Any]:

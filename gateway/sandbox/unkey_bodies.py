@@ -103,10 +103,10 @@ class DeleteKey(_Body):
 
 
 class RerollKey(_Body):
-    """keys.rerollKey; `expiration` is how long the old key lives on, milliseconds."""
+    """keys.rerollKey; `expiration` is how long the old key lives on, milliseconds; null: as long as it would have."""
 
     key_id: Id
-    expiration: Instant
+    expiration: Instant | None
 
 
 class Whoami(_Body):

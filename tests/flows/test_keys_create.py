@@ -97,16 +97,20 @@ async def made(settings: Settings, **options: Any) -> tuple[CreatedKey, str]:
 async def test_a_key_is_made_linked_and_shown_once(
     settings: Settings, unkey: UnkeyTruth, ledger: Ledger, pool: Pool
 ) -> None:
-    created, printed = await made(settings, user="Ada@Example.com", name="laptop", expires="30d")
+    created, printed = await made(
+        settings, user="Ada@Example.com", name="laptop", description="two\nlines", prefix="paf", expires="30d"
+    )
     ((key_id, sent),) = unkey.keys.items()
     assert printed.count(created.secret) == 1
     assert f"  {created.secret}\n" in printed
     assert "2026-12-22 10:00 UTC" in printed
     assert (sent["apiId"], sent["externalId"], sent["name"]) == ("api_1", created.user_id, "laptop")
+    assert (sent["prefix"], "description" in sent) == ("paf", False)
     assert sent["expires"] == int((NOW + timedelta(days=30)).timestamp()) * 1000
     (row,) = await Accounts(pool).keys()
     assert (row.id, row.unkey_key_id, row.user_id) == (created.api_key_id, key_id, created.user_id)
     assert (row.email, row.name, row.expires_at) == ("ada@example.com", "laptop", NOW + timedelta(days=30))
+    assert row.description == "two\nlines"
     identity = await ledger.identity(created.user_id, key_id)
     assert identity is not None
     assert (identity.api_key_id, identity.key_is_active) == (created.api_key_id, True)
@@ -119,7 +123,7 @@ async def test_json_holds_everything(settings: Settings) -> None:
     created, printed = await made(settings, as_json=True)
     assert json.loads(printed) == {
         "key": created.secret, "key_id": "key_1", "api_key_id": created.api_key_id, "user_id": created.user_id,
-        "email": "ada@example.com", "name": None, "expires_at": None, "user_created": True,
+        "email": "ada@example.com", "name": None, "description": None, "expires_at": None, "user_created": True,
     }  # fmt: skip
 
 
@@ -140,6 +144,11 @@ async def test_a_user_is_found_by_address_and_by_id(settings: Settings) -> None:
         ({"user": "00000000-0000-4000-8000-000000000000"}, "a new one is made by e-mail address"),
         ({"expires": "2026-11-22"}, "expires: .* not in the future"),
         ({"name": "n" * 256}, "name: 1 to 255 characters"),
+        ({"name": "a\x1b[31mb"}, "name: printable characters only"),
+        ({"description": "d" * 1001}, "--description: 1 to 1000 characters"),
+        ({"description": "a\x00b"}, "--description: printable"),
+        ({"prefix": "p" * 17}, "--prefix: 1 to 16 letters"),
+        ({"prefix": "sk-live"}, "--prefix: .* not 'sk-live'"),
     ],
 )
 async def test_a_wrong_option_costs_nothing(
@@ -202,7 +211,7 @@ class Unlinkable:
     async def create_user(self, email: str) -> str:
         return await self._ledger.create_user(email)
 
-    async def link_key(self, user_id: str, unkey_key_id: str, *, name: str | None, expires_at: datetime | None) -> str:
+    async def link_key(self, user_id: str, unkey_key_id: str, **fields: Any) -> str:
         raise self._failure
 
 
