@@ -8,8 +8,11 @@ from rich.console import Console
 
 from gateway.cli.base import run, settings
 from gateway.commands import keys as keys_command
+from gateway.commands import keys_enable as enable_command
 from gateway.commands import keys_list as list_command
+from gateway.commands import keys_reroll as reroll_command
 from gateway.commands import keys_revoke as revoke_command
+from gateway.commands import keys_set as set_command
 from gateway.commands import keys_show as show_command
 from gateway.commands.key_bounds import key_bounds
 
@@ -60,11 +63,12 @@ def create(
 def list_keys(
     user: Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Revoked and expired ones too.")] = False,
+    limits: Annotated[bool, typer.Option("--limits", help="Asks Unkey what each may call, and how often.")] = False,
     as_json: Json = False,
 ) -> None:
     """Lists the keys that are linked here; never their secrets."""
     now = datetime.now(UTC)
-    run(list_command.list_keys(settings(), Console(), now=now, user=user, every=every, as_json=as_json))
+    run(list_command.list_keys(settings(), Console(), now=now, user=user, every=every, limits=limits, as_json=as_json))
 
 
 @app.command()
@@ -73,7 +77,66 @@ def show(key: KeyId, as_json: Json = False) -> None:
     run(show_command.show(settings(), Console(), reference=key, now=datetime.now(UTC), as_json=as_json))
 
 
+@app.command("set")
+def set_fields(
+    key: KeyId,
+    name: Annotated[str | None, typer.Option(help="What the key is for; empty: no name.")] = None,
+    description: Annotated[str | None, typer.Option(help="More about it, kept here only; empty: none.")] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
+    no_expires: Annotated[bool, typer.Option("--no-expires", help="It never ends.")] = False,
+    models: Annotated[str | None, typer.Option(help="Only these: gpt-5,gpt-4.1* (with their snapshots).")] = None,
+    all_models: Annotated[bool, typer.Option("--all-models", help="All models again.")] = False,
+    endpoints: Annotated[str | None, typer.Option(help="Only these: chat,responses,embeddings,…")] = None,
+    all_endpoints: Annotated[bool, typer.Option("--all-endpoints", help="All endpoints again.")] = False,
+    rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
+    no_rpm: Annotated[bool, typer.Option("--no-rpm", help="No limit of its own on requests.")] = False,
+    tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
+    no_tpm: Annotated[bool, typer.Option("--no-tpm", help="No limit of its own on tokens.")] = False,
+    concurrent: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
+    no_concurrent: Annotated[bool, typer.Option("--no-concurrent", help="No limit of its own on slots.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Changes a key at Unkey and here; what is not named stays as it is."""
+    change = set_command.wanted(
+        datetime.now(UTC),
+        name=name,
+        description=description,
+        expires=(expires, no_expires),
+        models=(models, all_models),
+        endpoints=(endpoints, all_endpoints),
+        rpm=(rpm, no_rpm),
+        tpm=(tpm, no_tpm),
+        concurrent=(concurrent, no_concurrent),
+    )
+    run(set_command.set_fields(settings(), Console(), reference=key, change=change, as_json=as_json))
+
+
+@app.command()
+def disable(key: KeyId, as_json: Json = False) -> None:
+    """Makes a key be refused, at Unkey and here, until it is enabled; safe to run twice."""
+    now = datetime.now(UTC)
+    run(enable_command.disable(settings(), Console(), reference=key, now=now, as_json=as_json))
+
+
+@app.command()
+def enable(key: KeyId, as_json: Json = False) -> None:
+    """Lets a disabled key work again; a revoked one stays revoked."""
+    now = datetime.now(UTC)
+    run(enable_command.enable(settings(), Console(), reference=key, now=now, as_json=as_json))
+
+
 @app.command()
 def revoke(key: KeyId, as_json: Json = False) -> None:
     """Disables a key at Unkey and here, for good; safe to run twice."""
     run(revoke_command.revoke(settings(), Console(), reference=key, as_json=as_json))
+
+
+@app.command()
+def reroll(
+    key: KeyId,
+    overlap: Annotated[str, typer.Option(help="How long the old key still works: 0s, 90m, 12h, 7d.")] = "0s",
+    as_json: Json = False,
+) -> None:
+    """Makes a new key in the place of one, with all that it may do, and shows it once; the old one ends."""
+    now = datetime.now(UTC)
+    run(reroll_command.reroll(settings(), Console(), reference=key, overlap=overlap, now=now, as_json=as_json))

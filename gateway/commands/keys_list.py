@@ -1,4 +1,7 @@
-"""`gateway keys list`: the keys that are linked here, as our database has them. Asks Unkey nothing, changes nothing."""
+"""`gateway keys list`: the keys that are linked here, as our database has them. Changes nothing.
+
+Unkey is asked only for `--limits`: what a key may do is kept there.
+"""
 
 import json
 from datetime import datetime
@@ -9,10 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.database import database
+from gateway.commands.key_bounds import plain_bounds
+from gateway.commands.keys_unkey import key_pages, unkey
 from gateway.core.config import Settings
-from gateway.core.errors import OptionError
+from gateway.core.errors import ConfigError, OptionError
 from gateway.core.instants import rfc3339
 from gateway.edges.accounts import Accounts, KeyRow
+from gateway.edges.key_admin import DescribedKey
 
 GONE: Final = ("revoked", "expired")
 """States that a key does not come back from; such keys are listed only when asked for."""
@@ -25,12 +31,13 @@ async def list_keys(
     now: datetime,
     user: str | None = None,
     every: bool = False,
+    limits: bool = False,
     as_json: bool = False,
 ) -> list[KeyRow]:
     """Prints the keys of `user` (e-mail address or UUID), or of everybody, and returns them, oldest first.
 
-    Without `every`, revoked and expired ones are left out, and how many is said. Raises OptionError when there is
-    no such user, ConfigError, DependencyDown.
+    Without `every`, revoked and expired ones are left out, and how many is said. With `limits`, what binds each comes
+    from Unkey (UNKEY_API_ID). Raises OptionError when there is no such user, ConfigError, DependencyDown.
     """
     async with database(settings, "the keys are listed from PostgreSQL") as pool:
         accounts = Accounts(pool)
@@ -39,12 +46,14 @@ async def list_keys(
             raise OptionError(f"user: there is no user {user}; `gateway users list` has them")
         found = await accounts.keys(None if owner is None else owner.id)
     keys = [key for key in found if every or state_of(key, now) not in GONE]
+    bounds = await _bounds(settings, None if owner is None else owner.id) if limits else None
     if as_json:
+        rows = [plain(key, now) | ({} if bounds is None else _bound(key, bounds)) for key in keys]
         # Not through the console, which wraps and colours.
-        console.file.write(json.dumps([plain(key, now) for key in keys], indent=2, ensure_ascii=False) + "\n")
+        console.file.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         return keys
     if keys:
-        console.print(_table(keys, now))
+        console.print(_table(keys, now, bounds))
     hidden = len(found) - len(keys)
     if hidden:
         console.print(f"{hidden} revoked or expired not shown; --all shows them", style="dim", highlight=False)
@@ -54,9 +63,11 @@ async def list_keys(
 
 
 def state_of(key: KeyRow, now: datetime) -> str:
-    """What our database says of a key: `revoked`, `expired`, `user disabled` or `active`."""
-    if not key.is_active:
+    """What our database says of a key: `revoked`, `disabled`, `expired`, `user disabled` or `active`."""
+    if key.revoked_at is not None:
         return "revoked"
+    if not key.is_active:
+        return "disabled"
     if key.expires_at is not None and key.expires_at <= now:
         return "expired"
     return "active" if key.user_is_active else "user disabled"
@@ -85,11 +96,26 @@ def minute(at: datetime | None) -> str:
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M}"
 
 
-def _table(keys: list[KeyRow], now: datetime) -> Table:
+async def _bounds(settings: Settings, user_id: str | None) -> dict[str, DescribedKey]:
+    """Keys of the Unkey API by their ids, those of one user or all."""
+    if settings.unkey_api_id is None:
+        raise ConfigError("UNKEY_API_ID is not set: --limits lists the keys of that API at Unkey")
+    async with unkey(settings, "--limits asks Unkey") as admin:
+        pages = key_pages(admin, settings.unkey_api_id, external_id=user_id)
+        return {key.key_id: key async for page in pages for key in page}
+
+
+def _bound(key: KeyRow, bounds: dict[str, DescribedKey]) -> dict[str, Any]:
+    return plain_bounds(bounds.get(key.unkey_key_id)) | {"known_to_unkey": key.unkey_key_id in bounds}
+
+
+def _table(keys: list[KeyRow], now: datetime, bounds: dict[str, DescribedKey] | None) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("key id", "name", "user", "state", "expires", "last used"):
         table.add_column(name, overflow="fold")
     table.add_column("calls", justify="right", no_wrap=True)
+    for name in () if bounds is None else ("models", "endpoints", "limits"):
+        table.add_column(name, overflow="fold")
     for key in keys:
         table.add_row(
             # Text: names are the users' own and must not be read as markup.
@@ -100,5 +126,23 @@ def _table(keys: list[KeyRow], now: datetime) -> Table:
             minute(key.expires_at),
             minute(key.last_used_at),
             f"{key.usage_count:,}",
+            *(() if bounds is None else _bound_cells(bounds.get(key.unkey_key_id))),
         )
     return table
+
+
+def _bound_cells(key: DescribedKey | None) -> tuple[Text, Text, Text]:
+    if key is None:
+        return Text("?"), Text("?"), Text("unknown to Unkey")
+    bound = plain_bounds(key)
+    return (
+        Text("all" if bound["models"] is None else ", ".join(bound["models"])),
+        Text("all" if bound["endpoints"] is None else ", ".join(bound["endpoints"])),
+        Text(limits_text(bound) or "none"),
+    )
+
+
+def limits_text(bound: dict[str, Any]) -> str:
+    """The limits of a key of its own, in a few words; `bound` is of plain_bounds."""
+    names = {"requests_per_minute": "rpm", "tokens_per_minute": "tpm", "concurrent": "at a time"}
+    return " · ".join(f"{bound[name]:,} {word}" for name, word in names.items() if bound[name] is not None)

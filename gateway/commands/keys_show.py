@@ -4,23 +4,21 @@ Nothing of the secret is shown, not even how it begins.
 """
 
 import json
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.database import database
-from gateway.commands.keys_list import minute, plain, state_of
+from gateway.commands.key_bounds import plain_bounds
+from gateway.commands.keys_list import limits_text, minute, plain, state_of
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
 from gateway.core.instants import rfc3339
 from gateway.edges.accounts import Accounts, KeyRow
-from gateway.edges.key_admin import DescribedKey, KeyAdmin, Limit
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MS: Final = timedelta(milliseconds=1)
+from gateway.edges.key_admin import DescribedKey, KeyAdmin, Limit, unix_ms
 
 
 class Shown(NamedTuple):
@@ -70,10 +68,13 @@ def differences(key: KeyRow, unkey: DescribedKey | None) -> list[str]:
         return ["Unkey does not know this key (or UNKEY_ROOT_KEY is of another workspace): it is refused"]
     found = []
     if not key.is_active and unkey.enabled:
-        found.append("revoked here, enabled at Unkey: the gateway refuses it, others who ask Unkey do not")
+        found.append(
+            f"{'disabled' if key.revoked_at is None else 'revoked'} here, enabled at Unkey: "
+            "the gateway refuses it, others who ask Unkey do not"
+        )
     if key.is_active and not unkey.enabled:
-        found.append("active here, disabled at Unkey: it is refused; `gateway keys revoke` makes both say so")
-    if _ms(key.expires_at) != _ms(unkey.expires_at):
+        found.append("active here, disabled at Unkey: it is refused; `gateway keys sync --repair` makes both say so")
+    if unix_ms(key.expires_at) != unix_ms(unkey.expires_at):
         here, there = (f"expires {minute(at)}" if at else "never expires" for at in (key.expires_at, unkey.expires_at))
         found.append(f"{here} here, {there} at Unkey: the earlier one holds")
     if unkey.external_id is None:
@@ -100,11 +101,6 @@ async def _ask(settings: Settings, key: KeyRow) -> Shown:
     return Shown(key, unkey, None, differences(key, unkey))
 
 
-def _ms(at: datetime | None) -> int | None:
-    """Whole Unix milliseconds, as `keys create` cuts an instant down to what Unkey can hold."""
-    return None if at is None else (at - _EPOCH) // _MS
-
-
 def _document(shown: Shown, now: datetime) -> dict[str, Any]:
     unkey = None
     if shown.unkey is not None:
@@ -112,7 +108,8 @@ def _document(shown: Shown, now: datetime) -> dict[str, Any]:
         limits = [limit._asdict() for limit in shown.unkey.ratelimits]
         unkey = shown.unkey._asdict() | times | {"ratelimits": limits}
     problem = None if shown.problem is None else str(shown.problem)
-    return plain(shown.key, now) | {"unkey": unkey, "unkey_problem": problem, "differences": shown.differences}
+    told = {"unkey": unkey, "unkey_problem": problem, "differences": shown.differences}
+    return plain(shown.key, now) | plain_bounds(shown.unkey) | told
 
 
 def _print(console: Console, shown: Shown, now: datetime) -> None:
@@ -125,6 +122,8 @@ def _print(console: Console, shown: Shown, now: datetime) -> None:
     for name, value in there.items():
         table.add_row(name, "", Text(value))
     console.print(table)
+    if key.description:
+        console.print(f"description: {key.description}", markup=False, highlight=False, soft_wrap=True)
     for line in shown.differences:
         console.print(f"differs: {line}", markup=False, highlight=False, soft_wrap=True)
 
@@ -144,7 +143,12 @@ def _here(key: KeyRow, now: datetime) -> dict[str, str]:
     }
 
 
+def _names(names: list[str] | None) -> str:
+    return "all" if names is None else ", ".join(names)
+
+
 def _there(unkey: DescribedKey) -> dict[str, str]:
+    bound = plain_bounds(unkey)
     return {
         "key id": unkey.key_id,
         "name": unkey.name or "(no name)",
@@ -155,6 +159,9 @@ def _there(unkey: DescribedKey) -> dict[str, str]:
         "last used": minute(unkey.last_used_at),
         "credits": ("unlimited" if unkey.credits is None else f"{unkey.credits:,}")
         + (f", refilled with {unkey.refill}" if unkey.refill else ""),
+        "models": _names(bound["models"]),
+        "endpoints": _names(bound["endpoints"]),
+        "limits": limits_text(bound) or "none of its own",
         "rate limits": "; ".join(map(_limit, unkey.ratelimits)) or "none",
         "permissions": ", ".join(unkey.permissions) or "none",
         "roles": ", ".join(unkey.roles) or "none",

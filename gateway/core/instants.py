@@ -10,6 +10,7 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 _MONTH: Final = re.compile(r"\d{4}-\d{2}", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,5})([mhdw])", re.ASCII)
+_SECONDS: Final = re.compile(r"(\d{1,7})s", re.ASCII)
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _FORMS: Final = "date (2026-11-22) nor a time with its zone (2026-11-22T10:00:00Z)"
 _NAMED: Final = ("today", "yesterday", "this-month", "last-month")
@@ -52,6 +53,19 @@ def parse_expiry(text: str, option: str, now: datetime) -> datetime:
     if at <= now:
         raise OptionError(f"{option}: {text!r} is not in the future")
     return at
+
+
+def parse_span(text: str, option: str, most: timedelta) -> timedelta:
+    """The length of `0s`, `90m`, `12h`, `7d`, `2w`, at most `most`. Raises OptionError naming `option`."""
+    if seconds := _SECONDS.fullmatch(text):
+        length = timedelta(seconds=int(seconds[1]))
+    elif span := _SPAN.fullmatch(text):
+        length = timedelta(**{_UNITS[span[2]]: int(span[1])})
+    else:
+        raise OptionError(f"{option}: {text!r} is no span (0s, 90m, 12h, 7d, 2w)")
+    if length > most:
+        raise OptionError(f"{option}: {text!r} is more than {most.days} days")
+    return length
 
 
 def parse_period(text: str, option: str, now: datetime) -> Period:

@@ -71,6 +71,13 @@ _ADOPT: Final = """
 insert into public.api_keys (user_id, unkey_key_id, name, is_active, expires_at)
 values ($1::uuid, $2, $3, $4, $5) on conflict (unkey_key_id) do nothing returning 1
 """
+# The budgets of one key ($1) for another ($2) of the same user as well; what was spent stays with the first.
+_CARRY_BUDGETS: Final = """
+insert into public.budgets (user_id, api_key_id, meeting_id, model, period, is_hard, limit_usd)
+select user_id, $2::uuid, meeting_id, model, period, is_hard, limit_usd
+from public.budgets where api_key_id = $1::uuid and is_active
+on conflict on constraint budgets_key do nothing returning 1
+"""
 # Deactivates a key; it stays, because ledger rows point at it. Done twice, the first time counts.
 _REVOKE_KEY: Final = """
 update public.api_keys set is_active = false, revoked_at = coalesce(revoked_at, now())
@@ -217,6 +224,10 @@ class Accounts:
     ) -> bool:
         """Links a key that was found at Unkey to its user; False when somebody has linked it already."""
         return bool(await self._rows(_ADOPT, user_id, unkey_key_id, name, is_active, expires_at))
+
+    async def carry_budgets(self, from_key: str, to_key: str) -> int:
+        """Gives a key (our id) the budgets of another one of its user; how many."""
+        return len(await self._rows(_CARRY_BUDGETS, from_key, to_key))
 
     async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         try:

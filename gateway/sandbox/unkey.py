@@ -197,7 +197,7 @@ class Unkey:
         return {}
 
     def reroll_key(self, body: bodies.RerollKey) -> dict[str, Any]:
-        """POST /v2/keys.rerollKey: a new key with the old one's remaining credits; the old one may end after a while."""
+        """POST /v2/keys.rerollKey: a new key with the old one's remaining credits; the old one may end later."""
         old = self._key(body.key_id)
         now = self._now_ms()
         secret = secrets.token_urlsafe(16)

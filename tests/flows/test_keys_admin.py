@@ -116,7 +116,8 @@ async def test_show_has_both_sides_and_nothing_secret(env: Env, key: tuple[str, 
 
 
 DIFFERENT: list[tuple[str, dict[str, Any] | None, str]] = [
-    ("is_active = false", {}, "revoked here, enabled at Unkey"),
+    ("is_active = false", {}, "disabled here, enabled at Unkey"),
+    ("is_active = false, revoked_at = now()", {}, "revoked here, enabled at Unkey"),
     ("is_active = true", {"enabled": False}, "active here, disabled at Unkey"),
     ("expires_at = '2027-01-01'", {}, "expires 2027-01-01 00:00 here, never expires at Unkey"),
     ("expires_at = null", {"expires": 1_800_000_000_000}, "never expires here, expires 2027-01-15 08:00 at Unkey"),
@@ -131,7 +132,9 @@ DIFFERENT: list[tuple[str, dict[str, Any] | None, str]] = [
 async def test_where_the_two_differ_is_said(env: Env, sandbox: Sandbox, pool: Pool, key: tuple[str, str]) -> None:
     async with KeyAdmin(credentials.UNKEY_ROOT_KEY, base_url=sandbox.unkey_base_url) as admin:
         for here, there, says in DIFFERENT:
-            await pool.execute("update api_keys set is_active = true, expires_at = null, name = '[red]laptop'")
+            await pool.execute(
+                "update api_keys set is_active = true, revoked_at = null, expires_at = null, name = '[red]laptop'"
+            )
             await pool.execute(f"update api_keys set {here}")
             if there is None:
                 await control(sandbox, "unkey", "/revoke", key_id="key_ann")

@@ -70,7 +70,7 @@ class KeyAdmin:
         self._sdk: Final = Unkey(
             root_key=root_key, server_url=base_url.rstrip("/"), retry_config=None, timeout_ms=int(timeout_s * 1000)
         )
-        # All but making keys is harmless to repeat: 5xx and lost connections, for three seconds at most.
+        # All but making keys is harmless to repeat: 5xx and refused connections, for three seconds at most.
         self._again: Final = RetryConfig("backoff", BackoffStrategy(100, 1000, 1.5, 3000), retry_connection_errors=True)
 
     async def __aenter__(self) -> Self:
