@@ -14,6 +14,7 @@ from gateway.commands import keys_reroll as reroll_command
 from gateway.commands import keys_revoke as revoke_command
 from gateway.commands import keys_set as set_command
 from gateway.commands import keys_show as show_command
+from gateway.commands import keys_sync as sync_command
 from gateway.commands.key_bounds import key_bounds
 
 app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user (docs/keys.md).")
@@ -140,3 +141,18 @@ def reroll(
     """Makes a new key in the place of one, with all that it may do, and shows it once; the old one ends."""
     now = datetime.now(UTC)
     run(reroll_command.reroll(settings(), Console(), reference=key, overlap=overlap, now=now, as_json=as_json))
+
+
+@app.command()
+def sync(
+    repair: Annotated[bool, typer.Option("--repair", help="Makes our side agree with Unkey, where it may.")] = False,
+    revoke_at_most: Annotated[
+        int, typer.Option(help="Rows that --repair may mark revoked because Unkey does not know their keys.")
+    ] = 10,
+    as_json: Json = False,
+) -> None:
+    """Compares all keys at Unkey with those linked here; exits 1 while anything differs. Changes nothing at Unkey."""
+    synced = run(
+        sync_command.sync(settings(), Console(), repair=repair, revoke_at_most=revoke_at_most, as_json=as_json)
+    )
+    raise typer.Exit(1 if synced.left else 0)

@@ -91,6 +91,11 @@ def plain(key: KeyRow, now: datetime) -> dict[str, Any]:
     }
 
 
+def legible(text: str) -> str:
+    """Text of others for a terminal: what would steer it stands there as an escape."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def minute(at: datetime | None) -> str:
     """An instant for a table, UTC to the minute."""
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M}"
@@ -120,7 +125,7 @@ def _table(keys: list[KeyRow], now: datetime, bounds: dict[str, DescribedKey] | 
         table.add_row(
             # Text: names are the users' own and must not be read as markup.
             Text(key.unkey_key_id),
-            Text(key.name or "(no name)"),
+            Text(legible(key.name or "(no name)")),
             Text(key.email),
             state_of(key, now),
             minute(key.expires_at),

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gateway.commands.database import database
 from gateway.commands.key_bounds import plain_bounds
-from gateway.commands.keys_list import limits_text, minute, plain, state_of
+from gateway.commands.keys_list import legible, limits_text, minute, plain, state_of
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
 from gateway.core.instants import rfc3339
@@ -118,9 +118,9 @@ def _print(console: Console, shown: Shown, now: datetime) -> None:
     table = Table("", "here", "at Unkey", box=None, pad_edge=False, padding=(0, 1))
     there = _there(unkey) if unkey is not None else {"state": missing}
     for name, value in _here(key, now).items():
-        table.add_row(name, Text(value), Text(there.pop(name, "")))
+        table.add_row(name, Text(legible(value)), Text(legible(there.pop(name, ""))))
     for name, value in there.items():
-        table.add_row(name, "", Text(value))
+        table.add_row(name, "", Text(legible(value)))
     console.print(table)
     if key.description:
         console.print(f"description: {key.description}", markup=False, highlight=False, soft_wrap=True)

@@ -47,6 +47,10 @@ class House:
         """A key as Unkey has it."""
         return self.sandbox.unkey.kept.keys[key_id]
 
+    async def gone(self, key_id: str) -> None:
+        """Somebody deletes a key at Unkey."""
+        await control(self.sandbox, "unkey", "/revoke", key_id=key_id)
+
     async def row(self, key_id: str) -> dict[str, Any]:
         """A key as our database has it."""
         row = await self.pool.fetchrow("select * from api_keys where unkey_key_id = $1", key_id)
