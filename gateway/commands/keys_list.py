@@ -115,12 +115,14 @@ def _bound(key: KeyRow, bounds: dict[str, DescribedKey]) -> dict[str, Any]:
 
 
 def _table(keys: list[KeyRow], now: datetime, bounds: dict[str, DescribedKey] | None) -> Table:
+    """Without `bounds`, how much each is used; with them, what each may do: both together are too wide to be read."""
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name in ("key id", "name", "user", "state", "expires", "last used"):
+    for name in ("key id", "name", "user", "state"):
+        table.add_column(name, overflow="fold", no_wrap=name == "key id")
+    for name in ("expires", "last used") if bounds is None else ("models", "endpoints", "limits"):
         table.add_column(name, overflow="fold")
-    table.add_column("calls", justify="right", no_wrap=True)
-    for name in () if bounds is None else ("models", "endpoints", "limits"):
-        table.add_column(name, overflow="fold")
+    if bounds is None:
+        table.add_column("calls", justify="right", no_wrap=True)
     for key in keys:
         table.add_row(
             # Text: names are the users' own and must not be read as markup.
@@ -128,12 +130,13 @@ def _table(keys: list[KeyRow], now: datetime, bounds: dict[str, DescribedKey] | 
             Text(legible(key.name or "(no name)")),
             Text(key.email),
             state_of(key, now),
-            minute(key.expires_at),
-            minute(key.last_used_at),
-            f"{key.usage_count:,}",
-            *(() if bounds is None else _bound_cells(bounds.get(key.unkey_key_id))),
+            *(_use_cells(key) if bounds is None else _bound_cells(bounds.get(key.unkey_key_id))),
         )
     return table
+
+
+def _use_cells(key: KeyRow) -> tuple[str, str, str]:
+    return minute(key.expires_at), minute(key.last_used_at), f"{key.usage_count:,}"
 
 
 def _bound_cells(key: DescribedKey | None) -> tuple[Text, Text, Text]:
@@ -141,8 +144,8 @@ def _bound_cells(key: DescribedKey | None) -> tuple[Text, Text, Text]:
         return Text("?"), Text("?"), Text("unknown to Unkey")
     bound = plain_bounds(key)
     return (
-        Text("all" if bound["models"] is None else ", ".join(bound["models"])),
-        Text("all" if bound["endpoints"] is None else ", ".join(bound["endpoints"])),
+        Text("all" if bound["models"] is None else legible(", ".join(bound["models"]))),
+        Text("all" if bound["endpoints"] is None else legible(", ".join(bound["endpoints"]))),
         Text(limits_text(bound) or "none"),
     )
 

@@ -115,7 +115,9 @@ def _document(shown: Shown, now: datetime) -> dict[str, Any]:
 def _print(console: Console, shown: Shown, now: datetime) -> None:
     key, unkey = shown.key, shown.unkey
     missing = "not asked" if shown.problem is not None else "unknown there"
-    table = Table("", "here", "at Unkey", box=None, pad_edge=False, padding=(0, 1))
+    table = Table("", box=None, pad_edge=False, padding=(0, 1))
+    for name in ("here", "at Unkey"):
+        table.add_column(name, overflow="fold")  # never cut: ids are copied from here
     there = _there(unkey) if unkey is not None else {"state": missing}
     for name, value in _here(key, now).items():
         table.add_row(name, Text(legible(value)), Text(legible(there.pop(name, ""))))
@@ -123,7 +125,7 @@ def _print(console: Console, shown: Shown, now: datetime) -> None:
         table.add_row(name, "", Text(legible(value)))
     console.print(table)
     if key.description:
-        console.print(f"description: {key.description}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"description: {legible(key.description)}", markup=False, highlight=False, soft_wrap=True)
     for line in shown.differences:
         console.print(f"differs: {line}", markup=False, highlight=False, soft_wrap=True)
 

@@ -190,7 +190,7 @@ def _print(console: Console, synced: Synced, *, repair: bool) -> None:
 def _table(findings: list[Finding]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("key id", "differs in", "here", "at Unkey", "", "what to do"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "key id")
     for finding in findings:
         drift = finding.drift
         table.add_row(

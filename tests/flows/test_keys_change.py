@@ -204,3 +204,15 @@ async def test_a_key_that_unkey_has_forgotten_can_be_disabled_only(house: House)
     told = await house.run("disable", "key_ann")
     assert (told.status, await house.lets_in("key_ann")) == (0, (False, False))
     assert "Unkey does not know it" in told.out
+
+
+async def test_ids_are_whole_on_a_narrow_terminal(house: House) -> None:
+    row = await house.row("key_ann")
+    house.kept("key_ann").permissions = [f"openai.model.gpt-{number}" for number in range(9)]
+    house.env |= {"COLUMNS": "72"}
+    shown = (await house.run("show", "key_ann")).out
+    folded = "".join(line[10:41].strip() for line in shown.splitlines())
+    assert "…" not in shown
+    assert str(row["id"]) in folded or str(row["id"]) in shown
+    for options in ([], ["--limits"]):
+        assert "key_ann" in (await house.run("list", *options)).out
