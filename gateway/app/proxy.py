@@ -16,6 +16,7 @@ import pricing
 import pricing.data
 from gateway import build
 from gateway.app import Place, process
+from gateway.app.front import Front
 from gateway.core.config import Settings, required
 from gateway.core.metrics import Sample, Status
 from gateway.core.settle import Settler
@@ -92,7 +93,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        server = web.Server(proxy.handle, access_log=None, keepalive_timeout=75)
+        front = Front(proxy, {})
+        server = web.Server(front.handle, access_log=None, keepalive_timeout=75)
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -207,6 +207,14 @@ class Settings(BaseSettings):
     """Without it amounts accrue and are not reported."""
     stripe_base_url: HttpUrl = "https://api.stripe.com"
     """Where Stripe is."""
+    daily_api_key: SecretStr | None = None
+    """Asks Daily.co about meetings, recordings and transcripts, and registers the webhook."""
+    daily_webhook_secret: SecretStr | None = None
+    """What Daily.co signs its webhooks with, base64; without it every webhook is refused."""
+    daily_base_url: Annotated[str, _url("http", "https", ends="/v1")] = "https://api.daily.co/v1"
+    """Where Daily.co is; ends in `/v1`."""
+    rooms_keys: SecretStr | None = None
+    """Key ring of what is sealed in rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
     gateway_host: str = "127.0.0.1"
     """Address the proxies listen on."""
     gateway_port: int = Field(8080, ge=0, le=65535)

@@ -43,23 +43,13 @@ class Proxy:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Never raises: what goes wrong is an answer."""
         started_s = self._parts.clock()
-        event_id = uuid7(int(started_s * 1000), self._parts.random_bits(80))
+        event_id = self.new_id(started_s)
         metrics = self._parts.metrics
         metrics.running += 1
         try:
             return await self._route(request, event_id, started_s)
-        except ApiError as error:
-            refused = error
-        except DependencyDown as error:
-            _log.error("dependency down", id=event_id, what=error.what, detail=error.detail)
-            refused = ApiError(
-                503, "gateway_unavailable", "The gateway cannot serve this call now.", kind="server_error"
-            )
-        except Exception as error:  # noqa: BLE001  # the last resort of a server; the line below is its trace
-            # Where, never what: an exception's message may carry a piece of a prompt or a key.
-            where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
-            _log.error("call failed", id=event_id, error=type(error).__name__, where=where)
-            refused = ApiError(500, "gateway_error", "The gateway failed on this call.", kind="server_error")
+        except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
+            refused = as_refusal(error, event_id)
         finally:
             metrics.running -= 1
         metrics.refused(refused.code)
@@ -68,6 +58,11 @@ class Proxy:
         if self._parts.drains.closing:
             answer.force_close()
         return answer
+
+    def new_id(self, unix_s: float | None = None) -> str:
+        """A fresh event id, of now or of the instant `unix_s`."""
+        at_s = self._parts.clock() if unix_s is None else unix_s
+        return uuid7(int(at_s * 1000), self._parts.random_bits(80))
 
     async def _route(self, request: web.BaseRequest, event_id: str, started_s: float) -> web.StreamResponse:
         path = request.raw_path
@@ -125,6 +120,19 @@ class Proxy:
             return answer
         finally:
             relay.close()
+
+
+def as_refusal(error: Exception, event_id: str) -> ApiError:
+    """What the client is told of `error`; what it need not know is logged under `event_id`."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, DependencyDown):
+        _log.error("dependency down", id=event_id, what=error.what, detail=error.detail)
+        return ApiError(503, "gateway_unavailable", "The gateway cannot serve this call now.", kind="server_error")
+    # Where, never what: an exception's message may carry a piece of a prompt or a key.
+    where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
+    _log.error("call failed", id=event_id, error=type(error).__name__, where=where)
+    return ApiError(500, "gateway_error", "The gateway failed on this call.", kind="server_error")
 
 
 async def _nothing_to_note(_: Relayed) -> None:
