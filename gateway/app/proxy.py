@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 import aiohttp
+import structlog
 from aiohttp import web
 
 import pricing
@@ -18,6 +19,7 @@ from gateway import build
 from gateway.app import Place, process
 from gateway.app.front import Front
 from gateway.core.config import Settings, required
+from gateway.core.errors import DependencyDown
 from gateway.core.metrics import Sample, Status
 from gateway.core.settle import Settler
 from gateway.edges.journal import Journal
@@ -26,6 +28,7 @@ from gateway.edges.ledger import open_pool
 from gateway.edges.spending import Spending
 from gateway.edges.tokenizer import Tokenizer
 from gateway.flows.proxy.admission import Admission
+from gateway.flows.proxy.breaker import Breaker
 from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.handler import Proxy
 from gateway.flows.proxy.limiter import Limiter
@@ -33,12 +36,14 @@ from gateway.flows.proxy.line import CallLog
 from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.parts import Parts
+from gateway.flows.proxy.questions import Questions
 from gateway.flows.proxy.recheck import Recheck
 from gateway.flows.proxy.record import Recorder
 from gateway.flows.proxy.relay import Drains
 from gateway.processes import Ready, listen
 
 STDERR: Final = 2
+_log: Final = structlog.get_logger("gateway.proxy")
 DRAIN_S: Final = 600.0
 """Seconds a stopping proxy lets its calls finish before it settles the rest as estimates."""
 
@@ -46,22 +51,21 @@ DRAIN_S: Final = 600.0
 async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
     """Until `stop`; then its calls are let finish."""
     name, listener = f"proxy-{place.slot}", listen(place.host, place.port)
-    values = required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
+    values = required(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
         journal = build.open_journal(stack, settings, name)
         buffer = build.open_buffer(stack, settings, values["redis_url"])
         ledger = await build.open_ledger(stack, settings, values["database_url"], connections=2)
         upstream = build.open_upstream(stack, settings, values["openai_api_key"], failpoint=place.failpoint)
-        to_unkey = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
         log = CallLog(partial(os.write, STDERR), clock=time.time)
         stack.callback(log.flush)
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
-        keys = Keys(to_unkey, settings.unkey_base_url, values["unkey_root_key"], timeout_s=settings.keys.timeout_s)
+        questions = await _open_questions(stack, settings)
         limiter = await _open_limiter(stack, settings, settler)
         admission = Admission(
-            keys,
+            questions,
             ledger,
             settings.keys,
             settings.limits,
@@ -99,10 +103,25 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener, backlog=1024).start()
-        ready(partial(status, name, metrics, recorder, journal, drains, limiter))
+        ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions))
         await stop.wait()
         drains.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
+
+
+async def _open_questions(stack: AsyncExitStack, settings: Settings) -> Questions:
+    """The way to Unkey, with the canary asked about: what it says, every refused customer would say later."""
+    root_key = required(settings, "unkey_root_key")["unkey_root_key"]
+    session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+    keys = Keys(session, settings.unkey_base_url, root_key, timeout_s=settings.keys.timeout_s)
+    breaker = Breaker(monotonic=time.monotonic, uniform=random.uniform)
+    canary = None if settings.keys.canary is None else settings.keys.canary.get_secret_value()
+    questions = Questions(keys, breaker, canary, monotonic=time.monotonic)
+    try:
+        await questions.check()
+    except DependencyDown as error:  # no reason not to start: it may be back before the first call
+        _log.warning("canary key not checked", what=error.what, detail=error.detail)
+    return questions
 
 
 def _recheck(stack: AsyncExitStack, settings: Settings, admission: Admission, drains: Drains) -> None:
@@ -124,12 +143,20 @@ async def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Sett
 
 
 def status(
-    name: str, metrics: CallMetrics, recorder: Recorder, journal: Journal, drains: Drains, limiter: Limiter
+    name: str,
+    metrics: CallMetrics,
+    recorder: Recorder,
+    journal: Journal,
+    drains: Drains,
+    limiter: Limiter,
+    questions: Questions,
 ) -> Status:
     """A proxy fails when calls cannot be recorded."""
     own = (
         Sample("gateway_drains_running", (), drains.running),
         Sample("gateway_settles_not_on_disk", (), recorder.stranded),
+        Sample("gateway_unkey_left_alone", (), int(questions.is_left_alone)),
+        Sample("gateway_unkey_canary_unknown", (), int(questions.is_doubted)),
         journal.commits.sample("gateway_journal_commit_seconds"),
         *(
             Sample("gateway_budget_warnings_total", (str(share),), count)

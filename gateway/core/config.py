@@ -71,7 +71,7 @@ class KeySettings(_Section):
     """How long an answer of Unkey holds (facts/unkey.md §6, fault-matrix.md D10)."""
 
     fresh_s: float = Field(30, ge=0)
-    """Seconds in which a verified key is not asked for again."""
+    """Seconds in which a verified key is not asked for again; 0: Unkey is asked on every call."""
     stale_s: float = Field(600, ge=0)
     """Seconds a verified key keeps working when Unkey does not answer; 0 is strict."""
     recheck_s: float = Field(30, ge=0)
@@ -82,10 +82,12 @@ class KeySettings(_Section):
     """Refused keys remembered at most."""
     cache_max: int = Field(100_000, ge=1)
     """Verified keys remembered at most."""
+    misses_per_minute: int = Field(600, ge=0)
+    """Unknown keys one address may try; 0: any number. Behind a balancer all clients have one address."""
     timeout_s: float = Field(1.0, gt=0)
     """Seconds Unkey has to answer one verification."""
     canary: SecretStr | None = None
-    """A key that must verify: `doctor` tries it, because a root key without permission makes every key look unknown."""
+    """A key that must verify: a root key without permission makes every key look unknown, and this one tells."""
 
 
 class LimitSettings(_Section):

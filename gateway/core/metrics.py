@@ -50,6 +50,8 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     "gateway_upstream_errors_total": Family("counter", "Metered calls that OpenAI failed or broke off.", ("kind",)),
     "gateway_clients_left_total": Family("counter", "Metered calls whose client had left before the end."),
+    "gateway_unkey_left_alone": Family("gauge", "Proxies that do not ask Unkey now, because it has failed too often."),
+    "gateway_unkey_canary_unknown": Family("gauge", "Proxies to which Unkey does not know keys.canary."),
     "gateway_requests_running": Family("gauge", "Requests being served."),
     "gateway_drains_running": Family("gauge", "Answers being read on after their client has left."),
     "gateway_settles_not_on_disk": Family("gauge", "Settled calls that the journal has refused and memory holds."),

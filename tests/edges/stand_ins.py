@@ -6,7 +6,10 @@ from typing import Any, Final
 
 import aiohttp
 
+from gateway.edges.keys import Keys
 from gateway.edges.tokenizer import Tokenizer
+from gateway.flows.proxy.breaker import Breaker
+from gateway.flows.proxy.questions import Questions
 from gateway.sandbox.server import Sandbox, start
 
 CODER: Final = Tokenizer()
@@ -20,6 +23,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def asked_by(keys: Keys, clock: Clock, *, canary: str | None = None) -> Questions:
+    """Questions to Unkey at the time of `clock`; left alone, it is for as short as may be."""
+    return Questions(keys, Breaker(monotonic=clock, uniform=lambda least, _: least), canary, monotonic=clock)
 
 
 @asynccontextmanager

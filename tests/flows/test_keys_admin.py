@@ -21,7 +21,7 @@ from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from gateway.sandbox.unkey_bodies import UpdateKey
 from gateway.sandbox.unkey_keys import Limit
-from tests.edges.stand_ins import Clock, control, sandbox_at
+from tests.edges.stand_ins import Clock, asked_by, control, sandbox_at
 from tests.flows.invoke import Done, gateway
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -278,8 +278,8 @@ async def test_the_proxy_forgets_within_the_time_that_is_said(
     clock = Clock(0.0)
     async with aiohttp.ClientSession() as session:
         keys = Keys(session, sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
-        now, settings = NOW.timestamp(), (KeySettings(), LimitSettings())
-        admission = Admission(keys, ledger, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now)
+        asked, now, settings = asked_by(keys, clock), NOW.timestamp(), (KeySettings(), LimitSettings())
+        admission = Admission(asked, ledger, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now)
         assert (await admission.admit(SECRET)).user_id == key[1]
         command = ["keys", "revoke", "key_ann"] if change == "revoke" else ["users", "disable", "ann@example.com"]
         done: Done = await gateway(env, *command)

@@ -1,6 +1,7 @@
 """An Admission with stand-ins for Unkey and Postgres, and a clock of the test's own."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,12 @@ from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.edges.keys import Identity, Keys, Verdict
 from gateway.flows.proxy.admission import Admission, Principal
+from gateway.flows.proxy.breaker import Breaker
+from gateway.flows.proxy.questions import Questions
 
 NOW_S = 1_800_000_000.0
 KEY = "key_live_1"
+CANARY = "key_canary"
 UNKEY_DOWN = DependencyDown("unkey", "TimeoutError")
 POSTGRES_DOWN = DependencyDown("postgres", "refused")
 
@@ -27,20 +31,29 @@ class Linked:
 
 
 class FakeKeys(Keys):
-    """Answers as told, after `gate` opens; counts the questions."""
+    """Answers as told, after `gate` opens; counts the questions, but for those about the canary."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.tags: list[list[str]] = []
+        self.canary: Verdict | DependencyDown = valid()
+        self.canary_asked = 0
         self.answer: Verdict | DependencyDown = valid()
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def verify(self, key: str) -> Verdict:
-        self.asked.append(key)
-        await self.gate.wait()
-        if isinstance(self.answer, DependencyDown):
-            raise self.answer
-        return self.answer
+    async def verify(self, key: str, tags: Sequence[str] = ()) -> Verdict:
+        if key == CANARY:
+            self.canary_asked += 1
+            answer = self.canary
+        else:
+            self.asked.append(key)
+            self.tags.append(list(tags))
+            await self.gate.wait()
+            answer = self.answer
+        if isinstance(answer, DependencyDown):
+            raise answer
+        return answer
 
 
 class FakeAccounts:
@@ -58,11 +71,15 @@ class FakeAccounts:
 class House:
     """An Admission with its fakes and its clock."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, canary: str | None = None, **settings: Any) -> None:
         self.now_s = 0.0
         self.keys, self.accounts = FakeKeys(), FakeAccounts()
+        self.alone_s = 3.0
+        """How long Unkey is left alone."""
+        breaker = Breaker(monotonic=lambda: self.now_s, uniform=lambda *_: self.alone_s)
+        self.questions = Questions(self.keys, breaker, canary, monotonic=lambda: self.now_s)
         self.admission = Admission(
-            self.keys,
+            self.questions,
             self.accounts,
             KeySettings(**settings),
             LimitSettings(),
@@ -71,16 +88,20 @@ class House:
             unix_s=lambda: NOW_S + self.now_s,
         )
 
-    async def admit(self, key: str = KEY) -> Principal:
+    async def admit(self, key: str = KEY, *, endpoint: str = "", peer: str | None = None) -> Principal:
+        """As the proxy does it, renewal included."""
         try:
-            return await self.admission.admit(key)
+            principal = await self.admission.admit(key, endpoint=endpoint, peer=peer)
+            if principal.due:
+                self.admission.renew(key, endpoint=endpoint, model="gpt-5.1")
+            return principal._replace(due=False)
         finally:
             for _ in range(5):
                 await asyncio.sleep(0)  # a renewal off the call's path comes to its end
 
-    async def refused(self, key: str = KEY) -> ApiError:
+    async def refused(self, key: str = KEY, *, peer: str | None = None) -> ApiError:
         with pytest.raises(ApiError) as caught:
-            await self.admit(key)
+            await self.admit(key, peer=peer)
         assert KEY not in caught.value.message
         return caught.value
 

@@ -4,7 +4,8 @@ import pytest
 
 from gateway.core.errors import ApiError
 from gateway.edges.keys import RateLimit
-from gateway.flows.proxy.admission import Principal, bearer, refusal_of
+from gateway.flows.proxy.admission import Principal, bearer
+from gateway.flows.proxy.verdicts import refusal_of
 from tests.unit.admissions import NOW_S, House, Linked, no, valid
 
 # What Unkey says.

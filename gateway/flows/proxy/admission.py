@@ -15,8 +15,11 @@ from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.limits import Terms
 from gateway.core.permissions import ENDPOINT, MODEL, Allowed, allowed_of
-from gateway.edges.keys import Keys, Verdict
+from gateway.edges.keys import Verdict
+from gateway.flows.proxy.misses import Misses
+from gateway.flows.proxy.questions import Questions
 from gateway.flows.proxy.terms import terms_of
+from gateway.flows.proxy.verdicts import invalid_key, lacks, refusal_of, unavailable
 
 REFRESH_SHARE: Final = 0.8
 """Share of the fresh time after which a key in use is asked for again in the background."""
@@ -51,16 +54,18 @@ class Principal(NamedTuple):
     """What bounds the key; None when nothing does."""
     allowed: Allowed | None = None
     """Which endpoints and models it may call; None: all."""
+    due: bool = False
+    """Whether Unkey should be asked about the key again on behalf of this call: `Admission.renew`."""
 
     def check_endpoint(self, name: str) -> None:
         """Raises ApiError for an endpoint that the key may not call."""
         if self.allowed is not None and not self.allowed.endpoint(name):
-            raise _lacks(f"{ENDPOINT}{name}", None)
+            raise lacks(f"{ENDPOINT}{name}", None)
 
     def check_model(self, name: str) -> None:
         """Raises ApiError for a model that the key may not ask for."""
         if self.allowed is not None and not self.allowed.model(name):
-            raise _lacks(f"{MODEL}{name}", "model")
+            raise lacks(f"{MODEL}{name}", "model")
 
 
 class _Entry:
@@ -78,7 +83,7 @@ class Admission:
 
     def __init__(
         self,
-        keys: Keys,
+        questions: Questions,
         accounts: Accounts,
         settings: KeySettings,
         limits: LimitSettings,
@@ -87,7 +92,7 @@ class Admission:
         monotonic: Callable[[], float],
         unix_s: Callable[[], float],
     ) -> None:
-        self._keys: Final = keys
+        self._questions: Final = questions
         self._accounts: Final = accounts
         self._settings: Final = settings
         self._limits: Final = limits
@@ -97,50 +102,75 @@ class Admission:
         self._known: Final[OrderedDict[bytes, _Entry]] = OrderedDict()
         self._refused: Final[OrderedDict[bytes, tuple[float, ApiError]]] = OrderedDict()
         self._asking: Final[dict[bytes, asyncio.Task[Principal]]] = {}
+        self._misses: Final = Misses(settings.misses_per_minute, monotonic=monotonic)
 
-    async def admit(self, key: str) -> Principal:
-        """Raises ApiError: 401, 403 or 429 for a refused key, 503 when nobody can tell."""
+    async def admit(self, key: str, *, endpoint: str = "", peer: str | None = None) -> Principal:
+        """Raises ApiError: 401, 403 or 429 for a refused key, 503 when nobody can tell.
+
+        `endpoint` is the catalogue's name of what is called, for Unkey's analytics; `peer` is the caller's address.
+        """
         if not key or len(key) > KEY_CHARS_MAX:
-            raise _invalid_key()
-        digest = hmac.digest(self._pepper, key.encode(), "sha256")
-        now = self._monotonic()
+            raise invalid_key()
+        digest, now = self._digest(key), self._monotonic()
         entry = self._known.get(digest)
         if entry is not None:
             if now < entry.fresh_until_s:
-                if now > entry.retry_at_s:
-                    # Renewed ahead of time and off the call's path; the call itself never waits for it.
-                    entry.retry_at_s = now + RETRY_S
-                    self._ask(digest, key)
-                return entry.principal
+                if now <= entry.retry_at_s:
+                    return entry.principal
+                # Renewed ahead of time, by this call, which does not wait for it.
+                entry.retry_at_s = now + RETRY_S
+                return entry.principal._replace(due=True)
             if now < entry.stale_until_s and now < entry.retry_at_s and digest not in self._asking:
                 return entry.principal
         refused = self._refused.get(digest)
-        if refused is not None and now < refused[0]:
+        if refused is not None and now < refused[0] and not self._strict:
             raise refused[1].with_traceback(None)
         try:
-            return await asyncio.shield(self._ask(digest, key))
+            return await asyncio.shield(self._ask(digest, key, endpoint=endpoint, peer=peer))
         except DependencyDown as error:
             entry = self._known.get(digest)
             if entry is not None and self._monotonic() < entry.stale_until_s:
                 entry.retry_at_s = self._monotonic() + RETRY_S
                 return entry.principal
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
-    def _ask(self, digest: bytes, key: str) -> "asyncio.Task[Principal]":
-        """One question to Unkey for any number of waiters."""
+    def renew(self, key: str, *, endpoint: str = "", model: str = "") -> None:
+        """Asks about a key that `admit` called due, off the path of its call."""
+        self._ask(self._digest(key), key, endpoint=endpoint, model=model)
+
+    @property
+    def _strict(self) -> bool:
+        """Every call asks for itself: an answer to a question that was sent before it came does not count."""
+        return self._settings.fresh_s == 0
+
+    def _digest(self, key: str) -> bytes:
+        return hmac.digest(self._pepper, key.encode(), "sha256")
+
+    def _ask(
+        self, digest: bytes, key: str, *, endpoint: str, model: str = "", peer: str | None = None
+    ) -> "asyncio.Task[Principal]":
+        """One question to Unkey for any number of waiters. Raises ApiError when `peer` has asked for too much."""
         task = self._asking.get(digest)
-        if task is None:
-            task = self._asking[digest] = asyncio.get_running_loop().create_task(self._verify(digest, key))
-            task.add_done_callback(lambda done: self._asked(digest, done))
+        if task is None or self._strict:
+            stranger = peer if digest not in self._known else None
+            if stranger is not None:
+                self._misses.take(stranger)
+            asking = self._verify(digest, key, endpoint, model)
+            task = self._asking[digest] = asyncio.get_running_loop().create_task(asking)
+            task.add_done_callback(lambda done: self._asked(digest, done, stranger))
         return task
 
-    def _asked(self, digest: bytes, task: "asyncio.Task[Principal]") -> None:
-        self._asking.pop(digest, None)
-        if not task.cancelled():
-            task.exception()  # a background renewal that failed is looked at by the next call, not by the loop
+    def _asked(self, digest: bytes, task: "asyncio.Task[Principal]", stranger: str | None) -> None:
+        if self._asking.get(digest) is task:
+            del self._asking[digest]
+        # A background renewal that failed is looked at by the next call, not by the loop.
+        error = None if task.cancelled() else task.exception()
+        if stranger is not None and not (isinstance(error, ApiError) and error.status == 401):
+            self._misses.give_back(stranger)
 
-    async def _verify(self, digest: bytes, key: str) -> Principal:
-        verdict = await self._keys.verify(key)
+    async def _verify(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
+        was_good = digest in self._known
+        verdict = await self._questions.ask(key, endpoint=endpoint, model=model, was_good=was_good)
         now = self._monotonic()
         refusal = refusal_of(verdict, self._unix_s())
         if refusal is None:
@@ -173,7 +203,7 @@ class Admission:
             if not linked.is_active:
                 raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
             if linked.key_is_active is False:
-                raise _invalid_key("This API key is disabled.")
+                raise invalid_key("This API key is disabled.")
             terms = terms_of(verdict, linked.budgets, self._limits)
             principal = Principal(
                 linked.user_id, linked.api_key_id, key_id, terms, allowed_of(verdict.permissions or ())
@@ -203,45 +233,5 @@ def bearer(authorization: list[str]) -> str:
         )
     scheme, _, key = authorization[0].partition(" ")
     if scheme.lower() != "bearer" or not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise _invalid_key()
+        raise invalid_key()
     return key
-
-
-def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
-    """What the client is told for each of Unkey's codes (facts/unkey.md §3); None for VALID only."""
-    code = verdict.code
-    if verdict.valid is True and code == "VALID":
-        return None
-    if code == "NOT_FOUND":
-        return _invalid_key()
-    if code in ("DISABLED", "EXPIRED"):
-        return _invalid_key("This API key is disabled." if code == "DISABLED" else "Your API key has expired.")
-    if code == "INSUFFICIENT_PERMISSIONS":
-        return ApiError(403, "insufficient_permissions", "This API key lacks the permission for this request.")
-    if code == "RATE_LIMITED":
-        reset = max((limit.reset for limit in verdict.ratelimits or () if limit.exceeded), default=0)
-        wait = max(1, math.ceil(reset / 1000 - unix_s))
-        headers = {"Retry-After": str(wait)}
-        return ApiError(
-            429, "rate_limit_exceeded", "Rate limit reached for this API key.", kind="requests", headers=headers
-        )
-    if code == "USAGE_EXCEEDED":
-        message = "This API key has used up its credits."
-        no_retry = {"x-should-retry": "false"}
-        return ApiError(429, "insufficient_quota", message, kind="insufficient_quota", headers=no_retry)
-    # FORBIDDEN, and any code that Unkey may add one day: closed.
-    return ApiError(403, "access_denied", "This API key is not allowed to make this request.")
-
-
-def _invalid_key(message: str = "Incorrect API key provided.") -> ApiError:
-    return ApiError(401, "invalid_api_key", message)
-
-
-def _lacks(permission: str, param: str | None) -> ApiError:
-    message = f"This API key lacks the permission {permission!r}."
-    return ApiError(403, "insufficient_permissions", message, param=param)
-
-
-def _unavailable(error: DependencyDown) -> ApiError:
-    message = "The key could not be verified right now; please try again."
-    return ApiError(503, "key_verification_unavailable", message, kind="server_error", headers={"Retry-After": "2"})

@@ -73,11 +73,15 @@ class Proxy:
         if route is None:
             message = "This gateway does not serve this method and path, because it could not meter it."
             raise ApiError(404, "endpoint_not_supported", message)
-        principal = await self._parts.admission.admit(bearer(request.headers.getall("Authorization", [])))
-        principal.check_endpoint(route.endpoint.name)
+        key = bearer(request.headers.getall("Authorization", []))
+        endpoint = route.endpoint.name
+        principal = await self._parts.admission.admit(key, endpoint=endpoint, peer=request.remote)
+        principal.check_endpoint(endpoint)
         if route.endpoint.kind == "metered":
             call = MeteredCall(self._parts, request, route, principal, event_id, started_s)
             return await call.run()
+        if principal.due:
+            self._parts.admission.renew(key, endpoint=endpoint)
         return await self._free(request, route, principal, event_id, started_s)
 
     def _health(self, path: str, event_id: str) -> web.Response:

@@ -17,7 +17,7 @@ from gateway.core.event import NoteRecord, OpenRecord, UsageEvent
 from gateway.core.request import Request, read_request
 from gateway.core.trace_context import TRACEPARENT, trace_id
 from gateway.edges.upstream import Answer
-from gateway.flows.proxy.admission import Principal
+from gateway.flows.proxy.admission import Principal, bearer
 from gateway.flows.proxy.headers import (
     answer_headers,
     forwarded_headers,
@@ -76,6 +76,8 @@ class MeteredCall:
         body = await read_body(self._request, parts.bounds.body_bytes_max)
         read_s = self._time()
         self._asked = read_request(self._route.endpoint.name, body)
+        if self._principal.due:
+            self._renew()
         self._principal.check_model(self._asked.model)
         self._opened = await self._attribute(len(body))
         terms = self._principal.terms
@@ -86,6 +88,11 @@ class MeteredCall:
             return await self._open(read_s)
         finally:
             await parts.limiter.give_back(self._id, self._settled)
+
+    def _renew(self) -> None:
+        """By now the model is known, which Unkey's analytics want to have."""
+        key = bearer(self._request.headers.getall("Authorization", []))
+        self._parts.admission.renew(key, endpoint=self._route.endpoint.name, model=self._asked.model)
 
     async def _open(self, read_s: float) -> web.StreamResponse:
         """`read_s`: when the request had been read, seconds of the loop's clock."""

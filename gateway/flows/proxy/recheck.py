@@ -35,7 +35,9 @@ class Recheck:
         ended = 0
         for relay in [relay for relay in self._drains.relays if not relay.result.client_left]:
             try:
-                await self._admission.admit(bearer(relay.authorization))
+                key = bearer(relay.authorization)
+                if (await self._admission.admit(key)).due:
+                    self._admission.renew(key)
             except ApiError as error:
                 if error.status in REVOKED:
                     _log.warning("key revoked while its answer ran", code=error.code)
