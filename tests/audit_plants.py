@@ -16,15 +16,16 @@ import pricing
 from gateway.core.event import encode
 from gateway.core.frames import OPEN, frame
 from gateway.core.settle import Settler
-from gateway.edges.audit import Snapshot, Span
+from gateway.edges.audit import Offenders, Snapshot, Span
 from gateway.edges.ledger import Ledger, Pool
-from gateway.flows.audit import Policy, Report, audit
+from gateway.flows.audit import Counted, Policy, Report, audit
 from pricing.data import read_texts
 from tests.audits import Filled, insert, lines, segment
 from tests.conftest import METER, WINDOW_S
 
 BOOK = pricing.parse(read_texts())
 SETTLER = Settler(BOOK, markup=Decimal("1.2"), bill_estimates=True, region=None)
+NO_BUDGETS = Counted(0, Offenders())
 POLICY = Policy(markup=Decimal("1.2"), open_max_s=4000, billing_grace_s=300, has_stripe_key=True)
 NOW = datetime.now(UTC).replace(microsecond=0)
 """The real time, because the database stamps rows with its own clock."""
@@ -54,7 +55,14 @@ class House:
 
     async def audit(self, span: Span = EVERYTHING, *, now: datetime = NOW, **changes: Any) -> Report:
         return await audit(
-            Snapshot(self.connection), span, now, book=BOOK, policy=POLICY, folder=self.folder, **changes
+            Snapshot(self.connection),
+            span,
+            now,
+            book=BOOK,
+            policy=POLICY,
+            folder=self.folder,
+            budgets=NO_BUDGETS,
+            **changes,
         )
 
 

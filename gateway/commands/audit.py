@@ -1,8 +1,9 @@
 """`gateway audit`: asks for the audit and prints it, as a table or as JSON. Judges nothing itself."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -12,15 +13,18 @@ from rich.text import Text
 
 import pricing
 import pricing.data
+from gateway import build
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError
 from gateway.core.instants import rfc3339
-from gateway.edges.audit import snapshot
+from gateway.edges.audit import Offenders, snapshot
 from gateway.edges.billing import Billing
 from gateway.edges.ledger import Pool, open_pool
-from gateway.flows.audit import Policy, Report, Verdict, audit, audited_span
+from gateway.edges.spending import Spending
+from gateway.flows.audit import Counted, Policy, Report, Verdict, audit, audited_span, compare
 from gateway.flows.audit.delivery import NO_KEY, NOT_ASKED
 from gateway.flows.audit.run import GRACE_S
+from gateway.flows.recount import QUIET_PASSES
 
 STATEMENT_S: Final = 3600.0
 """Seconds one question of the audit may take; a large ledger is summed in one."""
@@ -54,6 +58,7 @@ async def run_audit(
         grace_s=wanted.grace_s,
         has_stripe_key=settings.stripe_secret_key is not None,
     )
+    budgets = await _budgets(settings)
     async with _database(settings) as pool, _stripe(settings, wanted) as stripe, snapshot(pool) as view:
         report = await audit(
             view,
@@ -62,6 +67,7 @@ async def run_audit(
             book=pricing.parse(pricing.data.read_texts()),
             policy=policy,
             folder=settings.gateway_data_dir / "journal",
+            budgets=budgets,
             stripe=stripe,
             why_no_stripe=NO_KEY if wanted.stripe else NOT_ASKED,
         )
@@ -108,6 +114,16 @@ def _number(value: int | str) -> str:
 
 def _look(verdict: Verdict) -> str:
     return "\n".join(part for part in (*verdict.wrong, *verdict.examples, verdict.look) if part)
+
+
+async def _budgets(settings: Settings) -> Counted:
+    """Counters of budgets against the ledger, where there is a Redis."""
+    if settings.redis_url is None:
+        return Counted(0, Offenders(), "counters of budgets not compared: REDIS_URL is not set")
+    async with _database(settings) as pool, AsyncExitStack() as stack:
+        limits = build.open_limits(stack, settings, settings.redis_url.get_secret_value())
+        recount_s = settings.limits.recount_s * (QUIET_PASSES + 1)
+        return await compare(limits, Spending(pool), recount_s=recount_s, sleep=asyncio.sleep)
 
 
 @asynccontextmanager

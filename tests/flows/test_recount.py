@@ -16,6 +16,7 @@ from gateway.edges.buffer import open_redis
 from gateway.edges.ledger import Entry, Ledger, Pool
 from gateway.edges.limits import Limits
 from gateway.edges.spending import Spending
+from gateway.flows.audit import compare
 from gateway.flows.recount import QUIET_PASSES, Recount
 from tests.events import AT, call, new_id
 
@@ -155,3 +156,49 @@ def test_periods_are_of_utc() -> None:
     assert budget.window(at) == Window(budget, datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
     daily = msgspec.structs.replace(budget, period="day")
     assert daily.window(at).end == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+# What the audit says of them.
+
+
+async def test_the_audit_compares_counters_with_the_ledger(house: House, redis: "Redis", pool: Pool) -> None:
+    await house.begin()
+    first, second, running = house.call(7), house.call(5), house.call(3)
+    for event in (first, second, running):
+        await house.limits.reserve(event.id, [house.hold])
+    for event, nano in ((first, 7), (second, 5)):
+        await house.limits.settle(event.id, [house.hold], tokens=0, cost=nano, billed=nano)
+    await house.insert(first)  # counted in the ledger and in Redis, and one in Redis only: that is no difference
+    waits: list[float] = []
+
+    async def recounted(seconds: float) -> None:
+        waits.append(seconds)
+        await house.recount.step_once()
+
+    async def look() -> tuple[int, int, str]:
+        counted = await compare(house.limits, Spending(pool), recount_s=10, sleep=recounted)
+        return counted.periods, counted.wrong.found, "".join(counted.wrong.examples)
+
+    assert (await look(), waits) == ((1, 0, ""), [])
+    await house.insert(house.call(20))  # swept, say: a recount brings it in
+    assert (await look(), len(waits)) == ((1, 0, ""), 1)
+    await redis.hset(KEY, "base", 1)  # somebody's hand
+    assert (await look(), len(waits)) == ((1, 0, ""), 2)
+
+
+async def test_the_audit_finds_a_counter_that_nobody_mends(house: House, redis: "Redis", pool: Pool) -> None:
+    await house.begin()
+    await house.insert(house.call(20))
+    waited = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
+
+    counted = await compare(house.limits, Spending(pool), recount_s=10, sleep=sleep)
+    assert (counted.periods, counted.wrong.found, waited) == (1, 1, 10)
+    assert counted.wrong.examples == (f"{KEY}: 0 nano-USD counted, 20 spent",)
+    await redis.aclose()
+    away = Limits(open_redis("redis://127.0.0.1:1"), hold_s=600)
+    counted = await compare(away, Spending(pool), recount_s=10, sleep=sleep)
+    assert (counted.wrong.found, counted.why_not.split(":")[0]) == (0, "counters of budgets not compared")

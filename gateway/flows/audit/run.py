@@ -26,6 +26,7 @@ from gateway.edges.audit import (
     window_lengths,
 )
 from gateway.flows.audit import delivery, journal, lifecycle, rows, sums
+from gateway.flows.audit.budgets import Counted
 from gateway.flows.audit.reprice import Reprice
 from gateway.flows.audit.span import aligned, window_length
 from gateway.flows.audit.verdict import Report, Verdict
@@ -54,12 +55,14 @@ async def audit(
     book: pricing.Book,
     policy: Policy,
     folder: Path,
+    budgets: Counted,
     stripe: delivery.Summaries | None = None,
     why_no_stripe: str = delivery.NOT_ASKED,
 ) -> Report:
     """Every invariant over the rows completed in `wanted`, widened to whole hours and windows.
 
-    `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there. Raises
+    `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there; `budgets` is what
+    the comparison of their counters gave. Raises
     DependencyDown when Postgres or Stripe does not answer or the journal may not be read, ConfigError when the login
     does not see every row or Stripe refuses the key.
     """
@@ -77,7 +80,7 @@ async def audit(
         rows.uniqueness(await read_uniqueness(view, span)),
         await _exactness(view, span, book, policy.markup),
         rows.evidence(await read_evidence(view, span)),
-        sums.rollups(rollups),
+        sums.rollups(rollups, budgets),
         sums.amounts(await read_amounts(view, span, window_s)),
         await _delivered(view, span, now, policy.billing_grace_s, stripe, why_no_stripe),
         _lifecycle(await _read_lifecycle(view, now, policy), begun, now, policy),

@@ -4,11 +4,13 @@ from decimal import Decimal
 from typing import Final
 
 from gateway.edges.audit import Amounts, Counters, Offenders, Rollups
+from gateway.flows.audit.budgets import Counted
 from gateway.flows.audit.verdict import Verdict, judged
 
 _ROLLUPS: Final = (
     "Reports and limits read these sums; the ledger's rows are the truth. Somebody changed a sum or a row by hand, or "
-    "two versions of the writer disagree: find out which, before rebuilding the sum from the rows."
+    "two versions of the writer disagree: find out which, before rebuilding the sum from the rows. Workers make the "
+    "counters of budgets from the ledger again, every limits.recount_s: see that one runs."
 )
 _AMOUNTS: Final = (
     "Stop billing (unset STRIPE_SECRET_KEY at the workers) until it is clear whether too much or too little is on its "
@@ -20,8 +22,8 @@ _COUNTERS: Final = (
 )
 
 
-def rollups(read: Rollups) -> Verdict:
-    """INV-5 roll-ups. Reports, calls per key and the writers' counters are the sums of the ledger's rows.
+def rollups(read: Rollups, budgets: Counted) -> Verdict:
+    """INV-5 roll-ups. Reports, calls per key, budgets and the writers' counters are the sums of the ledger's rows.
 
     On a breach: believe the ledger, not the report, until the sum has been rebuilt.
     """
@@ -33,6 +35,7 @@ def rollups(read: Rollups) -> Verdict:
         "cost_usd": str(totals["cost_usd"]),
         "billed_usd": str(totals["billed_usd"]),
         "rows ever": count(ever),
+        "budget periods": budgets.periods,
     }
     broken = {
         "hour of usage_hourly is not the sum of its rows": read.hours,
@@ -40,8 +43,9 @@ def rollups(read: Rollups) -> Verdict:
         "flush_counters.inserted is not the number of rows": _unless(
             ever == inserted, f"{inserted:,} counted, {ever:,} rows in usage_hourly"
         ),
+        "budget's counter in Redis is not what was spent": budgets.wrong,
     }
-    return judged("INV-5", "roll-ups", figures, broken, _ROLLUPS)
+    return judged("INV-5", "roll-ups", figures, broken, _ROLLUPS, note=budgets.why_not)
 
 
 def amounts(read: Amounts) -> Verdict:
