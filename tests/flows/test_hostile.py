@@ -1,13 +1,10 @@
-"""Hostile requests on raw sockets against a running gateway, and a search for secrets where they must not be."""
+"""Hostile requests on raw sockets against a running gateway."""
 
-import asyncio
 import json
 import socket
 
-import asyncpg
 import pytest
 
-from gateway.edges.buffer import open_redis
 from tests.stack import Stack
 
 BODY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"CANARY-PROMPT please"}]}'
@@ -133,27 +130,3 @@ def test_only_listed_headers_reach_openai(running: Stack) -> None:
     names = {name.lower() for name in running.truth()[-1]["headers"]}
     assert {"x-client-request-id", "x-stainless-lang"} <= names
     assert not names & {"openai-organization", "x-forwarded-for", "cookie", "connection"}
-
-
-async def test_secrets_and_prompts_are_nowhere(running: Stack) -> None:
-    status, answer = await asyncio.to_thread(send, running, request(running))
-    assert status == 200
-    text = json.loads(answer.split(b"\r\n\r\n", 1)[1])["choices"][0]["message"]["content"]
-    await asyncio.sleep(1.5)
-    secrets = [running.key, running.env["OPENAI_API_KEY"], running.env["UNKEY_ROOT_KEY"], "CANARY-PROMPT", text]
-    places = {
-        path.name: path.read_bytes()
-        for path in [*(running.folder / "data").rglob("*.jnl"), *running.folder.glob("*serve*.log")]
-    }
-    connection = await asyncpg.connect(running.env["DATABASE_URL"])
-    for table in ("openai_usage", "usage_quarantine", "api_keys", "users", "upstream_objects", "usage_hourly"):
-        rows = await connection.fetch(f"select to_jsonb(t)::text from {table} t")
-        places[table] = "\n".join(row[0] for row in rows).encode()
-    await connection.close()
-    redis = open_redis(running.env["REDIS_URL"])
-    places["stream"] = repr(await redis.xrange(running.env["FLUSH__STREAM"])).encode()
-    await redis.aclose()
-    assert any(name.endswith(".jnl") and data for name, data in places.items())
-    assert any("serve" in name and b'"event":"call"' in data for name, data in places.items())
-    found = [(name, secret[:8]) for name, data in places.items() for secret in secrets if secret.encode() in data]
-    assert found == []

@@ -101,7 +101,9 @@ class Questions:
         self._breaker.enter()
         try:
             verdict = await self._keys.verify(key, tags)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, DependencyDown):
+                _log.warning("unkey did not answer", detail=error.detail)  # while it is left alone, nothing is asked
             self._breaker.failed()
             raise
         self._breaker.worked()
