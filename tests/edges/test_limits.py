@@ -1,6 +1,8 @@
 """Limits on a real Valkey: all or nothing, and never more than the limit, whoever asks at once."""
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -14,6 +16,7 @@ from gateway.core.budgets import Budget, Window
 from gateway.core.limits import Claim, Hold, Rate, Slots, Taken
 from gateway.edges.buffer import open_redis
 from gateway.edges.limits import Limits, NotCounted
+from tests.edges import limits_process
 
 USD = 1_000_000_000
 AT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -169,3 +172,37 @@ async def test_a_restarted_server_is_told_the_scripts_again(limits: Limits, redi
     await reserve(limits, rate(5))
     await redis.script_flush()
     assert (await reserve(limits, rate(5)))[0].used == 3
+
+
+@pytest.mark.parametrize(("cap", "slots", "rate_limit"), [(1_000, 6, 100_000), (10_000_000, 50, 90)])
+async def test_several_processes_never_exceed_any_limit(
+    redis_url: str, redis: "Redis", limits: Limits, cap: int, slots: int, rate_limit: int
+) -> None:
+    await limits.begin(limits_process.BUDGET, b"{}", 0)
+    arguments = ["-m", "tests.edges.limits_process", redis_url]
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, *map(str, (seed, cap, slots, rate_limit)), stdout=asyncio.subprocess.PIPE
+        )
+        for seed in range(3)
+    ]
+    answers = [asyncio.create_task(process.communicate()) for process in processes]
+    looks = 0
+    while not all(answer.done() for answer in answers):
+        state = await limits.state(limits_process.BUDGET)
+        assert sum(state.settled.values()) + sum(state.held.values()) <= cap
+        assert await redis.zcard(limits_process.SLOTS) <= slots
+        looks += 1
+        await asyncio.sleep(0.005)
+    told = [json.loads((await answer)[0]) for answer in answers]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    settled = {event: nano for one in told for event, nano in one["settled"].items() if nano}
+    state = await limits.state(limits_process.BUDGET)
+    assert (state.settled, state.held) == (settled, {})
+    assert looks > 10
+    let_in = sum(one["let_in"] for one in told)
+    assert all(one["let_in"] for one in told)
+    if rate_limit < 3 * limits_process.CALLS:
+        assert rate_limit <= let_in <= rate_limit + 10  # what comes free again while they run
+    else:
+        assert sum(settled.values()) > cap * 0.9

@@ -1,0 +1,59 @@
+"""A proxy's limits in a process of its own, for tests with several: calls under one budget, one rate and few slots.
+
+Arguments: Redis URL, seed, budget in nano-USD, slots, requests a minute. Claims, waits, settles, many at a time, and
+prints a JSON object: calls let in, the most that ran together here, nano-USD settled by event id.
+"""
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from random import Random
+
+from gateway.core.budgets import Budget, Window
+from gateway.core.limits import Claim, Hold, Rate, Slots
+from gateway.edges.buffer import open_redis
+from gateway.edges.limits import Limits
+
+AT = datetime(2026, 11, 23, tzinfo=UTC)
+BUDGET, SLOTS, RATE = "limit:b:shared", "limit:k:shared:running", "limit:k:shared:requests"
+CALLS = 300
+TOGETHER = 20
+WORST_MAX = 50
+
+
+async def main(url: str, seed: int, cap: int, slots: int, rate: int) -> None:
+    dice, redis = Random(seed), open_redis(url)
+    limits = Limits(redis, hold_s=600)
+    budget = Budget(id="shared", user_id="u", limit_nano=cap, period="total", hard=True, since=AT)
+    settled: dict[str, int] = {}
+    running = most = let_in = 0
+
+    async def one(number: int, worst: int, pause_s: float) -> None:
+        nonlocal running, most, let_in
+        event = f"{seed}-{number}"
+        claims: list[Claim] = [
+            Hold(BUDGET, Window(budget, AT, None), worst),
+            Slots(SLOTS, slots),
+            Rate(RATE, "requests", rate, 60, 1),
+        ]
+        if any(taken.refused for taken in await limits.reserve(event, claims)):
+            return
+        let_in, running = let_in + 1, running + 1
+        most = max(most, running)
+        await asyncio.sleep(pause_s)
+        cost = dice.randint(0, worst)
+        await limits.settle(event, claims, tokens=0, cost=cost, billed=cost)
+        settled[event], running = cost, running - 1
+
+    async def some(first: int) -> None:
+        for number in range(first, CALLS, TOGETHER):
+            await one(number, dice.randint(1, WORST_MAX), dice.random() * 0.004)
+
+    await asyncio.gather(*(some(first) for first in range(TOGETHER)))
+    await redis.aclose()
+    print(json.dumps({"let_in": let_in, "most": most, "settled": settled}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], *(int(argument) for argument in sys.argv[2:])))
