@@ -1,7 +1,8 @@
 """A proxy's limits in a process of its own, for tests with several: calls under one budget, one rate and few slots.
 
-Arguments: Redis URL, seed, budget in nano-USD, slots, requests a minute. Claims, waits, settles, many at a time, and
-prints a JSON object: calls let in, the most that ran together here, nano-USD settled by event id.
+Arguments: Redis URL, seed, budget in nano-USD, slots, requests a minute. Says `ready`, waits for a line, then
+claims, waits and settles, many at a time, and prints a JSON object: calls let in, the most that ran together here,
+nano-USD settled by event id.
 """
 
 import asyncio
@@ -50,6 +51,8 @@ async def main(url: str, seed: int, cap: int, slots: int, rate: int) -> None:
         for number in range(first, CALLS, TOGETHER):
             await one(number, dice.randint(1, WORST_MAX), dice.random() * 0.004)
 
+    print("ready", flush=True)
+    sys.stdin.readline()  # so that all of them begin together
     await asyncio.gather(*(some(first) for first in range(TOGETHER)))
     await redis.aclose()
     print(json.dumps({"let_in": let_in, "most": most, "settled": settled}))

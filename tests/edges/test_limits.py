@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -182,11 +183,14 @@ async def test_several_processes_never_exceed_any_limit(
     arguments = ["-m", "tests.edges.limits_process", redis_url]
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, *map(str, (seed, cap, slots, rate_limit)), stdout=asyncio.subprocess.PIPE
+            sys.executable, *arguments, *map(str, (seed, cap, slots, rate_limit)), stdin=PIPE, stdout=PIPE
         )
         for seed in range(3)
     ]
-    answers = [asyncio.create_task(process.communicate()) for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    answers = [asyncio.create_task(process.communicate(b"\n")) for process in processes]
     looks = 0
     while not all(answer.done() for answer in answers):
         state = await limits.state(limits_process.BUDGET)
@@ -205,4 +209,4 @@ async def test_several_processes_never_exceed_any_limit(
     if rate_limit < 3 * limits_process.CALLS:
         assert rate_limit <= let_in <= rate_limit + 10  # what comes free again while they run
     else:
-        assert sum(settled.values()) > cap * 0.9
+        assert sum(settled.values()) > cap // 2  # the budget was near its end
