@@ -147,7 +147,8 @@ async def list_credits(
         ]
         console.file.write(json.dumps({"left_usd": str(left), "entries": plain}, indent=2, ensure_ascii=False) + "\n")
         return entries
-    table = Table(title=Text(f"{owner.email}: {left} USD left" if entries else f"{owner.email} pays afterwards"))
+    title = f"{owner.email}: {left} USD left" if entries else f"{owner.email} pays afterwards"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1))
     for name in ("when (UTC)", "USD", "note", "reference"):
         table.add_column(name, justify="right" if name == "USD" else "left")
     for entry in entries:
@@ -238,10 +239,15 @@ def _takes_effect(settings: Settings) -> str:
 
 
 def _table(listed: list[dict[str, Any]]) -> Table:
-    table = Table()
-    columns = ("user", "period", "kind", "limit_usd", "spent_usd", "model", "api_key_id", "meeting_id", "id")
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    scopes = [name for name in ("model", "api_key_id", "meeting_id") if any(each[name] for each in listed)]
+    columns = ("user", "period", "kind", "limit_usd", "spent_usd", *scopes, "id")
     for name in columns:
-        table.add_column(name.replace("_usd", " USD"), justify="right" if name.endswith("usd") else "left")
+        is_money = name.endswith("usd")
+        # Never cut: ids are copied from here, and somebody signs the amounts.
+        table.add_column(
+            name.replace("_usd", " USD"), justify="right" if is_money else "left", overflow="fold", no_wrap=is_money
+        )
     for each in listed:
         table.add_row(*(Text(str(each[name] or "")) for name in columns), style=None if each["is_active"] else "dim")
     return table
