@@ -33,6 +33,7 @@ from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.handler import Proxy
 from gateway.flows.proxy.limiter import Limiter
 from gateway.flows.proxy.line import CallLog
+from gateway.flows.proxy.meetings import Meetings
 from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.parts import Parts
@@ -80,7 +81,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         proxy = Proxy(
             Parts(
                 admission=admission,
-                owners=Owners(buffer, ledger, monotonic=time.monotonic),
+                owners=Owners(buffer, ledger),
+                meetings=Meetings(ledger, monotonic=time.monotonic),
                 limiter=limiter,
                 recorder=recorder,
                 upstream=upstream,

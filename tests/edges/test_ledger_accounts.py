@@ -64,9 +64,29 @@ async def test_users_and_keys_are_made_once(ledger: Ledger, pool: Pool) -> None:
     assert await Accounts(pool).keys("00000000-0000-7000-8000-00000000000f") == []
 
 
-async def test_meeting_owner(ledger: Ledger, pool: Pool) -> None:
+async def test_a_meeting_by_each_of_its_names(ledger: Ledger, pool: Pool) -> None:
     user, _ = await linked(ledger)
-    meeting = await pool.fetchval("insert into meetings (user_id, room_name) values ($1, 'r') returning id::text", user)
-    assert await ledger.meeting_owner(meeting) == user
-    assert await ledger.meeting_owner(user) is None
-    assert await ledger.meeting_owner("r") is None
+
+    async def meeting(room: str, status: str, daily_id: str | None = None, *, ended: bool = False) -> str:
+        made: str = await pool.fetchval(
+            "insert into meetings (user_id, room_name, status, daily_meeting_id, started_at, ended_at)"
+            " values ($1, $2, $3, $4, now(), case when $5 then now() end) returning id::text",
+            user, room, status, daily_id, ended,
+        )  # fmt: skip
+        return made
+
+    daily = "5d3b1ad4-6bf5-4d49-9fdc-1c1a9f2b2a55"
+    over = await meeting("room", "ended", "7a0b1ad4-6bf5-4d49-9fdc-1c1a9f2b2a55", ended=True)
+    runs = await meeting("room", "in_progress", daily)
+    planned = await meeting("later", "scheduled")
+    assert await ledger.meeting(runs) == (runs, user, False)
+    assert await ledger.meeting(runs.upper()) == (runs, user, False)
+    assert await ledger.meeting(over) == (over, user, False)
+    assert await ledger.meeting(daily) == (runs, user, False)
+    assert await ledger.meeting("room") == (runs, user, True)
+    assert await ledger.meeting(planned) == (planned, user, False)
+    for nobody in ("later", "Room", "", "' or 1=1 --", "nul\x00", user, "x" * 300):
+        assert await ledger.meeting(nobody) is None
+    # A room that somebody has named like another meeting's id does not take its place.
+    await meeting(over, "in_progress")
+    assert await ledger.meeting(over) == (over, user, False)

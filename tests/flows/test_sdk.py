@@ -1,12 +1,15 @@
 """The stock openai SDK with only base_url and api_key changed: what an app developer does on the first day."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from tests.flows.conftest import row_of
 from tests.stack import Stack
 
 MODEL = "gpt-4o-mini"
@@ -177,3 +180,23 @@ def test_a_meeting_must_be_the_callers(client: OpenAI) -> None:
             model=MODEL, messages=[user("x")], extra_headers={"X-Meeting-Id": "01890a5d-ac96-774b-bcce-b302099a8057"}
         )
     assert caught.value.code == "invalid_meeting"
+
+
+async def test_a_call_names_its_meeting_in_any_way(client: OpenAI, running: Stack) -> None:
+    daily, connection = "5d3b1ad4-6bf5-4d49-9fdc-1c1a9f2b2a55", await asyncpg.connect(running.env["DATABASE_URL"])
+    try:
+        meeting = await connection.fetchval(
+            "insert into meetings (user_id, room_name, daily_meeting_id, status, started_at)"
+            " values ($1, 'standup', $2, 'in_progress', now()) returning id", running.user_id, daily,
+        )  # fmt: skip
+    finally:
+        await connection.close()
+    for name in (str(meeting), daily, "standup"):
+        answer = await asyncio.to_thread(
+            client.with_raw_response.chat.completions.create,
+            model=MODEL,
+            messages=[user("x")],
+            extra_headers={"X-Meeting-Id": name},
+        )
+        row = await row_of(running, answer.headers["x-gateway-event-id"])
+        assert row["meeting_id"] == meeting

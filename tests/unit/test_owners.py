@@ -4,9 +4,7 @@ import pytest
 
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.edges.buffer import Buffer
-from gateway.flows.proxy.owners import MEETING_TTL_S, Owners
-
-MEETING = "019aab00-0000-7000-8000-0000000000aa"
+from gateway.flows.proxy.owners import Owners
 
 
 class FakeBuffer(Buffer):
@@ -36,15 +34,11 @@ class FakeTable:
 
     def __init__(self) -> None:
         self.responses: dict[str, str] = {}
-        self.meetings: dict[str, str] = {}
         self.away = False
         self.asked = 0
 
     async def response_owner(self, response_id: str) -> str | None:
         return self._ask(self.responses.get(response_id))
-
-    async def meeting_owner(self, meeting_id: str) -> str | None:
-        return self._ask(self.meetings.get(meeting_id))
 
     def _ask(self, answer: str | None) -> str | None:
         self.asked += 1
@@ -57,19 +51,12 @@ class House:
     """Owners with their fakes and their clock."""
 
     def __init__(self) -> None:
-        self.buffer, self.table, self.now_s = FakeBuffer(), FakeTable(), 0.0
-        self.owners = Owners(self.buffer, self.table, monotonic=lambda: self.now_s)
+        self.buffer, self.table = FakeBuffer(), FakeTable()
+        self.owners = Owners(self.buffer, self.table)
 
     async def response(self, response_id: str, user_id: str = "me") -> int:
         try:
             await self.owners.check_response(response_id, user_id)
-        except ApiError as error:
-            return error.status
-        return 200
-
-    async def meeting(self, meeting_id: str, user_id: str = "me") -> int:
-        try:
-            await self.owners.check_meeting(meeting_id, user_id)
         except ApiError as error:
             return error.status
         return 200
@@ -117,25 +104,3 @@ async def test_remembering_survives_redis_being_away() -> None:
     house.buffer.away = True
     await house.owners.remember("resp_1", "me")
     assert await house.response("resp_1") == 200
-
-
-async def test_meetings() -> None:
-    house = House()
-    house.table.meetings[MEETING] = "me"
-    assert await house.meeting(MEETING) == 200
-    assert await house.meeting(MEETING.upper()) == 200
-    assert await house.meeting(MEETING, "other") == 400
-    assert house.table.asked == 1
-    house.table.away = True
-    assert await house.meeting(MEETING) == 200
-    house.now_s = MEETING_TTL_S + 1
-    assert await house.meeting(MEETING) == 503
-    house.table.away = False
-    assert await house.meeting("019aab00-0000-7000-8000-0000000000ab") == 400
-
-
-@pytest.mark.parametrize("odd", ["", "x", MEETING[:-1], MEETING + "0", "{" + MEETING[1:], "é" * 36])
-async def test_no_meeting(odd: str) -> None:
-    house = House()
-    assert await house.meeting(odd) == 400
-    assert house.table.asked == 0

@@ -52,6 +52,16 @@ class Identity:
     """JSON: a list of core/budgets.Budget."""
 
 
+class MeetingRow(NamedTuple):
+    """A meeting, as a call may name it."""
+
+    id: str
+    user_id: str | None
+    """None while nobody is its owner."""
+    by_room: bool
+    """Whether it was found by its room, which has another one soon."""
+
+
 class Ledger:
     """All of it over one pool. `meter` and `window_s` say where billed amounts accrue (docs/decisions/0001).
 
@@ -125,9 +135,10 @@ class Ledger:
         row = await self._row(sql.IDENTITY, external_id, _storable(unkey_key_id))
         return None if row is None else Identity(*row.values())
 
-    async def meeting_owner(self, meeting_id: str) -> str | None:
-        """The user id a meeting belongs to; None when there is no such meeting."""
-        return await self._value(sql.MEETING_OWNER, meeting_id) if is_uuid(meeting_id) else None
+    async def meeting(self, name: str) -> MeetingRow | None:
+        """The meeting with this id, this id at Daily.co, or in progress in the room of this name."""
+        row = await self._row(sql.MEETING, _storable(name), name if is_uuid(name) else None)
+        return None if row is None else MeetingRow(*row.values())
 
     async def response_owner(self, response_id: str) -> str | None:
         """The user id a response at OpenAI belongs to; None when it is unknown or deleted."""

@@ -184,8 +184,13 @@ from public.users u
 where u.id = coalesce($1::uuid, (select k.user_id from key k))
 """
 
-# The user a meeting belongs to.
-MEETING_OWNER: Final = "select user_id::text from public.meetings where id = $1::uuid"
+# The meeting that $1 names: by our id ($2, the same where it is a UUID), by Daily's, or by its room while it lasts.
+MEETING: Final = """
+select id::text, user_id::text, coalesce(id <> $2::uuid, true) and daily_meeting_id is distinct from $1 as by_room
+from public.meetings
+where id = $2 or daily_meeting_id = $1 or (room_name = $1 and ended_at is null and status = 'in_progress')
+order by by_room, id is distinct from $2 limit 1
+"""
 
 # The user a response at OpenAI belongs to.
 RESPONSE_OWNER: Final = """

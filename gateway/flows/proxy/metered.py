@@ -119,11 +119,8 @@ class MeteredCall:
     async def _attribute(self, body_bytes: int) -> OpenRecord:
         """Whose call it is, checked before it costs anything."""
         asked, principal, owners = self._asked, self._principal, self._parts.owners
-        meeting_ids = self._request.headers.getall("X-Meeting-Id", [])
-        if len(meeting_ids) > 1:
-            raise ApiError(400, "invalid_meeting", "The X-Meeting-Id header is given more than once.")
-        if meeting_ids:
-            await owners.check_meeting(meeting_ids[0], principal.user_id)
+        named = self._request.headers.getall("X-Meeting-Id", [])
+        meeting_id = await self._parts.meetings.of(named, principal.user_id) if named else None
         if asked.previous_response_id is not None:
             param = "previous_response_id"
             await owners.check_response(asked.previous_response_id, principal.user_id, param=param)
@@ -137,7 +134,7 @@ class MeteredCall:
             model=asked.model,
             started_at=datetime.fromtimestamp(self._started_s, UTC),
             api_key_id=principal.api_key_id,
-            meeting_id=meeting_ids[0].lower() if meeting_ids else None,
+            meeting_id=meeting_id,
             service_tier=asked.service_tier,
             body_bytes=body_bytes,
             text_bytes=asked.text_bytes,

@@ -1,21 +1,18 @@
-"""Whose response is it, and whose meeting: to anyone but its owner an upstream object does not exist.
+"""Whose response is it: to anyone but its owner an upstream object does not exist.
 
 Looked up memory → Redis → Postgres. Not found is 404; a store that does not answer is 503, never a guess.
 """
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
 
 from gateway.core.errors import ApiError, DependencyDown
-from gateway.core.ids import is_uuid
 from gateway.edges.buffer import Buffer
 
 REMEMBERED_MAX: Final = 50_000
-MEETING_TTL_S: Final = 300.0
 _RESPONSE_ID: Final = re.compile(r"[A-Za-z0-9_\-]{1,256}")
 _log: Final = structlog.get_logger("gateway.owners")
 
@@ -25,18 +22,14 @@ class OwnerTable(Protocol):
 
     async def response_owner(self, response_id: str) -> str | None: ...
 
-    async def meeting_owner(self, meeting_id: str) -> str | None: ...
-
 
 class Owners:
     """Ownership checks of one process."""
 
-    def __init__(self, buffer: Buffer, table: OwnerTable, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, buffer: Buffer, table: OwnerTable) -> None:
         self._buffer: Final = buffer
         self._table: Final = table
-        self._monotonic: Final = monotonic
         self._responses: Final[OrderedDict[str, str]] = OrderedDict()
-        self._meetings: Final[OrderedDict[str, tuple[float, str]]] = OrderedDict()
 
     async def remember(self, response_id: str, user_id: str) -> None:
         """Before the client sees the id. Redis away costs nothing here: journal and ledger carry the owner too."""
@@ -69,28 +62,8 @@ class Owners:
                 self._keep(response_id, owner)
                 return owner
         if away is not None:
-            raise _cannot_tell("whose response this is") from away
+            raise cannot_tell("whose response this is") from away
         return None
-
-    async def check_meeting(self, meeting_id: str, user_id: str) -> None:
-        """Raises ApiError: 400 when it is no meeting of this user, 503 when nobody can tell."""
-        meeting_id = meeting_id.lower()
-        if not is_uuid(meeting_id):
-            raise _no_meeting()
-        known = self._meetings.get(meeting_id)
-        if known is None or known[0] < self._monotonic():
-            try:
-                owner = await self._table.meeting_owner(meeting_id)
-            except DependencyDown as error:
-                raise _cannot_tell("whose meeting this is") from error
-            if owner is None:
-                raise _no_meeting()
-            known = (self._monotonic() + MEETING_TTL_S, owner)
-            self._meetings[meeting_id] = known
-            while len(self._meetings) > REMEMBERED_MAX:
-                self._meetings.popitem(last=False)
-        if known[1] != user_id:
-            raise _no_meeting()
 
     def _keep(self, response_id: str, user_id: str) -> None:
         self._responses[response_id] = user_id
@@ -98,11 +71,7 @@ class Owners:
             self._responses.popitem(last=False)
 
 
-def _no_meeting() -> ApiError:
-    message = "X-Meeting-Id must be the id (a UUID) of a meeting of this API key's user."
-    return ApiError(400, "invalid_meeting", message, param="X-Meeting-Id")
-
-
-def _cannot_tell(what: str) -> ApiError:
+def cannot_tell(what: str) -> ApiError:
+    """503: a store that knows `what` does not answer."""
     message = f"The gateway cannot check {what} right now; please try again."
     return ApiError(503, "ownership_unavailable", message, kind="server_error", headers={"Retry-After": "2"})

@@ -12,6 +12,7 @@ from gateway.flows.proxy.admission import Admission
 from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.limiter import Limiter
 from gateway.flows.proxy.line import CallLog
+from gateway.flows.proxy.meetings import Meetings
 from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.record import Recorder
@@ -25,6 +26,7 @@ class Parts:
 
     admission: Admission
     owners: Owners
+    meetings: Meetings
     limiter: Limiter
     recorder: Recorder
     upstream: Upstream
