@@ -54,3 +54,33 @@ def usage(
             output=output,
         )
     )
+
+
+@app.command()
+def meetings(
+    since: Annotated[str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", "--to", help="First instant no longer in it; as --from.")
+    ] = None,
+    during: Annotated[str | None, typer.Option(help=_PERIOD)] = None,
+    user: Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets and loaders.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Writes to this file, whole or not at all.")] = None,
+) -> None:
+    """What each meeting has cost, per participant-minute too, and what belongs to none."""
+    if as_json and as_csv:
+        raise OptionError("--json and --csv: give one")
+    run(
+        report_command.meetings(
+            settings(),
+            Console(),
+            now=datetime.now(UTC),
+            since=since,
+            until=until,
+            during=during,
+            user=user,
+            form="json" if as_json else "csv" if as_csv else "table",
+            output=output,
+        )
+    )

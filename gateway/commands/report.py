@@ -1,30 +1,25 @@
-"""`gateway report usage`: asks for the usage report and writes it as a table, JSON or CSV. Sums nothing itself."""
+"""`gateway report …`: asks for a report and has it written as a table, JSON or CSV. Sums nothing itself."""
 
-import io
-import json
-import os
-import sys
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from rich.console import Console
 
 from gateway.commands.database import database
 from gateway.commands.report_csv import usage_csv
+from gateway.commands.report_meetings import meeting_csv, meeting_table
 from gateway.commands.report_table import usage_table
+from gateway.commands.report_write import Form, Rendering, write
 from gateway.core.config import Settings
 from gateway.core.errors import OptionError
 from gateway.core.ids import is_uuid
 from gateway.edges.accounts import Accounts
 from gateway.edges.ledger import Pool
 from gateway.edges.reports import Reports, UsageFilter
-from gateway.flows.reports import UsageReport, usage_report
-
-Form = Literal["table", "json", "csv"]
-FILE_WIDTH: Final = 160
-"""Columns of a table that goes to a file."""
+from gateway.flows.reports import MeetingReport, UsageReport, meeting_report, usage_report
 
 
 class Wanted(NamedTuple):
@@ -57,7 +52,7 @@ async def usage(
     totals: bool = False,
     output: Path | None = None,
 ) -> UsageReport:
-    """Prints usage in [since, until), or `during` a period, grouped by `by` (flows/reports.py), and returns it.
+    """Prints usage in [since, until), or `during` a period, grouped by `by` (flows/reports/usage.py), and returns it.
 
     With `output` it goes to that file instead, whole or not at all. `totals` adds them to CSV; the others always have
     them. Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
@@ -65,52 +60,52 @@ async def usage(
     async with database(settings, "the usage report reads the ledger in PostgreSQL") as pool:
         of = await _filter(pool, wanted)
         report = await usage_report(Reports(pool), by=by, now=now, since=since, until=until, during=during, of=of)
-    if output is not None:
-        write_whole(output, rendered(report, form, totals=totals))
-        lines = f"{len(report.rows):,} {'line' if len(report.rows) == 1 else 'lines'}"
-        console.print(f"{lines} of usage {report.span()} in {output}", markup=False, highlight=False, soft_wrap=True)
-    elif form == "table":
-        console.print(usage_table(report, console.width))
-    else:
-        # Not through the console, which wraps and colours.
-        console.file.write(rendered(report, form, totals=totals))
-        if form == "csv":
-            # CSV has no place for the range; standard output may be going into a file.
-            sys.stderr.write(f"usage {report.span()}\n")
+    write(
+        console,
+        form,
+        output,
+        Rendering(
+            f"usage {report.span()}",
+            len(report.rows),
+            report.to_json,
+            partial(usage_csv, report, totals=totals),
+            partial(usage_table, report),
+        ),
+    )
     return report
 
 
-def rendered(report: UsageReport, form: Form, *, totals: bool) -> str:
-    """The whole report as text."""
-    if form == "csv":
-        return usage_csv(report, totals=totals)
-    if form == "json":
-        return json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n"
-    out = io.StringIO()
-    Console(file=out, width=FILE_WIDTH, color_system=None).print(usage_table(report, FILE_WIDTH))
-    return out.getvalue()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replaces the file at `path`, so that whoever reads it sees the old content or all of the new, never a part.
-
-    Raises OptionError when it cannot be written; the old content is then still there.
-    """
-    try:
-        target = path.resolve()
-        if target.exists() and not target.is_file():
-            raise OptionError(f"--output: {path} is not a regular file")
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with beside.open("x", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OptionError(f"--output: {path} cannot be written: {error.strerror}") from error
+async def meetings(
+    settings: Settings,
+    console: Console,
+    *,
+    now: datetime,
+    since: str | None = None,
+    until: str | None = None,
+    during: str | None = None,
+    user: str | None = None,
+    form: Form = "table",
+    output: Path | None = None,
+) -> MeetingReport:
+    """Prints what meetings have cost, as `usage` prints usage, and returns it. Raises the same."""
+    async with database(settings, "the report of meetings reads the ledger in PostgreSQL") as pool:
+        of = await _filter(pool, Wanted(user=user))
+        report = await meeting_report(
+            Reports(pool), now=now, since=since, until=until, during=during, user_id=of.user_id
+        )
+    write(
+        console,
+        form,
+        output,
+        Rendering(
+            f"meetings {report.usage.span()}",
+            len(report.rows),
+            report.to_json,
+            partial(meeting_csv, report),
+            partial(meeting_table, report),
+        ),
+    )
+    return report
 
 
 async def _filter(pool: Pool, wanted: Wanted) -> UsageFilter:

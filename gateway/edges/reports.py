@@ -4,6 +4,7 @@ Reads only. One fixed statement, whatever is asked: groupings and ranges are par
 `openai_usage` is the truth; a test holds the two sums together.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -67,6 +68,25 @@ order by s.month, s.day, s.hour, s.cost_usd desc, u.email, k.name, s.api_key_id,
   s.endpoint, s.tier
 limit $8
 """
+# Meetings named by $1, and those that began in [$2, $3) ($5: of one user). Who is still there counts until $4, or until
+# the meeting's end. The latest first.
+_MEETINGS: Final = """
+select m.id::text, m.room_name, u.email, m.status, m.started_at, m.ended_at, m.duration_seconds,
+  coalesce(p.participants, 0) as participants, coalesce(p.seconds, 0)::bigint as participant_seconds
+from public.meetings m
+left join public.users u on u.id = m.user_id
+left join lateral (
+  select count(*) as participants, sum(coalesce(
+    p.duration_seconds, greatest(0, extract(epoch from coalesce(p.left_at, m.ended_at, $4) - p.joined_at)), 0
+  )) as seconds
+  from public.participants p where p.meeting_id = m.id
+) p on true
+where m.id = any($1::uuid[]) or (
+  m.started_at is not null and ($2::timestamptz is null or m.started_at >= $2)
+  and ($3::timestamptz is null or m.started_at < $3) and ($5::uuid is null or m.user_id = $5)
+)
+order by m.started_at desc nulls last, m.id limit $6
+"""
 _ROOM: Final = "select room_name from public.meetings where id = $1::uuid"
 _HOUR: Final = timedelta(hours=1)
 
@@ -108,6 +128,22 @@ class UsageRow(NamedTuple):
     """Rows that correct another one."""
 
 
+class MeetingTime(NamedTuple):
+    """A meeting as it took place."""
+
+    id: str
+    room_name: str
+    email: str | None
+    """Its owner's; None while it has none."""
+    status: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_seconds: int | None
+    participants: int
+    """Connections: somebody who came twice counts twice."""
+    participant_seconds: int
+
+
 class UsageFilter(NamedTuple):
     """What usage must be of, exactly; None is anything."""
 
@@ -144,6 +180,21 @@ class Reports:
         """
         rows = await self._rows(_USAGE, *_ranges(since, until), list(by), rows_max, *of)
         return [UsageRow(*row.values()) for row in rows]
+
+    async def meetings(
+        self,
+        ids: Sequence[str],
+        since: datetime | None,
+        until: datetime | None,
+        now: datetime,
+        *,
+        user_id: str | None,
+        rows_max: int,
+    ) -> list[MeetingTime]:
+        """Meetings with these ids (UUIDs), and those that began in [since, until), the latest first; of one user where
+        `user_id` is given. Raises DependencyDown("postgres")."""
+        rows = await self._rows(_MEETINGS, list(ids), since, until, now, user_id, rows_max)
+        return [MeetingTime(*row.values()) for row in rows]
 
     async def room_of(self, meeting_id: str) -> str | None:
         """The room of a meeting (a UUID); None when there is no such meeting. Raises DependencyDown("postgres")."""

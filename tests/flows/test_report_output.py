@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.commands.report import write_whole
 from gateway.commands.report_csv import defused
+from gateway.commands.report_write import write_whole
 from gateway.core.errors import OptionError
 from gateway.edges.ledger import Ledger, Pool
 from tests.flows.invoke import gateway
