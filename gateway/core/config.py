@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from gateway.core.errors import ConfigError
+from gateway.core.key_ring import parse_ring
 
 
 def _url(*schemes: str, ends: str = "") -> AfterValidator:
@@ -57,6 +58,11 @@ def _secret_url(*schemes: str) -> AfterValidator:
 def _stripe_key(value: SecretStr) -> SecretStr:
     if value.get_secret_value().startswith("pk_"):
         raise ValueError("this is a publishable key (pk_); a secret (sk_) or restricted one (rk_) is needed")
+    return value
+
+
+def _ring(value: SecretStr) -> SecretStr:
+    parse_ring(value.get_secret_value())
     return value
 
 
@@ -184,6 +190,13 @@ class TraceSettings(_Section):
     """Share of calls that get a span when the client's `traceparent` does not decide."""
 
 
+class RoomSettings(_Section):
+    """Rooms: the sealed state of sessions (docs/rooms.md)."""
+
+    expire_interval_s: float = Field(60, gt=0)
+    """Seconds between two looks for rooms whose time is over."""
+
+
 class Settings(BaseSettings):
     """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
 
@@ -213,7 +226,7 @@ class Settings(BaseSettings):
     """What Daily.co signs its webhooks with, base64; without it every webhook is refused."""
     daily_base_url: Annotated[str, _url("http", "https", ends="/v1")] = "https://api.daily.co/v1"
     """Where Daily.co is; ends in `/v1`."""
-    rooms_keys: SecretStr | None = None
+    rooms_keys: Annotated[SecretStr, AfterValidator(_ring)] | None = None
     """Key ring of what is sealed in rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
     gateway_host: str = "127.0.0.1"
     """Address the proxies listen on."""
@@ -237,6 +250,7 @@ class Settings(BaseSettings):
     billing: BillingSettings = BillingSettings()
     limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()
+    rooms: RoomSettings = RoomSettings()
 
     @model_validator(mode="after")
     def _sweeps_late_enough(self) -> Self:
