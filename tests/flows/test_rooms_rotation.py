@@ -134,7 +134,7 @@ async def test_two_rotations_and_the_api_at_once_lose_nothing(pool: Pool) -> Non
         writing = asyncio.gather(*(write(room_id) for room_id in ids))
         first, second = await asyncio.gather(*(rotation(pool).run(batch=7) for _ in range(2)))
         await writing
-    assert first.left == second.left == first.failed == second.failed == {}
+    assert (first.left, second.left, first.failed, second.failed) == ({}, {}, {}, {})
     assert first.resealed + second.resealed <= 150
     assert await opened(pool, NEW) == held
 
