@@ -33,12 +33,17 @@ where id > $1::uuid and sealed is not null and sealed_key_id <> $2 order by id l
 _RESEAL: Final = "update public.rooms set sealed = $2, sealed_key_id = $3 where id = $1::uuid"
 _OF_SOURCE: Final = f"select {COLUMNS} from public.rooms where source_id = any($1::text[])"  # noqa: S608 - names
 _WITH_PREFIX: Final = "select count(*) from public.rooms where starts_with(source_id, $1)"
-# One row that a file has: a second run, or another one at the same time, makes no second room of it.
+# Rows that a file has, each column an array; a second run, or another at the same time, makes no second room of a row.
 _MAKE: Final = """
 insert into public.rooms (id, room_name, user_id, meeting_id, state, data, sealed, sealed_key_id, source_id, started_at,
   ended_at, expires_at, created_at)
-values ($1::uuid, $2, $3::uuid, $4::uuid, $5, $6::jsonb, $7, $8, $9, $10, $11, $12, coalesce($13, now()))
-on conflict (source_id) do nothing returning 1
+select id, room_name, user_id, meeting_id, state, data::jsonb, sealed, key_id, source_id, started_at, ended_at,
+  expires_at, coalesce(created_at, now())
+from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::text[],
+  $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[])
+  as made (id, room_name, user_id, meeting_id, state, data, sealed, key_id, source_id, started_at, ended_at, expires_at,
+  created_at)
+on conflict (source_id) do nothing returning source_id
 """
 _REMAKE: Final = """
 update public.rooms set room_name = $2, user_id = $3::uuid, meeting_id = $4::uuid, state = $5, data = $6::jsonb,
@@ -134,15 +139,16 @@ class BulkRooms:
         async with self._connection() as connection:
             try:
                 async with connection.transaction():
-                    late = [each for each in new if await connection.fetchval(_MAKE, *_values(each)) is None]
-                    late += [
-                        each
+                    columns = [list(column) for column in zip(*map(_values, new), strict=True)]
+                    made = {row["source_id"] for row in await connection.fetch(_MAKE, *columns)} if new else set()
+                    remade = {
+                        each.room.source_id
                         for each in changed
-                        if await connection.fetchval(_REMAKE, *_values(each), each.room.version) is None
-                    ]
+                        if await connection.fetchval(_REMAKE, *_values(each), each.room.version) is not None
+                    }
             except _UNKEEPABLE as error:
                 raise ValueError(f"PostgreSQL refuses it ({type(error).__name__})") from None
-        return {each.room.source_id or "" for each in late}
+        return {each.room.source_id or "" for each in (*new, *changed)} - made - remade
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
