@@ -42,8 +42,10 @@ def check(value: Any, depth: int = DEPTH_MAX) -> None:
     elif isinstance(value, str):
         if "\0" in value:
             raise ValueError("text in it has a NUL character")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise ValueError("text in it has half a surrogate pair")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("text in it has half a surrogate pair") from None
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number in it is too large")
 

@@ -15,7 +15,6 @@ from tests.flows.invoke import Done, gateway
 from tests.flows.rooms_house import BOTH, CANARY, NEW, OLD, house
 from tests.flows.test_rooms_rotation import env
 
-ROWS = 10_000
 SCHEMA = """
 create table sessions (
   id integer primary key, room text, owner text, phase text, begun integer, over text,
@@ -99,21 +98,24 @@ async def table(pool: Pool) -> list[dict[str, Any]]:
     return [dict(each) for each in await pool.fetch("select * from rooms order by source_id")]
 
 
-async def test_ten_thousand_rows_twice(pool: Pool, database_url: str, folder: Path, config: Path, ann: str) -> None:
+@pytest.mark.parametrize("rows", [1_200, pytest.param(10_000, marks=pytest.mark.long)])
+async def test_a_whole_file_twice(
+    pool: Pool, database_url: str, folder: Path, config: Path, ann: str, rows: int
+) -> None:
     file = folder / "old.db"
-    write(file, ROWS)
+    write(file, rows)
     with untouched(folder):
         first, report = await load(database_url, file, "--config", config)
-        assert (first.status, report["made"], report["failed"], report["whole"]) == (0, ROWS, {}, True)
+        assert (first.status, report["made"], report["failed"], report["whole"]) == (0, rows, {}, True)
         verified = report["verified"]
         assert verified["file"] == verified["rooms"]
-        assert verified["file"]["rows"] == ROWS
+        assert verified["file"]["rows"] == rows
         stored = await table(pool)
         second, again = await load(database_url, file, "--config", config)
-        assert (second.status, again["made"], again["updated"], again["unchanged"]) == (0, 0, 0, ROWS)
+        assert (second.status, again["made"], again["updated"], again["unchanged"]) == (0, 0, 0, rows)
         assert again["verified"] == verified
         assert await table(pool) == stored
-    assert len(stored) == ROWS
+    assert len(stored) == rows
     assert CANARY.encode() not in b"".join(repr(each).encode() + bytes(each["sealed"]) for each in stored)
     async with house(pool, BOTH) as api:
         one = await pool.fetchval("select id::text from rooms where source_id = 'sessions:3'")
@@ -304,28 +306,28 @@ async def test_with_another_key_or_a_changed_envelope_nothing_is_lost_or_written
     assert await table(pool) == before
 
 
-@pytest.mark.parametrize(
-    ("toml", "says"),
-    [
-        ("[columns", "is not TOML"),
-        ("colums = 1", "unknown: colums"),
-        ('[columns]\nnothere = "ignore"', "no column 'nothere'"),
-        ('[columns]\nroom = "name"', "'name' is no target"),
-        ('[columns]\nroom = "data."', "'data.' is no target"),
-        ('[columns]\nroom = "room_name"\nphase = "room_name"', "are both room_name"),
-        ('[columns]\nphase = "state"', "no column is the room_name"),
-        ('[columns]\nroom = "room_name"\nowner = "user_id"\nphase = "user_email"', "both mapped"),
-        ('[columns]\nroom = "room_name"\n[states]\nx = "expired"', "may not be set to 'expired'"),
-        ("[columns]\nroom = 1", "must be a table of text"),
-    ],
+WRONG_MAPS = (
+    ("[columns", "is not TOML"),
+    ("colums = 1", "unknown: colums"),
+    ('[columns]\nnothere = "ignore"', "no column 'nothere'"),
+    ('[columns]\nroom = "name"', "'name' is no target"),
+    ('[columns]\nroom = "data."', "'data.' is no target"),
+    ('[columns]\nroom = "room_name"\nphase = "room_name"', "are both room_name"),
+    ('[columns]\nphase = "state"', "no column is the room_name"),
+    ('[columns]\nroom = "room_name"\nowner = "user_id"\nphase = "user_email"', "both mapped"),
+    ('[columns]\nroom = "room_name"\n[states]\nx = "expired"', "may not be set to 'expired'"),
+    ("[columns]\nroom = 1", "must be a table of text"),
 )
-async def test_a_wrong_map_is_refused(database_url: str, folder: Path, tmp_path: Path, toml: str, says: str) -> None:
+
+
+async def test_a_wrong_map_is_refused(database_url: str, folder: Path, tmp_path: Path) -> None:
     write(folder / "old.db", 1)
     path = tmp_path / "map.toml"
-    path.write_text(toml)
-    done, _ = await load(database_url, folder / "old.db", "--config", path)
-    assert done.status == 1
-    assert says in done.error
+    for toml, says in WRONG_MAPS:
+        path.write_text(toml)
+        done, _ = await load(database_url, folder / "old.db", "--config", path)
+        assert done.status == 1
+        assert says in done.error, toml
 
 
 async def test_what_is_no_rooms_file_is_refused(database_url: str, folder: Path) -> None:
