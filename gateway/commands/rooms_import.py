@@ -131,17 +131,16 @@ def _read_config(path: Path | None) -> dict[str, Any]:
 
 
 def _table_of(file: SqliteFile, name: str | None) -> Table:
-    tables = file.tables()
-    listed = ", ".join(f"{legible(each.name)} ({each.rows:,} rows)" for each in tables) or "none"
+    names = file.names()
+    listed = ", ".join(map(legible, names)) or "none"
     if name is not None:
-        found = next((each for each in tables if each.name == name), None)
-        if found is None:
+        if name not in names:
             raise OptionError(f"--table: there is no table {name!r}; the file has: {listed}")
-        return found
-    likely = [each for each in tables if each.name.lower() in ("rooms", "room")] if len(tables) > 1 else tables
+        return file.table(name)
+    likely = [each for each in names if each.lower() in ("rooms", "room")] if len(names) > 1 else names
     if len(likely) != 1:
         raise OptionError(f"--table: say which table has the rooms; the file has: {listed}")
-    return likely[0]
+    return file.table(likely[0])
 
 
 def _mapping(file: SqliteFile, table: Table, given: Mapping[str, Any], *, is_guessed: bool) -> RoomMap:

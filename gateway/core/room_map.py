@@ -64,6 +64,9 @@ class Mapped(NamedTuple):
     sensitive: dict[str, Any] | None
     """None where the table has no sealed column."""
 
+    def __repr__(self) -> str:
+        return f"Mapped({self.source_id})"
+
 
 class Unmappable(Exception):
     """A row that cannot become a room; the message says which column and why, never with what in it."""

@@ -44,13 +44,13 @@ class SqliteFile:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection: Final = connection
 
-    def tables(self) -> list[Table]:
+    def names(self) -> list[str]:
         """Every table that is not SQLite's own."""
         query = (
             "select name from sqlite_schema where type = 'table' and name not like 'sqlite!_%' escape '!' order by 1"
         )
         with _damage_told():
-            return [self._table(str(row[0])) for row in self._connection.execute(query).fetchall()]
+            return [str(row[0]) for row in self._connection.execute(query).fetchall()]
 
     def rows(self, table: Table, *, rows_max: int = -1) -> Iterator[dict[str, Value]]:
         """Its rows by the names of their columns, in the order of the key, which is among them."""
@@ -61,15 +61,17 @@ class SqliteFile:
             for row in self._connection.execute(query, (rows_max,)):
                 yield dict(zip(names, row, strict=True))
 
-    def _table(self, name: str) -> Table:
-        info = self._connection.execute(f"pragma table_info({_quoted(name)})").fetchall()
+    def table(self, name: str) -> Table:
+        """One of them. Raises OptionError when its rows cannot be told apart, too."""
+        with _damage_told():
+            info = self._connection.execute(f"pragma table_info({_quoted(name)})").fetchall()
+            count = self._connection.execute(f"select count(*) from {_quoted(name)}").fetchone()  # noqa: S608 - quoted
         columns = tuple(str(row[1]) for row in info)
         key = tuple(str(row[1]) for row in sorted((row for row in info if row[5]), key=lambda row: int(row[5])))
         taken = {column.lower() for column in columns}
         rowid = next((each for each in ("rowid", "_rowid_", "oid") if each not in taken), None)
         if not key and rowid is None:
             raise OptionError(f"FILE: the rows of the table {name!r} cannot be told apart: it has no primary key")
-        count = self._connection.execute(f"select count(*) from {_quoted(name)}").fetchone()  # noqa: S608 - quoted
         return Table(name, columns, key or (str(rowid),), bool(key), int(count[0]))
 
 

@@ -1,16 +1,15 @@
 """An SQLite file becomes rooms: twice with the same result, sealed, proven; the file itself is never touched."""
 
-import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.edges.ledger import Ledger, Pool
+from tests.edges.sqlite_files import untouched
 from tests.flows.invoke import Done, gateway
 from tests.flows.rooms_house import BOTH, CANARY, NEW, OLD, house
 from tests.flows.test_rooms_rotation import env
@@ -48,25 +47,10 @@ def row(number: int) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def write(path: Path, rows: int, *, wal: bool = False) -> None:
+def write(path: Path, rows: int) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
-        if wal:
-            connection.execute("pragma journal_mode = wal")
         connection.execute(SCHEMA)
         connection.executemany(f"insert into sessions values ({', '.join('?' * 12)})", map(row, range(1, rows + 1)))
-
-
-def state(folder: Path) -> dict[str, str]:
-    """Every file of the folder with its content."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
-@contextmanager
-def untouched(folder: Path) -> Iterator[None]:
-    """Whatever happens inside changes nothing in this folder."""
-    before = state(folder)
-    yield
-    assert state(folder) == before
 
 
 @pytest.fixture
@@ -221,48 +205,6 @@ async def test_a_row_that_cannot_be_taken_is_told_and_the_rest_goes_on(
     assert [each["room_name"] for each in await table(pool)] == ["fine", "far"]
 
 
-async def test_what_a_wal_file_holds_is_read_and_it_is_left_as_it_is(
-    pool: Pool, database_url: str, folder: Path, config: Path, ann: str
-) -> None:
-    file = folder / "old.db"
-    write(file, 3, wal=True)
-    with untouched(folder):
-        _, report = await load(database_url, file, "--config", config)
-        assert report["made"] == 3
-    with closing(sqlite3.connect(file)) as live:
-        live.execute("pragma wal_autocheckpoint = 0")
-        live.execute("update sessions set step = 9 where id = 1")
-        live.execute("insert into sessions (id, room) values (4, 'in the wal')")
-        live.commit()
-        live.execute("insert into sessions (id, room) values (5, 'not committed')")
-        assert (folder / "old.db-wal").stat().st_size
-        with untouched(folder):
-            _, report = await load(database_url, file, "--config", config)
-            assert (report["rows"], report["made"], report["differing"]) == (4, 1, ["sessions:1"])
-        live.rollback()
-    assert await pool.fetchval("select count(*) from rooms where room_name = 'in the wal'") == 1
-
-
-async def test_a_journal_left_by_a_crash_is_played_back_in_a_copy_only(
-    database_url: str, folder: Path, tmp_path: Path, config: Path, ann: str
-) -> None:
-    source = tmp_path / "live.db"
-    write(source, 200)
-    with closing(sqlite3.connect(source, isolation_level=None)) as live:
-        live.execute("pragma cache_size = 1")
-        live.execute("begin")
-        live.execute("update sessions set room = 'half done', candidate = zeroblob(4000)")
-        for name in ("live.db", "live.db-journal"):  # what a crash at this moment would leave
-            (folder / name).write_bytes((tmp_path / name).read_bytes())
-        live.execute("rollback")
-    assert b"half done" in (folder / "live.db").read_bytes()
-    with untouched(folder):
-        done, report = await load(database_url, folder / "live.db", "--config", config)
-    assert (done.status, report["made"]) == (0, 200)
-    done, report = await load(database_url, source, "--config", config)
-    assert (done.status, report["unchanged"]) == (0, 200)
-
-
 async def test_without_a_map_names_are_guessed_and_the_rest_is_sealed(
     database_url: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -330,24 +272,14 @@ async def test_a_wrong_map_is_refused(database_url: str, folder: Path, tmp_path:
         assert says in done.error, toml
 
 
-async def test_what_is_no_rooms_file_is_refused(database_url: str, folder: Path) -> None:
-    (folder / "text").write_text("not a database")
-    (folder / "empty").touch()
-    write(folder / "torn", 2000)
-    whole = (folder / "torn").read_bytes()
-    (folder / "torn").write_bytes(whole[:20_000])
-    with closing(sqlite3.connect(folder / "two")) as connection, connection:
+async def test_the_table_must_be_known(database_url: str, folder: Path) -> None:
+    file = folder / "two"
+    with closing(sqlite3.connect(file)) as connection, connection:
         connection.executescript("create table a (x); create table b (x)")
-    with untouched(folder):
-        for name, says in (
-            ("text", "is no SQLite file"),
-            ("empty", "is no SQLite file"),
-            ("absent", "cannot be read"),
-            ("torn", "damaged|cannot be read"),
-            ("two", "say which table"),
-        ):
-            done, _ = await load(database_url, folder / name)
-            assert done.status == 1
-            assert any(part in done.error for part in says.split("|")), (name, done.error)
-        done, _ = await load(database_url, folder / "two", "--table", "c")
-        assert "no table 'c'" in done.error
+    for arguments, says in (
+        ((), "say which table has the rooms; the file has: a, b"),
+        (("c",), "no table 'c'"),
+    ):
+        done, _ = await load(database_url, file, *(part for name in arguments for part in ("--table", name)))
+        assert done.status == 1
+        assert says in done.error

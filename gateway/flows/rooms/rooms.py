@@ -34,6 +34,9 @@ class Change(NamedTuple):
     clear_sensitive: bool = False
     """Drops what is sealed first."""
 
+    def __repr__(self) -> str:
+        return f"Change({', '.join(self.columns)})"
+
 
 class RoomKeeper:
     """One per process. Methods raise ApiError, DependencyDown and, where an envelope is opened, NotOpened."""
