@@ -65,7 +65,7 @@ async def import_sqlite(settings: Settings, console: Console, *, wanted: Wanted,
         table = _table_of(file, wanted.table or given.get("table"))
         mapping = _mapping(file, table, given, is_guessed=wanted.config is None)
         if not as_json:
-            _show_mapping(console, table, mapping, is_guessed=wanted.config is None)
+            _show_mapping(console, table, mapping, None if wanted.config is None else given.get("columns", {}))
 
         def rows() -> Iterator[Source]:
             return _sources(file, table, mapping)
@@ -167,7 +167,8 @@ def _say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_mapping(console: Console, table: Table, mapping: RoomMap, *, is_guessed: bool) -> None:
+def _show_mapping(console: Console, table: Table, mapping: RoomMap, listed: Mapping[str, str] | None) -> None:
+    """`listed`: the columns that the map names; None without a map."""
     by = (
         "guessed from the columns' names (`gateway rooms import-map` prints it, for --config)"
         if is_guessed
@@ -180,6 +181,8 @@ def _show_mapping(console: Console, table: Table, mapping: RoomMap, *, is_guesse
     shown.add_column("", overflow="fold")
     for column, target in mapping.targets.items():
         note = "encrypted" if target.startswith(SEALED) else "in source_id, not encrypted" if target == KEY else ""
+        if target.startswith(SEALED) and listed is not None and column not in listed:
+            note = "encrypted, because the map does not list it"
         shown.add_row(Text(legible(column)), Text(legible(target)), note)
     console.print(shown)
     if not table.has_key and mapping.key == table.key:

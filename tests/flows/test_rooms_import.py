@@ -128,6 +128,7 @@ async def test_a_dry_run_shows_everything_but_what_is_sealed_and_changes_nothing
     assert "sessions:1: user_email: there is no user with this address" in done.out
     assert "ann@" not in done.out.lower()
     assert "candidate=(sealed)" in done.out
+    assert "encrypted, because the map does not list it" in done.out
     assert "step=1" in done.out
     assert await pool.fetchval("select count(*) from rooms") == 0
 
