@@ -171,7 +171,7 @@ def _show_mapping(console: Console, table: Table, mapping: RoomMap, listed: Mapp
     """`listed`: the columns that the map names; None without a map."""
     by = (
         "guessed from the columns' names (`gateway rooms import-map` prints it, for --config)"
-        if is_guessed
+        if listed is None
         else "by map"
     )
     _say(console, f"Table {legible(table.name)}, {table.rows:,} rows, {by}:")
