@@ -22,7 +22,7 @@ from tests.servers import free_port
 
 START_S: Final = 40.0
 STOP_S: Final = 30.0
-_VENDOR_PREFIXES: Final = ("OPENAI_", "UNKEY_", "STRIPE_", "DAILY_", "GATEWAY_", "DATABASE_URL", "REDIS_URL")
+_VENDOR_PREFIXES: Final = ("OPENAI_", "UNKEY_", "STRIPE_", "DAILY_", "ROOMS_", "GATEWAY_", "DATABASE_URL", "REDIS_URL")
 
 
 def clean_environment() -> dict[str, str]:

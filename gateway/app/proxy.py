@@ -18,6 +18,7 @@ import pricing.data
 from gateway import build
 from gateway.app import Place, process
 from gateway.app.front import Front
+from gateway.app.rooms import open_rooms
 from gateway.core.config import Settings, required
 from gateway.core.errors import DependencyDown
 from gateway.core.metrics import Sample, Status
@@ -99,7 +100,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        front = Front(proxy, {})
+        front = Front(proxy, {"/rooms": await open_rooms(stack, settings, admission)})
         server = web.Server(front.handle, access_log=None, keepalive_timeout=75)
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
         await runner.setup()

@@ -26,11 +26,13 @@ from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.open_items import OpenItems
 from gateway.edges.outbox import Outbox
+from gateway.edges.rooms import Rooms
 from gateway.edges.spending import Spending
 from gateway.flows.bill import Bill
 from gateway.flows.flush import Flush
 from gateway.flows.poll import Poll
 from gateway.flows.recount import Recount
+from gateway.flows.rooms.expire import Expiry
 from gateway.processes import Ready
 
 POLL_EVERY_S: Final = 60.0
@@ -64,6 +66,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         recount = Recount(build.open_limits(stack, settings, values["redis_url"]), Spending(pool), now=build.now)
         recounting = asyncio.create_task(recount.run(interval_s=settings.limits.recount_s))
         stack.callback(recounting.cancel)
+        _expire(stack, settings, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool))
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)
@@ -89,6 +92,12 @@ def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool)
     settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
     poll = Poll(OpenItems(pool), ledger, upstream, settler, now=build.now)
     task = asyncio.create_task(poll.run(interval_s=POLL_EVERY_S))
+    stack.callback(task.cancel)
+
+
+def _expire(stack: AsyncExitStack, settings: Settings, pool: Pool) -> None:
+    expiry = Expiry(Rooms(pool), now=build.now)
+    task = asyncio.create_task(expiry.run(interval_s=settings.rooms.expire_interval_s))
     stack.callback(task.cancel)
 
 

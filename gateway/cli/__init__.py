@@ -27,6 +27,7 @@ FILES: Final = {
     "billing": (),
     "audit": ("audit",),
     "journal": (),
+    "rooms": (),
     "config": (),
     "price": ("price",),
 }

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -19,48 +18,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.core.config_values import HttpUrl, ring, secret_url, stripe_key, url
 from gateway.core.errors import ConfigError
-
-
-def _url(*schemes: str, ends: str = "") -> AfterValidator:
-    """A URL with one of these schemes and a host, without query or fragment. The message never has the value in it."""
-
-    def check(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            port = parts.port  # raises ValueError when it is none
-        except ValueError:
-            raise ValueError("it is not a URL") from None
-        if parts.scheme not in schemes or not parts.hostname or port == 0:
-            raise ValueError(f"it must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        if parts.query or parts.fragment:
-            raise ValueError("it must have neither a query (?) nor a fragment (#)")
-        if not value.endswith(ends):
-            raise ValueError(f"it must end in {ends}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _secret_url(*schemes: str) -> AfterValidator:
-    """A connection string; what follows the host is for its driver to judge."""
-
-    def check(value: SecretStr) -> SecretStr:
-        scheme, mark, _ = value.get_secret_value().partition("://")
-        if not mark or scheme not in schemes:
-            raise ValueError(f"it must begin with {' or '.join(f'{each}://' for each in schemes)}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _stripe_key(value: SecretStr) -> SecretStr:
-    if value.get_secret_value().startswith("pk_"):
-        raise ValueError("this is a publishable key (pk_); a secret (sk_) or restricted one (rk_) is needed")
-    return value
-
-
-HttpUrl = Annotated[str, _url("http", "https")]
 
 
 class _Section(BaseModel, extra="forbid", frozen=True):
@@ -186,18 +145,25 @@ class TraceSettings(_Section):
     """Share of calls that get a span when the client's `traceparent` does not decide."""
 
 
+class RoomSettings(_Section):
+    """Rooms: the sealed state of sessions (docs/rooms.md)."""
+
+    expire_interval_s: float = Field(60, gt=0)
+    """Seconds between two looks for rooms whose time is over."""
+
+
 class Settings(BaseSettings):
     """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
 
     model_config = SettingsConfigDict(env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True)
 
-    database_url: Annotated[SecretStr, _secret_url("postgresql", "postgres")] | None = None
+    database_url: Annotated[SecretStr, secret_url("postgresql", "postgres")] | None = None
     """PostgreSQL, `postgresql://…`."""
-    redis_url: Annotated[SecretStr, _secret_url("redis", "rediss", "unix")] | None = None
+    redis_url: Annotated[SecretStr, secret_url("redis", "rediss", "unix")] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
     openai_api_key: SecretStr | None = None
     """The credential that calls are made with."""
-    openai_base_url: Annotated[str, _url("http", "https", ends="/v1")] = "https://api.openai.com/v1"
+    openai_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.openai.com/v1"
     """Where calls go; ends in `/v1`. A regional host changes the price."""
     unkey_root_key: SecretStr | None = None
     """Root key that may verify keys (and, for `keys create`, make them)."""
@@ -205,7 +171,7 @@ class Settings(BaseSettings):
     """The API at Unkey in which `keys create` makes keys."""
     unkey_base_url: HttpUrl = "https://api.unkey.com"
     """Where Unkey is."""
-    stripe_secret_key: Annotated[SecretStr, AfterValidator(_stripe_key)] | None = None
+    stripe_secret_key: Annotated[SecretStr, AfterValidator(stripe_key)] | None = None
     """Without it amounts accrue and are not reported."""
     stripe_base_url: HttpUrl = "https://api.stripe.com"
     """Where Stripe is."""
@@ -213,9 +179,9 @@ class Settings(BaseSettings):
     """Asks Daily.co about meetings, recordings and transcripts, and registers the webhook."""
     daily_webhook_secret: SecretStr | None = None
     """What Daily.co signs its webhooks with, base64; without it every webhook is refused."""
-    daily_base_url: Annotated[str, _url("http", "https", ends="/v1")] = "https://api.daily.co/v1"
+    daily_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.daily.co/v1"
     """Where Daily.co is; ends in `/v1`."""
-    rooms_keys: SecretStr | None = None
+    rooms_keys: Annotated[SecretStr, AfterValidator(ring)] | None = None
     """Key ring of what is sealed in rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
     gateway_host: str = "127.0.0.1"
     """Address the proxies listen on."""
@@ -239,6 +205,7 @@ class Settings(BaseSettings):
     billing: BillingSettings = BillingSettings()
     limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()
+    rooms: RoomSettings = RoomSettings()
 
     @model_validator(mode="after")
     def _sweeps_late_enough(self) -> Self:

@@ -43,3 +43,8 @@ def allowed_of(permissions: Iterable[str]) -> Allowed | None:
     models = frozenset(name.removeprefix(MODEL) for name in ours if name.startswith(MODEL))
     endpoints = frozenset(name.removeprefix(ENDPOINT) for name in ours if not name.startswith(MODEL))
     return Allowed(endpoints or None, models or None)
+
+
+def granted_of(permissions: Iterable[str]) -> frozenset[str]:
+    """Those that are about something beside OpenAI's API: `rooms.read`, `rooms.*`. Unlike ours they only ever add."""
+    return frozenset(name for name in permissions if not name.startswith(ENDPOINT))

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.limits import Terms
-from gateway.core.permissions import ENDPOINT, MODEL, Allowed, allowed_of
+from gateway.core.permissions import ENDPOINT, MODEL, Allowed, allowed_of, granted_of
 from gateway.edges.keys import Verdict
 from gateway.flows.proxy.misses import Misses
 from gateway.flows.proxy.questions import Questions
@@ -54,6 +54,8 @@ class Principal(NamedTuple):
     """What bounds the key; None when nothing does."""
     allowed: Allowed | None = None
     """Which endpoints and models it may call; None: all."""
+    granted: frozenset[str] = frozenset()
+    """Its permissions for what is beside OpenAI's API (`rooms.read`)."""
     due: bool = False
     """Whether Unkey should be asked about the key again on behalf of this call: `Admission.renew`."""
 
@@ -205,8 +207,9 @@ class Admission:
             if linked.key_is_active is False:
                 raise invalid_key("This API key is disabled.")
             terms = terms_of(verdict, linked.budgets, self._limits)
+            given = verdict.permissions or ()
             principal = Principal(
-                linked.user_id, linked.api_key_id, key_id, terms, allowed_of(verdict.permissions or ())
+                linked.user_id, linked.api_key_id, key_id, terms, allowed_of(given), granted_of(given)
             )
         # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
         ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()

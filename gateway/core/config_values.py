@@ -1,0 +1,57 @@
+"""What a setting's value must look like. A message never has the value in it: it may be a secret.
+
+Raise ValueError; core/config_errors.py says it with the setting's name.
+"""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+from gateway.core.key_ring import parse_ring
+
+
+def url(*schemes: str, ends: str = "") -> AfterValidator:
+    """A URL with one of these schemes and a host, without query or fragment. The message never has the value in it."""
+
+    def check(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            port = parts.port  # raises ValueError when it is none
+        except ValueError:
+            raise ValueError("it is not a URL") from None
+        if parts.scheme not in schemes or not parts.hostname or port == 0:
+            raise ValueError(f"it must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        if parts.query or parts.fragment:
+            raise ValueError("it must have neither a query (?) nor a fragment (#)")
+        if not value.endswith(ends):
+            raise ValueError(f"it must end in {ends}")
+        return value
+
+    return AfterValidator(check)
+
+
+def secret_url(*schemes: str) -> AfterValidator:
+    """A connection string; what follows the host is for its driver to judge."""
+
+    def check(value: SecretStr) -> SecretStr:
+        scheme, mark, _ = value.get_secret_value().partition("://")
+        if not mark or scheme not in schemes:
+            raise ValueError(f"it must begin with {' or '.join(f'{each}://' for each in schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def stripe_key(value: SecretStr) -> SecretStr:
+    if value.get_secret_value().startswith("pk_"):
+        raise ValueError("this is a publishable key (pk_); a secret (sk_) or restricted one (rk_) is needed")
+    return value
+
+
+def ring(value: SecretStr) -> SecretStr:
+    parse_ring(value.get_secret_value())
+    return value
+
+
+HttpUrl = Annotated[str, url("http", "https")]

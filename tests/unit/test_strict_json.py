@@ -1,0 +1,68 @@
+"""JSON that means one thing to everybody."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.strict_json import DEPTH_MAX, merged, parse, size
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.text(st.characters(exclude_characters="\0")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_what_is_json_is_read_as_it_is(value: Any) -> None:
+    assert parse(json.dumps(value).encode()) == value
+    assert size(value) == len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "not JSON: line 1, column 1"),
+        (b'{"a": 1} x', "not JSON"),
+        (b'"\xff"', "UTF-8"),
+        (b'{"a": {"b": 1, "b": 2}}', "a name twice"),
+        (b'{"a": 1, "\\u0061": 2}', "a name twice"),
+        (b"[NaN]", "NaN"),
+        (b"[-Infinity]", "Infinity"),
+        (b"[1e999]", "too large"),
+        (b"[" + b"9" * 5000 + b"]", "too large"),
+        (b'["\\u0000"]', "NUL"),
+        (b'{"\\u0000": 1}', "NUL"),
+        (b'["\\ud800"]', "surrogate"),
+        (b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1), "nested"),
+        (b"[" * 100_000, "nested"),
+    ],
+)
+def test_what_is_ambiguous_or_cannot_be_kept_is_refused(raw: bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse(raw)
+
+
+def test_the_deepest_that_may_be() -> None:
+    assert parse(b"[" * DEPTH_MAX + b"]" * DEPTH_MAX)
+
+
+@given(st.dictionaries(st.text("abc"), VALUES), st.dictionaries(st.text("abc"), VALUES))
+def test_a_merge_keeps_what_the_patch_does_not_name_and_is_the_same_twice(
+    target: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    once = merged(target, patch)
+    assert merged(once, patch) == once
+    assert {name: value for name, value in once.items() if name not in patch} == {
+        name: value for name, value in target.items() if name not in patch
+    }
+    assert not [name for name, value in patch.items() if value is None and name in once]
+
+
+def test_the_examples_of_the_rfc() -> None:
+    assert merged({"a": "b", "c": {"d": "e", "f": "g"}}, {"a": "z", "c": {"f": None}}) == {"a": "z", "c": {"d": "e"}}
+    assert merged({"a": {"b": "c"}}, {"a": [1]}) == {"a": [1]}
+    assert merged({"a": [{"b": "c"}]}, {"a": {"b": {"x": None}}}) == {"a": {"b": {}}}
