@@ -23,11 +23,17 @@ def module_database(postgres_dsn: str, template: str) -> Iterator[str]:
     asyncio.run(admin(postgres_dsn, f"drop database {name} with (force)"))
 
 
-@pytest.fixture(scope="module")
-def running(embedded: Embedded, module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """`gateway serve` and the sandbox. Its stream has a name of its own: other tests empty the shared Valkey."""
-    folder = tmp_path_factory.mktemp("stack")
-    with stack(folder, module_database, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
+@pytest.fixture(scope="session")
+def running(
+    embedded: Embedded, postgres_dsn: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """`gateway serve` and the sandbox, for all modules: starting one takes seconds. So a test must not count what others
+    have left there. Its stream has a name of its own: other tests empty the shared Valkey.
+    """
+    name, folder = f"running_{uuid4().hex}", tmp_path_factory.mktemp("stack")
+    asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
+    database = on_database(postgres_dsn, name)
+    with stack(folder, database, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
         made.start()
         yield made
 

@@ -123,6 +123,7 @@ def test_up_refuses_half_a_reality(tmp_path: Path, real: str, env: dict[str, str
     assert says in done.stderr.decode()
 
 
+@pytest.mark.long
 def test_up_twice_and_again(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         os.chmod(folder, 0o711)  # as root, PostgreSQL's user must be able to pass through to its data

@@ -81,6 +81,7 @@ async def hostile(stack: Stack) -> None:
                     await got.read()
 
 
+@pytest.mark.long
 async def test_two_proxies_add_up_to_the_ledger_and_a_kill_loses_nothing(fresh_stack: Stack) -> None:
     stack = fresh_stack
     stack.start(workers=2)
