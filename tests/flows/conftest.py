@@ -27,8 +27,8 @@ def module_database(postgres_dsn: str, template: str) -> Iterator[str]:
 def running(
     embedded: Embedded, postgres_dsn: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """`gateway serve` and the sandbox, for all modules: starting one takes seconds. So a test must not count what others
-    have left there. Its stream has a name of its own: other tests empty the shared Valkey.
+    """`gateway serve` and the sandbox, for all modules: starting one takes seconds. So a test must not count what
+    others have left there. Its stream has a name of its own: other tests empty the shared Valkey.
     """
     name, folder = f"running_{uuid4().hex}", tmp_path_factory.mktemp("stack")
     asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import pytest
 
 from gateway.core.endpoints import CATALOGUE
 from tests.flows.conftest import settled_rows
