@@ -19,6 +19,7 @@ from gateway import build
 from gateway.app import Place, process
 from gateway.app.front import Front
 from gateway.app.rooms import open_rooms
+from gateway.app.webhooks import open_webhooks
 from gateway.core.config import Settings, required
 from gateway.core.errors import DependencyDown
 from gateway.core.metrics import Sample, Status
@@ -100,7 +101,11 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        front = Front(proxy, {"/rooms": await open_rooms(stack, settings, admission)})
+        others = {
+            "/rooms": await open_rooms(stack, settings, admission),
+            "/webhooks": await open_webhooks(stack, settings),
+        }
+        front = Front(proxy, others)
         server = web.Server(front.handle, access_log=None, keepalive_timeout=75)
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
         await runner.setup()

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
+from uuid import uuid4
 
 import structlog
 
@@ -27,15 +28,19 @@ from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.open_items import OpenItems
 from gateway.edges.outbox import Outbox
 from gateway.edges.rooms import Rooms
+from gateway.edges.sessions import Inbox, Listing
 from gateway.edges.spending import Spending
 from gateway.flows.bill import Bill
 from gateway.flows.flush import Flush
+from gateway.flows.meetings import Work
 from gateway.flows.poll import Poll
 from gateway.flows.recount import Recount
 from gateway.flows.rooms.expire import Expiry
 from gateway.processes import Ready
 
 POLL_EVERY_S: Final = 60.0
+MEET_EVERY_S: Final = 1.0
+"""Seconds between two looks for events of meetings."""
 LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
 
@@ -67,7 +72,9 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         recounting = asyncio.create_task(recount.run(interval_s=settings.limits.recount_s))
         stack.callback(recounting.cancel)
         _expire(stack, settings, pool)
-        backlog = Backlog(buffer, ledger, Outbox(pool))
+        inbox = Inbox(pool)
+        _meet(stack, inbox, pool)
+        backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)
         ready(partial(status, (flush, helper), backlog))
@@ -92,6 +99,12 @@ def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool)
     settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
     poll = Poll(OpenItems(pool), ledger, upstream, settler, now=build.now)
     task = asyncio.create_task(poll.run(interval_s=POLL_EVERY_S))
+    stack.callback(task.cancel)
+
+
+def _meet(stack: AsyncExitStack, inbox: Inbox, pool: Pool) -> None:
+    work = Work(inbox, Listing(pool), new_id=lambda: str(uuid4()))
+    task = asyncio.create_task(work.run(interval_s=MEET_EVERY_S))
     stack.callback(task.cancel)
 
 
@@ -132,7 +145,8 @@ def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Fail
 class Backlog:
     """What waits in Redis and PostgreSQL, looked at now and then: a scrape must cost neither of them anything."""
 
-    def __init__(self, buffer: Buffer, ledger: Ledger, outbox: Outbox) -> None:
+    def __init__(self, buffer: Buffer, ledger: Ledger, outbox: Outbox, inbox: Inbox) -> None:
+        self._inbox: Final = inbox
         self._buffer: Final = buffer
         self._ledger: Final = ledger
         self._outbox: Final = outbox
@@ -152,11 +166,15 @@ class Backlog:
     async def _look(self) -> list[Sample]:
         depth = await self._buffer.depth()
         outbox = await self._outbox.status()
+        events = await self._inbox.counts()
         return [
             Sample("gateway_stream_entries", (), depth.entries),
             Sample("gateway_stream_unacknowledged", (), depth.unacknowledged),
             Sample("gateway_quarantine_rows", (), await self._ledger.quarantined()),
             *(Sample("gateway_meter_events", (state,), count) for state, count in outbox.counts.items()),
+            Sample("gateway_webhook_events", ("new",), events.new),
+            Sample("gateway_webhook_events", ("waiting",), events.waiting),
+            Sample("gateway_webhook_events", ("failed",), events.failed),
             Sample("gateway_unreported_users", (), outbox.users_without_customer),
         ]
 

@@ -18,7 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from gateway.core.config_values import HttpUrl, ring, secret_url, stripe_key, url
+from gateway.core.config_values import HttpUrl, ring, secret_url, stripe_key, url, webhook_secret
 from gateway.core.errors import ConfigError
 
 
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     """Where Stripe is."""
     daily_api_key: SecretStr | None = None
     """Asks Daily.co about meetings, recordings and transcripts, and registers the webhook."""
-    daily_webhook_secret: SecretStr | None = None
+    daily_webhook_secret: Annotated[SecretStr, AfterValidator(webhook_secret)] | None = None
     """What Daily.co signs its webhooks with, base64; without it every webhook is refused."""
     daily_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.daily.co/v1"
     """Where Daily.co is; ends in `/v1`."""

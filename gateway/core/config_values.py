@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
+from gateway.core.daily.signature import secret_of
 from gateway.core.key_ring import parse_ring
 
 
@@ -46,6 +47,12 @@ def secret_url(*schemes: str) -> AfterValidator:
 def stripe_key(value: SecretStr) -> SecretStr:
     if value.get_secret_value().startswith("pk_"):
         raise ValueError("this is a publishable key (pk_); a secret (sk_) or restricted one (rk_) is needed")
+    return value
+
+
+def webhook_secret(value: SecretStr) -> SecretStr:
+    """The base64 that Daily.co signs with."""
+    secret_of(value.get_secret_value())
     return value
 
 

@@ -71,6 +71,12 @@ FAMILIES: Final[dict[str, Family]] = {
     "gateway_quarantined_total": Family("counter", "Events put into usage_quarantine."),
     "gateway_quarantine_rows": Family("gauge", "Rows of usage_quarantine that nobody has resolved.", merge="max"),
     "gateway_meter_events": Family("gauge", "Stripe meter events in the outbox.", ("state",), merge="max"),
+    "gateway_webhook_events": Family(
+        "gauge",
+        "Events of the inbox that are not done: new, waiting for their meeting, failed.",
+        ("state",),
+        merge="max",
+    ),
     "gateway_unreported_users": Family("gauge", "Users who owe something and have no Stripe customer.", merge="max"),
     "gateway_waiting": Family("gauge", "1 while the process waits for a dependency.", ("process",), merge="max"),
     "gateway_process_up": Family("gauge", "1 while the process runs.", ("process",)),

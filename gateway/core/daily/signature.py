@@ -1,0 +1,63 @@
+"""Whether a webhook comes from Daily.co: an HMAC over its time and its bytes (facts/daily.md §2). Pure.
+
+Says yes or no and never why: who forges one learns nothing from the answer.
+"""
+
+import base64
+import binascii
+import hmac
+import json
+import re
+from typing import Final
+
+PAST_S: Final = 75 * 60.0
+"""Seconds that a signature stays good: Daily tries for up to 15 minutes, and may sign once for all tries."""
+FUTURE_S: Final = 300.0
+"""Seconds by which Daily's clock may be ahead of ours."""
+SECRET_BYTES_MIN: Final = 16
+_TIMESTAMP: Final = re.compile(r"\d{1,16}", re.ASCII)
+_MILLISECONDS_FROM: Final = 100_000_000_000
+"""A timestamp above this is in milliseconds: as seconds it would be the year 5138."""
+
+
+def secret_of(text: str) -> bytes:
+    """The key that DAILY_WEBHOOK_SECRET spells in base64. Raises ValueError saying what would be right."""
+    try:
+        secret = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("it must be base64, as Daily.co's `hmac` is") from None
+    if len(secret) < SECRET_BYTES_MIN:
+        raise ValueError(f"it must be the base64 of at least {SECRET_BYTES_MIN} bytes")
+    return secret
+
+
+def is_genuine(secret: bytes, timestamp: str, signature: str, body: bytes, now_s: float) -> bool:
+    """Whether `signature` (base64) is that of `body` at `timestamp` (Unix seconds, or milliseconds), and not too old.
+
+    The bytes as they came; else as Daily's own example signs them, the document written anew without spaces.
+    """
+    if not _TIMESTAMP.fullmatch(timestamp) or not signature.isascii():
+        return False
+    at = int(timestamp)
+    at_s = at / 1000 if at > _MILLISECONDS_FROM else at
+    if not -FUTURE_S <= now_s - at_s <= PAST_S:
+        return False
+    given = signature.strip().encode()
+    if hmac.compare_digest(sign(secret, timestamp, body), given):
+        return True
+    again = _written_anew(body)
+    return again is not None and hmac.compare_digest(sign(secret, timestamp, again), given)
+
+
+def sign(secret: bytes, timestamp: str, body: bytes) -> bytes:
+    """The signature, base64."""
+    return base64.b64encode(hmac.digest(secret, timestamp.encode() + b"." + body, "sha256"))
+
+
+def _written_anew(body: bytes) -> bytes | None:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    again = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return None if again == body else again

@@ -1,0 +1,7 @@
+"""Meetings and people in PostgreSQL, and the inbox of the events that tell about them. Holds no rule about them."""
+
+from gateway.edges.sessions.book import MeetingRow, PersonRow, Turn
+from gateway.edges.sessions.inbox import Counts, Event, Inbox, NotApplied
+from gateway.edges.sessions.listing import Listed, Listing
+
+__all__ = ["Counts", "Event", "Inbox", "Listed", "Listing", "MeetingRow", "NotApplied", "PersonRow", "Turn"]

@@ -1,0 +1,256 @@
+"""Applies one event to the meetings and people it is about, within its turn.
+
+What does not fit yet waits; what fits elsewhere once more is known is taken out again and its event applied anew. So
+the rows in the end do not depend on the order. Must not log a name, and must not guess an owner.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from gateway.core.daily.events import (
+    Fact,
+    PersonSeen,
+    RecordingSeen,
+    SessionSeen,
+    TranscriptSeen,
+    facts_of,
+    read_envelope,
+)
+from gateway.core.daily.room import Session, host_of, person_of, place, plain, session_of
+from gateway.core.ids import is_uuid
+from gateway.edges.sessions import MeetingRow, Turn
+
+BEFORE: Final = 2
+AFTER: Final = 5
+"""Meetings of a room that are looked at about an instant; the last of AFTER is only looked at."""
+PLANNED_LATE: Final = timedelta(hours=1)
+"""A session that began this long before the platform planned a meeting in the room may be that meeting."""
+NewId = Callable[[], str]
+
+
+async def apply(turn: Turn, new_id: NewId) -> bool:
+    """True when the event is dealt with, False when it waits. Raises Unreadable."""
+    if not turn.body:  # emptied by retention: everything it said is in the rows
+        await turn.done()
+        return True
+    waits = None
+    for fact in facts_of(read_envelope(turn.body)):
+        waits = await _apply(turn, fact, new_id) or waits
+    if waits is None:
+        await turn.done()
+    else:
+        await turn.wait(waits)
+    return waits is None
+
+
+async def _apply(turn: Turn, fact: Fact, new_id: NewId) -> str | None:
+    """What the fact waits for; None when it is in the rows."""
+    match fact:
+        case SessionSeen():
+            await turn.lock(room_of(fact.room))
+            await turn.lock(session_name(fact.daily_id))
+            await _session(turn, fact, new_id)
+            return None
+        case PersonSeen():
+            await turn.lock(room_of(fact.room))
+            return await _person(turn, fact)
+        case RecordingSeen():
+            await turn.lock(room_of(fact.room))
+            return await _recording(turn, fact)
+        case TranscriptSeen():
+            await turn.lock(session_name(fact.daily_id))
+            return await _transcript(turn, fact)
+
+
+def room_of(name: str) -> str:
+    """What events about a room lock, and wait for."""
+    return f"room {name}"
+
+
+def session_name(daily_id: str) -> str:
+    """The same of a meeting at Daily.co."""
+    return f"session {daily_id}"
+
+
+async def _session(turn: Turn, fact: SessionSeen, new_id: NewId) -> None:
+    known = await turn.session(fact.daily_id)
+    before = None if known is None else known.session
+    session = session_of(fact) if before is None else before.with_fact(fact)
+    first = session.start.at if before is None else min(session.start.at, before.start.at)
+    around = await turn.around(fact.room, first, before=BEFORE, after=AFTER)
+    cut = len([row for row in around if row.session and row.session.start.at >= first]) == AFTER
+    rows = [row for row in around if row.session is not None and row.session.daily_id != session.daily_id]
+    if known is not None:
+        if "start" not in known.ours:  # the platform knew Daily's id before Daily said anything: it is its meeting
+            known.metadata["daily"] = known.ours | {"planned": True}
+        known.session = session
+        rows.append(known)
+    else:
+        rows.append(await _new(turn, session, fact.room, rows, new_id))
+    rows.sort(key=_key)
+    await _settle(turn, rows, cut=cut)
+    await turn.wake([room_of(fact.room), session_name(session.daily_id)])
+
+
+async def _new(turn: Turn, session: Session, room: str, rows: list[MeetingRow], new_id: NewId) -> MeetingRow:
+    """A row for a session that is new here: one that the platform has planned, or one of its own."""
+    planned = await turn.planned(room)
+    latest = all(row.session is not None and row.session.key < session.key for row in rows)
+    if planned is not None and (_may_be(planned, session) or (latest and session.end is None)):
+        planned.session = session
+        planned.metadata["daily"] = {"planned": True}
+        return planned
+    made = MeetingRow(new_id(), session, room, None, "", None, None, {})
+    await _write(turn, made, ends=session.start.at, new=True)  # ended at once: the room's open place may be taken
+    return await _trade(turn, made, rows)
+
+
+async def _trade(turn: Turn, made: MeetingRow, rows: Sequence[MeetingRow]) -> MeetingRow:
+    """What the platform planned is the first session that can have been it, though a later one was told about first."""
+    first = made.session
+    assert first is not None
+    for row in rows:
+        later = row.session
+        if later is None or later.key < first.key or not row.ours.get("planned") or not _may_be(row, first):
+            continue
+        if not await turn.is_named(row.id):
+            made.session, row.session = later, first
+            ours, theirs = made.ours, row.ours
+            made.metadata = made.metadata | {"daily": {name: theirs[name] for name in theirs if name != "planned"}}
+            row.metadata = row.metadata | {"daily": ours | {"planned": True}}
+            # In three steps, because Daily's ids are unique.
+            aside = replace(later, daily_id=f"{made.id} trades")
+            await _write(turn, MeetingRow(made.id, aside, made.room, None, "", None, None, {}), ends=aside.start.at)
+            await turn.move_people(row.id, made.id)
+            await _write(turn, row, ends=first.start.at)
+            await _write(turn, made, ends=later.start.at)
+            return made
+    return made
+
+
+async def _settle(turn: Turn, rows: list[MeetingRow], *, cut: bool) -> None:
+    """Ends, people, recordings and owners of a room's meetings that follow each other. `cut`: more follow the last."""
+    sessions = [row.session for row in rows if row.session is not None]
+    judged = rows[:-1] if cut else rows
+    ends = {}
+    for number, row in enumerate(judged):
+        following = sessions[number + 1].start.at if number + 1 < len(sessions) else None
+        ends[row.id] = sessions[number].ends(following)
+    # Those that end first: a room has one open place.
+    for row in sorted(judged, key=lambda row: ends[row.id] is None):
+        await _take_out_recordings(turn, row, sessions)
+        await _write(turn, row, ends=ends[row.id])
+    ids = {row.id: row.session for row in rows}
+    for kept in await turn.people([row.id for row in judged]):
+        pinned = kept.person.daily_id
+        session = ids[kept.meeting_id]
+        fits = place(sessions, kept.person.joined.at)
+        if fits != session if pinned is None else session is None or pinned != session.daily_id:
+            await turn.remove_person(kept)
+        else:
+            await turn.write_person(kept.id, kept.meeting_id, kept.person, kept.person.leaves(ends[kept.meeting_id]))
+    for row in judged:
+        await _own(turn, row, ends[row.id])
+
+
+async def _write(turn: Turn, row: MeetingRow, *, ends: datetime | None, new: bool = False) -> None:
+    session = row.session
+    assert session is not None
+    ours = {name: value for name, value in row.ours.items() if name not in ("start", "end", "ended_by")} | plain(
+        session
+    )
+    if session.end is None and ends is not None:
+        ours["ended_by"] = "next_meeting"
+    row.metadata = row.metadata | {"daily": ours}
+    row.ended_at, row.status = ends, "in_progress" if ends is None else "ended"
+    await turn.write(row, new=new)
+
+
+async def _own(turn: Turn, row: MeetingRow, ends: datetime | None) -> None:
+    """Whose meeting it is: of the room's record, else of its host; who was named once by hand or by usage stays."""
+    of_platform = row.ours.get("planned") or "start" not in row.ours
+    if row.metadata.get("owner") == "manual" or (of_platform and row.user_id is not None):
+        return
+    owner = await turn.room_owner(row.room, ends)
+    if owner is None:
+        people = [kept.person for kept in await turn.people([row.id])]
+        hosts = [person.user_id for person in people if person.owner and person.user_id and is_uuid(person.user_id)]
+        owner = host_of(people, await turn.users([host.lower() for host in hosts]))
+    if owner == row.user_id or (row.user_id is not None and await turn.is_named(row.id)):
+        return
+    row.user_id = owner
+    await _write(turn, row, ends=ends)
+
+
+async def _person(turn: Turn, fact: PersonSeen) -> str | None:
+    kept = await turn.person(fact.session_id)
+    person = person_of(fact, turn.event_id) if kept is None else kept.person.with_fact(fact, turn.event_id)
+    meeting: MeetingRow | None
+    if person.daily_id is not None:
+        meeting, waits = await turn.session(person.daily_id), session_name(person.daily_id)
+    else:
+        rows = await turn.around(fact.room, person.joined.at, before=BEFORE, after=BEFORE)
+        fits = place([row.session for row in rows if row.session is not None], person.joined.at)
+        meeting, waits = next((row for row in rows if row.session == fits), None) if fits else None, room_of(fact.room)
+    if meeting is None:
+        if kept is not None:
+            await turn.remove_person(kept)
+        return waits
+    row_id = None if kept is None else kept.id
+    await turn.write_person(row_id, meeting.id, person, person.leaves(meeting.ended_at))
+    await _own(turn, meeting, meeting.ended_at)
+    return None
+
+
+async def _recording(turn: Turn, fact: RecordingSeen) -> str | None:
+    rows = await turn.around(fact.room, fact.started_at, before=BEFORE, after=BEFORE)
+    fits = place([row.session for row in rows if row.session is not None], fact.started_at)
+    row = next((row for row in rows if row.session == fits), None) if fits else None
+    if row is None:
+        return room_of(fact.room)
+    told: dict[str, Any] = {
+        "id": fact.id,
+        "at": fact.started_at.isoformat(),
+        "kind": fact.kind,
+        "seconds": fact.duration_seconds,
+        "event": turn.event_id,
+    }
+    await _keep(turn, row, "recordings", told)
+    return None
+
+
+async def _take_out_recordings(turn: Turn, row: MeetingRow, sessions: Sequence[Session]) -> None:
+    """Takes recordings out of a meeting that they do not belong to, now that more is known."""
+    recordings = row.ours.get("recordings", [])
+    astray = [one for one in recordings if place(sessions, datetime.fromisoformat(one["at"])) != row.session]
+    if astray:
+        row.metadata = row.metadata | {"daily": row.ours | {"recordings": [x for x in recordings if x not in astray]}}
+        await turn.redo([one["event"] for one in astray])
+
+
+async def _transcript(turn: Turn, fact: TranscriptSeen) -> str | None:
+    row = await turn.session(fact.daily_id)
+    if row is None:
+        return session_name(fact.daily_id)
+    await _keep(turn, row, "transcripts", {"id": fact.id, "seconds": fact.duration_seconds})
+    return None
+
+
+async def _keep(turn: Turn, row: MeetingRow, name: str, told: dict[str, Any]) -> None:
+    """Adds to a list in the metadata; what has the same id takes its place."""
+    others = [one for one in row.ours.get(name, []) if one["id"] != told["id"]]
+    kept = sorted([*others, told], key=lambda one: str(one["id"]))
+    row.metadata = row.metadata | {"daily": row.ours | {name: kept}}
+    await turn.write(row, new=False)
+
+
+def _may_be(planned: MeetingRow, session: Session) -> bool:
+    """Whether a session can be what the platform has planned."""
+    return planned.created_at is None or session.start.at >= planned.created_at - PLANNED_LATE
+
+
+def _key(row: MeetingRow) -> tuple[datetime, str]:
+    assert row.session is not None
+    return row.session.key
