@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import asyncpg
@@ -12,6 +13,9 @@ from gateway.embedded import Embedded
 from tests.conftest import admin
 from tests.servers import on_database
 from tests.stack import Stack, stack
+
+DAILY_SECRET: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+"""What webhooks are signed with; facts/daily.md §2 has a vector for it."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,8 @@ def running(
     name, folder = f"running_{uuid4().hex}", tmp_path_factory.mktemp("stack")
     asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
     database = on_database(postgres_dsn, name)
-    with stack(folder, database, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
+    environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "DAILY_WEBHOOK_SECRET": DAILY_SECRET}
+    with stack(folder, database, embedded.redis_url, **environ) as made:
         made.start()
         yield made
 

@@ -1,0 +1,131 @@
+"""What events say, read tolerantly where the facts are loose and never wrongly (facts/daily.md §4, §5)."""
+
+import contextlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.daily.events import (
+    REST,
+    WEBHOOK,
+    Fact,
+    PersonSeen,
+    RecordingSeen,
+    SessionSeen,
+    TranscriptSeen,
+    Unreadable,
+    facts_of,
+    occurred_at,
+    read_envelope,
+)
+
+AT = datetime(2024, 2, 26, 18, 31, 19, 960000, tzinfo=UTC)
+TS = 1708972279.96
+
+
+def facts(kind: str, **payload: Any) -> list[Fact]:
+    return facts_of(read_envelope(json.dumps({"type": kind, "id": "e1", "payload": payload}).encode()))
+
+
+def test_meetings() -> None:
+    begun = {"meeting_id": "m", "room": "r", "start_ts": TS}
+    assert facts("meeting.started", **begun) == [SessionSeen("m", "r", AT, None, WEBHOOK)]
+    whole = AT.replace(microsecond=0)
+    assert facts("meeting.ended", **begun | {"start_ts": 1708972279, "end_ts": 1708972379}) == [
+        SessionSeen("m", "r", whole, whole + timedelta(seconds=100), WEBHOOK)
+    ]
+    assert facts("meeting.ended", **begun, end_ts=TS - 5) == [SessionSeen("m", "r", AT, AT, WEBHOOK)]
+
+
+def test_people() -> None:
+    said = {"room": "r", "session_id": "s", "user_id": "u", "user_name": "Ann\0", "joined_at": TS, "owner": True}
+    (joined,) = facts("participant.joined", **said, will_eject_at=None, permissions={"canSend": ["audio"]})
+    assert joined == PersonSeen("s", "r", AT, None, "Ann", "u", True, WEBHOOK)
+    (left,) = facts("participant.left", **said, duration=12.345678)
+    assert isinstance(left, PersonSeen)
+    assert left.left_at == AT + timedelta(seconds=12, microseconds=345678)
+    (sparse,) = facts("participant.joined", room="r", session_id="s", joined_at=str(TS), user_name=None)
+    assert sparse == PersonSeen("s", "r", AT, None, None, None, False, WEBHOOK)
+
+
+def test_recordings_and_transcripts() -> None:
+    ready = facts(
+        "recording.ready-to-download", recording_id="x", room_name="r", start_ts=TS, type="cloud", duration=9.6
+    )
+    assert ready == [RecordingSeen("x", "r", AT, "cloud", 10)]
+    assert facts("transcript.ready-to-download", id="t", mtg_session_id="m") == [TranscriptSeen("t", "m", None)]
+
+
+def test_a_meeting_by_rest() -> None:
+    person = {"participant_id": "s", "user_id": None, "user_name": "Ann", "join_time": 1708972280, "duration": 5}
+    told = facts(
+        "api.meeting", id="m", room="r", start_time=1708972279, duration=60, ongoing=False, participants=[person]
+    )
+    session, someone = told
+    assert isinstance(session, SessionSeen)
+    assert (session.rank, session.ended_at) == (REST, session.started_at + timedelta(seconds=60))
+    assert isinstance(someone, PersonSeen)
+    assert (someone.daily_id, someone.owner, someone.rank) == ("m", False, REST)
+    (running,) = facts("api.meeting", id="m", room="r", start_time=1708972279, duration=60, ongoing=True)
+    assert isinstance(running, SessionSeen)
+    assert running.ended_at is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "waiting-participant.joined", "waiting-participant.left", "recording.started", "recording.error",
+        "transcript.started", "transcript.error", "streaming.started", "something.new", "",
+    ],
+)  # fmt: skip
+def test_types_that_say_nothing_we_keep(kind: str) -> None:
+    assert facts(kind, action="clourd-recording-err") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "field"),
+    [
+        ("meeting.started", {"room": "r", "start_ts": 1}, "meeting_id"),
+        ("meeting.started", {"meeting_id": "m", "room": "r"}, "start_ts"),
+        ("meeting.started", {"meeting_id": "m", "room": "r", "start_ts": True}, "start_ts"),
+        ("meeting.started", {"meeting_id": "m", "room": "r", "start_ts": "nan"}, "start_ts"),
+        ("meeting.started", {"meeting_id": "m", "room": "r", "start_ts": 1e300}, "start_ts"),
+        ("meeting.started", {"meeting_id": "m", "room": "r\0", "start_ts": 1}, "room"),
+        ("meeting.started", {"meeting_id": "m" * 501, "room": "r", "start_ts": 1}, "meeting_id"),
+        ("participant.left", {"room": "r", "session_id": "s", "joined_at": 1, "duration": -1}, "duration"),
+        ("participant.left", {"room": "r", "session_id": "s", "joined_at": 1, "duration": 1e9}, "duration"),
+        ("api.meeting", {"id": "m", "room": "r", "start_time": 1, "duration": 1, "participants": [7]}, "participants"),
+    ],
+)
+def test_what_cannot_be_read_is_named(kind: str, payload: dict[str, Any], field: str) -> None:
+    with pytest.raises(Unreadable, match=field):
+        facts(kind, **payload)
+
+
+def test_envelopes() -> None:
+    nameless = read_envelope(b'{"type":"meeting.started"}')
+    assert nameless.id.startswith("sha256-")
+    assert read_envelope(b'{"type":"meeting.started"}').id == nameless.id
+    assert read_envelope(b'{"type":"meeting.started" }').id != nameless.id
+    assert read_envelope(b'{"id":"e"}').type == "unknown"
+    assert occurred_at(read_envelope(b'{"id":"e","event_ts":1708972279.96}')) == AT
+    assert occurred_at(read_envelope(b'{"id":"e","event_ts":"soon"}')) is None
+    for junk in (b"", b"[]", b"7", b"\xff", b'{"id":7}', b"[" * 5000):
+        with pytest.raises(Unreadable):
+            read_envelope(junk)
+
+
+@given(st.sampled_from(["meeting.started", "participant.left", "api.meeting"]), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+        ["meeting_id", "room", "start_ts", "session_id", "joined_at", "duration", "id", "start_time", "participants"]
+    ), inner, max_size=6), max_leaves=10,
+))  # fmt: skip
+def test_any_payload_is_read_or_refused(kind: str, payload: Any) -> None:
+    body = json.dumps({"type": kind, "id": "e", "payload": payload}).encode()
+    with contextlib.suppress(Unreadable):
+        facts_of(read_envelope(body))
