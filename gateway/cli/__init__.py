@@ -28,6 +28,7 @@ FILES: Final = {
     "audit": ("audit",),
     "journal": (),
     "rooms": (),
+    "meetings": (),
     "config": (),
     "price": ("price",),
 }

@@ -62,7 +62,7 @@ class Session:
         """When it ends, as far as anybody can tell; None: it goes on."""
         if self.end is not None:
             return max(self.end.at, self.start.at)
-        return next_start
+        return None if next_start is None else max(next_start, self.start.at)
 
 
 def session_of(fact: SessionSeen) -> Session:

@@ -87,18 +87,22 @@ async def _session(turn: Turn, fact: SessionSeen, new_id: NewId) -> None:
             known.metadata["daily"] = known.ours | {"planned": True}
         known.session = session
         rows.append(known)
-    else:
-        rows.append(await _new(turn, session, fact.room, rows, new_id))
+    planned = await turn.planned(fact.room)
+    if known is None:
+        rows.append(await _new(turn, session, fact.room, planned, rows, new_id))
     rows.sort(key=_key)
-    await _settle(turn, rows, cut=cut)
+    if planned is not None and planned.session is None:  # it holds the room's open place: what began before is over
+        await _settle(turn, rows, cut=cut, over_at=planned.created_at)
+    else:
+        await _settle(turn, rows, cut=cut)
     await turn.wake([room_of(fact.room), session_name(session.daily_id)])
 
 
-async def _new(turn: Turn, session: Session, room: str, rows: list[MeetingRow], new_id: NewId) -> MeetingRow:
-    """A row for a session that is new here: one that the platform has planned, or one of its own."""
-    planned = await turn.planned(room)
-    latest = all(row.session is not None and row.session.key < session.key for row in rows)
-    if planned is not None and (_may_be(planned, session) or (latest and session.end is None)):
+async def _new(
+    turn: Turn, session: Session, room: str, planned: MeetingRow | None, rows: list[MeetingRow], new_id: NewId
+) -> MeetingRow:
+    """A row for a session that is new here: the one that the platform has planned, or one of its own."""
+    if planned is not None and _may_be(planned, session):
         planned.session = session
         planned.metadata["daily"] = {"planned": True}
         return planned
@@ -130,13 +134,14 @@ async def _trade(turn: Turn, made: MeetingRow, rows: Sequence[MeetingRow]) -> Me
     return made
 
 
-async def _settle(turn: Turn, rows: list[MeetingRow], *, cut: bool) -> None:
-    """Ends, people, recordings and owners of a room's meetings that follow each other. `cut`: more follow the last."""
+async def _settle(turn: Turn, rows: list[MeetingRow], *, cut: bool, over_at: datetime | None = None) -> None:
+    """Ends, people, recordings and owners of a room's meetings that follow each other. `cut`: more follow the last;
+    else it is over at `over_at`, if that is given and nobody knows better."""
     sessions = [row.session for row in rows if row.session is not None]
     judged = rows[:-1] if cut else rows
     ends = {}
     for number, row in enumerate(judged):
-        following = sessions[number + 1].start.at if number + 1 < len(sessions) else None
+        following = sessions[number + 1].start.at if number + 1 < len(sessions) else over_at
         ends[row.id] = sessions[number].ends(following)
     # Those that end first: a room has one open place.
     for row in sorted(judged, key=lambda row: ends[row.id] is None):
