@@ -101,11 +101,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        others = {
-            "/rooms": await open_rooms(stack, settings, admission),
-            "/webhooks": await open_webhooks(stack, settings),
-        }
-        front = Front(proxy, others)
+        front = await _open_front(stack, settings, proxy, admission)
         server = web.Server(front.handle, access_log=None, keepalive_timeout=75)
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
         await runner.setup()
@@ -130,6 +126,13 @@ async def _open_questions(stack: AsyncExitStack, settings: Settings) -> Question
     except DependencyDown as error:  # no reason not to start: it may be back before the first call
         _log.warning("canary key not checked", what=error.what, detail=error.detail)
     return questions
+
+
+async def _open_front(stack: AsyncExitStack, settings: Settings, proxy: Proxy, admission: Admission) -> Front:
+    """The public port: the proxy, and what is beside it."""
+    rooms = await open_rooms(stack, settings, admission)
+    webhooks = await open_webhooks(stack, settings)
+    return Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
 
 
 def _recheck(stack: AsyncExitStack, settings: Settings, admission: Admission, drains: Drains) -> None:
