@@ -1,5 +1,7 @@
 """Builds the parts of a process from settings; what has to be closed again is closed by the caller's stack."""
 
+import asyncio
+import random
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -7,8 +9,10 @@ from importlib import import_module
 from typing import Final
 from uuid import uuid4
 
+import aiohttp
+
 import pricing
-from gateway.core.config import Settings
+from gateway.core.config import Settings, required
 from gateway.core.errors import ConfigError
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.regions import region_of
@@ -17,6 +21,7 @@ from gateway.edges.buffer import Buffer, open_redis
 from gateway.edges.journal import Journal
 from gateway.edges.ledger import Ledger, open_pool
 from gateway.edges.limits import Limits
+from gateway.edges.meetings import Meetings
 from gateway.edges.upstream import Upstream
 from gateway.flows.proxy.tracing import Traces
 
@@ -97,6 +102,14 @@ def open_upstream(
     )
     stack.push_async_callback(upstream.close)
     return upstream
+
+
+async def open_daily(stack: AsyncExitStack, settings: Settings) -> Meetings:
+    """Daily.co's REST API, closed by the stack. Raises ConfigError without its key."""
+    key = required(settings, "daily_api_key")["daily_api_key"]
+    session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+    # No secret: two workers should not come back at the same moment.
+    return Meetings(session, settings.daily_base_url, key, sleep=asyncio.sleep, uniform=random.uniform)
 
 
 def open_traces(stack: AsyncExitStack, settings: Settings) -> Traces | None:

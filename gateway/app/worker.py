@@ -28,8 +28,9 @@ from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.open_items import OpenItems
 from gateway.edges.outbox import Outbox
 from gateway.edges.rooms import Rooms
-from gateway.edges.sessions import Inbox, Listing
+from gateway.edges.sessions import Inbox, Listing, Walks
 from gateway.edges.spending import Spending
+from gateway.flows.backfill import Backfill
 from gateway.flows.bill import Bill
 from gateway.flows.flush import Flush
 from gateway.flows.meetings import Work
@@ -74,6 +75,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         _expire(stack, settings, pool)
         inbox = Inbox(pool)
         _meet(stack, inbox, pool)
+        await _reconcile(stack, settings, inbox, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)
@@ -105,6 +107,17 @@ def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool)
 def _meet(stack: AsyncExitStack, inbox: Inbox, pool: Pool) -> None:
     work = Work(inbox, Listing(pool), new_id=lambda: str(uuid4()))
     task = asyncio.create_task(work.run(interval_s=MEET_EVERY_S))
+    stack.callback(task.cancel)
+
+
+async def _reconcile(stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
+    """Asks Daily.co what webhooks have not told, where this worker has its key."""
+    if settings.daily_api_key is None or not settings.daily.reconcile_s:
+        return
+    backfill = Backfill(await build.open_daily(stack, settings), inbox, Walks(pool))
+    task = asyncio.create_task(
+        backfill.watch(interval_s=settings.daily.reconcile_s, hours=settings.daily.reconcile_hours, now=build.now)
+    )
     stack.callback(task.cancel)
 
 

@@ -29,6 +29,7 @@ FILES: Final = {
     "journal": (),
     "rooms": (),
     "meetings": (),
+    "daily": (),
     "config": (),
     "price": ("price",),
 }

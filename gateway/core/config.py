@@ -152,6 +152,15 @@ class RoomSettings(_Section):
     """Seconds between two looks for rooms whose time is over."""
 
 
+class DailySettings(_Section):
+    """What is asked of Daily.co by itself, where DAILY_API_KEY is set (docs/meetings.md)."""
+
+    reconcile_s: float = Field(900, ge=0)
+    """Seconds between two looks at the meetings of the last hours; 0: never."""
+    reconcile_hours: float = Field(6, gt=0)
+    """Hours of these."""
+
+
 class Settings(BaseSettings):
     """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
 
@@ -205,6 +214,7 @@ class Settings(BaseSettings):
     billing: BillingSettings = BillingSettings()
     limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()
+    daily: DailySettings = DailySettings()
     rooms: RoomSettings = RoomSettings()
 
     @model_validator(mode="after")

@@ -3,5 +3,18 @@
 from gateway.edges.sessions.book import MeetingRow, PersonRow, Turn
 from gateway.edges.sessions.inbox import Counts, Event, Inbox, NotApplied
 from gateway.edges.sessions.listing import Listed, Listing
+from gateway.edges.sessions.walks import Reached, Walks
 
-__all__ = ["Counts", "Event", "Inbox", "Listed", "Listing", "MeetingRow", "NotApplied", "PersonRow", "Turn"]
+__all__ = [
+    "Counts",
+    "Event",
+    "Inbox",
+    "Listed",
+    "Listing",
+    "MeetingRow",
+    "NotApplied",
+    "PersonRow",
+    "Reached",
+    "Turn",
+    "Walks",
+]

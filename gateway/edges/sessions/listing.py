@@ -21,6 +21,7 @@ where id = $1::uuid and (user_id = $2::uuid or not exists (select from public.op
   and not exists (select from public.budgets where meeting_id = $1::uuid))
 returning id
 """
+_REFERENCES: Final = "select recording_url, transcript_url from public.meetings where id = $1::uuid"
 _EXISTS: Final = "select exists (select from public.meetings where id = $1::uuid)"
 # Meetings of the last days that nobody owns, and whose room has a record with an owner since.
 _CLAIM: Final = """
@@ -51,6 +52,13 @@ class Listed(NamedTuple):
     transcript_url: str | None
 
 
+class References(NamedTuple):
+    """What lasts of a meeting's recording and transcript: `daily-recording:<id>`, `daily-transcript:<id>`, or a URL."""
+
+    recording: str | None
+    transcript: str | None
+
+
 class Listing:
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
@@ -67,6 +75,11 @@ class Listing:
         if await self._rows(_ASSIGN, meeting_id, user_id):
             return True
         return False if (await self._rows(_EXISTS, meeting_id))[0][0] else None
+
+    async def references(self, meeting_id: str) -> References | None:
+        """Of one meeting (UUID); None when there is no such meeting."""
+        rows = await self._rows(_REFERENCES, meeting_id)
+        return References(*rows[0].values()) if rows else None
 
     async def claim(self) -> int:
         """Gives meetings without an owner the one that their room's record names by now; how many."""
