@@ -1,7 +1,7 @@
 """`gateway daily`: our webhook at Daily.co, its past meetings, and links to what it has recorded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -62,7 +62,7 @@ async def register(settings: Settings, console: Console, *, url: str, as_json: b
     }
     async with AsyncExitStack() as stack:
         daily = await build.open_daily(stack, settings)
-        ours = next((webhook for webhook in await daily.webhooks() if webhook.url == wanted["url"]), None)
+        ours = find_ours(await daily.webhooks(), url)
         if ours is None:
             made, did = await daily.create_webhook(wanted), "Registered"
         elif problems := problems_of(ours, secret):
@@ -79,7 +79,7 @@ async def status(settings: Settings, console: Console, *, url: str | None, as_js
     async with AsyncExitStack() as stack:
         daily = await build.open_daily(stack, settings)
         webhooks = await daily.webhooks()
-    ours = next((webhook for webhook in webhooks if (webhook.url == url if url else _is_ours(webhook.url))), None)
+    ours = find_ours(webhooks, url)
     problems = ["there is no webhook of ours: `gateway daily register --url …`"] if ours is None else []
     if ours is not None:
         problems = problems_of(ours, secret)
@@ -155,6 +155,11 @@ async def link(settings: Settings, console: Console, *, meeting: str, transcript
     return found.url
 
 
+def find_ours(webhooks: Sequence[Webhook], url: str | None) -> Webhook | None:
+    """The webhook of this URL; of any that ends as ours does where `url` is None."""
+    return next((one for one in webhooks if (one.url == url if url else urlsplit(one.url).path == PATH)), None)
+
+
 def problems_of(webhook: Webhook, secret: str | None) -> list[str]:
     """What is wrong with our webhook; `secret` is what we expect it to sign with."""
     problems = []
@@ -182,10 +187,6 @@ def _valid_url(url: str) -> str:
     if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
         raise OptionError("--url: it must begin with https://")
     return url
-
-
-def _is_ours(url: str) -> bool:
-    return urlsplit(url).path == PATH
 
 
 def _plain(webhook: Webhook) -> dict[str, Any]:

@@ -27,7 +27,7 @@ OWN_ONLY = (
 )
 SERVICE_ONLY = (
     "stripe_windows", "stripe_carry", "stripe_meter_events", "usage_quarantine", "flush_counters",
-    "upstream_objects", "open_items", "webhook_inbox",
+    "upstream_objects", "open_items", "webhook_inbox", "daily_backfills",
 )  # fmt: skip
 
 # Supabase's own set-up (facts/postgres-supabase.md), as far as migrations meet it.

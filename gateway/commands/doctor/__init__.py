@@ -17,7 +17,7 @@ from rich.text import Text
 
 import pricing
 import pricing.data
-from gateway.commands.doctor import stores, vendors
+from gateway.commands.doctor import daily, stores, vendors
 from gateway.commands.doctor.findings import Check, Finding, Level
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, Refused
@@ -31,6 +31,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("unkey", vendors.unkey),
     ("openai", vendors.openai),
     ("stripe", vendors.stripe),
+    ("daily", daily.daily),
 )
 MENDS: Final = {
     "postgres": "DATABASE_URL",
@@ -38,6 +39,7 @@ MENDS: Final = {
     "unkey": "UNKEY_BASE_URL or UNKEY_ROOT_KEY",
     "openai": "OPENAI_BASE_URL or OPENAI_API_KEY",
     "stripe": "STRIPE_BASE_URL or STRIPE_SECRET_KEY",
+    "daily": "DAILY_BASE_URL or DAILY_API_KEY",
 }
 """What to look at when a dependency is not there."""
 
@@ -77,8 +79,8 @@ async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
 
 
 def _level(what: str) -> Level:
-    """Without Stripe a call is metered all the same."""
-    return "warn" if what == "stripe" else "fail"
+    """Without Stripe or Daily.co a call is metered all the same."""
+    return "warn" if what in ("stripe", "daily") else "fail"
 
 
 def _show(findings: list[Finding], console: Console) -> None:

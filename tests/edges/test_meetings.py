@@ -1,0 +1,97 @@
+"""Daily.co's REST API as a client: pages, being asked to wait, being refused, and links that expire."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import aiohttp
+import pytest
+
+from gateway.core.errors import DependencyDown, Refused
+from gateway.edges.meetings import PACE_S, PAGE, TRIES, Meetings
+from tests.edges.daily_server import KEY, DailyServer, daily_server, meeting
+
+ALL = (0, 4_000_000_000)
+
+
+class House(NamedTuple):
+    server: DailyServer
+    client: Meetings
+    waits: list[float]
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async with daily_server() as server, aiohttp.ClientSession() as session:
+        yield House(server, Meetings(session, server.base_url, KEY, sleep=sleep, uniform=lambda _, most: most), waits)
+
+
+async def test_pages(house: House) -> None:
+    house.server.meetings = [meeting(number) for number in range(2 * PAGE + 5, 0, -1)]
+    first = await house.client.page(*ALL)
+    second = await house.client.page(*ALL, after=first.cursor)
+    third = await house.client.page(*ALL, after=second.cursor)
+    assert [len(page.meetings) for page in (first, second, third)] == [PAGE, PAGE, 5]
+    assert (first.total, third.cursor) == (2 * PAGE + 5, None)
+    seen = [one["id"] for page in (first, second, third) for one in page.meetings]
+    assert len(set(seen)) == 2 * PAGE + 5
+    assert house.waits == [PACE_S] * 3
+    assert (await house.client.page(*ALL, room="other")).meetings == []
+
+
+async def test_people_that_were_left_out_are_asked_for(house: House) -> None:
+    bare = meeting(1)
+    del bare["participants"]
+    house.server.meetings = [bare]
+    page = await house.client.page(*ALL)
+    assert [person["participant_id"] for person in page.meetings[0]["participants"]] == ["late"]
+
+
+async def test_asked_too_often_or_nobody_there(house: House) -> None:
+    house.server.troubles = [(429, "7"), (429, None), (503, "nan"), (500, "9999")]
+    assert (await house.client.webhooks()) == []
+    assert house.waits == [7.0, 3.0, 6.0, 60.0]
+    house.server.troubles = [(503, None)] * TRIES
+    with pytest.raises(DependencyDown, match=r"daily: HTTP 503 trouble as told"):
+        await house.client.webhooks()
+    assert len(house.server.asked) == 5 + TRIES
+
+
+async def test_a_registration_is_not_sent_again_unless_it_was_not_taken(house: House) -> None:
+    house.server.troubles = [(429, "1"), (500, None)]
+    with pytest.raises(DependencyDown, match="HTTP 500"):
+        await house.client.create_webhook({"url": "http://127.0.0.1:1/webhooks/daily"})
+    assert len(house.server.asked) == 2
+
+
+async def test_refused(house: House) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = Meetings(
+            session, house.server.base_url, "wrong-CANARY", sleep=lambda _: _never(), uniform=lambda a, _: a
+        )
+        with pytest.raises(Refused, match="HTTP 401 authentication-error bad key") as caught:
+            await client.webhooks()
+    assert "CANARY" not in str(caught.value)
+    assert len(house.server.asked) == 1
+
+
+async def _never() -> None:
+    raise AssertionError("nothing to wait for")
+
+
+async def test_links(house: House) -> None:
+    assert await house.client.link("daily-recording:r-1") == ("https://example.com/r-1", 1795500000)
+    assert await house.client.link("daily-transcript:t_1") == ("https://example.com/t_1.vtt", None)
+    for wrong in (
+        "https://example.com/x",
+        "daily-recording:",
+        "daily-recording:../../webhooks",
+        "daily-recording:a/b",
+        "",
+    ):
+        with pytest.raises(ValueError, match="no reference"):
+            await house.client.link(wrong)
