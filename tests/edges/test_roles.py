@@ -44,7 +44,8 @@ SUPABASE_DATABASE = """
 create schema auth authorization supabase_auth_admin;
 set role supabase_auth_admin;
 create function auth.uid() returns uuid language sql stable as $$
-  select nullif(current_setting('request.jwt.claims', true)::jsonb ->> 'sub', '')::uuid $$;
+  select coalesce(nullif(current_setting('request.jwt.claim.sub', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;
 comment on function auth.uid() is 'supabase';
 reset role;
 grant usage on schema auth to anon, authenticated, service_role, migrator;
@@ -205,4 +206,4 @@ async def test_a_login_that_may_make_no_roles_goes_on_and_says_so(bare: str) -> 
     )
     policies = await owner.fetchval("select count(*) from pg_policies where schemaname = 'public'")
     await owner.close()
-    assert policies == len(OWN_ONLY) * 2 + len(SERVICE_ONLY)
+    assert policies == len(OWN_ONLY) * 3 + len(SERVICE_ONLY) * 2  # the owner has one on each

@@ -22,7 +22,9 @@ _AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 # Whether row security hides rows from this login: then every sum would be of what is left, and all would look well.
 _HIDDEN: Final = """
 select row_security_active('public.openai_usage') and not exists (
-  select from pg_roles where rolname = 'service_role' and pg_has_role(oid, 'usage')) as hidden
+  select from pg_policies p, unnest(p.roles) as role
+  where p.schemaname = 'public' and p.tablename = 'openai_usage' and p.qual = 'true' and p.cmd in ('ALL', 'SELECT')
+    and case when role = 'public' then true else pg_has_role(role, 'usage') end) as hidden
 """
 
 
