@@ -27,9 +27,11 @@ from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.open_items import OpenItems
 from gateway.edges.outbox import Outbox
+from gateway.edges.retention import Retention
 from gateway.edges.rooms import Rooms
 from gateway.edges.sessions import Inbox, Listing, Walks
 from gateway.edges.spending import Spending
+from gateway.flows import retention
 from gateway.flows.backfill import Backfill
 from gateway.flows.bill import Bill
 from gateway.flows.flush import Flush
@@ -76,6 +78,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         inbox = Inbox(pool)
         _meet(stack, inbox, pool)
         await _reconcile(stack, settings, inbox, pool)
+        _retain(stack, settings, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)
@@ -119,6 +122,13 @@ async def _reconcile(stack: AsyncExitStack, settings: Settings, inbox: Inbox, po
         backfill.watch(interval_s=settings.daily.reconcile_s, hours=settings.daily.reconcile_hours, now=build.now)
     )
     stack.callback(task.cancel)
+
+
+def _retain(stack: AsyncExitStack, settings: Settings, pool: Pool) -> None:
+    limits = retention.limits_of(settings.retention)
+    if limits:
+        task = asyncio.create_task(retention.watch(Retention(pool), Walks(pool), limits, build.now))
+        stack.callback(task.cancel)
 
 
 def _expire(stack: AsyncExitStack, settings: Settings, pool: Pool) -> None:

@@ -29,6 +29,7 @@ FILES: Final = {
     "journal": (),
     "rooms": (),
     "meetings": (),
+    "retention": ("retention",),
     "daily": (),
     "config": (),
     "price": ("price",),

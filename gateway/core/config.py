@@ -161,6 +161,17 @@ class DailySettings(_Section):
     """Hours of these."""
 
 
+class RetentionSettings(_Section):
+    """Days after which workers take personal data away (docs/retention.md); without a number they stay."""
+
+    participants_days: float | None = Field(None, ge=0)
+    """Names and addresses of participants, after their meeting has ended."""
+    inbox_days: float | None = Field(None, ge=0)
+    """Bodies of webhooks, after they were dealt with."""
+    rooms_days: float | None = Field(None, ge=0)
+    """What is sealed in rooms, after their end."""
+
+
 class Settings(BaseSettings):
     """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
 
@@ -215,6 +226,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()
     daily: DailySettings = DailySettings()
+    retention: RetentionSettings = RetentionSettings()
     rooms: RoomSettings = RoomSettings()
 
     @model_validator(mode="after")

@@ -84,6 +84,9 @@ _WAKE: Final = """
 update public.webhook_inbox set next_attempt_at = now()
 where source = $1 and processed_at is null and waits_for = any($2::text[])
 """
+_WHOLE: Final = """
+select coalesce(bool_and(length(body) > 0), false) from public.webhook_inbox where source = $1 and event_id = any($2)
+"""
 _REDO: Final = """
 update public.webhook_inbox set processed_at = null, next_attempt_at = now() where source = $1 and event_id = any($2)
 """
@@ -208,9 +211,13 @@ class Turn:
         await self._connection.execute(_MOVE, from_id, to_id)
 
     async def remove_person(self, row: PersonRow) -> None:
-        """Takes somebody out of where they do not belong; the events that told about them are taken up again."""
-        await self._connection.execute(_DELETE_PERSON, row.id)
-        await self.redo(row.person.events)
+        """Takes somebody out of where they do not belong; the events that told about them are taken up again.
+
+        Where these were emptied meanwhile there is nothing left to take up, and they stay where they are.
+        """
+        if await self._connection.fetchval(_WHOLE, self._source, list(row.person.events)):
+            await self._connection.execute(_DELETE_PERSON, row.id)
+            await self.redo(row.person.events)
 
     async def redo(self, event_ids: Sequence[str]) -> None:
         """These events are taken up again."""

@@ -1,0 +1,85 @@
+"""`gateway retention`: shows what personal data are due, and with `--apply` takes them away for good."""
+
+import json
+import sys
+from datetime import datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.commands.database import database
+from gateway.core.config import RetentionSettings, Settings
+from gateway.core.errors import OptionError
+from gateway.core.instants import rfc3339
+from gateway.edges.retention import Kind, Retention
+from gateway.flows.retention import due, limits_of, take
+
+_WHAT: Final[dict[Kind, str]] = {
+    "participants": "names and addresses of participants",
+    "inbox": "bodies of webhooks",
+    "rooms": "what is sealed in rooms",
+}
+
+
+async def retention(
+    settings: Settings,
+    console: Console,
+    *,
+    now: datetime,
+    wanted: RetentionSettings,
+    apply: bool,
+    as_json: bool = False,
+) -> dict[str, Any]:
+    """Prints what is due after so many days, or takes it away. `wanted` goes before the settings. Raises OptionError
+    when neither names anything, ConfigError, DependencyDown.
+    """
+    limits = {**limits_of(settings.retention), **limits_of(wanted)}
+    if not limits:
+        raise OptionError(
+            "nothing is to go: give --participants-after, --inbox-after or --rooms-after in days, "
+            "or set them under [retention]"
+        )
+    async with database(settings, "personal data are in PostgreSQL") as pool:
+        store = Retention(pool)
+        months = await due(store, limits, now)
+
+        def progress(kind: Kind, count: int) -> None:
+            if not as_json:
+                sys.stderr.write(f"{_WHAT[kind]}: {count:,}\n")
+
+        taken = await take(store, limits, now, progress) if apply else {}
+    plain: dict[str, Any] = {
+        "applied": apply,
+        "kinds": {
+            kind: {
+                "after_days": days,
+                "due": sum(month.many for month in months[kind]),
+                "taken": taken.get(kind, 0),
+                "months": [
+                    month._asdict() | {"oldest": rfc3339(month.oldest), "newest": rfc3339(month.newest)}
+                    for month in months[kind]
+                ],
+            }
+            for kind, days in limits.items()
+        },
+    }
+    if as_json:
+        console.file.write(json.dumps(plain, indent=2) + "\n")
+        return plain
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name in ("what", "month", "oldest", "newest"):
+        table.add_column(name, overflow="fold")
+    table.add_column("how many", justify="right")
+    for kind, days in limits.items():
+        table.add_row(f"{_WHAT[kind]}, over for {days:g} days", "", "", "", f"{plain['kinds'][kind]['due']:,}")
+        for month in months[kind]:
+            table.add_row("", month.month, f"{month.oldest:%Y-%m-%d}", f"{month.newest:%Y-%m-%d}", f"{month.many:,}")
+    console.print(table)
+    said = (
+        f"Taken away for good: {sum(taken.values()):,}."
+        if apply
+        else "Nothing was changed; --apply takes it away for good."
+    )
+    console.print(said, highlight=False)
+    return plain
