@@ -67,19 +67,24 @@ async def retention(
     if as_json:
         console.file.write(json.dumps(plain, indent=2) + "\n")
         return plain
+    _show(console, plain)
+    return plain
+
+
+def _show(console: Console, plain: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("what", "month", "oldest", "newest"):
         table.add_column(name, overflow="fold")
     table.add_column("how many", justify="right")
-    for kind, days in limits.items():
-        table.add_row(f"{_WHAT[kind]}, over for {days:g} days", "", "", "", f"{plain['kinds'][kind]['due']:,}")
-        for month in months[kind]:
-            table.add_row("", month.month, f"{month.oldest:%Y-%m-%d}", f"{month.newest:%Y-%m-%d}", f"{month.many:,}")
+    for kind, one in plain["kinds"].items():
+        table.add_row(f"{_WHAT[kind]}, over for {one['after_days']:g} days", "", "", "", f"{one['due']:,}")
+        for month in one["months"]:
+            table.add_row("", month["month"], month["oldest"][:10], month["newest"][:10], f"{month['many']:,}")
     console.print(table)
+    taken = sum(one["taken"] for one in plain["kinds"].values())
     said = (
-        f"Taken away for good: {sum(taken.values()):,}."
-        if apply
+        f"Taken away for good: {taken:,}."
+        if plain["applied"]
         else "Nothing was changed; --apply takes it away for good."
     )
     console.print(said, highlight=False)
-    return plain
