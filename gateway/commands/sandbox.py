@@ -24,6 +24,9 @@ async def sandbox(port: int, say: Say) -> None:
         ("UNKEY_ROOT_KEY", credentials.UNKEY_ROOT_KEY),
         ("UNKEY_API_ID", credentials.UNKEY_API_ID),
         ("STRIPE_BASE_URL", running.stripe_base_url),
+        ("DAILY_BASE_URL", running.daily_base_url),
+        ("DAILY_API_KEY", credentials.DAILY_API_KEY),
+        ("DAILY_WEBHOOK_SECRET", credentials.DAILY_WEBHOOK_SECRET),
         ("STRIPE_SECRET_KEY", credentials.STRIPE_SECRET_KEY),
     ):
         say(f"export {name}={value}")

@@ -5,4 +5,6 @@ from typing import Final
 OPENAI_API_KEY: Final = "sk-sandbox-openai"
 UNKEY_ROOT_KEY: Final = "unkey_sandbox_root"
 UNKEY_API_ID: Final = "api_sandbox"
+DAILY_API_KEY: Final = "daily_sandbox"
+DAILY_WEBHOOK_SECRET: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="  # noqa: S105  # of the digits, for all to know
 STRIPE_SECRET_KEY: Final = "sk_test_sandbox"  # noqa: S105  # opens nothing but the stand-in

@@ -1,4 +1,5 @@
-"""All stand-ins on one port of loopback: OpenAI under /openai, Unkey under /unkey, Stripe under /stripe.
+"""All stand-ins on one port of loopback: OpenAI under /openai, Unkey under /unkey, Stripe under /stripe,
+Daily.co under /daily.
 
 For `up`, `demo` and the tests. Must never be reachable from outside: its credentials are public.
 """
@@ -11,7 +12,8 @@ from typing import Final
 from aiohttp import web
 
 from gateway.edges.tokenizer import Tokenizer
-from gateway.sandbox import credentials, openai_control, stripe_control, unkey_control
+from gateway.sandbox import credentials, daily_control, openai_control, stripe_control, unkey_control
+from gateway.sandbox.daily_control import Daily
 from gateway.sandbox.keeper import Keeper
 from gateway.sandbox.openai import BODY_BYTES_MAX, OpenAI
 from gateway.sandbox.openai_tokens import Coder
@@ -27,18 +29,26 @@ METER: Final = "openai_usage_micro_usd"
 
 def mount_urls(origin: str) -> dict[str, str]:
     """The base URL of each vendor below `origin` (`http://host:port`), as the vendor's SDK wants it."""
-    return {"openai": f"{origin}/openai/v1", "unkey": f"{origin}/unkey", "stripe": f"{origin}/stripe"}
+    return {
+        "openai": f"{origin}/openai/v1",
+        "unkey": f"{origin}/unkey",
+        "stripe": f"{origin}/stripe",
+        "daily": f"{origin}/daily/v1",
+    }
 
 
 class Sandbox:
     """The stand-ins while they serve; their state is open to tests in the same process."""
 
-    def __init__(self, runner: web.AppRunner, origin: str, openai: OpenAI, unkey: Unkey, stripe: Stripe) -> None:
+    def __init__(
+        self, runner: web.AppRunner, origin: str, openai: OpenAI, unkey: Unkey, stripe: Stripe, daily: Daily
+    ) -> None:
         self._runner: Final = runner
         self.origin: Final = origin
         self.openai: Final = openai
         self.unkey: Final = unkey
         self.stripe: Final = stripe
+        self.daily: Final = daily
         self._urls: Final = mount_urls(origin)
 
     @property
@@ -61,8 +71,14 @@ class Sandbox:
         """Without `/v1`."""
         return self._urls["stripe"]
 
+    @property
+    def daily_base_url(self) -> str:
+        """Ends in `/v1`."""
+        return self._urls["daily"]
+
     async def close(self) -> None:
-        """Stops listening and ends what is still being answered."""
+        """Stops listening and ends what is still being answered or told."""
+        await self.daily.hooks.close()
         await self._runner.cleanup()
 
 
@@ -93,11 +109,13 @@ async def start(
         stripe.add_meter(METER)
     else:
         stripe.load(known)
+    daily = Daily(credentials.DAILY_API_KEY, clock=clock)
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     for prefix, routes in (
         ("/openai", openai_control.routes(openai)),
         ("/unkey", unkey_control.routes(unkey, keys.save)),
         ("/stripe", stripe_control.routes(stripe, billing.save)),
+        ("/daily", daily_control.routes(daily)),
     ):
         vendor = web.Application()
         vendor.add_routes(routes)
@@ -112,4 +130,4 @@ async def start(
         await runner.cleanup()
         raise
     address = runner.addresses[0]
-    return Sandbox(runner, f"http://{address[0]}:{address[1]}", openai, unkey, stripe)
+    return Sandbox(runner, f"http://{address[0]}:{address[1]}", openai, unkey, stripe, daily)

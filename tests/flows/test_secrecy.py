@@ -153,7 +153,7 @@ async def test_secrets_prompts_and_answers_are_nowhere(secret_stack: Stack) -> N
     assert any(name.endswith(".jnl") and data for name, data in places.items())
     assert b"gpt-4o-mini" in places["table openai_usage"]
     secrets = [running.key, PROMPT, text, STRANGER, QUERY, "sk_CANARY_OF_KEYS", "sk-CANARY"]
-    secrets += [env[name] for name in ("OPENAI_API_KEY", "UNKEY_ROOT_KEY", "STRIPE_SECRET_KEY")]
+    secrets += [env[name] for name in ("OPENAI_API_KEY", "UNKEY_ROOT_KEY", "STRIPE_SECRET_KEY", "DAILY_WEBHOOK_SECRET")]
     canaries = {secret.encode() for secret in secrets} | {PEPPER, PEPPER.hex().encode()}
     found = [(name, secret[:10]) for name, data in places.items() for secret in canaries if secret in data]
     assert found == []
