@@ -1,4 +1,4 @@
--- A function of a trigger; nobody calls it by name. May be run again when a missing role was made later.
+-- A function of a trigger, which nobody calls by name. May be run again when a missing role was made later.
 do $$
 declare
   have_role text;

@@ -85,7 +85,7 @@ def ledger(pool: Pool) -> Ledger:
 async def redis_url(embedded: Embedded) -> str:
     """An empty Valkey."""
     redis = open_redis(embedded.redis_url)
-    await redis.flushall()
+    await redis.flushdb()
     await redis.aclose()
     return embedded.redis_url
 

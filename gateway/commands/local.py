@@ -15,6 +15,7 @@ from gateway import embedded
 from gateway.commands.stack import Gateway, Say, reserve
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError
+from gateway.core.key_ring import KEY_BYTES, entry_of
 from gateway.edges import migrator
 from gateway.processes import Child, Watcher
 from gateway.sandbox import credentials
@@ -123,6 +124,8 @@ async def running(
         sandbox_port = reserve("127.0.0.1", 0, stack)
         env = child_environment(environ, real, mount_urls(f"http://127.0.0.1:{sandbox_port}"), say)
         env["GATEWAY_DATA_DIR"] = str(data_dir)
+        if not env.get("ROOMS_KEYS"):
+            env["ROOMS_KEYS"] = local_ring(data_dir)
         for name, variable in SERVERS.items():
             if servers is not None and name in wanted:
                 env[variable] = servers.database_url if name == "postgres" else servers.redis_url
@@ -151,6 +154,14 @@ async def running(
         )
 
 
+def local_ring(data_dir: Path) -> str:
+    """The key ring of this folder's rooms, made once: it opens nothing but what this machine has sealed."""
+    path = data_dir / "sandbox" / "rooms_keys"
+    if not path.exists():
+        _keep(path, entry_of("local", os.urandom(KEY_BYTES)))
+    return path.read_text("ascii").strip()
+
+
 def local_key(data_dir: Path) -> str | None:
     """The sandbox key that an earlier start left for its owner to use again."""
     path = data_dir / "sandbox" / "key"
@@ -159,8 +170,11 @@ def local_key(data_dir: Path) -> str | None:
 
 def keep_local_key(data_dir: Path, key: str) -> None:
     """Only ever a sandbox key: it opens nothing but the stand-ins of this folder."""
-    path = data_dir / "sandbox" / "key"
+    _keep(data_dir / "sandbox" / "key", key)
+
+
+def _keep(path: Path, secret: str) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(key + "\n")
+        file.write(secret + "\n")

@@ -51,7 +51,7 @@ def routes(daily: Daily) -> list[web.RouteDef]:
 
 
 def _api(daily: Daily) -> list[web.RouteDef]:
-    world, hooks = daily.world, daily.hooks
+    world = daily.world
 
     async def meetings(request: web.Request) -> web.Response:
         found = _wanted(world, request.query)
@@ -94,6 +94,20 @@ def _api(daily: Daily) -> list[web.RouteDef]:
         link = f"https://sandbox.example.com/{transcript_id}.vtt"
         return web.json_response({"transcriptId": transcript_id, "link": link})
 
+    table: list[tuple[str, str, Handler]] = [
+        ("GET", "/v1/meetings", meetings),
+        ("GET", "/v1/meetings/{id}", meeting),
+        ("GET", "/v1/meetings/{id}/participants", people),
+        ("GET", "/v1/recordings", recordings),
+        ("GET", "/v1/recordings/{id}/access-link", recording_link),
+        ("GET", "/v1/transcript", transcripts),
+        ("GET", "/v1/transcript/{id}/access-link", transcript_link),
+        *_webhooks(daily.hooks),
+    ]
+    return [web.route(method, path, _guarded(daily, handler)) for method, path, handler in table]
+
+
+def _webhooks(hooks: Hooks) -> list[tuple[str, str, Handler]]:
     async def listed(_: web.Request) -> web.Response:
         return web.json_response([hook.plain() for hook in hooks.registered.values()])
 
@@ -112,21 +126,13 @@ def _api(daily: Daily) -> list[web.RouteDef]:
             del hooks.registered[hook.uuid]
         return web.json_response(hook.plain())
 
-    table: list[tuple[str, str, Handler]] = [
-        ("GET", "/v1/meetings", meetings),
-        ("GET", "/v1/meetings/{id}", meeting),
-        ("GET", "/v1/meetings/{id}/participants", people),
-        ("GET", "/v1/recordings", recordings),
-        ("GET", "/v1/recordings/{id}/access-link", recording_link),
-        ("GET", "/v1/transcript", transcripts),
-        ("GET", "/v1/transcript/{id}/access-link", transcript_link),
+    return [
         ("GET", "/v1/webhooks", listed),
         ("POST", "/v1/webhooks", registered),
         ("POST", "/v1/webhooks/{uuid}", registered),
         ("GET", "/v1/webhooks/{uuid}", one),
         ("DELETE", "/v1/webhooks/{uuid}", one),
     ]
-    return [web.route(method, path, _guarded(daily, handler)) for method, path, handler in table]
 
 
 def _control(daily: Daily) -> list[web.RouteDef]:

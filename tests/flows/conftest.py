@@ -32,13 +32,14 @@ def running(
     embedded: Embedded, postgres_dsn: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """`gateway serve` and the sandbox, for all modules: starting one takes seconds. So a test must not count what
-    others have left there. Its stream has a name of its own: other tests empty the shared Valkey.
+    others have left there.
     """
     name, folder = f"running_{uuid4().hex}", tmp_path_factory.mktemp("stack")
     asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
     database = on_database(postgres_dsn, name)
-    environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "DAILY_WEBHOOK_SECRET": DAILY_SECRET}
-    with stack(folder, database, embedded.redis_url, **environ) as made:
+    environ = {"DAILY_WEBHOOK_SECRET": DAILY_SECRET}
+    # A database of its own: its worker would recount, and drop, what other tests count.
+    with stack(folder, database, embedded.redis_url.replace("db=0", "db=1"), **environ) as made:
         made.start()
         yield made
 

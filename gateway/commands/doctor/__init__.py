@@ -17,7 +17,7 @@ from rich.text import Text
 
 import pricing
 import pricing.data
-from gateway.commands.doctor import daily, stores, vendors
+from gateway.commands.doctor import daily, rooms, stores, vendors
 from gateway.commands.doctor.findings import Check, Finding, Level
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, Refused
@@ -32,6 +32,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("openai", vendors.openai),
     ("stripe", vendors.stripe),
     ("daily", daily.daily),
+    ("rooms", rooms.rooms),
 )
 MENDS: Final = {
     "postgres": "DATABASE_URL",
@@ -79,8 +80,8 @@ async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
 
 
 def _level(what: str) -> Level:
-    """Without Stripe or Daily.co a call is metered all the same."""
-    return "warn" if what in ("stripe", "daily") else "fail"
+    """Without these a call is metered all the same."""
+    return "warn" if what in ("stripe", "daily", "rooms") else "fail"
 
 
 def _show(findings: list[Finding], console: Console) -> None:
