@@ -73,10 +73,11 @@ async def retry(settings: Settings, console: Console) -> int:
 
 def _table(meetings: list[Listed]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name in ("meeting", "room", "owner", "status", "started", "ended"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("status", "started", "ended"))
+    for name in ("meeting", "room", "owner", "started", "ended"):
+        # Ids are copied from here: never folded, however narrow the terminal.
+        table.add_column(name, overflow="fold", no_wrap=name == "meeting")
     for name in ("minutes", "people"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for meeting in meetings:
         minutes = "–" if meeting.duration_seconds is None else f"{meeting.duration_seconds / 60:,.1f}"
         table.add_row(
@@ -84,9 +85,8 @@ def _table(meetings: list[Listed]) -> Table:
             # Text: names are the users' own and must not be read as markup.
             Text(legible(meeting.room_name)),
             Text(meeting.email or "(nobody)"),
-            meeting.status,
             minute(meeting.started_at),
-            minute(meeting.ended_at),
+            minute(meeting.ended_at) if meeting.ended_at else meeting.status.replace("_", " "),
             minutes,
             str(meeting.participants),
         )
