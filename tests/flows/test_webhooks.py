@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import os
+import signal
 import time
 from typing import Any
 
@@ -157,6 +159,9 @@ async def test_a_thousand_at_once(running: Stack) -> None:
                 return response.status
 
         assert set(await asyncio.gather(*(send(event.body) for event in events))) == {200}
+    for _ in range(2):  # in the middle of it, whatever it is doing: another one goes on
+        os.kill(running.pid_of("worker"), signal.SIGKILL)
+        await asyncio.sleep(1)
     assert (await rows(running, "select count(*) from webhook_inbox where event_id like '%burst%'"))[0][0] == 1000
     await until_done(running, "burst", 1000)
     query = (

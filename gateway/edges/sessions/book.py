@@ -28,7 +28,7 @@ select {_MEETING} from public.meetings where room_name = $1 and daily_meeting_id
 """  # noqa: S608 - as above
 _CALLED_OFF: Final = """
 update public.meetings set ended_at = coalesce(scheduled_at, updated_at)
-where room_name = $1 and daily_meeting_id is null and ended_at is null and status = 'cancelled'
+where room_name = $1 and daily_meeting_id is null and ended_at is null and status in ('cancelled', 'ended')
 """
 _INSERT: Final = """
 insert into public.meetings (id, room_name, daily_meeting_id, status, started_at, ended_at, duration_seconds, user_id,

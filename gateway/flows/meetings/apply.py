@@ -126,10 +126,11 @@ async def _trade(turn: Turn, made: MeetingRow, rows: Sequence[MeetingRow]) -> Me
             row.metadata = row.metadata | {"daily": ours | {"planned": True}}
             # In three steps, because Daily's ids are unique.
             aside = replace(later, daily_id=f"{made.id} trades")
-            await _write(turn, MeetingRow(made.id, aside, made.room, None, "", None, None, {}), ends=aside.start.at)
+            way = MeetingRow(made.id, aside, made.room, None, "", None, None, {})
+            await _write(turn, way, ends=aside.start.at, force=True)
             await turn.move_people(row.id, made.id)
-            await _write(turn, row, ends=first.start.at)
-            await _write(turn, made, ends=later.start.at)
+            await _write(turn, row, ends=first.start.at, force=True)
+            await _write(turn, made, ends=later.start.at, force=True)
             return made
     return made
 
@@ -143,34 +144,41 @@ async def _settle(turn: Turn, rows: list[MeetingRow], *, cut: bool, over_at: dat
     for number, row in enumerate(judged):
         following = sessions[number + 1].start.at if number + 1 < len(sessions) else over_at
         ends[row.id] = sessions[number].ends(following)
+    changed = set()
     # Those that end first: a room has one open place.
     for row in sorted(judged, key=lambda row: ends[row.id] is None):
-        await _take_out_recordings(turn, row, sessions)
-        await _write(turn, row, ends=ends[row.id])
-    ids = {row.id: row.session for row in rows}
+        taken_out = await _take_out_recordings(turn, row, sessions)
+        if await _write(turn, row, ends=ends[row.id], force=taken_out):
+            changed.add(row.id)
+    by_id = {row.id: row.session for row in rows}
     for kept in await turn.people([row.id for row in judged]):
-        pinned = kept.person.daily_id
-        session = ids[kept.meeting_id]
+        pinned, session = kept.person.daily_id, by_id[kept.meeting_id]
         fits = place(sessions, kept.person.joined.at)
         if fits != session if pinned is None else session is None or pinned != session.daily_id:
             await turn.remove_person(kept)
-        else:
+            changed.add(kept.meeting_id)
+        elif kept.person.left is None:  # they leave with the meeting, as far as anybody knows
             await turn.write_person(kept.id, kept.meeting_id, kept.person, kept.person.leaves(ends[kept.meeting_id]))
     for row in judged:
-        await _own(turn, row, ends[row.id])
+        if row.id in changed:
+            await _own(turn, row, ends[row.id])
 
 
-async def _write(turn: Turn, row: MeetingRow, *, ends: datetime | None, new: bool = False) -> None:
+async def _write(turn: Turn, row: MeetingRow, *, ends: datetime | None, force: bool = False, new: bool = False) -> bool:
+    """Writes a meeting with this end, if that changes anything; whether it did."""
     session = row.session
     assert session is not None
-    ours = {name: value for name, value in row.ours.items() if name not in ("start", "end", "ended_by")} | plain(
-        session
-    )
+    others = {name: value for name, value in row.ours.items() if name not in ("start", "end", "ended_by")}
+    ours = others | plain(session)
     if session.end is None and ends is not None:
         ours["ended_by"] = "next_meeting"
+    status = "in_progress" if ends is None else "ended"
+    if not (force or new) and (row.metadata.get("daily"), row.ended_at, row.status) == (ours, ends, status):
+        return False
     row.metadata = row.metadata | {"daily": ours}
-    row.ended_at, row.status = ends, "in_progress" if ends is None else "ended"
+    row.ended_at, row.status = ends, status
     await turn.write(row, new=new)
+    return True
 
 
 async def _own(turn: Turn, row: MeetingRow, ends: datetime | None) -> None:
@@ -186,7 +194,7 @@ async def _own(turn: Turn, row: MeetingRow, ends: datetime | None) -> None:
     if owner == row.user_id or (row.user_id is not None and await turn.is_named(row.id)):
         return
     row.user_id = owner
-    await _write(turn, row, ends=ends)
+    await _write(turn, row, ends=ends, force=True)
 
 
 async def _person(turn: Turn, fact: PersonSeen) -> str | None:
@@ -226,13 +234,15 @@ async def _recording(turn: Turn, fact: RecordingSeen) -> str | None:
     return None
 
 
-async def _take_out_recordings(turn: Turn, row: MeetingRow, sessions: Sequence[Session]) -> None:
-    """Takes recordings out of a meeting that they do not belong to, now that more is known."""
+async def _take_out_recordings(turn: Turn, row: MeetingRow, sessions: Sequence[Session]) -> bool:
+    """Takes recordings out of a meeting that they do not belong to, now that more is known; whether there were any."""
     recordings = row.ours.get("recordings", [])
     astray = [one for one in recordings if place(sessions, datetime.fromisoformat(one["at"])) != row.session]
     if astray:
-        row.metadata = row.metadata | {"daily": row.ours | {"recordings": [x for x in recordings if x not in astray]}}
+        kept = [one for one in recordings if one not in astray]
+        row.metadata = row.metadata | {"daily": row.ours | {"recordings": kept}}
         await turn.redo([one["event"] for one in astray])
+    return bool(astray)
 
 
 async def _transcript(turn: Turn, fact: TranscriptSeen) -> str | None:
