@@ -19,6 +19,7 @@ from gateway.core.dsn import read_dsn
 from gateway.edges.ledger import Entry, Ledger, open_pool
 from gateway.edges.migrator import migrate
 from tests.conftest import METER, WINDOW_S
+from tests.edges.test_roles import A, B, two_users
 from tests.events import call, new_id, sums_are_right
 from tests.servers import free_port
 
@@ -105,3 +106,26 @@ def test_which_connection_strings_lead_to_a_pooler(given_: str, url: str, is_poo
 def test_any_text_is_left_to_the_driver(text: str) -> None:
     found = read_dsn(text)
     assert "pgbouncer" in text or found.url == text
+
+
+async def test_row_security_on_shared_connections(pooled: str) -> None:
+    """Two users' transactions and anonymous ones take turns on two servers: each sees what its own claims allow."""
+    await migrate(pooled)
+    pool = await open_pool(pooled, connections_max=12)
+    try:
+        await pool.execute(two_users())
+
+        async def look(user: str | None) -> list[str]:
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute("set local role authenticated")
+                if user is not None:
+                    claims = f'{{"sub": "{user}"}}'
+                    await connection.execute("select set_config('request.jwt.claims', $1, true)", claims)
+                await asyncio.sleep(0)
+                return [row[0] for row in await connection.fetch("select user_id::text from public.openai_usage")]
+
+        askers = [user for _ in range(30) for user in (A, B, None)]
+        seen = await asyncio.gather(*(look(user) for user in askers))
+        assert seen == [[] if user is None else [user] for user in askers]
+    finally:
+        await pool.close()

@@ -27,6 +27,9 @@ AT = datetime(2024, 2, 26, 18, 31, 19, 960000, tzinfo=UTC)
 TS = 1708972279.96
 
 
+DEEP = b'{"type":"meeting.started","payload":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
 def facts(kind: str, **payload: Any) -> list[Fact]:
     return facts_of(read_envelope(json.dumps({"type": kind, "id": "e1", "payload": payload}).encode()))
 
@@ -114,7 +117,7 @@ def test_envelopes() -> None:
     assert read_envelope(b'{"id":"e"}').type == "unknown"
     assert occurred_at(read_envelope(b'{"id":"e","event_ts":1708972279.96}')) == AT
     assert occurred_at(read_envelope(b'{"id":"e","event_ts":"soon"}')) is None
-    for junk in (b"", b"[]", b"7", b"\xff", b'{"id":7}', b"[" * 5000):
+    for junk in (b"", b"[]", b"7", b"\xff", b'{"id":7}', b"[" * 5000, DEEP):
         with pytest.raises(Unreadable):
             read_envelope(junk)
 

@@ -90,7 +90,7 @@ def read_envelope(body: bytes) -> Envelope:
     """The envelope; one without an id is known by its bytes. Raises Unreadable."""
     try:
         envelope = _envelope.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"not a JSON object with a type: {type(error).__name__}") from None
     if not envelope.id or len(envelope.id) > TEXT_CHARS_MAX or not _storable(envelope.id):
         envelope.id = f"sha256-{hashlib.sha256(body).hexdigest()}"
