@@ -53,7 +53,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
     values = required(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
         buffer = build.open_buffer(stack, settings, values["redis_url"])
-        pool = await open_pool(values["database_url"], connections_min=0, connections_max=4)
+        pool = await open_pool(values["database_url"], connections_min=0, connections_max=6)
         stack.push_async_callback(pool.close)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         flush = build_flush(settings, buffer, ledger, place.failpoint)
