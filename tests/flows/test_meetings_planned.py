@@ -7,11 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.edges.ledger import Entry, Ledger, Pool
+from gateway.edges.ledger import Entry, Ledger, Pool, open_pool
 from gateway.edges.sessions import Event, Inbox, Listing
 from tests.events import call
 from tests.flows.daily_lives import T0, ended, joined, outcome, started, told, wipe, work
 from tests.flows.invoke import gateway
+from tests.flows.test_meetings import same_room_five_times, shuffled
 
 ANN, BOB = "00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"
 
@@ -96,25 +97,25 @@ async def test_whose_it_is(pool: Pool, users: None, ledger: Ledger) -> None:
     assert await owner(pool, "m2") == ANN
 
 
-async def test_workers_side_by_side(pool: Pool, users: None) -> None:
-    events = []
-    for number in range(12):
-        room = f"room{number % 3}"
-        events += [started(f"m{number}", room, number * 10), joined(f"s{number}", room, number * 10 + 1)]
-        events.append(ended(f"m{number}", room, number * 10, number * 10 + 9))
+async def test_workers_side_by_side(pool: Pool, users: None, database_url: str) -> None:
+    """They take turns at a room, wake each other's events, and never wait for each other in a circle."""
+    many = await open_pool(database_url, connections_max=6)
+    events = same_room_five_times()
     await told(pool, events)
     expected = await outcome(pool)
-    await wipe(pool)
-    await Inbox(pool).store(events[::-1])
 
     async def drain() -> None:
-        worker = work(pool)
+        worker = work(many)
         while await worker.step_once():
             pass
 
-    for _ in range(3):
-        await asyncio.gather(*(drain() for _ in range(4)))
-    assert await outcome(pool) == expected
+    for seed in range(10):
+        await wipe(pool)
+        await Inbox(pool).store(shuffled(events, seed))
+        for _ in range(3):
+            await asyncio.gather(*(drain() for _ in range(5)))
+        assert await outcome(pool) == expected, seed
+    await many.close()
 
 
 async def test_by_hand(pool: Pool, users: None, database_url: str) -> None:

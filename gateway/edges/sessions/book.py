@@ -80,15 +80,19 @@ update public.webhook_inbox set waits_for = $3, last_error = 'waits for its meet
   next_attempt_at = now() + least(interval '1 hour', greatest(interval '30 seconds', now() - received_at))
 where source = $1 and event_id = $2
 """
+# An event that somebody has in hand at this moment waits for the lock that this turn holds, and sees what it has done:
+# it must not be waited for in turn.
 _WAKE: Final = """
-update public.webhook_inbox set next_attempt_at = now()
-where source = $1 and processed_at is null and waits_for = any($2::text[])
+update public.webhook_inbox set next_attempt_at = now() where source = $1 and event_id in (
+  select event_id from public.webhook_inbox
+  where source = $1 and processed_at is null and waits_for = any($2::text[]) for update skip locked)
 """
 _WHOLE: Final = """
 select coalesce(bool_and(length(body) > 0), false) from public.webhook_inbox where source = $1 and event_id = any($2)
 """
 _REDO: Final = """
-update public.webhook_inbox set processed_at = null, next_attempt_at = now() where source = $1 and event_id = any($2)
+update public.webhook_inbox set processed_at = null, next_attempt_at = now() where source = $1 and event_id in (
+  select event_id from public.webhook_inbox where source = $1 and event_id = any($2) for update skip locked)
 """
 
 

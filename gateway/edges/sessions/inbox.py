@@ -19,7 +19,6 @@ ATTEMPTS_MAX: Final = 20
 _REFUSED: Final = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
-    asyncpg.DeadlockDetectedError,
     asyncpg.ProgramLimitExceededError,
     asyncpg.SyntaxOrAccessError,
 )
