@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.daily.signature import FUTURE_S, PAST_S, is_genuine, secret_of, sign
+from gateway.core.daily.signature import FUTURE_S, PAST_S, REWRITTEN_BYTES_MAX, is_genuine, secret_of, sign
 
 SECRET = secret_of("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 AT, BODY = "1708972280", b'{"test":"test"}'
@@ -37,6 +37,9 @@ def test_a_document_that_was_written_anew() -> None:
     spaced = b'{ "a": 1, "b": "\\u00e9", "c": [1.5, null] }'
     assert is_genuine(SECRET, AT, sign(SECRET, AT, compact).decode(), spaced, NOW)
     assert not is_genuine(SECRET, AT, sign(SECRET, AT, b'{"a":2}').decode(), b'{ "a": 1 }', NOW)
+    large = b'{"a":"' + b"x" * REWRITTEN_BYTES_MAX + b'"}'
+    assert is_genuine(SECRET, AT, sign(SECRET, AT, large).decode(), large, NOW)
+    assert not is_genuine(SECRET, AT, sign(SECRET, AT, large).decode(), large + b" ", NOW)  # parsing costs too much
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ PAST_S: Final = 75 * 60.0
 FUTURE_S: Final = 300.0
 """Seconds by which Daily's clock may be ahead of ours."""
 SECRET_BYTES_MIN: Final = 16
+REWRITTEN_BYTES_MAX: Final = 64 * 1024
+"""Larger documents are not written anew: anybody may send one, and Daily.co's are small."""
 _TIMESTAMP: Final = re.compile(r"\d{1,16}", re.ASCII)
 _MILLISECONDS_FROM: Final = 100_000_000_000
 """A timestamp above this is in milliseconds: as seconds it would be the year 5138."""
@@ -55,6 +57,8 @@ def sign(secret: bytes, timestamp: str, body: bytes) -> bytes:
 
 
 def _written_anew(body: bytes) -> bytes | None:
+    if len(body) > REWRITTEN_BYTES_MAX:
+        return None
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
