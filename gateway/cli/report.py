@@ -17,24 +17,30 @@ _BY = "month, day, hour, user, key, meeting, model, endpoint, tier; several with
 _AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month or last-month."
 _PERIOD = "A whole one instead: 2026-11, 2026-11-23, today, yesterday, this-month or last-month."
 
+Since = Annotated[str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}")]
+Until = Annotated[str | None, typer.Option("--until", "--to", help="First instant no longer in it; as --from.")]
+During = Annotated[str | None, typer.Option(help=_PERIOD)]
+User = Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Csv = Annotated[bool, typer.Option("--csv", help="For spreadsheets and loaders.")]
+Output = Annotated[Path | None, typer.Option(help="Writes to this file, whole or not at all.")]
+
 
 @app.command()
 def usage(
     by: Annotated[str, typer.Option(help=_BY)] = "day",
-    since: Annotated[str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}")] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", "--to", help="First instant no longer in it; as --from.")
-    ] = None,
-    during: Annotated[str | None, typer.Option(help=_PERIOD)] = None,
-    user: Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")] = None,
+    since: Since = None,
+    until: Until = None,
+    during: During = None,
+    user: User = None,
     key: Annotated[str | None, typer.Option(help="Only of this key: Unkey's id or ours.")] = None,
     meeting: Annotated[str | None, typer.Option(help="Only of this meeting: its UUID.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model, exactly as in the ledger.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint: chat, responses, embeddings, …")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets and loaders.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
     totals: Annotated[bool, typer.Option("--totals", help="Ends CSV with a line of totals.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Writes to this file, whole or not at all.")] = None,
+    output: Output = None,
 ) -> None:
     """Calls, tokens, cost and what is billed."""
     if as_json and as_csv:
@@ -58,15 +64,13 @@ def usage(
 
 @app.command()
 def meetings(
-    since: Annotated[str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}")] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", "--to", help="First instant no longer in it; as --from.")
-    ] = None,
-    during: Annotated[str | None, typer.Option(help=_PERIOD)] = None,
-    user: Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets and loaders.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Writes to this file, whole or not at all.")] = None,
+    since: Since = None,
+    until: Until = None,
+    during: During = None,
+    user: User = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    output: Output = None,
 ) -> None:
     """What each meeting has cost, per participant-minute too, and what belongs to none."""
     if as_json and as_csv:

@@ -10,26 +10,16 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.core.errors import OptionError
 from gateway.core.instants import rfc3339
-from gateway.edges.reports import EVERYTHING, MeetingTime, UsageFilter, UsageRow
-from gateway.flows.reports.usage import ROWS_MAX, UsageReport, amounts, parse_range, usage_report
+from gateway.edges.reports import MeetingTime, UsageFilter, UsageRow
+from gateway.flows.reports.usage import ROWS_MAX, UsageReport, UsageSource, amounts, parse_range, usage_report
 
 _NANO: Final = Decimal("0.000000001")
 _PERCENT: Final = Decimal("0.01")
 _TENTH: Final = Decimal("0.1")
 
 
-class MeetingSource(Protocol):
+class MeetingSource(UsageSource, Protocol):
     """What the report needs of the reports edge."""
-
-    async def usage(
-        self,
-        by: tuple[str, ...],
-        since: datetime | None,
-        until: datetime | None,
-        *,
-        of: UsageFilter = EVERYTHING,
-        rows_max: int,
-    ) -> list[UsageRow]: ...
 
     async def meetings(
         self,
