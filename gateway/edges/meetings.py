@@ -14,6 +14,8 @@ from gateway.core.errors import DependencyDown, Refused
 
 PAGE: Final = 100
 """Meetings in one answer at most."""
+PEOPLE_PAGES_MAX: Final = 200
+"""Of one meeting, in one direction; a meeting that seems larger does not come to an end."""
 PACE_S: Final = 0.6
 """Seconds between two questions for meetings: 50 in 30 s are allowed."""
 TRIES: Final = 6
@@ -108,7 +110,9 @@ class Meetings:
             meeting_id = meeting.get("id")
             if not isinstance(meeting_id, str):
                 raise DependencyDown("daily", "a meeting without an id")
-            if not isinstance(meeting.get("participants"), list):
+            people, most = meeting.get("participants"), meeting.get("max_participants")
+            # So many were there at once: a shorter list has left some out.
+            if not isinstance(people, list) or (isinstance(most, int) and len(people) < most):
                 meeting["participants"] = await self._people(meeting_id)
             meetings.append(meeting)
         cursor = meetings[-1]["id"] if len(meetings) == PAGE else None
@@ -142,8 +146,23 @@ class Meetings:
         raise ValueError("it is no reference to a recording or transcript of Daily.co's")
 
     async def _people(self, meeting_id: str) -> list[dict[str, Any]]:
-        answer = await self._ask("GET", f"/meetings/{meeting_id}/participants", {"limit": "100"})
-        return _decoded(answer, _People).data
+        """Everybody in a meeting. Which end a page begins at is not said, so it is walked to both ends."""
+        path, found = f"/meetings/{meeting_id}/participants", dict[str, dict[str, Any]]()
+        for direction, pick in (("joined_before", min), ("joined_after", max)):
+            query = {"limit": str(PAGE)}
+            for _ in range(PEOPLE_PAGES_MAX):
+                if found:
+                    at_the_end = pick(found.values(), key=lambda person: float(person.get("join_time") or 0))
+                    query[direction] = str(at_the_end["participant_id"])
+                page = _decoded(await self._ask("GET", path, query), _People).data
+                await self._sleep(PACE_S)
+                new = {str(one["participant_id"]): one for one in page if isinstance(one.get("participant_id"), str)}
+                if not new.keys() - found.keys():
+                    break
+                found |= new
+            else:
+                raise DependencyDown("daily", f"more than {PEOPLE_PAGES_MAX} pages of people in one meeting")
+        return list(found.values())
 
     async def _ask(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None

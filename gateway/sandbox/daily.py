@@ -175,10 +175,13 @@ class World:
             raise Unknown(f"there is no meeting {meeting_id!r}")
         return self.sessions[meeting_id]
 
-    def release(self, seed: int) -> int:
+    def release(self, seed: int = 0, *, reversed: bool = False) -> int:  # noqa: A002 - as a test says it
         """Tells what was held back, in another order; how many."""
         held, self._held = self._held, []
-        Random(seed).shuffle(held)  # noqa: S311 - an order, no secret
+        if reversed:
+            held.reverse()
+        else:
+            Random(seed).shuffle(held)  # noqa: S311 - an order, no secret
         for event in held:
             self._emit(event)
         return len(held)

@@ -9,7 +9,8 @@ POST   /_control/record        {"meeting_id", "at"?, "duration"?, "fails"?} → 
 POST   /_control/transcribe    {"meeting_id", "duration"?} → {"transcript_id"}
 POST   /_control/meetings      a whole past meeting that nobody is told about: {"id", "room", "start", "end", "people":
                                [{"session_id", "name", "joined_at", "left_at"}]}
-POST   /_control/release       {"seed"?}: tells what was held back, shuffled
+POST   /_control/release       {"seed"?, "reversed"?}: tells what was held back, shuffled, or the last first: who leaves
+                               before they came, who came before it began
 POST   /_control/limits        {"times"}: so many requests get 429
 POST   /_control/speed         {"factor", "answer_s"?}: pauses between tries are so much shorter
 GET    /_control/deliveries    {"deliveries": [{"event_id", "type", "url", "statuses"}]}, once all have arrived
@@ -63,8 +64,12 @@ def _api(daily: Daily) -> list[web.RouteDef]:
 
     async def people(request: web.Request) -> web.Response:
         session, query = world.session(request.match_info["id"]), request.query
-        after, before = float(query.get("joined_after", "0")), float(query.get("joined_before", "inf"))
-        there = [person for person in session.people if after < person.joined_at < before]
+        there = sorted(session.people, key=lambda person: -person.joined_at)
+        ids = [person.session_id for person in there]
+        if "joined_before" in query:
+            there = there[ids.index(query["joined_before"]) + 1 :]
+        elif "joined_after" in query:
+            there = there[: ids.index(query["joined_after"])]
         told = [world.person_as_rest(session, person) for person in there[: int(query.get("limit", PAGE_MAX))]]
         return web.json_response({"data": told})
 
@@ -184,7 +189,7 @@ def _control(daily: Daily) -> list[web.RouteDef]:
         "record": lambda said: {"recording_id": world.record(**said)},
         "transcribe": lambda said: {"transcript_id": world.transcribe(**said)},
         "meetings": past,
-        "release": lambda said: {"released": world.release(int(said.get("seed", 0)))},
+        "release": lambda said: {"released": world.release(**said)},
         "limits": limits,
         "speed": speed,
     }

@@ -23,6 +23,8 @@ class DailyServer:
         self.troubles: list[tuple[int, str | None]] = []
         """Status and Retry-After of the next answers; 0 cuts the connection."""
         self.asked: list[str] = []
+        self.people: list[dict[str, Any]] = [{"participant_id": "late", "join_time": 1, "duration": 2}]
+        """Of every meeting, in the order of its pages."""
         self.listens = True
         """Whether the verification of a webhook succeeds."""
 
@@ -47,7 +49,7 @@ class DailyServer:
             case "GET", ["meetings"]:
                 return self._page(request)
             case "GET", ["meetings", _, "participants"]:
-                return web.json_response({"data": [{"participant_id": "late", "join_time": 1, "duration": 2}]})
+                return self._people(request)
             case "GET", ["webhooks"]:
                 return web.json_response(self.webhooks)
             case "POST", ["webhooks", *uuid]:
@@ -68,6 +70,13 @@ class DailyServer:
         first = ids.index(query["starting_after"]) + 1 if "starting_after" in query else 0
         page = found[first : first + int(query["limit"])]
         return web.json_response({"total_count": len(found), "data": page})
+
+    def _people(self, request: web.BaseRequest) -> web.Response:
+        query, joins = request.query, {one["participant_id"]: one["join_time"] for one in self.people}
+        before = joins[query["joined_before"]] if "joined_before" in query else float("inf")
+        after = joins[query["joined_after"]] if "joined_after" in query else 0
+        found = [one for one in self.people if after < one["join_time"] < before]
+        return web.json_response({"data": found[: int(query["limit"])]})
 
     async def _registered(self, request: web.BaseRequest, uuid: list[str]) -> web.Response:
         if not self.listens:

@@ -95,3 +95,13 @@ async def test_links(house: House) -> None:
     ):
         with pytest.raises(ValueError, match="no reference"):
             await house.client.link(wrong)
+
+
+async def test_a_large_meeting_is_walked_over_whole(house: House) -> None:
+    """More people than a page holds, a list that was cut short, and either order of the pages."""
+    people = [{"participant_id": f"p{number}", "join_time": 1000 + number, "duration": 5} for number in range(250)]
+    house.server.meetings = [meeting(1) | {"participants": people[:100], "max_participants": 240}]
+    for house.server.people in (people, people[::-1]):
+        (found,) = (await house.client.page(*ALL)).meetings
+        assert {one["participant_id"] for one in found["participants"]} == {f"p{number}" for number in range(250)}
+        assert len(found["participants"]) == 250

@@ -202,6 +202,31 @@ async def test_meetings_by_page(sandbox: Sandbox) -> None:
     assert (await ask(sandbox, "GET", "/v1/meetings/none"))[0] == 404
 
 
+async def test_people_by_page_are_named_by_their_ids(sandbox: Sandbox) -> None:
+    people = [{"session_id": f"p{n}", "name": "x", "joined_at": NOW + n, "left_at": NOW + 50} for n in range(5)]
+    await act(sandbox, "meetings", id="m", room="r", start=NOW, end=NOW + 60, people=people)
+    path = "/v1/meetings/m/participants"
+
+    async def page(query: str) -> list[str]:
+        return [one["participant_id"] for one in (await ask(sandbox, "GET", f"{path}?{query}"))[1]["data"]]
+
+    assert await page("limit=2") == ["p4", "p3"]
+    assert await page("limit=2&joined_before=p3") == ["p2", "p1"]
+    assert await page("joined_after=p2") == ["p4", "p3"]
+    assert (await ask(sandbox, "GET", f"{path}?joined_before=nobody"))[0] == 400
+
+
+async def test_the_last_first(sandbox: Sandbox, receiver: Receiver) -> None:
+    await register(sandbox, receiver)
+    await act(sandbox, "faults", hold=True)
+    meeting = (await act(sandbox, "start", room="r"))["meeting_id"]
+    person = (await act(sandbox, "join", meeting_id=meeting, name="a"))["session_id"]
+    await act(sandbox, "leave", meeting_id=meeting, session_id=person)
+    await act(sandbox, "release", reversed=True)
+    told = [one["type"] for one in await deliveries(sandbox)]
+    assert told == ["participant.left", "participant.joined", "meeting.started"]
+
+
 async def test_recordings_and_transcripts(sandbox: Sandbox) -> None:
     meeting = (await act(sandbox, "start", room="r"))["meeting_id"]
     recording = (await act(sandbox, "record", meeting_id=meeting))["recording_id"]
