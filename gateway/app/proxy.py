@@ -19,6 +19,7 @@ from gateway import build
 from gateway.app import Place, process
 from gateway.app.front import Front
 from gateway.app.rooms import open_rooms
+from gateway.app.server import Server
 from gateway.app.webhooks import open_webhooks
 from gateway.core.config import Settings, required
 from gateway.core.errors import DependencyDown
@@ -102,7 +103,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             )
         )
         front = await _open_front(stack, settings, proxy, admission)
-        server = web.Server(front.handle, access_log=None, keepalive_timeout=75)
+        server = Server(front.handle, access_log=None, keepalive_timeout=75)
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

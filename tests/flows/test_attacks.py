@@ -154,3 +154,19 @@ def test_a_meeting_of_nobody_costs_nothing(running: Stack, values: tuple[bytes, 
     assert status_of(got) == 400
     assert json.loads(got.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "invalid_meeting"
     assert len(running.truth()) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /healthz HTTP/1.1",
+        b"GET /v1/models HTTP/1.1",
+        b"GET /v1/nothing HTTP/1.1",
+        b"GET /webhooks/daily HTTP/1.1",
+        b"GET /rooms/x HTTP/1.1",
+        b"no HTTP at all",
+    ],
+)
+def test_every_answer_names_the_same_server(running: Stack, line: bytes) -> None:
+    got = exchange(running, head(running, b"Connection: close", line=line)).split(b"\r\n\r\n", 1)[0]
+    assert [each for each in got.split(b"\r\n") if each.lower().startswith(b"server:")] == [b"Server: pailflow-gateway"]

@@ -1,5 +1,7 @@
 """What may pass in headers, both ways, and which framings are refused (facts/attacks.md A18-A21, A31, A39)."""
 
+from typing import Final
+
 import pytest
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web
 from aiohttp.test_utils import make_mocked_request
@@ -60,23 +62,54 @@ def test_only_the_allowed_go_upstream() -> None:
     }
 
 
-def test_answers_lose_what_is_of_one_connection_and_cookies() -> None:
-    sent = CIMultiDict(
-        [
-            ("Content-Type", "application/json"), ("x-request-id", "req"), ("x-ratelimit-limit-requests", "9"),
-            ("Set-Cookie", "canary"), ("set-cookie", "canary"), ("Connection", "close, X-Private"),
-            ("X-Private", "canary"),
-            ("Keep-Alive", "canary"), ("Transfer-Encoding", "canary"), ("Content-Length", "5"), ("Upgrade", "canary"),
-            ("x-gateway-event-id", "canary"), ("Warning", "a"), ("Warning", "b"), ("retry-after-ms", "5"),
-        ]
-    )  # fmt: skip
-    passed = answer_headers(CIMultiDictProxy(sent), "event")
-    assert sorted(passed.items()) == sorted(
-        [
-            ("Content-Type", "application/json"), ("x-request-id", "req"), ("x-ratelimit-limit-requests", "9"),
-            ("Warning", "a"), ("Warning", "b"), ("retry-after-ms", "5"), ("x-gateway-event-id", "event"),
-        ]
-    )  # fmt: skip
+RECORDED: Final = [
+    ("Date", "Tue, 01 Sep 2026 10:00:00 GMT"), ("Content-Type", "application/json"), ("Content-Length", "1021"),
+    ("Transfer-Encoding", "chunked"), ("Connection", "keep-alive"), ("Server", "cloudflare"), ("CF-RAY", "9-CANARY"),
+    ("cf-cache-status", "DYNAMIC"), ("Strict-Transport-Security", "max-age=31536000; includeSubDomains; preload"),
+    ("alt-svc", 'h3=":443"; ma=86400'), ("X-Content-Type-Options", "nosniff"),
+    ("access-control-expose-headers", "X-Request-ID"), ("access-control-allow-origin", "*"),
+    ("openai-organization", "org-CANARY"), ("openai-project", "proj_CANARY"), ("openai-model", "gpt-4o"),
+    ("openai-processing-ms", "412"), ("openai-version", "2020-10-01"), ("x-request-id", "req_1"),
+    ("x-envoy-upstream-service-time", "419"), ("x-envoy-decorator-operation", "CANARY"), ("via", "CANARY"),
+    ("x-openai-proxy-wasm", "v0.1"), ("set-cookie", "__cf_bm=CANARY"), ("set-cookie", "_cfuvid=CANARY"),
+    ("cache-control", "no-store"), ("vary", "Origin"), ("www-authenticate", "Bearer realm=CANARY"),
+    ("location", "https://CANARY"), ("timing-allow-origin", "*"), ("x-response-tracked", "CANARY"),
+    ("content-disposition", "attachment"),
+    *[(f"x-ratelimit-{what}-{of}", "CANARY") for what in ("limit", "remaining", "reset")
+      for of in ("requests", "tokens", "input-images", "project-tokens", "project-requests", "tokens-usage-based")],
+]  # fmt: skip
+"""A header of every name that was seen in recorded answers of api.openai.com (3,009 of them with all headers)."""
+PASSED: Final = [
+    ("Content-Type", "application/json"),
+    ("openai-processing-ms", "412"),
+    ("openai-version", "2020-10-01"),
+    ("x-request-id", "req_1"),
+    ("content-disposition", "attachment"),
+]
+
+
+def test_what_passes_back_is_a_list() -> None:
+    ours = {"Server": "pailflow-gateway", "x-gateway-event-id": "event"}
+    passed = answer_headers(CIMultiDictProxy(CIMultiDict(RECORDED)), "event")
+    assert sorted(passed.items()) == sorted([*PASSED, *ours.items()])
+
+
+@pytest.mark.parametrize("name", ["X-Request-Id", "CONTENT-TYPE", "Content-Language", "Retry-After", "retry-after-ms"])
+def test_what_is_on_the_list_passes_in_any_case(name: str) -> None:
+    assert answer_headers({name: "value"}, "event")[name] == "value"
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Request-Id-2", "openai-anything", "x-gateway-event-id", "X-Gateway-Billed-Usd", "retry-after-days"]
+)
+def test_a_header_that_nobody_has_seen_yet_does_not_pass(name: str) -> None:
+    assert "CANARY" not in answer_headers({name: "CANARY"}, "event").values()
+
+
+def test_rate_limits_are_those_of_the_key() -> None:
+    ours = {"x-ratelimit-limit-requests": "60"}
+    passed = answer_headers(CIMultiDictProxy(CIMultiDict(RECORDED)), "event", ours)
+    assert {name: value for name, value in passed.items() if name.startswith("x-ratelimit-")} == ours
 
 
 @pytest.mark.parametrize(

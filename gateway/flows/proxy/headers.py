@@ -1,7 +1,7 @@
 """What may pass in a request's and an answer's headers and framing, both ways.
 
-Request headers go by an allow-list, so nothing a client invents reaches OpenAI; answers lose what belongs to one
-connection and cookies (DESIGN "What holds" 8, facts/attacks.md A18-A21, A31, A39).
+Both go by a list. Nothing that a client invents reaches OpenAI, and nothing that OpenAI says about its own host, its
+connections or the operator's account reaches a client (DESIGN "What holds" 8, facts/attacks.md A18-A21, A31, A39).
 """
 
 from collections.abc import Mapping
@@ -19,22 +19,24 @@ EVENT_ID: Final = "x-gateway-event-id"
 _FORWARDED: Final = frozenset(
     {"content-type", "accept", "openai-beta", "idempotency-key", "user-agent", TRACEPARENT, TRACESTATE}
 )
-_DROPPED: Final = frozenset(
+_PASSED_BACK: Final = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "set-cookie",
-        "content-length",
-        EVENT_ID,
+        "content-type",
+        "content-disposition",
+        "content-language",
+        "content-encoding",  # never asked for; where it comes all the same, the body cannot be read without it
+        "x-request-id",
+        "openai-processing-ms",
+        "openai-version",
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
     }
 )
+"""Headers of OpenAI's answers that a client gets. `x-ratelimit-*` are not among them: they count all customers of the
+operator together, and the gateway sends those of the key itself."""
+SERVER: Final = "pailflow-gateway"
+"""The `Server` of every answer: neither OpenAI's nor the versions of our libraries."""
 
 
 def check_framing(request: web.BaseRequest) -> None:
@@ -91,18 +93,14 @@ def forwarded_headers(headers: "CIMultiDictProxy[str]", event_id: str) -> dict[s
 def answer_headers(
     headers: Mapping[str, str], event_id: str, ours: Mapping[str, str] | None = None
 ) -> "CIMultiDict[str]":
-    """The answer headers that the client gets; `ours` take the place of OpenAI's of the same name."""
+    """The answer headers that the client gets: those of OpenAI's that are on the list, and `ours`."""
     passed: CIMultiDict[str] = CIMultiDict()
-    named = headers.get("Connection", "")
-    dropped = _DROPPED | {part.strip().lower() for part in named.split(",")} if named else _DROPPED
     for name, value in headers.items():
-        if name.lower() not in dropped:
+        if name.lower() in _PASSED_BACK:
             passed.add(name, value)
+    passed["Server"] = SERVER
     passed[EVENT_ID] = event_id
     if ours:
-        # OpenAI's rates are those of all customers together: beside ours they would mislead.
-        for name in {name for name in passed if name.lower().startswith("x-ratelimit-")}:
-            passed.popall(name, None)
         passed.update(ours)
     return passed
 
