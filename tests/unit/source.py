@@ -23,7 +23,7 @@ def all_files() -> tuple[str, ...]:
     found = []
     for folder, folders, names in os.walk(TOP):
         folders[:] = [name for name in folders if name not in NOT_OURS and not name.endswith(("_cache", ".egg-info"))]
-        found += [(Path(folder) / name).relative_to(TOP).as_posix() for name in names]
+        found += [(Path(folder) / name).relative_to(TOP).as_posix() for name in names if name not in NOT_OURS]
     return tuple(sorted(name for name in found if not name.startswith(".hypothesis/")))
 
 
