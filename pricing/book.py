@@ -88,6 +88,7 @@ class Book:
     def __init__(self, entries: Entries, digest: str) -> None:
         self._models: Final = {model.id: model for model in entries.models}
         self._aliases: Final = {alias: model for model in entries.models for alias in model.aliases}
+        self._prefixes: Final = {alias[:-1]: model for alias, model in self._aliases.items() if alias.endswith("*")}
         self._fees: Final = _fees(entries.fees)
         self._dated: Final[tuple[Dated, ...]] = (*(p for m in entries.models for p in m.price), *entries.fees)
         self._plans: dict[tuple[str, str, str | None], Plan | str] = {}
@@ -102,7 +103,8 @@ class Book:
     def resolve(self, name: str) -> Model | None:
         """The model that prices `name`: exact, then without its date, then its fine-tune base, then an alias.
 
-        (facts/openai-metering.md §6.) A fine-tuned model never falls back to the price of its plain base.
+        (facts/openai-metering.md §6.) A fine-tuned model never falls back to the price of its plain base. An alias
+        that ends with `*` stands for every name that begins so, and is looked at last.
         """
         if name.startswith("ft:"):
             name = f"ft:{name[3:].partition(':')[0]}"
@@ -110,7 +112,9 @@ class Book:
         for found in (self._models.get(name), self._models.get(undated), self._aliases.get(name)):
             if found is not None:
                 return found
-        return self._aliases.get(undated)
+        if undated in self._aliases:
+            return self._aliases[undated]
+        return next((model for prefix, model in self._prefixes.items() if name.startswith(prefix)), None)
 
     def plan(self, model: str, tier: str, region: str | None = None) -> Plan | str:
         """The plan for a model, a tier of the book and a region, or the problem that forbids one. Remembered."""

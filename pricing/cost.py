@@ -21,6 +21,7 @@ ENDPOINTS: Final = frozenset(
 _TIERS: Final = {
     None: "default",
     "default": "default",
+    "auto": "default",
     "flex": "flex",
     "priority": "priority",
     "fast": "priority",
@@ -38,7 +39,7 @@ class PriceRequest(msgspec.Struct, frozen=True):
     usage: bytes
     """JSON of the usage block, as OpenAI sent it."""
     service_tier: str | None = None
-    """The tier that the response names; None is default."""
+    """The tier that the response names; None is default, and so is `auto`, with a notice."""
     batch: bool = False
     region: str | None = None
     cache_ttl: str | None = None
@@ -166,9 +167,13 @@ def _identity(request: PriceRequest, use: ToolUse | None, bill: Bill) -> tuple[s
             bill.notices.append(f"priced by the response's model {use.model[:200]!r}, not {model[:200]!r}")
             model = use.model
         if use.service_tier is not None and use.service_tier != service_tier:
-            if service_tier is not None:
+            if service_tier is None:
+                service_tier = use.service_tier
+            elif use.service_tier != "auto":  # which names no tier, so what was given is better
                 bill.notices.append(f"priced by the response's service_tier {use.service_tier[:80]!r}")
-            service_tier = use.service_tier
+                service_tier = use.service_tier
+    if service_tier == "auto":
+        bill.notices.append("service_tier 'auto' names no tier: priced as default")
     return model, _tier(request, service_tier)
 
 
@@ -176,9 +181,7 @@ def _tier(request: PriceRequest, service_tier: str | None) -> str:
     tier = _TIERS.get(service_tier)
     window = request.completion_window
     if tier is None:
-        hint = {"auto": "auto is never a rate", "scale": "scale is prepaid, not per token"}.get(
-            service_tier or "", "unknown"
-        )
+        hint = "scale is prepaid, not per token" if service_tier == "scale" else "unknown"
         raise Unpriceable(f"service_tier {(service_tier or '')[:80]!r} has no price ({hint})")
     if request.batch:
         if tier != "default" or window not in (None, "24h"):

@@ -188,6 +188,7 @@ def _check(entries: Entries) -> None:
             _require(name not in names, f"{name}: named by two models")
             names.add(name)
         _check_model(model, entries)
+    _check_prefixes({alias for model in entries.models for alias in model.aliases if "*" in alias})
     _require(entries.rules.default_image_model in names, "[rules]: default_image_model is not in the book")
     periods: dict[str, list[Dated]] = {}
     for fee in entries.fees:
@@ -196,6 +197,14 @@ def _check(entries: Entries) -> None:
         periods.setdefault(fee.id, []).append(fee)
     for fee_id, dated in periods.items():
         _check_overlap(f"fee {fee_id}", dated)
+
+
+def _check_prefixes(aliases: set[str]) -> None:
+    """`*` stands at the end only, behind enough of a name, and no name may have two meanings."""
+    for alias in aliases:
+        _require(":" in alias and alias.index("*") == len(alias) - 1, f"alias {alias!r}: `*` only as in `name:*`")
+        twice = [one for one in aliases if one != alias and one.startswith(alias[:-1])]
+        _require(not twice, f"alias {alias!r} also stands for {twice}")
 
 
 def _check_model(model: Model, entries: Entries) -> None:

@@ -94,11 +94,15 @@ def _find_model(models: list[dict[str, Any]], name: str) -> dict[str, Any] | Non
         for model in models:
             if wanted in model.get("aliases", []):
                 return model
+    for model in models:
+        for alias in model.get("aliases", []):
+            if alias.endswith("*") and name.startswith(alias.rstrip("*")):
+                return model
     return None
 
 
 def _table_name(endpoint: str, tier: str | None, batch: bool, window: str | None) -> str | None:
-    tier = "default" if tier is None else "priority" if tier == "fast" else tier
+    tier = "default" if tier in (None, "auto") else "priority" if tier == "fast" else tier
     if tier not in ("default", "flex", "priority", "ultrafast"):
         return None
     if batch:

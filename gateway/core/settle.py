@@ -54,19 +54,20 @@ class Settler:
         """OpenAI said what was used: `reported` (or `drained`), else `unpriced` when the price is not known."""
         usage = said.usage or b"{}"
         model = said.model or opened.model
+        tier, notices = _tier(opened, said)
         request = pricing.PriceRequest(
             endpoint=opened.endpoint,
             model=model,
             at=opened.started_at,
             usage=usage,
-            service_tier=said.service_tier,
+            service_tier=tier,
             region=self._region,
             cache_ttl=opened.cache_ttl,
         )
         extra = dict(opened.metadata) if metadata is None else {**opened.metadata, **metadata}
         if model != opened.model:
             extra["requested_model"] = opened.model
-        billable: dict[str, Any] = {"model": model, "service_tier": said.service_tier}
+        billable: dict[str, Any] = {"model": model, "service_tier": tier}
         if self._region is not None:
             billable["region"] = self._region
         if opened.cache_ttl is not None:
@@ -79,8 +80,8 @@ class Settler:
             return self._event(
                 opened, said, completed_at, "unpriced", None, None, request_id=request_id, usage=usage, metadata=extra
             )
-        if priced.problems:
-            extra["problems"] = list(priced.problems)
+        if notices or priced.problems:
+            extra["problems"] = [*notices, *priced.problems]
         if priced.low_confidence:
             extra["price_confidence"] = "low"
         evidence: Evidence = "unpriced" if priced.cost_nano is None else "drained" if drained else "reported"
@@ -180,7 +181,7 @@ class Settler:
                 endpoint=opened.endpoint,
                 model=model,
                 at=opened.started_at,
-                service_tier=said.service_tier or opened.service_tier,
+                service_tier=_tier(opened, said)[0] or opened.service_tier,
                 input_tokens=tokens.input,
                 output_tokens=tokens.output,
                 input_bound=max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX, earlier),
@@ -256,3 +257,15 @@ class Settler:
             request_id=request_id,
             metadata=metadata,
         )
+
+
+def _tier(opened: OpenRecord, said: Said) -> tuple[str | None, tuple[str, ...]]:
+    """The tier to price by, and what the row says of it.
+
+    Finished answers may say `auto` (recorded: gpt-5 with a custom tool, computer use). They were served, and nothing
+    is known of the tier but what was asked for.
+    """
+    asked = opened.service_tier
+    if said.service_tier != "auto" or asked is None or asked == "auto":
+        return said.service_tier, ()
+    return asked, (f"the answer says service_tier 'auto': priced as asked, {asked[:80]!r}",)

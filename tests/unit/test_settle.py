@@ -89,7 +89,6 @@ def test_markup(markup: str, billed: int) -> None:
     "changes",
     [
         {"model": "gpt-99-unheard"},
-        {"service_tier": "auto"},
         {"service_tier": "platinum"},
         {"usage": b'{"prompt_tokens":-1,"completion_tokens":1,"total_tokens":0}'},
         {"usage": b'{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"surprise_tokens":4}'},
@@ -101,6 +100,24 @@ def test_unpriced(changes: dict[str, Any]) -> None:
     assert (event.evidence, event.cost_nano, event.billed_nano) == ("unpriced", None, None)
     assert event.metadata["problems"]
     assert bytes(event.usage) == changes.get("usage", USAGE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "priced_as"), [(None, "default"), ("auto", "default"), ("default", "default"), ("flex", "flex")]
+)
+def test_a_finished_answer_that_says_auto_costs_what_was_asked_for(asked: str | None, priced_as: str) -> None:
+    event = settler().exact(opened(service_tier=asked), said(service_tier="auto"), LATER)
+    known = settler().exact(opened(), said(service_tier=priced_as), LATER)
+    assert (event.evidence, event.service_tier) == ("reported", "auto")
+    assert (event.cost_nano, event.cost_lines) == (known.cost_nano, known.cost_lines)
+    assert "'auto'" in event.metadata["problems"][0]
+    assert event.metadata["billable"]["service_tier"] == (asked or "auto")
+
+
+def test_an_estimate_after_auto_goes_by_what_was_asked_for() -> None:
+    auto = settler().estimated(opened(service_tier="flex"), Said(service_tier="auto"), LATER, "x", Tokens(900, 30))
+    flex = settler().estimated(opened(service_tier="flex"), Said(), LATER, "x", Tokens(900, 30))
+    assert auto.cost_nano == flex.cost_nano != cost(900, 30)
 
 
 def test_a_bug_in_pricing_does_not_lose_the_call(monkeypatch: pytest.MonkeyPatch) -> None:

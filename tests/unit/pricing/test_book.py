@@ -181,6 +181,13 @@ def test_every_text_model_says_how_much_it_can_write(book: Book) -> None:
         ("GPT-4o", None),
         ("", None),
         ("ft:", None),
+        # What legacy completions answer with (recorded).
+        ("gpt-3.5-turbo-instruct:20230824-v2", "gpt-3.5-turbo-instruct"),
+        ("gpt-3.5-turbo-instruct:20260101-v9", "gpt-3.5-turbo-instruct"),
+        ("davinci:2023-07-21-v2", "davinci-002"),
+        ("davinci:2020-05-03", None),  # the old davinci, ten times as dear, and retired
+        ("babbage:2023-07-21-v2", "babbage-002"),
+        ("babbage", "babbage"),
     ],
 )
 def test_names_resolve(book: Book, name: str, model: str | None) -> None:

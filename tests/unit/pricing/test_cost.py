@@ -189,7 +189,6 @@ def test_lines_are_exact_and_add_up_before_the_one_rounding(book: Book) -> None:
 UNPRICED: list[tuple[dict[str, Any], str]] = [
     ({"model": "gpt-99"}, "model 'gpt-99' is not in the price book"),
     ({"model": "gpt-6.2-astra-law"}, "not in the price book"),
-    ({"service_tier": "auto"}, "auto is never a rate"),
     ({"service_tier": "scale"}, "scale is prepaid"),
     ({"service_tier": "turbo"}, "service_tier 'turbo' has no price"),
     ({"service_tier": ""}, "service_tier '' has no price"),

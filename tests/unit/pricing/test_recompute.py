@@ -15,7 +15,15 @@ from tests.unit.pricing.cases import NOW, ask, responses
 
 TEXTS = read_texts()
 MODELS = sorted(block.split('"')[1] for text in TEXTS.values() for block in text.split("[[model]]\nid = ")[1:])
-NAMES = [*MODELS, "gpt-5.6", "gpt-5.5-2026-04-23", "ft:gpt-4.1-2025-04-14:acme::x", "gpt-99", "gpt-4-1106-preview"]
+NAMES = [
+    *MODELS,
+    "gpt-5.6",
+    "gpt-5.5-2026-04-23",
+    "ft:gpt-4.1-2025-04-14:acme::x",
+    "gpt-99",
+    "gpt-4-1106-preview",
+    "davinci:2023-07-21-v2",
+]
 
 
 @st.composite
