@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from gateway.core.errors import ConfigError, DependencyDown, Refused
+from gateway.core.sockets import TCP_OPTIONS
 
 GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
@@ -64,8 +65,13 @@ def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -
 
     Nothing is tried again in here: a timed-out XADD may have been carried out, and whoever sent it decides.
     """
+    # A Unix socket's connection knows no such options.
+    kept: dict[str, Any] = (
+        {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
+    )
     return Redis.from_url(
         url,
+        **kept,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         max_connections=connections_max,

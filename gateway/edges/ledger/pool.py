@@ -8,6 +8,7 @@ import asyncpg
 
 from gateway.core.dsn import read_dsn
 from gateway.core.errors import DependencyDown, Refused
+from gateway.core.sockets import keep_alive
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -29,6 +30,14 @@ REFUSES: Final = (
     asyncpg.InsufficientPrivilegeError,
 )
 """A wrong user or password, no such database, a login without the right."""
+
+
+class _Kept(asyncpg.Connection):
+    """A connection whose other end is noticed to be gone."""
+
+    def __init__(self, protocol: Any, transport: Any, *rest: Any) -> None:
+        super().__init__(protocol, transport, *rest)
+        keep_alive(transport.get_extra_info("socket"))
 
 
 async def open_pool(
@@ -63,6 +72,7 @@ async def open_pool(
             statement_cache_size=0 if pooled else 100,
             server_settings={"application_name": "pailflow-gateway"} if pooled else settings,
             reset=_leave_as_is,
+            connection_class=_Kept,
         )
 
 
