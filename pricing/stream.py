@@ -37,14 +37,16 @@ class StreamMeter:
         """Whether the terminal event has come; without it the call is an estimate."""
         self.failed = False
         """Whether the stream ended with an error event."""
-        self.events = 0
-        """Events seen so far: about one output token each."""
+        self.deltas = 0
+        """Pieces of output seen so far: about one token each. Comments, keep-alives and events about items are none."""
+        self.overflow = False
+        """Whether an event was too large to be read, so that what came after it is not known."""
         self._shape: Final = shape
+        self._count: Final = chat.count_deltas if shape == "chat" else responses.count_deltas
         self._withhold: Final = withhold
         self._buffer = bytearray()
         """Bytes of the event that is not complete yet."""
         self._held = bytearray()
-        self._overflow = False
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._text: list[str] = []
@@ -54,7 +56,7 @@ class StreamMeter:
         if self.terminal:
             self._held += chunk
             return b""
-        if self._overflow:
+        if self.overflow:
             return chunk
         buffer = self._buffer
         if buffer:
@@ -71,7 +73,7 @@ class StreamMeter:
         if end:
             return self._pass(region)
         if len(buffer) > EVENT_BYTES_MAX:
-            self._overflow = True
+            self.overflow = True
             return self._take_buffer()
         return b""
 
@@ -117,7 +119,7 @@ class StreamMeter:
 
     def _observe(self, region: bytes) -> int | None:
         """Reads what matters in whole events; where the terminal event begins in `region`, or None."""
-        self.events += region.count(b"\n\n") or sum(1 for _ in split(region))
+        self.deltas += self._count(region)
         self._keep(region)
         if self.said.response_id is not None and not self._marked(region):
             return None

@@ -83,7 +83,7 @@ class NoteRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     response_id: str | None = None
     output_events: int = 0
-    """Stream events seen so far: about one output token each, so a floor for the estimate."""
+    """Deltas seen so far: about one output token each, so a floor for the estimate. The name is that of old records."""
 
 
 class Orphan(NamedTuple):

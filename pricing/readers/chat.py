@@ -4,6 +4,7 @@ Usage comes in one extra chunk before `[DONE]`, with `choices: []`; every other 
 (facts/openai-metering.md M1). `obfuscation` padding is not output and is never counted.
 """
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,13 @@ import msgspec
 from pricing.readers.body import UNREADABLE, Said, object_of, read_fields
 
 DONE: Final = b"[DONE]"
+_DELTA: Final = b'"delta":{"'
+_EMPTY: Final = b'"content":""'
+"""In the first chunk of a choice, beside its role."""
+_OTHER_DELTA: Final = re.compile(
+    rb'"delta"\s*:\s*\{\s*"(?!role"\s*:\s*"\w*"\s*,\s*"content"\s*:\s*"")|"text"\s*:\s*"(?!")'
+)
+"""Spelled in another way than OpenAI's, or of legacy completions."""
 
 
 class Chunk(msgspec.Struct):
@@ -32,6 +40,14 @@ def read_chunk(data: bytes, said: Said) -> Chunk | None:
     choices = fields.get("choices", b"[]")
     empty = choices == b"null" or choices[1:-1].strip() == b""
     return Chunk(object_of(fields.get("usage")), empty, fields.get("error", b"null") != b"null")
+
+
+def count_deltas(region: bytes) -> int:
+    """How many deltas these events carry: about one output token each. Inside a JSON string no such key can stand."""
+    deltas = region.count(_DELTA)
+    if deltas:
+        return max(0, deltas - region.count(_EMPTY))
+    return len(_OTHER_DELTA.findall(region))
 
 
 def visible_text(data: bytes) -> str:

@@ -3,6 +3,7 @@
 Bytes are split, never text: `str.splitlines` would also split at U+2028, which JSON strings may contain.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 
 
@@ -58,6 +59,10 @@ def _lines(region: bytes) -> Iterator[bytes]:
 
 
 def data_of(raw: bytes) -> bytes:
-    """The joined `data:` lines of one raw event; comments and other fields are dropped, as the standard says."""
+    """The joined `data:` lines of one raw event; comments and other fields are dropped, as the standard says.
+
+    So is a byte order mark, which may stand before the first event.
+    """
+    raw = raw.removeprefix(BOM_UTF8)
     lines = raw.split(b"\n") if b"\r" not in raw else [line.rstrip(b"\r\n") for line in _lines(raw)]
     return b"\n".join([line[6 if line[5:6] == b" " else 5 :] for line in lines if line.startswith(b"data:")])

@@ -4,6 +4,7 @@ One terminal event ends a stream: `response.completed`, `.incomplete` (it has us
 `error`; no `[DONE]` is promised. Usage is taken from any of them (facts/openai-metering.md M2).
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -13,6 +14,10 @@ from pricing.readers.body import UNREADABLE, Said, read_fields, text_of
 TERMINAL: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled", "error"}
 )
+_DELTA: Final = b'"delta":"'
+_EMPTY: Final = b'"delta":""'
+_OTHER_DELTA: Final = re.compile(rb'"delta"\s*:\s*"(?!")')
+"""Spelled in another way than OpenAI's."""
 
 
 class _Delta(msgspec.Struct):
@@ -33,6 +38,12 @@ def read_event(data: bytes, said: Said) -> str | None:
         said.note(read_fields(response) or {})
     kind = text_of(fields.get("type"))
     return kind if kind in TERMINAL else None
+
+
+def count_deltas(region: bytes) -> int:
+    """How many deltas these events carry: about one output token each. Inside a JSON string no such key can stand."""
+    deltas = region.count(_DELTA)
+    return deltas - region.count(_EMPTY) if deltas else len(_OTHER_DELTA.findall(region))
 
 
 def visible_text(data: bytes) -> str:

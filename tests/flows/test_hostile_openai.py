@@ -125,6 +125,15 @@ async def test_a_connection_lost_after_the_last_event_loses_nothing(running: Sta
     assert body.endswith(DONE)
 
 
+async def test_a_stream_that_ends_without_done_has_said_its_usage(running: Stack, hostile: Hostile) -> None:
+    hostile.answer = chunked(*STREAM, end=True)
+    _, event_id, body, _ = await hostile.call(stream=True)
+    row = await row_of(running, event_id)
+    assert (row["evidence"], row["prompt_tokens"], row["completion_tokens"]) == ("reported", 9, 3)
+    assert json.loads(row["metadata"])["unterminated"] is True
+    assert not body.endswith(b"<cut>")
+
+
 async def test_usage_before_a_cut_is_an_estimate_that_says_why(running: Stack, hostile: Hostile) -> None:
     hostile.answer, hostile.close = chunked(*STREAM, end=False), True
     _, event_id, body, _ = await hostile.call(stream=True)

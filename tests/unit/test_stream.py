@@ -111,15 +111,6 @@ def test_visible_text(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert meter.visible_text() == text
 
 
-@pytest.mark.parametrize("name", ["chat.usage.sse", "responses.sse"])
-@pytest.mark.parametrize("ending", [bytes, crlf])
-def test_events_are_counted_whatever_the_line_end(name: str, ending: type[bytes]) -> None:
-    data = stream(name)
-    meter = meter_for(name)
-    relay(meter, [ending(data)])
-    assert meter.events == data.count(b"\n\n")
-
-
 @pytest.mark.parametrize("name", ["chat.usage.sse", "chat.plain.sse", "responses.sse"])
 @pytest.mark.parametrize("size", [1, 9, 1_000_000])
 def test_junk_after_the_end_is_held_and_says_nothing(name: str, size: int) -> None:

@@ -196,8 +196,10 @@ class MeteredCall:
         await self._settle_whole(relay.result)
 
     async def _settle_stream(self, relayed: Relayed, meter: StreamMeter) -> None:
-        if relayed.said.usage is not None and meter.terminal and relayed.broken is None:
-            await self._settle(self._exact({"failed": True} if meter.failed else {}))
+        if relayed.said.usage is not None and relayed.broken is None and not meter.overflow:
+            # Usage comes last: a chat stream that ended as it should in all but its `[DONE]` has said everything.
+            metadata = {"failed": True} if meter.failed else {}
+            await self._settle(self._exact(metadata if meter.terminal else {**metadata, "unterminated": True}))
         elif relayed.complete:
             await self._estimate("usage_missing", meter)
         else:
@@ -259,7 +261,7 @@ class MeteredCall:
     async def _note(self, relayed: Relayed) -> None:
         """The response id is in the journal, and its owner known, before the client sees it."""
         self._parts.failpoint("proxy.first_chunk")
-        self._parts.recorder.note(NoteRecord(self._id, relayed.said.response_id, relayed.output_events))
+        self._parts.recorder.note(NoteRecord(self._id, relayed.said.response_id, relayed.deltas))
         if not self._owner_known:
             await self._remember_owner(relayed.said.response_id)
         self._parts.failpoint("proxy.noted")

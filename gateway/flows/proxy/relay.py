@@ -92,7 +92,7 @@ class Relay:
         if meter.terminal:
             result.broken = None  # all has been said; what became of the connection after it changes nothing
         result.complete = meter.terminal and not meter.failed
-        result.output_events = meter.events
+        result.deltas = meter.deltas
         result.last = meter.release()
         return result
 
@@ -112,7 +112,7 @@ class Relay:
             now = result.heard_s = time()
             if now >= note_at_s and meter.said.response_id is not None:
                 result.first_byte_s = result.first_byte_s or now
-                result.output_events = meter.events
+                result.deltas = meter.deltas
                 await self._noted(result)
                 note_at_s = now + NOTE_EVERY_S
             if result.client_left:

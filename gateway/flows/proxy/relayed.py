@@ -15,7 +15,8 @@ class Relayed:
         self.broken: str | None = None
         """Why the reading ended early: `upstream_cut`, `upstream_timeout`, `drain_limit`."""
         self.client_left = False
-        self.output_events = 0
+        self.deltas = 0
+        """Pieces of output passed so far, about one token each."""
         self.first_byte_s: float | None = None
         self.heard_s = 0.0
         """When OpenAI was last heard of, or the client's slowness ended; both of the loop's clock, seconds."""
