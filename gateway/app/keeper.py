@@ -97,6 +97,7 @@ def status(
         (
             Sample("gateway_journal_bytes", (), segments.bytes_on_disk()),
             Sample("gateway_journal_corrupt_records", (), segments.corrupt),
+            Sample("gateway_journal_corrupt_living_records", (), segments.corrupt_living),
             Sample("gateway_journal_open_calls", (), ship.open_calls),
             Sample("gateway_journal_oldest_open_seconds", (), _age(opened, clock())),
             Sample("gateway_journal_unconfirmed_events", (), ship.unconfirmed),

@@ -42,7 +42,7 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_lines: tuple[Line, ...] = ()
     """Exact decimals as strings, as `gateway price` prints them."""
     usage: msgspec.Raw = NO_USAGE
-    """The usage block byte for byte as OpenAI sent it. (msgspec cannot decode a union with Raw, hence no None.)"""
+    """The usage block as core/usage_block keeps it. (msgspec cannot decode a union with Raw, hence no None.)"""
     response_id: str | None = None
     """Id of the upstream object (`chatcmpl-…`, `resp_…`)."""
     request_id: str | None = None
@@ -100,7 +100,7 @@ _note_decoder: Final = msgspec.json.Decoder(NoteRecord)
 
 
 def encode(record: UsageEvent | OpenRecord | NoteRecord) -> bytes:
-    """Compact JSON on one line."""
+    """Compact JSON on one line, since core/usage_block has made the only part one that is not made here."""
     return _encoder.encode(record)
 
 

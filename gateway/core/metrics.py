@@ -58,6 +58,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "gateway_journal_commit_seconds": Family("histogram", "Time of one write to the journal.", (), LATENCY_S),
     "gateway_journal_bytes": Family("gauge", "Bytes of all segments in the journal folder."),
     "gateway_journal_corrupt_records": Family("gauge", "Journal records skipped because they were torn or corrupt."),
+    "gateway_journal_corrupt_living_records": Family(
+        "gauge", "Journal records that did not read although their writer was still running: calls are lost."
+    ),
     "gateway_journal_open_calls": Family("gauge", "Calls in the journal without a settle."),
     "gateway_journal_oldest_open_seconds": Family("gauge", "Age of the oldest call without a settle.", merge="max"),
     "gateway_journal_unconfirmed_events": Family("gauge", "Settled calls not seen in PostgreSQL yet."),

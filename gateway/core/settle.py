@@ -13,6 +13,7 @@ import msgspec
 
 import pricing
 from gateway.core.event import NO_USAGE, Evidence, OpenRecord, UsageEvent
+from gateway.core.usage_block import NotKept, compact
 from pricing.readers.body import Said
 
 BYTES_PER_TOKEN: Final = 4
@@ -234,6 +235,12 @@ class Settler:
         usage: bytes | None = None,
         priced: pricing.Priced | None = None,
     ) -> UsageEvent:
+        kept = NO_USAGE
+        if usage is not None:
+            try:
+                kept = compact(usage)
+            except NotKept as error:
+                metadata["problems"] = [*metadata.get("problems", ()), f"usage block not kept: {error}"]
         return UsageEvent(
             id=opened.id,
             user_id=opened.user_id,
@@ -252,7 +259,7 @@ class Settler:
             billed_nano=billed_nano,
             price_version=priced.price_version if priced else self._book.version,
             cost_lines=priced.lines if priced else (),
-            usage=NO_USAGE if usage is None else msgspec.Raw(usage),
+            usage=kept,
             response_id=said.response_id,
             request_id=request_id,
             metadata=metadata,

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.core.errors import DependencyDown
-from gateway.core.frames import BOOT, unframe
+from gateway.core.frames import BOOT, NOTE, glimpse, unframe
 
 READ_BYTES_MAX: Final = 1 << 20
 """Bytes taken from one segment in one go, so that a large backlog never fills memory."""
@@ -53,6 +53,8 @@ class Segments:
     def __init__(self, folder: Path) -> None:
         self._folder: Final = folder
         self._known: Final[dict[str, Segment]] = {}
+        self.corrupt_living = 0
+        """Corrupt records, notes aside, that were read while their writer was there: no crash has torn these."""
 
     def refresh(self) -> None:
         """Looks for new segment files; those marked confirmed are left alone."""
@@ -87,6 +89,8 @@ class Segments:
             found = unframe(line)
             if found is None:
                 segment.corrupt += 1
+                if glimpse(line).kind != NOTE and self.writer_lives(segment.slot, segment.boot):
+                    self.corrupt_living += 1
             elif found[0] == BOOT:
                 segment.boot = msgspec.json.decode(found[1], type=str)
             else:

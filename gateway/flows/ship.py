@@ -78,11 +78,14 @@ class Ship:
         """
         if self.unconfirmed < SETTLED_MAX and len(self._unsent) < UNSENT_MAX:
             self._segments.refresh()
+            lost = self._segments.corrupt_living
             for record in self._segments.poll():
                 if _NAMED.match(record.payload):
                     self._take(record)
                 else:  # whole, and yet of no call: it must not stop all the others
                     record.segment.corrupt += 1
+            if self._segments.corrupt_living > lost:
+                _log.error("records of a living process do not read", records=self._segments.corrupt_living - lost)
         sent = await self._send()
         return sent + await self._confirm()
 

@@ -5,13 +5,14 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import DependencyDown
-from gateway.core.frames import OPEN, SETTLE, frame
+from gateway.core.frames import NOTE, OPEN, SETTLE, frame
 from gateway.edges.journal import Journal
 from gateway.edges.journal import journal as journal_module
 from gateway.edges.segments import Segments
@@ -185,3 +186,42 @@ def test_a_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
         file.write(b"\n")
     (record,) = segments.poll()
     assert segments.reread(record.segment, record.offset) == payload(0)
+
+
+# Records of other versions, and records that would break a line.
+
+
+async def test_a_record_of_several_lines_is_one_record(tmp_path: Path) -> None:
+    journal = make(tmp_path)
+    journal.open()
+    await journal.append(SETTLE, b'{"id":"%b",\n  "n": 1\n}' % ID.encode())
+    journal.note(b'{"id":"%b",\n"n":2}' % ID.encode())
+    journal.close()
+    assert read_all(tmp_path) == [b'{"id":"%b",   "n": 1 }' % ID.encode(), b'{"id":"%b", "n":2}' % ID.encode()]
+
+
+def test_a_journal_of_an_older_version_reads(tmp_path: Path) -> None:
+    """Written by hand as older versions wrote it: usage blocks as they came, white space and all."""
+    settle = b'{"id":"%b","usage":{"prompt_tokens": 9,\t"completion_tokens": 3},"metadata":{}}' % ID.encode()
+    records = [(b"H", b'"boot-1"'), (b"O", b'{"id":"%b"}' % ID.encode()), (b"N", payload(1)), (b"S", settle)]
+    lines = [b"%08x %b %b\n" % (crc32(kind + body), kind, body) for kind, body in records]
+    (tmp_path / "w0.0000000000001.000001.jnl").write_bytes(b"\n".join(lines))
+    assert read_all(tmp_path) == [body for _, body in records[1:]]
+
+
+async def test_records_of_a_living_process_that_do_not_read_are_counted_apart(tmp_path: Path) -> None:
+    def corrupt() -> tuple[int, int]:
+        segments = Segments(tmp_path)
+        segments.refresh()
+        list(segments.poll())
+        return segments.corrupt, segments.corrupt_living
+
+    journal = make(tmp_path)
+    journal.open()
+    (path,) = tmp_path.glob("*.jnl")
+    settle, note = frame(SETTLE, payload(1)).replace(b',"', b',\n"'), frame(NOTE, payload(2))[:40]
+    with path.open("ab") as file:
+        file.write(settle + note + b"\n")
+    assert corrupt() == (3, 2)
+    journal.close()
+    assert corrupt() == (3, 0)  # whoever wrote this may have been killed while it did

@@ -4,6 +4,7 @@ A plant is made in the transaction that the audit reads in and is rolled back, s
 """
 
 import contextlib
+import fcntl
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,8 @@ import structlog
 
 from gateway.core.billing import Delivered, MeterEvent
 from gateway.core.errors import ConfigError, DependencyDown
-from gateway.core.event import encode
-from gateway.core.frames import OPEN, SETTLE, frame
+from gateway.core.event import NoteRecord, encode
+from gateway.core.frames import NOTE, OPEN, SETTLE, frame
 from gateway.edges.audit import Span, snapshot
 from gateway.edges.billing import Billing
 from gateway.edges.ledger import Entry, Ledger, Pool
@@ -150,6 +151,31 @@ async def test_records_that_do_not_read_are_told(house: House) -> None:
         verdict = by_name(await house.audit())["INV-1"]
     assert (verdict.state, verdict.figures["unreadable records"]) == ("ok", 1)
     assert "unreadable" in verdict.look
+
+
+async def test_records_of_a_living_process_that_do_not_read_are_a_breach(house: House) -> None:
+    """As when a usage block of several lines is written as it came: no row, no crash, and every part looks well."""
+    event = house.maker.reported(NOW - timedelta(seconds=1))
+    opened, settled = lines(house.maker, [event])
+    torn = settled.replace(b'"usage":{', b'"usage":{\n  ').replace(b"}}", b"\n}}")
+    broken = torn.count(b"\n")
+    async with undone(house):
+        path = segment(house.folder, 3, [opened, torn, frame(NOTE, encode(NoteRecord(event.id)))[:30] + b"\n"])
+        dead = by_name(await house.audit())["INV-1"]
+        assert dead.wrong == ("1 × settled call that is not in the ledger",)  # at once: it will never arrive
+        assert dead.examples == (event.id,)
+        with (house.folder / "w0.lock").open("w") as lock:
+            lock.write("boot")
+            lock.flush()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            alive = by_name(await house.audit())["INV-1"]
+        assert alive.wrong == (
+            "1 × settled call that is not in the ledger",
+            f"{broken} × unreadable record of a living process",
+        )
+        assert alive.examples == (event.id, path.name)
+        await insert(house.ledger, [event])  # as the sweeper would: an estimate, in place of what was said
+        assert breaches(await house.audit()).get("INV-1") is None
 
 
 async def test_without_a_journal_it_says_so(house: House, tmp_path: Path) -> None:

@@ -142,6 +142,24 @@ async def test_usage_before_a_cut_is_an_estimate_that_says_why(running: Stack, h
     assert body.endswith(b"<cut>")
 
 
+@pytest.mark.parametrize("layout", [None, 2, "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("size", [1, 1_200_000])
+async def test_an_answer_over_many_lines_becomes_its_row(
+    running: Stack, hostile: Hostile, layout: int | str | None, newline: str, size: int
+) -> None:
+    """OpenAI indents whole answers by two, usage block and all (recordings of the real API)."""
+    said = {**json.loads(COMPLETION), "choices": [{"index": 0, "message": {"content": "x" * size}}]}
+    said["usage"] = {**USAGE, "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0}, "note": "a\n  b"}
+    sent = json.dumps(said, indent=layout).replace("\n", newline).encode()
+    hostile.answer = answered(sent)
+    status, event_id, body, _ = await hostile.call()
+    row = await row_of(running, event_id)
+    assert (status, len(body), row["evidence"]) == (200, len(sent), "reported")
+    assert (row["prompt_tokens"], row["completion_tokens"], row["total_tokens"]) == (9, 3, 12)
+    assert json.loads(row["usage"]) == said["usage"]
+
+
 @pytest.mark.parametrize("size", [10, 2_000_000])
 async def test_a_refused_credential_never_shows_whatever_its_size(running: Stack, hostile: Hostile, size: int) -> None:
     said = {"error": {"message": "Incorrect API key provided: CANARY-KEY" + "x" * size}}

@@ -18,7 +18,8 @@ _TITLE: Final = "completeness"
 NO_JOURNAL: Final = "no journal here: run it on the host of `gateway serve`, with its GATEWAY_DATA_DIR"
 _LOOK: Final = (
     "The journal still has these calls: see that serve and worker run and that gateway_journal_unconfirmed_events "
-    "falls (they are shipped again and again), then audit again. Keep the journal folder."
+    "falls (they are shipped again and again), then audit again. Keep the journal folder. A process that writes what "
+    "does not read back loses calls: stop it, and look at its disk."
 )
 
 
@@ -39,11 +40,16 @@ async def read_calls(view: Snapshot, records: Iterable[Record], met: Journaled) 
     async for batch in _batches(records):
         latest: dict[str, datetime | None] = {}
         for record in batch:
-            latest[record.event_id] = record.settled_at or latest.get(record.event_id)
+            latest[record.event_id] = _later(record.settled_at, latest.get(record.event_id))
         calls += len(latest)
         for event_id in await unknown_ids(view, list(latest)):
-            unknown[event_id] = latest[event_id] or unknown.get(event_id)
+            unknown[event_id] = _later(latest[event_id], unknown.get(event_id))
     return Calls(met, calls, unknown)
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    """A call may be settled twice, and one of the two may not read."""
+    return max((at for at in (one, other) if at is not None), default=None)
 
 
 async def _batches(records: Iterable[Record]) -> AsyncIterator[list[Record]]:
@@ -56,7 +62,8 @@ def completeness(read: Calls | None, now: datetime, grace_s: float) -> Verdict:
     """INV-1 completeness. Every call that this host has begun is a ledger row, in quarantine, or still running.
 
     `grace_s`: seconds that a settled call has to arrive in. On a breach: a call is settled and nowhere but in the
-    journal. It is lost only if the journal goes too, so keep that folder.
+    journal. It is lost only if the journal goes too, so keep that folder. Or a process that is still running has
+    written what nobody can read: its calls are lost, and so will be those to come.
     """
     if read is None:
         return not_checked("INV-1", _TITLE, NO_JOURNAL)
@@ -69,8 +76,14 @@ def completeness(read: Calls | None, now: datetime, grace_s: float) -> Verdict:
         "on their way": sum(settled is not None and settled >= limit for settled in read.unknown.values()),
         "missing": len(late),
         "unreadable records": read.met.unreadable,
+        "of living processes": read.met.unreadable_living,
     }
-    broken = {"settled call that is not in the ledger": Offenders(len(late), tuple(sorted(late)[:EXAMPLES_MAX]))}
+    broken = {
+        "settled call that is not in the ledger": Offenders(len(late), tuple(sorted(late)[:EXAMPLES_MAX])),
+        "unreadable record of a living process": Offenders(
+            read.met.unreadable_living, tuple(read.met.written_by_living[:EXAMPLES_MAX])
+        ),
+    }
     torn = "unreadable records: a torn write of a killed process, or a disk that loses data (docs/operations.md)"
     return judged("INV-1", _TITLE, figures, broken, _LOOK, note=torn if read.met.unreadable else "")
 

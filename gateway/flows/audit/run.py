@@ -25,6 +25,7 @@ from gateway.edges.audit import (
     read_uniqueness,
     window_lengths,
 )
+from gateway.edges.segments import Segments
 from gateway.flows.audit import delivery, journal, lifecycle, rows, sums
 from gateway.flows.audit.budgets import Counted
 from gateway.flows.audit.reprice import Reprice
@@ -93,7 +94,7 @@ async def audit(
 async def _journal(view: Snapshot, folder: Path) -> journal.Calls | None:
     """None where there is no segment."""
     met = Journaled()
-    read = await journal.read_calls(view, read_folder(folder, met), met)
+    read = await journal.read_calls(view, read_folder(folder, met, Segments(folder).writer_lives), met)
     return read if met.segments else None
 
 
