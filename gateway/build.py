@@ -13,6 +13,7 @@ import aiohttp
 
 import pricing
 from gateway.core.config import Settings, required
+from gateway.core.egress import DIRECT
 from gateway.core.errors import ConfigError
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.regions import region_of
@@ -23,6 +24,7 @@ from gateway.edges.ledger import Ledger, open_pool
 from gateway.edges.limits import Limits
 from gateway.edges.meetings import Meetings
 from gateway.edges.upstream import Upstream
+from gateway.edges.upstream.dial import open_socket
 from gateway.flows.proxy.tracing import Traces
 
 LIMITS_TIMEOUT_S: Final = 1.0
@@ -98,16 +100,34 @@ def open_upstream(
         api_key,
         connect_s=bounds.connect_s,
         first_byte_s=bounds.read_s,
+        proxy=proxy_for(settings, settings.openai_base_url),
         failpoint=failpoint,
     )
     stack.push_async_callback(upstream.close)
     return upstream
 
 
+def proxy_for(settings: Settings, url: str) -> str | None:
+    """The proxy through which `url` is reached; a secret. Plain http stays in one's own network, and goes straight."""
+    given = settings.egress.proxy
+    if given is None or given.get_secret_value() == DIRECT or not url.startswith("https://"):
+        return None
+    return given.get_secret_value()
+
+
+def vendor_session(settings: Settings, url: str) -> aiohttp.ClientSession:
+    """A session for the vendor at `url`; the caller closes it."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=open_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=proxy_for(settings, url),
+    )
+
+
 async def open_daily(stack: AsyncExitStack, settings: Settings) -> Meetings:
     """Daily.co's REST API, closed by the stack. Raises ConfigError without its key."""
     key = required(settings, "daily_api_key")["daily_api_key"]
-    session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+    session = await stack.enter_async_context(vendor_session(settings, settings.daily_base_url))
     # No secret: two workers should not come back at the same moment.
     return Meetings(session, settings.daily_base_url, key, sleep=asyncio.sleep, uniform=random.uniform)
 

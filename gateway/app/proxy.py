@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
-import aiohttp
 import structlog
 from aiohttp import web
 
@@ -117,7 +116,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
 async def _open_questions(stack: AsyncExitStack, settings: Settings) -> Questions:
     """The way to Unkey, with the canary asked about: what it says, every refused customer would say later."""
     root_key = required(settings, "unkey_root_key")["unkey_root_key"]
-    session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+    session = await stack.enter_async_context(build.vendor_session(settings, settings.unkey_base_url))
     keys = Keys(session, settings.unkey_base_url, root_key, timeout_s=settings.keys.timeout_s)
     breaker = Breaker(monotonic=time.monotonic, uniform=random.uniform)
     canary = None if settings.keys.canary is None else settings.keys.canary.get_secret_value()

@@ -18,6 +18,7 @@ import pricing
 import pricing.data
 from gateway import build
 from gateway.app import Place, process
+from gateway.build_stripe import open_billing
 from gateway.core.config import Settings, required
 from gateway.core.errors import DependencyDown
 from gateway.core.failpoints import Failpoint, pass_by
@@ -60,8 +61,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         helper = build_flush(settings, buffer, ledger, place.failpoint)
         bill = None
         if settings.stripe_secret_key is not None:
-            billing = Billing(settings.stripe_secret_key.get_secret_value(), base_url=settings.stripe_base_url)
-            stack.push_async_callback(billing.close)
+            billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
             bill = asyncio.create_task(
                 build_bill(settings, pool, billing, place.failpoint).run(
                     build.now, asyncio.sleep, interval_s=settings.billing.interval_s

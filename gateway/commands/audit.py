@@ -14,6 +14,7 @@ from rich.text import Text
 import pricing
 import pricing.data
 from gateway import build
+from gateway.build_stripe import open_billing
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError
 from gateway.core.instants import rfc3339
@@ -144,8 +145,5 @@ async def _stripe(settings: Settings, wanted: Wanted) -> AsyncIterator[Billing |
     if not wanted.stripe or settings.stripe_secret_key is None:
         yield None
         return
-    billing = Billing(settings.stripe_secret_key.get_secret_value(), base_url=settings.stripe_base_url)
-    try:
-        yield billing
-    finally:
-        await billing.close()
+    async with AsyncExitStack() as stack:
+        yield await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())

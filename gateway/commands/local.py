@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import embedded
+from gateway.commands.preflight import check_egress
 from gateway.commands.stack import Gateway, Say, reserve
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError
@@ -123,6 +124,7 @@ async def running(
         port = reserve(host, port, stack)
         sandbox_port = reserve("127.0.0.1", 0, stack)
         env = child_environment(environ, real, mount_urls(f"http://127.0.0.1:{sandbox_port}"), say)
+        check_egress(Settings.of(env), env)
         env["GATEWAY_DATA_DIR"] = str(data_dir)
         if not env.get("ROOMS_KEYS"):
             env["ROOMS_KEYS"] = local_ring(data_dir)

@@ -6,12 +6,14 @@ stopped) is waited for, because a gateway that runs survives its absence too.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count, islice
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from gateway.commands.stack import Say
 from gateway.core.config import Settings, required
+from gateway.core.egress import DIRECT, unread_variable
 from gateway.core.errors import ConfigError, DependencyDown, Refused
 from gateway.edges import disk, migrator
 from gateway.edges.buffer import Buffer, open_redis
@@ -59,6 +61,18 @@ class Patience:
             except TimeoutError:
                 continue
             raise Stopped
+
+
+def check_egress(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Raises ConfigError where the environment names a proxy for OpenAI that the gateway would pass by."""
+    url = urlsplit(settings.openai_base_url)
+    variable = unread_variable(environ, url.hostname or "")
+    if variable is None or settings.egress.proxy is not None or url.scheme != "https":
+        return
+    raise ConfigError(
+        f"{variable} is set, and the gateway does not read it. Set EGRESS__PROXY (egress.proxy) to the same address, "
+        f"or to `{DIRECT}` when OpenAI can be reached without a proxy."
+    )
 
 
 async def free_slots(settings: Settings, workers: int, patience: Patience) -> list[int]:

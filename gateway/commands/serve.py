@@ -6,7 +6,7 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.admin import Board
-from gateway.commands.preflight import Patience, Stopped, free_slots, stores_are_there
+from gateway.commands.preflight import Patience, Stopped, check_egress, free_slots, stores_are_there
 from gateway.commands.stack import Gateway, Say, open_admin, reserve
 from gateway.core.config import Settings, required
 from gateway.processes import stop_on_signals
@@ -18,6 +18,7 @@ async def serve(settings: Settings, *, workers: int, background: bool, wait_s: f
     `wait_s`: seconds in which PostgreSQL and Redis may still come up.
     """
     required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
+    check_egress(settings, os.environ)
     stop = asyncio.Event()
     stop_on_signals(stop)
     host = settings.gateway_host

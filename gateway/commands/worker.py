@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from gateway.admin import Board
 from gateway.app import Place
 from gateway.app import worker as worker_process
-from gateway.commands.preflight import Patience, Stopped, stores_are_there
+from gateway.commands.preflight import Patience, Stopped, check_egress, stores_are_there
 from gateway.commands.stack import Say, open_admin
 from gateway.core.config import Settings, required
 from gateway.processes import STATUS_EVERY_S, StatusOf, stop_on_signals
@@ -19,6 +19,7 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
     stop = asyncio.Event()
     stop_on_signals(stop)
     required(settings, "database_url", "redis_url")
+    check_egress(settings, os.environ)
     try:
         await stores_are_there(settings, Patience(wait_s, stop, say))
     except Stopped:

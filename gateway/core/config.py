@@ -18,7 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from gateway.core.config_values import HttpUrl, ring, secret_url, stripe_key, url, webhook_secret
+from gateway.core.config_values import HttpUrl, egress_proxy, ring, secret_url, stripe_key, url, webhook_secret
 from gateway.core.errors import ConfigError
 
 
@@ -89,6 +89,13 @@ class UpstreamSettings(_Section):
     """Answers being read on at the same time, per process."""
     write_stall_s: float = Field(60, gt=0)
     """Seconds a client may refuse to take the next bytes before it counts as gone."""
+
+
+class EgressSettings(_Section):
+    """How the vendors are reached from a network that lets nothing else out (docs/configuration.md)."""
+
+    proxy: Annotated[SecretStr, AfterValidator(egress_proxy)] | None = None
+    """Proxy for the vendors' https addresses, `http://USER:PASSWORD@HOST:PORT` (CONNECT); `direct`: none, for sure."""
 
 
 class JournalSettings(_Section):
@@ -220,6 +227,7 @@ class Settings(BaseSettings):
 
     keys: KeySettings = KeySettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    egress: EgressSettings = EgressSettings()
     journal: JournalSettings = JournalSettings()
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, SecretStr
 
 from gateway.core.daily.signature import secret_of
+from gateway.core.egress import parse_proxy
 from gateway.core.key_ring import parse_ring
 
 
@@ -53,6 +54,11 @@ def stripe_key(value: SecretStr) -> SecretStr:
 def webhook_secret(value: SecretStr) -> SecretStr:
     """The base64 that Daily.co signs with."""
     secret_of(value.get_secret_value())
+    return value
+
+
+def egress_proxy(value: SecretStr) -> SecretStr:
+    parse_proxy(value.get_secret_value())
     return value
 
 

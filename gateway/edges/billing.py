@@ -26,12 +26,17 @@ _NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutErr
 class Billing:
     """Stripe over the SDK with aiohttp. Call `close` at shutdown."""
 
-    def __init__(self, secret_key: str, *, base_url: str, timeout_s: float = 10.0) -> None:
-        """`base_url` without a trailing path; `timeout_s` bounds one call in all, seconds."""
+    def __init__(
+        self, secret_key: str, *, base_url: str, timeout_s: float = 10.0, session: aiohttp.ClientSession | None = None
+    ) -> None:
+        """`base_url` without a trailing path; `timeout_s` bounds one call in all, seconds.
+
+        `session` stays the caller's; without one Billing has its own.
+        """
         # The SDK has this switch for the whole process only; on, it writes a file into the home directory and sends
         # the platform and the timing of other calls along.
         stripe.enable_telemetry = False
-        self._http: Final = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=timeout_s))
+        self._http: Final = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=timeout_s), session=session)
         self.base_url: Final = base_url.rstrip("/")
         self._client: Final = stripe.StripeClient(
             secret_key,

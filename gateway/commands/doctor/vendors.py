@@ -8,12 +8,11 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
+from gateway import build
+from gateway.build_stripe import open_billing
 from gateway.commands.doctor.findings import Finding, skew
 from gateway.core.config import Settings, required
 from gateway.core.regions import region_of
-from gateway.edges.billing import Billing
 from gateway.edges.keys import Keys
 from gateway.edges.ledger import open_pool
 from gateway.edges.outbox import Outbox
@@ -27,7 +26,7 @@ DATE_S: Final = 2.0
 async def unkey(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     """A key that cannot exist, and one that must."""
     root_key = required(settings, "unkey_root_key")["unkey_root_key"]
-    session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+    session = await stack.enter_async_context(build.vendor_session(settings, settings.unkey_base_url))
     keys = Keys(session, settings.unkey_base_url, root_key, timeout_s=5)
     found = in_clear("unkey", "UNKEY_BASE_URL", settings.unkey_base_url)
     verdict = await keys.verify("doctor-no-such-key")
@@ -49,7 +48,8 @@ async def unkey(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
 async def openai(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     """Our key, the region's price, and its clock."""
     key = required(settings, "openai_api_key")["openai_api_key"]
-    upstream = Upstream(settings.openai_base_url, key, connect_s=5, first_byte_s=10)
+    proxy = build.proxy_for(settings, settings.openai_base_url)
+    upstream = Upstream(settings.openai_base_url, key, connect_s=5, first_byte_s=10, proxy=proxy)
     stack.push_async_callback(upstream.close)
     found = in_clear("openai", "OPENAI_BASE_URL", settings.openai_base_url)
     response = await upstream.send("GET", "/models", {}, None)
@@ -79,8 +79,7 @@ async def stripe(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     if not is_test and not is_real:
         says = "a live key, and an OpenAI that is not OpenAI's: real customers are charged for its calls"
         found.append(Finding("stripe", "warn", says, "a test key while trying"))
-    billing = Billing(secret, base_url=settings.stripe_base_url)
-    stack.push_async_callback(billing.close)
+    billing = await open_billing(stack, settings, secret)
     problems = await billing.check(settings.billing.meter_event_name)
     found += [Finding("stripe", "warn", problem, "docs/billing.md") for problem in problems]
     found += await _outbox(settings, stack)

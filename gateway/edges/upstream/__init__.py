@@ -19,8 +19,10 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 
+from gateway.core.egress import parse_proxy
 from gateway.core.errors import DependencyDown
 from gateway.core.failpoints import Failpoint, pass_by
+from gateway.edges.upstream.dial import Dialer, ProxyRefused
 
 KEEPALIVE_S: Final = 15.0
 """Seconds an idle connection may be used again; shorter than any server in front of OpenAI keeps it."""
@@ -89,14 +91,15 @@ class Upstream:
         *,
         connect_s: float,
         first_byte_s: float,
+        proxy: str | None = None,
         failpoint: Failpoint = pass_by,
     ) -> None:
         """`connect_s`: seconds to open a connection, TLS included; `first_byte_s`: seconds OpenAI has to answer."""
         parts = urlsplit(base_url)
         secure = parts.scheme == "https"
-        self._host: Final = parts.hostname or ""
-        self._port: Final = parts.port or (443 if secure else 80)
-        self._tls: Final = ssl.create_default_context() if secure else None
+        tls = ssl.create_default_context() if secure else None
+        port = parts.port or (443 if secure else 80)
+        self._dialer: Final = Dialer(parts.hostname or "", port, tls, None if proxy is None else parse_proxy(proxy))
         self._prefix: Final = parts.path.rstrip("/")
         lines = (f"Host: {parts.netloc.rpartition('@')[2]}", f"Authorization: Bearer {api_key}")
         self._constant: Final = "".join(f"{line}\r\n" for line in (*lines, "Accept-Encoding: identity"))
@@ -177,13 +180,12 @@ class Upstream:
         return None
 
     async def _connect(self) -> ResponseHandler:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: ResponseHandler(loop), self._host, self._port, ssl=self._tls
-                )
-        except (OSError, ssl.SSLError) as error:  # a TimeoutError is an OSError
+                connection = await self._dialer.connect()
+        except ProxyRefused as error:
+            raise NotSent("openai", str(error)) from error
+        except OSError as error:  # a TimeoutError and an SSLError are, too
             raise NotSent("openai", type(error).__name__) from error
         connection.set_response_params(
             read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER_BYTES, max_field_size=32 * 1024
