@@ -1,14 +1,14 @@
-# Everything from a fresh clone, with Python 3.11 or later and make: each target sets up .venv first, if need be.
+# Everything from a fresh clone, with Python 3.11, 3.12 or 3.13 and make: each target sets up .venv first, if need be.
 # Settings: PYTHON=/path/to/python3   ARGS="more arguments for the command"   UPGRADE=--upgrade (for lock)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 
-# The first of these that is new enough; only looked for when .venv has to be made.
+# The first of these that the tests have seen (as requires-python says); only looked for when .venv has to be made.
 PYTHON ?=
-CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+CANDIDATES := python3 python3.13 python3.12 python3.11
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 RUN := .venv/bin/python
 # Nothing of ours may depend on the virtual environment or the folders that somebody else's Python uses.
 unexport PYTHONHOME
@@ -69,7 +69,7 @@ ifeq ($(realpath $(RUN)),)
 endif
 .venv/.ready: requirements.lock .ci/install.py
 	@for python in $(or $(PYTHON),$(CANDIDATES)); do \
-		if "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then exec "$$python" .ci/install.py; fi; \
+		if "$$python" -c '$(SUITS)' 2>/dev/null; then exec "$$python" .ci/install.py; fi; \
 	done; \
-	echo "Python 3.11 or later is needed: none of '$(or $(PYTHON),$(CANDIDATES))' is." >&2; \
-	echo "Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1
+	echo "Python 3.11, 3.12 or 3.13 is needed (not 3.14 yet): none of '$(or $(PYTHON),$(CANDIDATES))' is." >&2; \
+	echo "Install one, or name it: make PYTHON=/path/to/python3.13" >&2; exit 1

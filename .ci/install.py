@@ -2,30 +2,51 @@
 
 Installs exactly what requirements.lock lists, every file checked against its hash, from wherever pip is configured
 to look (PIP_* and pip.conf hold as they are; no index is named here). Our own packages come from the clone through a
-`.pth` file, so that no build tool is needed. Run by the Makefile: `python3 .ci/install.py`.
+`.pth` file, so that no build tool is needed. Bytecode is compiled here, once, because every process of the gateway
+would otherwise compile the libraries again where PYTHONDONTWRITEBYTECODE is set or the folder cannot be written.
+Run by the Makefile: `python3 .ci/install.py`.
 """
 
 import fcntl
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import venv
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 TOP = Path(__file__).resolve().parent.parent
 VENV = TOP / ".venv"
 LOCK = TOP / "requirements.lock"
 STAMP = VENV / ".ready"
 LOG = VENV / "install.log"
+OURS = ("gateway", "pricing", "migrations")
 EVERY_S = 5
 """Seconds between two lines of progress."""
 
 
 def main() -> None:
-    """Brings `.venv` up to date with the lock; a second run waits for the first."""
+    """Brings `.venv` up to date with the lock; a second run waits for the first. Exits by SystemExit."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        _bring_up_to_date()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped before .venv was complete; the next run starts again.\n")
+        sys.exit(128 + signal.SIGINT)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    """Raises, so that pip is stopped too."""
+    sys.exit(128 + number)
+
+
+def _bring_up_to_date() -> None:
     if importlib.util.find_spec("ensurepip") is None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         sys.exit(
@@ -34,7 +55,7 @@ def main() -> None:
         )
     with (TOP / "pyproject.toml").open("rb") as mutex:
         fcntl.flock(mutex, fcntl.LOCK_EX)
-        wanted = f"{sys.version}\n{LOCK.read_text()}"
+        wanted = f"{sys.version}\n{LOCK.read_text()}{Path(__file__).read_text()}"
         if not (STAMP.is_file() and STAMP.read_text() == wanted and _starts()):
             _make()
             STAMP.write_text(wanted)
@@ -55,6 +76,7 @@ def _make() -> None:
     venv.create(VENV, with_pip=True, symlinks=True)
     _install(started)
     packages = next(VENV.glob("lib/python*/site-packages"))
+    _compile(packages, started)
     # Relative, so that the clone may be moved.
     (packages / "pailflow-gateway.pth").write_text(f"{os.path.relpath(TOP, packages)}\n")
     command = VENV / "bin" / "gateway"
@@ -64,26 +86,40 @@ def _make() -> None:
 
 
 def _install(started: float) -> None:
-    """Runs pip and tells every few seconds how far it is; its whole output is shown when it fails."""
+    """Runs pip; its whole output is shown when it fails."""
     count = sum("==" in line for line in LOCK.read_text().splitlines())
-    command = [VENV / "bin" / "python", "-m", "pip", "install", "--require-hashes", "-r", LOCK]
-    command += ["--no-user", "--no-input", "--no-compile", "--progress-bar", "off", "--disable-pip-version-check"]
-    with LOG.open("wb") as log:
-        pip = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            while True:
-                try:
-                    status = pip.wait(EVERY_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    print(f"  {time.monotonic() - started:3.0f} s  {_progress(count)}", flush=True)
-        except BaseException:
-            pip.terminate()
-            pip.wait()
-            raise
+    options = ["--no-user", "--no-input", "--no-compile", "--progress-bar", "off", "--disable-pip-version-check"]
+    status = _run(["pip", "install", "--require-hashes", "-r", str(LOCK), *options], started, lambda: _progress(count))
     if status != 0:
         sys.stderr.write(LOG.read_text(errors="replace"))
         sys.exit("The locked packages could not be installed; pip's own words are above.")
+
+
+def _compile(packages: Path, started: float) -> None:
+    """Writes the bytecode of everything, with all cores: pip's own `--compile` has one.
+
+    The exit status says that some file is not Python of this version (packages ship templates); such a file is not
+    imported either, or its import says so.
+    """
+    folders = [str(packages), *(str(TOP / name) for name in OURS)]
+    _run(["compileall", "-q", "-j", "0", *folders], started, lambda: "compiling")
+
+
+def _run(module: Sequence[str], started: float, progress: Callable[[], str]) -> int:
+    """Runs a module of the new environment, its output in the log; tells every few seconds how far it is."""
+    with LOG.open("wb") as log:
+        command = [VENV / "bin" / "python", "-m", *module]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while True:
+                try:
+                    return process.wait(EVERY_S)
+                except subprocess.TimeoutExpired:
+                    print(f"  {time.monotonic() - started:3.0f} s  {progress()}", flush=True)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
 
 
 def _progress(count: int) -> str:

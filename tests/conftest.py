@@ -1,6 +1,7 @@
 """Fixtures that every test may use: a migrated database of its own, an empty Valkey, and the edges over them."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
@@ -16,6 +17,12 @@ from tests.servers import memory_folder, on_database
 TEMPLATE = "gateway_template"
 METER = "openai_usage_micro_usd"
 WINDOW_S = 3600
+
+
+def pytest_configure() -> None:
+    """What a background job of a shell inherits, SIGINT ignored, must not reach the processes that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 async def admin(dsn: str, *statements: str) -> None:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from gateway import embedded
 from tests.edges.embedded_folders import PATIENCE_S, ROOT, await_end, child, hush, is_gone, reachable_folder
+from tests.signals import interrupts_ignored
 
 
 @pytest.fixture
@@ -105,6 +106,14 @@ def test_no_server_outlives_its_parent(data_dir: Path, number: signal.Signals) -
             assert all(is_gone(pid) for pid in pids)
             assert servers.failure() is None
     assert "database system is shut down" in (data_dir / "postgres.log.1").read_text(), "it was not stopped cleanly"
+
+
+def test_servers_stop_where_interrupts_are_ignored(data_dir: Path) -> None:
+    with interrupts_ignored(), child(data_dir) as (process, pids):
+        process.terminate()
+        process.wait(PATIENCE_S)
+        await_end(*pids)
+    assert "database system is shut down" in (data_dir / "postgres.log").read_text(), "it was not stopped cleanly"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tell a process that its parent has died")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -191,22 +192,20 @@ async def test_several_processes_never_exceed_any_limit(
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"
     answers = [asyncio.create_task(process.communicate(b"\n")) for process in processes]
-    looks = 0
+    began = time.monotonic()
     while not all(answer.done() for answer in answers):
         state = await limits.state(limits_process.BUDGET)
         assert sum(state.settled.values()) + sum(state.held.values()) <= cap
         assert await redis.zcard(limits_process.SLOTS) <= slots
-        looks += 1
         await asyncio.sleep(0.005)
     told = [json.loads((await answer)[0]) for answer in answers]
     assert [process.returncode for process in processes] == [0, 0, 0]
     settled = {event: nano for one in told for event, nano in one["settled"].items() if nano}
     state = await limits.state(limits_process.BUDGET)
     assert (state.settled, state.held) == (settled, {})
-    assert looks > 10
     let_in = sum(one["let_in"] for one in told)
-    assert all(one["let_in"] for one in told)
     if rate_limit < 3 * limits_process.CALLS:
-        assert rate_limit <= let_in <= rate_limit + 10  # what comes free again while they run
+        came_free = rate_limit * (time.monotonic() - began) / 60  # while they ran
+        assert rate_limit <= let_in <= rate_limit + came_free
     else:
         assert sum(settled.values()) > cap // 2  # the budget was near its end

@@ -45,7 +45,7 @@ def disturbed(pid: int, segment: Path, what: str) -> Iterator[None]:
             time.sleep(0.02)
         yield
     finally:
-        tracer.send_signal(signal.SIGINT)  # lets go of the process; killed, it might leave it stopped
+        tracer.send_signal(signal.SIGTERM)  # lets go of the process; killed, it might leave it stopped
         tracer.wait()
 
 

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from tests.flows.conftest import settled_rows
+from tests.signals import interrupts_ignored
 from tests.stack import Stack, children
 
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
@@ -58,6 +59,17 @@ async def test_a_stop_lets_streams_finish(fresh_stack: Stack) -> None:
     assert await asyncio.to_thread(fresh_stack.serve.stop) == 0
     (row,) = await settled_rows(fresh_stack.env["DATABASE_URL"], 1)
     assert (row["evidence"], row["completion_tokens"]) == ("reported", 30)
+
+
+async def test_a_gateway_in_the_background_stops_on_sigterm(fresh_stack: Stack) -> None:
+    with interrupts_ignored():  # as `nohup … &` starts it
+        fresh_stack.start()
+        worker = fresh_stack.run("worker")
+    below = children(fresh_stack.serve.popen.pid)
+    worker.wait_for("metrics and readiness")
+    for process in (worker, fresh_stack.serve, fresh_stack.processes[0]):
+        assert await asyncio.to_thread(process.stop) == 0, process.output()
+    assert [pid for pid in below if os.path.exists(f"/proc/{pid}")] == []
 
 
 @pytest.mark.long

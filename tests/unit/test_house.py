@@ -12,6 +12,10 @@ from tests.unit.source import OURS, TOP, files, tree
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 FLOOR: Final = re.compile(r">=\s*([0-9.]+)")
+PYTHONS: Final = ("3.11", "3.12", "3.13")
+"""What .ci/run tests."""
+AFTER: Final = "3.14"
+"""Refused at set-up until it is tested."""
 ELSEWHERE: Final = frozenset({"tests/clients/langchain_calls.py: langchain_openai"})
 """Imports that are installed into an environment of their own, from a lock of their own beside them."""
 
@@ -94,6 +98,14 @@ def test_help_lists_every_target_and_nothing_else() -> None:
 
 
 def test_the_python_floor_is_said_once_and_kept() -> None:
-    assert project()["project"]["requires-python"] == ">=3.11"
-    assert project()["tool"]["mypy"]["python_version"] == "3.11"
-    assert project()["tool"]["ruff"]["target-version"] == "py311"
+    assert project()["project"]["requires-python"] == f">={PYTHONS[0]},<{AFTER}"
+    assert project()["tool"]["mypy"]["python_version"] == PYTHONS[0]
+    assert project()["tool"]["ruff"]["target-version"] == "py" + PYTHONS[0].replace(".", "")
+
+
+def test_every_python_that_is_promised_is_tested_and_no_other_is_taken() -> None:
+    assert f"supported=({' '.join(PYTHONS)})\n" in (TOP / ".ci" / "run").read_text()
+    makefile = (TOP / "Makefile").read_text()
+    candidates = re.search(r"^CANDIDATES := python3 (.+)$", makefile, re.MULTILINE)
+    assert candidates
+    assert set(candidates.group(1).split()) == {f"python{version}" for version in PYTHONS}
