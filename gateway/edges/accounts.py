@@ -170,7 +170,7 @@ class Accounts:
             await self._pool.execute(_SET_CUSTOMER, user_id, stripe_customer_id)
         except asyncpg.UniqueViolationError:
             return False
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise _away(error) from error
         return True
 
@@ -232,7 +232,7 @@ class Accounts:
     async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         try:
             return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise _away(error) from error
 
 

@@ -105,7 +105,7 @@ async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[
     everything = load() if known is None else list(known)
     try:
         connection = await asyncpg.connect(read_dsn(dsn).url, timeout=connect_timeout_s, statement_cache_size=0)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
     try:
         connection.add_log_listener(lambda _, message: notices.append(str(message)))

@@ -27,7 +27,7 @@ class Link:
     """One listening port in front of one server, `target` (host and port, or the path of a Unix socket)."""
 
     def __init__(self, target: tuple[str, int] | Path) -> None:
-        self._target: Final = target
+        self._target = target
         self._kind: Kind = "pass"
         self._bytes_left = 0
         self._delay_s = 0.0
@@ -35,6 +35,7 @@ class Link:
         """Not set while bytes are swallowed."""
         self._open.set()
         self._pairs: Final[set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]]] = set()
+        self._forgotten: Final[set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]]] = set()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self.port = 0
         self.passed_bytes = 0
@@ -64,6 +65,15 @@ class Link:
             for client, _ in self._pairs:
                 with contextlib.suppress(OSError):
                     client.write_eof()
+
+    def lead_to(self, target: tuple[str, int] | Path) -> None:
+        """New connections go to another server, as after a failover; those that are there stay where they are."""
+        self._target = target
+
+    def forget(self) -> None:
+        """As a NAT gateway does after a long silence: nothing passes the connections that are there any more, and
+        neither end hears of it. New ones work."""
+        self._forgotten.update(self._pairs)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Link"]:
@@ -101,6 +111,7 @@ class Link:
                 both.create_task(self._pump(answers, client, pair))
         finally:
             self._pairs.discard(pair)
+            self._forgotten.discard(pair)
             for writer in pair:
                 writer.transport.abort()
 
@@ -118,6 +129,8 @@ class Link:
         """One direction, to its end; a reset on either side ends both."""
         try:
             while piece := await reader.read(PIECE_BYTES):
+                if pair in self._forgotten:
+                    continue
                 if self._kind == "delay":
                     await asyncio.sleep(self._delay_s)
                 await self._open.wait()

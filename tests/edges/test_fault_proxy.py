@@ -132,6 +132,26 @@ async def test_swallowed_bytes_come_when_it_is_over(link: Link, dial: Dial) -> N
         assert await line.reader.readexactly(12) == b"still there?"
 
 
+async def test_a_forgotten_connection_stays_silent_and_new_ones_work(link: Link, dial: Dial) -> None:
+    line = await dial(link)
+    assert await line.says(b"hello") == b"hello"
+    link.forget()
+    line.writer.write(b"still there?")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await line.reader.read(1)
+    assert await (await dial(link)).says(b"again") == b"again"
+
+
+async def test_it_leads_to_another_server_and_keeps_what_is_there(link: Link, dial: Dial, tmp_path: Path) -> None:
+    line = await dial(link)
+    assert await line.says(b"hello") == b"hello"
+    link.lead_to(tmp_path / "nobody")
+    assert await line.says(b"still here") == b"still here"
+    with pytest.raises(ConnectionResetError):
+        await (await dial(link)).rest()
+
+
 async def test_a_half_close_ends_one_direction(link: Link, dial: Dial) -> None:
     line = await dial(link)
     assert await line.says(b"hello") == b"hello"

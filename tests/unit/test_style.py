@@ -242,3 +242,16 @@ def test_no_registry_and_no_path_of_some_machine() -> None:
             found = pattern.search(text.decode(errors="replace"))
             wrong += [f"{file}: {found.group()}"] if found else []
     assert wrong == []
+
+
+def test_whatever_postgres_may_raise_is_an_outage() -> None:
+    """asyncpg has three families of errors; whoever waits out one of them waits out all."""
+    wrong = []
+    for file in files():
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.Tuple) and file.startswith("gateway/"):
+                caught = {ast.unparse(each) for each in node.elts}
+                if {"OSError", "asyncpg.PostgresError"} <= caught:
+                    lacks = {"asyncpg.InterfaceError", "asyncpg.InternalClientError"} - caught
+                    wrong += [f"{file}:{node.lineno}: {sorted(lacks)}"] if lacks else []
+    assert wrong == []

@@ -16,7 +16,7 @@ EXAMPLES_MAX: Final = 10
 """Ids that are named of each thing found wrong."""
 _CURSOR_ROWS: Final = 500
 """Rows of a cursor in memory at a time."""
-_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 # Whether row security hides rows from this login: then every sum would be of what is left, and all would look well.

@@ -16,11 +16,14 @@ from gateway.core.adjust import Recorded
 from gateway.core.errors import DependencyDown
 from gateway.core.ids import is_uuid
 from gateway.edges.ledger import sql
+from gateway.edges.ledger.connections import fetch_within
 from gateway.edges.ledger.pool import AWAY, Pool, describe
 from gateway.edges.ledger.rows import Entry, NotARow, Row, columns, to_row
 
 TRIES_MAX: Final = 5
 TRY_AGAIN_S: Final = 0.02
+LOOK_UP_S: Final = 2.0
+"""Seconds that a look-up may take for which a call waits; a server that is there needs a thousandth of it."""
 
 POISON: Final = (
     asyncpg.DataError,  # 22: NUL or surrogate in text or jsonb, number out of range
@@ -132,18 +135,18 @@ class Ledger:
         """The user behind a key, by Unkey's externalId or else by the key's row; None when there is none."""
         if external_id is not None and not is_uuid(external_id):
             return None
-        row = await self._row(sql.IDENTITY, external_id, _storable(unkey_key_id))
+        row = await self._look_up(sql.IDENTITY, external_id, _storable(unkey_key_id))
         return None if row is None else Identity(*row.values())
 
     async def meeting(self, name: str) -> MeetingRow | None:
         """The meeting with this id, this id at Daily.co, or in progress in the room of this name."""
-        row = await self._row(sql.MEETING, _storable(name), name if is_uuid(name) else None)
+        row = await self._look_up(sql.MEETING, _storable(name), name if is_uuid(name) else None)
         return None if row is None else MeetingRow(*row.values())
 
     async def response_owner(self, response_id: str) -> str | None:
         """The user id a response at OpenAI belongs to; None when it is unknown or deleted."""
-        owner: str | None = await self._value(sql.RESPONSE_OWNER, _storable(response_id))
-        return owner
+        row = await self._look_up(sql.RESPONSE_OWNER, _storable(response_id))
+        return None if row is None else row[0]
 
     async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
         """The id of the user with this address, who is made if need be. An existing Stripe customer is kept."""
@@ -163,6 +166,14 @@ class Ledger:
         if linked is None:
             raise ValueError(f"key {unkey_key_id} belongs to another user")
         return str(linked)
+
+    async def _look_up(self, query: str, *arguments: object) -> "asyncpg.Record | None":
+        """A row that a call waits for: soon or not at all."""
+        try:
+            rows = await fetch_within(self._pool, LOOK_UP_S, query, *arguments)
+        except AWAY as error:
+            raise DependencyDown("postgres", describe(error)) from error
+        return rows[0] if rows else None
 
     async def _value(self, query: str, *arguments: object) -> Any:
         row = await self._row(query, *arguments)

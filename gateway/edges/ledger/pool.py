@@ -8,7 +8,7 @@ import asyncpg
 
 from gateway.core.dsn import read_dsn
 from gateway.core.errors import DependencyDown, Refused
-from gateway.core.sockets import keep_alive
+from gateway.edges.ledger import connections
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -17,7 +17,7 @@ else:
     Pool = asyncpg.Pool
     Connection = Any
 
-AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises when the database is away, full, out of time or not migrated; a bad value is told apart before.
 
 TimeoutError is an OSError. Whatever it was, the caller cannot mend it: it waits and tries again.
@@ -25,19 +25,12 @@ TimeoutError is an OSError. Whatever it was, the caller cannot mend it: it waits
 
 
 REFUSES: Final = (
+    connections.Unfit,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
 )
 """A wrong user or password, no such database, a login without the right."""
-
-
-class _Kept(asyncpg.Connection):
-    """A connection whose other end is noticed to be gone."""
-
-    def __init__(self, protocol: Any, transport: Any, *rest: Any) -> None:
-        super().__init__(protocol, transport, *rest)
-        keep_alive(transport.get_extra_info("socket"))
 
 
 async def open_pool(
@@ -62,8 +55,9 @@ async def open_pool(
         "statement_timeout": str(int(statement_timeout_s * 1000)),
         "timezone": "UTC",
     }
+    watch = connections.Watch()
     with told_apart():
-        return await asyncpg.create_pool(
+        watch.pool = asyncpg.create_pool(
             url,
             min_size=connections_min,
             max_size=connections_max,
@@ -72,8 +66,11 @@ async def open_pool(
             statement_cache_size=0 if pooled else 100,
             server_settings={"application_name": "pailflow-gateway"} if pooled else settings,
             reset=_leave_as_is,
-            connection_class=_Kept,
+            connect=connections.connect,
+            connection_class=connections.Connection,
+            init=watch.on_new,
         )
+        return await watch.pool
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from gateway.core.billing import DOUBT_MAX, Claim, FreezeCounts, MeterEvent, eve
 from gateway.core.errors import DependencyDown
 from gateway.edges.outbox import sql
 
-_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Away, full, out of time or not migrated: the caller cannot mend it, it waits and tries again."""
 
 

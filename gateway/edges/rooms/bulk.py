@@ -155,7 +155,7 @@ class BulkRooms:
         try:
             async with self._pool.acquire() as connection:
                 yield connection
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             # Its kind only: the server's own text may quote a row.
             raise DependencyDown("postgres", type(error).__name__) from error
 

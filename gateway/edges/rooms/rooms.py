@@ -109,7 +109,7 @@ class Rooms:
     async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
         try:
             return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             # Its kind only: the server's own text may quote a row.
             raise DependencyDown("postgres", type(error).__name__) from error
 

@@ -98,7 +98,7 @@ class Inbox:
                 yield None if row is None else Turn(connection, SOURCE, row["event_id"], bytes(row["body"]))
         except _REFUSED as error:
             raise NotApplied(type(error).__name__) from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise DependencyDown("postgres", type(error).__name__) from error
 
     async def failed(self, event_id: str, reason: str) -> None:
@@ -122,6 +122,6 @@ class Inbox:
         try:
             async with self._pool.acquire() as connection:
                 yield connection
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             # Its kind only: the server's own text may quote somebody's name.
             raise DependencyDown("postgres", type(error).__name__) from error

@@ -88,5 +88,5 @@ class Listing:
     async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         try:
             return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise DependencyDown("postgres", type(error).__name__) from error
