@@ -14,7 +14,8 @@ from gateway.core.errors import ApiError
 from gateway.core.key_ring import parse_ring
 from gateway.edges.ledger import open_pool
 from gateway.edges.rooms import Rooms
-from gateway.flows.proxy.admission import Admission, bearer
+from gateway.flows.proxy.admission import Admission
+from gateway.flows.proxy.credential import key_of
 from gateway.flows.proxy.headers import EVENT_ID, check_framing, read_body
 from gateway.flows.rooms.api import RoomsApi
 from gateway.flows.rooms.rooms import RoomKeeper
@@ -39,7 +40,7 @@ def handler(keeper: RoomKeeper, admission: Admission, *, new_id: Callable[[], st
 
     async def admit(request: web.BaseRequest) -> frozenset[str]:
         check_framing(request)
-        key = bearer(request.headers.getall("Authorization", []))
+        key = key_of(request.headers)
         principal = await admission.admit(key, endpoint="rooms", peer=request.remote)
         if principal.due:
             admission.renew(key, endpoint="rooms")

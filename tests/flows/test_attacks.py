@@ -170,3 +170,10 @@ def test_a_meeting_of_nobody_costs_nothing(running: Stack, values: tuple[bytes, 
 def test_every_answer_names_the_same_server(running: Stack, line: bytes) -> None:
     got = exchange(running, head(running, b"Connection: close", line=line)).split(b"\r\n\r\n", 1)[0]
     assert [each for each in got.split(b"\r\n") if each.lower().startswith(b"server:")] == [b"Server: pailflow-gateway"]
+
+
+@pytest.mark.parametrize(("both", "status"), [("", 200), ("Bearer KEY", 200), ("Bearer other", 400)])
+def test_the_key_as_azures_clients_send_it(running: Stack, both: str, status: int) -> None:
+    lines = ["GET /v1/models HTTP/1.1", "Host: x", "Connection: close", f"api-key: {running.key}"]
+    lines += [f"Authorization: {both.replace('KEY', running.key)}"] if both else []
+    assert status_of(exchange(running, ("\r\n".join(lines) + "\r\n\r\n").encode())) == status

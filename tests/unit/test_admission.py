@@ -2,9 +2,8 @@
 
 import pytest
 
-from gateway.core.errors import ApiError
 from gateway.edges.keys import RateLimit
-from gateway.flows.proxy.admission import Principal, bearer
+from gateway.flows.proxy.admission import Principal
 from gateway.flows.proxy.verdicts import refusal_of
 from tests.unit.admissions import NOW_S, House, Linked, no, valid
 
@@ -102,35 +101,3 @@ async def test_a_user_disabled_since_is_refused_after_the_renewal() -> None:
     house.now_s = 31
     assert (await house.refused()).code == "user_disabled"
     assert (await house.refused()).code == "user_disabled"
-
-
-# The header.
-
-
-@pytest.mark.parametrize(
-    ("header", "key"),
-    [("Bearer abc", "abc"), ("bearer abc", "abc"), ("BEARER a.b_c-d=", "a.b_c-d="), ("Bearer a:b", "a:b")],
-)
-def test_header(header: str, key: str) -> None:
-    assert bearer([header]) == key
-
-
-@pytest.mark.parametrize(
-    "header",
-    ["", "abc", "Bearer", "Bearer ", "Basic abc", "Bearer a b", "Bearer abc ", "Bearer  abc", "Bearer Bearer x",
-     "Bearer é",
-     "Bearer \u2028", "Bearer a\x00", "Bearer a\tb", "Bearer\tabc", " Bearer abc", "Bearer \x7f"],
-)  # fmt: skip
-def test_header_that_holds_no_key(header: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        bearer([header])
-    assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
-
-
-def test_no_header_and_two() -> None:
-    with pytest.raises(ApiError) as missing:
-        bearer([])
-    assert (missing.value.status, missing.value.code) == (401, "missing_api_key")
-    with pytest.raises(ApiError) as twice:
-        bearer(["Bearer a", "Bearer a"])
-    assert (twice.value.status, twice.value.code) == (400, "duplicate_header")

@@ -222,19 +222,3 @@ class Admission:
         while len(self._known) > self._settings.cache_max:
             self._known.popitem(last=False)
         return principal
-
-
-def bearer(authorization: list[str]) -> str:
-    """The key of the request's Authorization headers. Raises ApiError: exactly one, `Bearer <key>`."""
-    if len(authorization) > 1:
-        raise ApiError(400, "duplicate_header", "The Authorization header is given more than once.")
-    if not authorization:
-        raise ApiError(
-            401,
-            "missing_api_key",
-            "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'.",
-        )
-    scheme, _, key = authorization[0].partition(" ")
-    if scheme.lower() != "bearer" or not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise invalid_key()
-    return key

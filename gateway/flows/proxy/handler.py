@@ -14,7 +14,8 @@ from gateway.core.endpoints import Route
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.ids import uuid7
 from gateway.core.request import read_counted
-from gateway.flows.proxy.admission import Principal, bearer
+from gateway.flows.proxy.admission import Principal
+from gateway.flows.proxy.credential import key_of
 from gateway.flows.proxy.headers import (
     EVENT_ID,
     answer_headers,
@@ -73,7 +74,7 @@ class Proxy:
         if route is None:
             message = "This gateway does not serve this method and path, because it could not meter it."
             raise ApiError(404, "endpoint_not_supported", message)
-        key = bearer(request.headers.getall("Authorization", []))
+        key = key_of(request.headers)
         endpoint = route.endpoint.name
         principal = await self._parts.admission.admit(key, endpoint=endpoint, peer=request.remote)
         principal.check_endpoint(endpoint)

@@ -46,9 +46,6 @@ def check_framing(request: web.BaseRequest) -> None:
         raise ApiError(505, "http_version_not_supported", "This gateway speaks HTTP/1.1.")
     if request.version == HttpVersion10 and "Transfer-Encoding" in headers:
         raise ApiError(400, "invalid_framing", "HTTP/1.0 has no Transfer-Encoding.")
-    if "api-key" in headers:
-        message = "Send the key once, as 'Authorization: Bearer YOUR_KEY', and no api-key header."
-        raise ApiError(400, "duplicate_header", message)
     encoding = headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         message = "Compressed request bodies are not accepted; send the body without Content-Encoding."

@@ -17,7 +17,8 @@ from gateway.core.event import NoteRecord, OpenRecord, UsageEvent
 from gateway.core.request import Request, read_request
 from gateway.core.trace_context import TRACEPARENT, trace_id
 from gateway.edges.upstream import Answer
-from gateway.flows.proxy.admission import Principal, bearer
+from gateway.flows.proxy.admission import Principal
+from gateway.flows.proxy.credential import key_of
 from gateway.flows.proxy.headers import (
     answer_headers,
     forwarded_headers,
@@ -91,7 +92,7 @@ class MeteredCall:
 
     def _renew(self) -> None:
         """By now the model is known, which Unkey's analytics want to have."""
-        key = bearer(self._request.headers.getall("Authorization", []))
+        key = key_of(self._request.headers)
         self._parts.admission.renew(key, endpoint=self._route.endpoint.name, model=self._asked.model)
 
     async def _open(self, read_s: float) -> web.StreamResponse:

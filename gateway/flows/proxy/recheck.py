@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 
 from gateway.core.errors import ApiError
-from gateway.flows.proxy.admission import Admission, bearer
+from gateway.flows.proxy.admission import Admission
+from gateway.flows.proxy.credential import key_of
 from gateway.flows.proxy.relay import Drains
 
 REVOKED: Final = (401, 403)
@@ -35,7 +36,7 @@ class Recheck:
         ended = 0
         for relay in [relay for relay in self._drains.relays if not relay.result.client_left]:
             try:
-                key = bearer(relay.authorization)
+                key = key_of(relay.request_headers)
                 if (await self._admission.admit(key)).due:
                     self._admission.renew(key)
             except ApiError as error:

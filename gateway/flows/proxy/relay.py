@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.core.config import UpstreamSettings
 from gateway.core.errors import ApiError
@@ -241,9 +241,9 @@ class Relay:
         self._drain_until_s = self._loop.time() + self._bounds.drain_s
 
     @property
-    def authorization(self) -> list[str]:
-        """The request's Authorization headers."""
-        return self._request.headers.getall("Authorization", [])
+    def request_headers(self) -> "CIMultiDictProxy[str]":
+        """The request's headers, which hold the key."""
+        return self._request.headers
 
     async def refuse(self, error: ApiError) -> None:
         """The client may not have the rest: a stream ends with the error, as OpenAI's own do; anything else is cut."""
