@@ -17,12 +17,13 @@ from gateway.sandbox.openai_answer import Choice, Wish, answer
 from gateway.sandbox.openai_calls import Behaviour, Behaviours, Call, CallLog
 from gateway.sandbox.openai_chat import Chat, chat_body, chat_events, chat_failure, chat_wish
 from gateway.sandbox.openai_embeddings import embeddings_body, inputs_of
+from gateway.sandbox.openai_json import printed
 from gateway.sandbox.openai_models import Models, Served
 from gateway.sandbox.openai_responses import answered, broken_event, input_items, response_events, responses_wish
 from gateway.sandbox.openai_store import Store, Stored
-from gateway.sandbox.openai_tokens import Coder, Counter, PromptCache, Read
-from gateway.sandbox.openai_usage import Input, chat_usage, encoded, responses_usage, shown, wants_12h
-from gateway.sandbox.openai_wire import Exchange, Pace, Told, answer_headers
+from gateway.sandbox.openai_tokens import Coder, Counter, PromptCache
+from gateway.sandbox.openai_usage import Input, chat_usage, responses_usage, shown, wants_12h
+from gateway.sandbox.openai_wire import Exchange, Pace, Told, refusal
 from pricing.book import Book
 
 BELIEVABLE: Final = Pace(first_s=0.15, interval_s=0.01)
@@ -75,14 +76,11 @@ class OpenAI:
         try:
             header = request.headers.get("Authorization")
             if header != self._credential:
-                raise errors.wrong_key(header)
+                raise errors.wrong_key(header, endpoint)
             return await serve(call)
         except errors.Refused as wrong:
             call.status = wrong.status
-            headers = answer_headers(call.request_id, self.pace) | wrong.headers
-            return web.Response(
-                status=wrong.status, body=wrong.body(), content_type="application/json", headers=headers
-            )
+            return refusal(wrong, call, self.pace)
         except ConnectionError:
             return web.Response()  # the client has gone; aiohttp sees that for itself
         finally:
@@ -111,9 +109,9 @@ class OpenAI:
                 raise errors.invalid("you must provide a model parameter", "model")
             served = self.models.find(call.model)
             if served is None:
-                raise errors.no_model(call.model)
+                raise errors.no_model(call.model, endpoint)
             if served.kind != kind:
-                raise errors.invalid(f"The model '{name}' cannot be used here.", "model", "model_not_supported")
+                raise errors.wrong_kind(call.model, endpoint)
             call.response_model = served.id
             return await run(exchange, fields, served)
 
@@ -128,7 +126,7 @@ class OpenAI:
         choices, spent = await self.in_time(exchange, served, think)
         call.service_tier = served.tier(fields.get("service_tier"))
         said = said_as(exchange.behaviour, served.id, call.service_tier)
-        chat = Chat(f"chatcmpl-{call.request_id[4:]}", int(self.clock()), *said, choices)
+        chat = Chat(f"chatcmpl-{call.request_id[4:]}", int(self.clock()), *said, choices, served.reasoning)
         call.response_id = chat.id
         thought = sum(choice.reasoning for choice in choices)
         total = sum(choice.tokens for choice in choices)
@@ -162,18 +160,19 @@ class OpenAI:
         final = done.final(None if usage == "omit" else usage)
         options = fields.get("stream_options")
         padded = not (isinstance(options, dict) and options.get("include_obfuscation") is False)
+        told, alive = (done, final), behaviour.keepalives
         if fields.get("store") is not False:
             items = input_items(fields)
 
             def events() -> list[bytes]:
-                whole = [event.data for event in response_events(done, final, padded=padded)]
+                whole = [event.data for event in response_events(*told, padded=padded, keepalives=alive)]
                 sent = whole[: call.chunks_sent] if call.stream else whole
                 return sent if exchange.failed is None else [*sent, exchange.failed]
 
-            self.store.keep(Stored(done.at("in_progress"), events, items, [*earlier, *items]))
+            self.store.keep(Stored(done.running(), events, items, [*earlier, *items]))
         if not call.stream:
             self.store.end(final)
-            return await exchange.whole(encoded(final), choice.tokens)
+            return await exchange.whole(printed(final), choice.tokens)
 
         def charge(tokens: int) -> dict[str, Any]:
             return responses_usage(spent, tokens, min(tokens, choice.reasoning))
@@ -183,7 +182,8 @@ class OpenAI:
             return broken_event(done, kind, number, None if so_far == "omit" else so_far)
 
         try:
-            return await exchange.stream(Told(response_events(done, final, padded=padded), charge, broken))
+            events_sent = response_events(*told, padded=padded, keepalives=alive)
+            return await exchange.stream(Told(events_sent, charge, broken))
         finally:
             # What is fetched later must be what was charged, however the stream ended.
             until_then = shown(call.usage, behaviour.usage)
@@ -221,9 +221,8 @@ class OpenAI:
         choices = answer(self.counter, served, wish)
         if behaviour.chunk_bytes:
             choices = [choice.with_huge_piece(behaviour.chunk_bytes) for choice in choices]
-        cached, written = self._cache.read(served.id, wish.prompt, served.encoding)
-        read = Read(cached, written if served.writes_cache else 0)
-        return choices, Input(wish.prompt.tokens, read, wants_12h(fields))
+        read = self._cache.read(served.id, wish.prompt, served.encoding)
+        return choices, Input(wish.prompt.tokens, read, served.writes_cache, wants_12h(fields))
 
     async def in_time(self, exchange: Exchange, served: Served, count: Callable[[], T]) -> T:
         """Counts where it does not hold up other calls: long texts, and the first use of an encoding, in a thread."""

@@ -118,6 +118,8 @@ class Behaviour(msgspec.Struct, forbid_unknown_fields=True):
     """`response.failed` (Responses) or an error event (chat) after so many events, then a regular end."""
     error_after: _Count | None = None
     """An `error` event after so many events, then a regular end."""
+    keepalives: _Count = 0
+    """`keepalive` events of a Responses stream before its first output."""
     usage: Literal["omit", "negative", "malformed"] | dict[str, Any] | list[Any] | int | None = None
     """An untruth by name, or JSON that stands in for the usage. The truth is charged all the same."""
     response_model: str | None = None

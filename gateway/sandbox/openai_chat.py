@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from gateway.sandbox.openai_answer import Choice, Tool, Wish
 from gateway.sandbox.openai_errors import check_types, invalid, missing
+from gateway.sandbox.openai_json import LF, data_event, obfuscation, printed
 from gateway.sandbox.openai_tokens import Counter
-from gateway.sandbox.openai_usage import OMIT, encoded
+from gateway.sandbox.openai_usage import OMIT
 from gateway.sandbox.openai_wire import Event
 
-_OBFUSCATION: Final = "Jk3vQ9sXw1"
 CHOICES_MAX: Final = 128
 _TYPES: Final[dict[str, type[Any]]] = {
     "messages": list,
@@ -36,17 +36,19 @@ class Chat(NamedTuple):
     model: str
     tier: str
     choices: list[Choice]
+    reasoning: bool
+    """Whether it is a reasoning model: those say no log probabilities and have no fingerprint (recordings of 2026)."""
 
     def head(self, kind: str) -> dict[str, Any]:
         """What every body and chunk begins with."""
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "service_tier": self.tier,
-            "system_fingerprint": "fp_sandbox",
-        }
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def served(self) -> dict[str, Any]:
+        """How it was served: at the end of a body, before the choices of a chunk."""
+        return {"service_tier": self.tier, "system_fingerprint": None if self.reasoning else "fp_sandbox"}
+
+    def logprobs(self) -> dict[str, Any]:
+        return {} if self.reasoning else {"logprobs": None}
 
 
 def chat_wish(fields: dict[str, Any], counter: Counter, encoding: str) -> Wish:
@@ -109,26 +111,27 @@ def _schema(wanted: Any) -> Mapping[str, Any] | None:
 
 
 def chat_body(chat: Chat, usage: Any) -> bytes:
-    """The answer in one piece."""
-    body = chat.head("chat.completion")
-    body["choices"] = [
+    """The answer in one piece; 1,403 of 2,013 recordings have this order, usage before tier and fingerprint."""
+    choices = [
         {
             "index": index,
             "message": _message(chat.id, index, choice),
-            "logprobs": None,
+            **chat.logprobs(),
             "finish_reason": choice.finish,
         }
         for index, choice in enumerate(chat.choices)
     ]
-    return encoded(body if usage == OMIT else body | {"usage": usage})
+    charged = {} if usage == OMIT else {"usage": usage}
+    return printed(chat.head("chat.completion") | {"choices": choices} | charged | chat.served(), LF)
 
 
 def _message(chat_id: str, index: int, choice: Choice) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
+    end: dict[str, Any] = {"refusal": None, "annotations": []}
     if choice.tool is None:
-        return message | {"content": choice.text}
+        return {"role": "assistant", "content": choice.text, **end}
     function = {"name": choice.tool, "arguments": choice.text}
-    return message | {"tool_calls": [{"id": _call_id(chat_id, index), "type": "function", "function": function}]}
+    call = {"id": _call_id(chat_id, index), "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call], **end}
 
 
 def _call_id(chat_id: str, index: int) -> str:
@@ -139,33 +142,40 @@ def chat_events(chat: Chat, options: Any, usage: Any) -> Iterator[Event]:
     """The answer as chunks. `usage`, unless it is `OMIT`, comes last and only when `options` ask for it."""
     asked = isinstance(options, dict) and options.get("include_usage") is True
     padded = not (isinstance(options, dict) and options.get("include_obfuscation") is False)
-    head = chat.head("chat.completion.chunk")
-    tail: dict[str, Any] = ({"usage": None} if asked else {}) | ({"obfuscation": _OBFUSCATION} if padded else {})
+    head = chat.head("chat.completion.chunk") | chat.served()
+    tail: dict[str, Any] = {"usage": None} if asked else {}
     produced = 0
 
-    def chunk(index: int, delta: dict[str, Any], finish: str | None = None) -> Event:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return Event(_sse(head | {"choices": [choice]} | tail), produced)
+    def pad(text: str) -> dict[str, Any]:
+        return {"obfuscation": obfuscation(text)} if padded else {}
+
+    def chunk(index: int, delta: dict[str, Any], text: str, finish: str | None = None) -> Event:
+        choice = {"index": index, "delta": delta, **chat.logprobs(), "finish_reason": finish}
+        return Event(data_event(head | {"choices": [choice]} | tail | pad(text)), produced)
 
     for index, choice in enumerate(chat.choices):
         produced += choice.tokens - len(choice.pieces)
-        first: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
-        if choice.tool is not None:
-            function = {"name": choice.tool, "arguments": ""}
-            call = {"index": 0, "id": _call_id(chat.id, index), "type": "function", "function": function}
-            first |= {"content": None, "tool_calls": [call]}
-        yield chunk(index, first)
+        yield chunk(index, _opening(chat.id, index, choice), "")
     for position in range(max(len(choice.pieces) for choice in chat.choices)):
         for index, choice in enumerate(chat.choices):
             if position < len(choice.pieces):
                 produced += 1
-                yield chunk(index, _delta(choice, choice.pieces[position]))
+                piece = choice.pieces[position]
+                yield chunk(index, _delta(choice, piece), piece)
     for index, choice in enumerate(chat.choices):
-        yield chunk(index, {}, choice.finish)
+        yield chunk(index, {}, choice.finish, choice.finish)
     if asked and usage != OMIT:
-        last = head | {"choices": [], "usage": usage} | ({"obfuscation": _OBFUSCATION} if padded else {})
-        yield Event(_sse(last), produced)
+        yield Event(data_event(head | {"choices": [], "usage": usage} | pad(str(usage))), produced)
     yield Event(b"data: [DONE]\n\n", produced)
+
+
+def _opening(chat_id: str, index: int, choice: Choice) -> dict[str, Any]:
+    """The first delta of a choice."""
+    if choice.tool is None:
+        return {"role": "assistant", "content": "", "refusal": None}
+    function = {"name": choice.tool, "arguments": ""}
+    call = {"index": 0, "id": _call_id(chat_id, index), "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None}
 
 
 def _delta(choice: Choice, piece: str) -> dict[str, Any]:
@@ -177,8 +187,4 @@ def _delta(choice: Choice, piece: str) -> dict[str, Any]:
 def chat_failure() -> bytes:
     """The event that ends a stream which went wrong."""
     error = {"message": "The server had an error while processing your request.", "type": "server_error"}
-    return _sse({"error": error | {"param": None, "code": "server_error"}})
-
-
-def _sse(value: dict[str, Any]) -> bytes:
-    return b"data: " + encoded(value) + b"\n\n"
+    return data_event({"error": error | {"param": None, "code": "server_error"}})

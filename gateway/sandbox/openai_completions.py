@@ -5,8 +5,9 @@ from typing import Any, Final, NamedTuple
 
 from gateway.sandbox.openai_answer import Choice, Wish
 from gateway.sandbox.openai_errors import check_types, invalid
+from gateway.sandbox.openai_json import LF, data_event, printed
 from gateway.sandbox.openai_tokens import Counter, Prompt
-from gateway.sandbox.openai_usage import OMIT, encoded
+from gateway.sandbox.openai_usage import OMIT
 from gateway.sandbox.openai_wire import Event
 
 CAP: Final = 16
@@ -26,7 +27,7 @@ class Completion(NamedTuple):
 
     def head(self) -> dict[str, Any]:
         """What the body and every chunk begin with."""
-        return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
+        return {"id": self.id, "object": "text_completion", "created": self.created}
 
 
 def completion_wishes(fields: dict[str, Any], counter: Counter, encoding: str) -> tuple[list[Wish], int]:
@@ -39,8 +40,9 @@ def completion_wishes(fields: dict[str, Any], counter: Counter, encoding: str) -
     if written > shown and fields.get("stream"):
         raise invalid("You cannot stream with 'best_of' above 'n'.", "best_of", "invalid_value")
     cap = CAP if fields.get("max_tokens") is None else fields["max_tokens"]
-    if cap < 1:
-        raise invalid("Invalid 'max_tokens': expected an integer of at least 1.", "max_tokens", "invalid_value")
+    if cap < 0:
+        message = f"Invalid 'max_tokens': integer below minimum value. Expected a value >= 0, but got {cap} instead."
+        raise invalid(message, "max_tokens", "integer_below_min_value")
     prompts = [_prompt(item, counter, encoding) for item in _items(fields.get("prompt", "<|endoftext|>"))]
     return [Wish(prompt=prompt, choices=written, cap=cap) for prompt in prompts], shown
 
@@ -62,8 +64,8 @@ def _prompt(item: Any, counter: Counter, encoding: str) -> Prompt:
 def completion_body(completion: Completion, usage: Any) -> bytes:
     """The answer in one piece."""
     choices = [_choice(index, choice.text, choice.finish) for index, choice in enumerate(completion.choices)]
-    body = completion.head() | {"choices": choices}
-    return encoded(body if usage == OMIT else body | {"usage": usage})
+    body = completion.head() | {"model": completion.model, "choices": choices}
+    return printed(body if usage == OMIT else body | {"usage": usage}, LF)
 
 
 def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
@@ -71,19 +73,23 @@ def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
 
 
 def completion_events(completion: Completion, options: Any, usage: Any) -> Iterator[Event]:
-    """The answer as chunks. `usage`, unless it is `OMIT`, comes last and only when `options` ask for it."""
+    """The answer as chunks. `usage`, unless it is `OMIT`, comes last and only when `options` ask for it.
+
+    Recordings of 2025: the model after the choices, but in the last chunk before them; an answer that stops by itself
+    says so in a chunk without text, one that is too long in its last piece.
+    """
     asked = isinstance(options, dict) and options.get("include_usage") is True
-    tail: dict[str, Any] = {"usage": None} if asked else {}
+    model = {"model": completion.model}
+    tail: dict[str, Any] = model | ({"usage": None} if asked else {})
     head, produced = completion.head(), 0
     for index, choice in enumerate(completion.choices):
+        cut = choice.finish == "length" and bool(choice.pieces)
         for position, piece in enumerate(choice.pieces, 1):
             produced += 1
-            finish = choice.finish if position == len(choice.pieces) else None
-            yield Event(_sse(head | {"choices": [_choice(index, piece, finish)]} | tail), produced)
+            finish = choice.finish if cut and position == len(choice.pieces) else None
+            yield Event(data_event(head | {"choices": [_choice(index, piece, finish)]} | tail), produced)
+        if not cut:
+            yield Event(data_event(head | {"choices": [_choice(index, "", choice.finish)]} | tail), produced)
     if asked and usage != OMIT:
-        yield Event(_sse(head | {"choices": [], "usage": usage}), produced)
+        yield Event(data_event(head | model | {"usage": usage, "choices": []}), produced)
     yield Event(b"data: [DONE]\n\n", produced)
-
-
-def _sse(value: dict[str, Any]) -> bytes:
-    return b"data: " + encoded(value) + b"\n\n"

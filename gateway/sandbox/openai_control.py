@@ -18,9 +18,9 @@ from gateway.sandbox import openai_errors as errors
 from gateway.sandbox import openai_more
 from gateway.sandbox.openai import OpenAI
 from gateway.sandbox.openai_calls import Behaviour, Call
+from gateway.sandbox.openai_json import encoded, printed
 from gateway.sandbox.openai_models import model_object
-from gateway.sandbox.openai_usage import encoded
-from gateway.sandbox.openai_wire import Pace, answer_headers
+from gateway.sandbox.openai_wire import Pace
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -53,9 +53,8 @@ def _recorded(openai: OpenAI, endpoint: str, answer: Callable[[OpenAI, web.Reque
                 return instead
             said = answer(openai, request, call)
             if not isinstance(said, bytes):
-                return await exchange.whole(encoded(said))
-            headers = answer_headers(call.request_id, openai.pace)
-            return await exchange.sent(web.Response(body=said, content_type="text/event-stream", headers=headers))
+                return await exchange.whole(printed(said))
+            return await exchange.replayed(said)
 
         return await openai.record(request, endpoint, serve)
 
@@ -77,7 +76,7 @@ def _delete_response(openai: OpenAI, request: web.Request, call: Call) -> Any:
     response_id = call.response_id = request.match_info["id"]
     if not openai.store.delete(response_id):
         raise errors.no_response(response_id)
-    return {"id": response_id, "object": "response", "deleted": True}
+    return {"id": response_id, "object": "response.deleted", "deleted": True}
 
 
 def _cancel_response(openai: OpenAI, request: web.Request, call: Call) -> Any:
@@ -92,7 +91,10 @@ def _input_items(openai: OpenAI, request: web.Request, call: Call) -> Any:
     stored = openai.store.find(response_id)
     if stored is None:
         raise errors.no_response(response_id)
-    items = [{"id": f"msg_in{index}", "type": "message"} | item for index, item in enumerate(stored.items)]
+    usual = {"type": "message", "status": "completed"}
+    items = [{"id": f"msg_in{index}"} | usual | item for index, item in enumerate(stored.items)]
+    if request.query.get("order") != "asc":
+        items.reverse()
     ends = [items[0]["id"], items[-1]["id"]] if items else [None, None]
     return {"object": "list", "data": items, "first_id": ends[0], "last_id": ends[1], "has_more": False}
 
@@ -104,7 +106,7 @@ def _models(openai: OpenAI, _: web.Request, __: Call) -> Any:
 def _model(openai: OpenAI, request: web.Request, _: Call) -> Any:
     name = request.match_info["id"]
     if openai.models.find(name) is None:
-        raise errors.no_model(name)
+        raise errors.no_such_model(name)
     return model_object(name)
 
 

@@ -8,9 +8,10 @@ from struct import pack
 from typing import Any, Final
 
 from gateway.sandbox.openai_errors import invalid, missing
+from gateway.sandbox.openai_json import LF, encoded, printed
 from gateway.sandbox.openai_models import Served
 from gateway.sandbox.openai_tokens import Counter
-from gateway.sandbox.openai_usage import OMIT, encoded
+from gateway.sandbox.openai_usage import OMIT
 
 INPUTS_MAX: Final = 2048
 
@@ -42,7 +43,10 @@ def _is_tokens(value: list[Any]) -> bool:
 
 
 def embeddings_body(fields: dict[str, Any], served: Served, texts: list[str], name: str, usage: Any) -> bytes:
-    """The answer, with vectors as numbers or as base64 of little-endian 32-bit floats. Raises Refused (400)."""
+    """The answer, with vectors as numbers or as base64 of little-endian 32-bit floats. Raises Refused (400).
+
+    Recordings of 2026 print base64 over many lines, and numbers compactly with `embedding` before `index`.
+    """
     length = fields.get("dimensions") or served.dimensions
     if not isinstance(length, int) or not 1 <= length <= served.dimensions:
         message = f"Invalid 'dimensions': expected an integer from 1 to {served.dimensions}."
@@ -52,13 +56,16 @@ def embeddings_body(fields: dict[str, Any], served: Served, texts: list[str], na
     for index, text in enumerate(texts):
         numbers = vector(text, length)
         embedding: Any = b64encode(pack(f"<{length}f", *numbers)).decode() if base64 else numbers
-        data.append({"object": "embedding", "index": index, "embedding": embedding})
+        item = {"object": "embedding", "index": index, "embedding": embedding}
+        data.append(item if base64 else {"object": "embedding", "embedding": embedding, "index": index})
     body: dict[str, Any] = {"object": "list", "data": data, "model": name}
-    return encoded(body if usage == OMIT else body | {"usage": usage})
+    if usage != OMIT:
+        body["usage"] = usage
+    return printed(body, LF) if base64 else encoded(body) + LF
 
 
 def vector(text: str, length: int) -> list[float]:
     """`length` numbers whose squares add up to one."""
     noise = array("h", shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * length))
     norm = sqrt(sum(number * number for number in noise)) or 1.0
-    return [number / norm for number in noise]
+    return [round(number / norm, 9) for number in noise]

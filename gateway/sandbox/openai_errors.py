@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
+from gateway.sandbox.openai_json import LF, printed
 
 _TYPES: Final = {
-    401: ("authentication_error", "invalid_api_key"),
+    401: ("invalid_request_error", "invalid_api_key"),
     403: ("permission_error", "forbidden"),
     404: ("invalid_request_error", "not_found"),
     409: ("conflict_error", "conflict"),
@@ -34,7 +34,9 @@ class Refused(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: int | None = None,
+        at_door: bool = False,
     ) -> None:
+        """`at_door`: the model was not asked; such refusals are printed otherwise and carry fewer headers."""
         super().__init__(message)
         self.status: Final = status
         self.message: Final = message
@@ -42,11 +44,12 @@ class Refused(Exception):
         self.code: Final = code
         self.param: Final = param
         self.headers: Final = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
+        self.at_door: Final = at_door
 
     def body(self) -> bytes:
-        """The envelope."""
+        """The envelope: recordings have two columns and no line's end, at the door four and one."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return msgspec.json.encode({"error": error})
+        return printed({"error": error}, LF, 4) if self.at_door else printed({"error": error})
 
 
 def told(status: int, code: str | None, message: str | None, retry_after_s: int | None) -> Refused:
@@ -62,12 +65,16 @@ def told(status: int, code: str | None, message: str | None, retry_after_s: int 
     return Refused(status, words, kind=kind, code=code or usual, retry_after_s=retry_after_s)
 
 
-def wrong_key(header: str | None) -> Refused:
+def wrong_key(header: str | None, endpoint: str) -> Refused:
     """401, with the key made unreadable, or none at all."""
+    kind, at_door = "invalid_request_error", not endpoint.startswith("responses")
     if header is None or not header.startswith("Bearer "):
         message = "You didn't provide an API key. Send it in an Authorization header (Authorization: Bearer YOUR_KEY)."
-        return Refused(401, message, kind="invalid_request_error")
-    return Refused(401, "Incorrect API key provided: sk-***.", kind="invalid_request_error", code="invalid_api_key")
+        return Refused(401, message, kind=kind, at_door=at_door)
+    message = (
+        "Incorrect API key provided: sk-***. You can find your API key at https://platform.openai.com/account/api-keys."
+    )
+    return Refused(401, message, kind=kind, code="invalid_api_key", at_door=at_door)
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> Refused:
@@ -94,10 +101,33 @@ def check_types(fields: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> No
             raise invalid(f"Invalid type for '{name}': expected {words}.", name, "invalid_type")
 
 
-def no_model(name: str) -> Refused:
-    """404: a model that nobody has."""
+def no_model(name: str, endpoint: str) -> Refused:
+    """A model that nobody has: 404 without `param`, but 400 with it where Responses are made."""
+    if endpoint.startswith("responses"):
+        return invalid(f"The requested model '{name}' does not exist.", "model", "model_not_found")
     message = f"The model `{name}` does not exist or you do not have access to it."
-    return Refused(404, message, kind="invalid_request_error", code="model_not_found")
+    return Refused(404, message, kind="invalid_request_error", code="model_not_found", at_door=True)
+
+
+def wrong_kind(name: str, endpoint: str) -> Refused:
+    """A model that does something else: 404 in chat, 403 in completions and embeddings."""
+    kind = "invalid_request_error"
+    if endpoint == "chat":
+        message = (
+            "This is not a chat model and thus not supported in the v1/chat/completions endpoint. "
+            "Did you mean to use v1/completions?"
+        )
+        return Refused(404, message, kind=kind, param="model")
+    if endpoint in ("completions", "embeddings"):
+        does = "sample" if endpoint == "completions" else "generate embeddings"
+        return Refused(403, f"You are not allowed to {does} from this model", kind=kind, at_door=True)
+    return invalid(f"The model '{name}' cannot be used here.", "model", "model_not_supported")
+
+
+def no_such_model(name: str) -> Refused:
+    """404 of `GET /models/{id}`."""
+    message = f"The model '{name}' does not exist"
+    return Refused(404, message, kind="invalid_request_error", param="model", code="model_not_found")
 
 
 def no_response(response_id: str) -> Refused:

@@ -105,6 +105,6 @@ def _snapshot(model_id: str, released: Any) -> str:
 
 
 def model_object(name: str) -> dict[str, Any]:
-    """One entry of `GET /models`."""
+    """One entry of `GET /models`; the recordings have these members and no others."""
     owner = "system" if not name.startswith("ft:") else "organization-owner"
-    return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": owner, "shutdown_date": None}
+    return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": owner}

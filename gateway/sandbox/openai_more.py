@@ -13,10 +13,10 @@ from gateway.sandbox.openai_answer import Choice
 from gateway.sandbox.openai_calls import Call
 from gateway.sandbox.openai_chat import chat_failure
 from gateway.sandbox.openai_completions import Completion, completion_body, completion_events, completion_wishes
+from gateway.sandbox.openai_json import printed
 from gateway.sandbox.openai_models import Served
 from gateway.sandbox.openai_responses import input_items, responses_wish
-from gateway.sandbox.openai_tokens import Read
-from gateway.sandbox.openai_usage import Input, chat_usage, encoded, responses_usage, shown
+from gateway.sandbox.openai_usage import Input, completions_usage, responses_usage, shown
 from gateway.sandbox.openai_wire import Exchange, Told
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,7 +45,7 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
                 exchange = openai.exchange(request, call, fields)
                 if (instead := await exchange.misbehave()) is not None:
                     return instead
-                return await exchange.whole(encoded(answer(openai, fields)))
+                return await exchange.whole(printed(answer(openai, fields)))
 
             return await openai.record(request, endpoint, serve)
 
@@ -62,7 +62,7 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
 async def _completions(openai: OpenAI, exchange: Exchange, fields: Fields, served: Served) -> web.StreamResponse:
     call = exchange.call
 
-    def think() -> tuple[list[Choice], Input, int]:
+    def think() -> tuple[list[Choice], int, int]:
         wishes, visible = completion_wishes(fields, openai.counter, served.encoding)
         choices, read, written = [], 0, 0
         for wish in wishes:
@@ -70,20 +70,20 @@ async def _completions(openai: OpenAI, exchange: Exchange, fields: Fields, serve
             choices += answers[:visible]
             read += spent.tokens
             written += sum(choice.tokens for choice in answers)
-        return choices, Input(read, Read(0, 0)), written
+        return choices, read, written
 
-    choices, spent, written = await openai.in_time(exchange, served, think)
+    choices, read, written = await openai.in_time(exchange, served, think)
     name, _ = said_as(exchange.behaviour, served.id, "default")
     completion = Completion(f"cmpl-{call.request_id[4:]}", int(openai.clock()), name, choices)
     call.response_id = completion.id
-    call.usage = chat_usage(spent, written, 0)
+    call.usage = completions_usage(read, written)
     usage = shown(call.usage, exchange.behaviour.usage)
     if not call.stream:
         return await exchange.whole(completion_body(completion, usage), written)
     return await exchange.stream(
         Told(
             events=completion_events(completion, fields.get("stream_options"), usage),
-            charge=lambda tokens: chat_usage(spent, tokens, 0),
+            charge=lambda tokens: completions_usage(read, tokens),
             broken=lambda _, __, ___: chat_failure(),
         )
     )
@@ -110,14 +110,14 @@ async def _compact(openai: OpenAI, exchange: Exchange, fields: Fields, served: S
         "output": [*kept, {"id": f"cmp_{number}", "type": "compaction", "encrypted_content": sealed}],
     }
     usage = shown(call.usage, exchange.behaviour.usage)
-    return await exchange.whole(encoded(body if usage == "omit" else body | {"usage": usage}), choice.tokens)
+    return await exchange.whole(printed(body if usage == "omit" else body | {"usage": usage}), choice.tokens)
 
 
 def _input_tokens(openai: OpenAI, fields: Fields) -> Any:
     model = fields.get("model") or "gpt-5"
     served = openai.models.find(model) if isinstance(model, str) else None
     if served is None:
-        raise errors.no_model(str(model))
+        raise errors.no_model(str(model), "responses")
     wish = responses_wish(fields, openai.earlier(fields), openai.counter, served.encoding)
     return {"object": "response.input_tokens", "input_tokens": wish.prompt.tokens}
 
@@ -129,7 +129,7 @@ def _moderations(openai: OpenAI, fields: Fields) -> Any:
     inputs = given if isinstance(given, list) else [given]
     model = fields.get("model") or "omni-moderation-latest"
     if not isinstance(model, str) or not model.startswith(("omni-moderation", "text-moderation")):
-        raise errors.no_model(str(model))
+        raise errors.no_model(str(model), "moderations")
     result = {
         "flagged": False,
         "categories": dict.fromkeys(_CATEGORIES, False),

@@ -3,30 +3,32 @@
 What goes over the wire and when, and what is stored, is decided elsewhere.
 """
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from gateway.sandbox.openai_answer import Choice, Tool, Wish
 from gateway.sandbox.openai_errors import check_types, invalid, missing
+from gateway.sandbox.openai_json import encoded, obfuscation
 from gateway.sandbox.openai_models import Served
 from gateway.sandbox.openai_tokens import Counter
-from gateway.sandbox.openai_usage import encoded
 from gateway.sandbox.openai_wire import Event
 
-_OBFUSCATION: Final = "Jk3vQ9sXw1"
 _ECHOED: Final[dict[str, Any]] = {
     "background": False,
+    "frequency_penalty": 0.0,
     "instructions": None,
     "max_output_tokens": None,
     "max_tool_calls": None,
     "metadata": {},
     "parallel_tool_calls": True,
+    "presence_penalty": 0.0,
     "previous_response_id": None,
     "prompt_cache_key": None,
+    "prompt_cache_retention": None,
     "safety_identifier": None,
     "store": True,
     "temperature": 1.0,
-    "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
     "tools": [],
     "top_logprobs": 0,
@@ -35,8 +37,17 @@ _ECHOED: Final[dict[str, Any]] = {
     "user": None,
 }
 """Fields of the request that the response repeats, and what they are when absent."""
-
-
+_UNUSED_TOOLS: Final = {
+    "image_gen": {
+        "input_tokens": 0,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+        "output_tokens": 0,
+        "output_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+        "total_tokens": 0,
+    },
+    "web_search": {"num_requests": 0},
+}
+"""`tool_usage` as 268 of 967 recordings have it, the newer ones."""
 _TYPES: Final[dict[str, type[Any]]] = {
     "instructions": str,
     "max_output_tokens": int,
@@ -56,14 +67,20 @@ class Answered(NamedTuple):
     """One response, answered but not sent."""
 
     base: dict[str, Any]
-    """The response object without status, output and usage."""
+    """The response object; its status, output and usage are yet to come."""
+    asked_tier: str
+    """What the response names until it is finished: 206 of 216 recorded streams begin with `auto`."""
     choice: Choice
     output: list[dict[str, Any]]
     """The finished output items."""
 
     def at(self, status: str, **fields: Any) -> dict[str, Any]:
         """The response object in this state of its life."""
-        return self.base | {"status": status, "output": [], "usage": None, "error": None} | fields
+        return self.base | {"status": status} | fields
+
+    def running(self) -> dict[str, Any]:
+        """The response object before its end."""
+        return self.at("in_progress", service_tier=self.asked_tier)
 
     def final(self, usage: Any) -> dict[str, Any]:
         """The response object at its end."""
@@ -139,45 +156,77 @@ def _schema(text: Any) -> Mapping[str, Any] | None:
 
 def answered(fields: dict[str, Any], served: Served, choice: Choice, number: str, created: int) -> Answered:
     """The response with the ids that come of `number`."""
-    base = {
-        "id": f"resp_{number}",
-        "object": "response",
-        "created_at": created,
+    asked = fields.get("service_tier") or "auto"
+    members: dict[str, Any] = {
         "completed_at": None,
+        "error": None,
         "incomplete_details": None,
         "model": served.id,
-        "service_tier": served.tier(fields.get("service_tier")),
-        "reasoning": {"effort": None, "summary": None} | (fields.get("reasoning") or {}),
+        "moderation": None,
+        "output": [],
+        "reasoning": {"effort": "medium" if served.reasoning else None, "summary": None}
+        | (fields.get("reasoning") or {}),
+        "service_tier": served.tier(asked),
+        "text": {"format": {"type": "text"}, "verbosity": "medium"} | (fields.get("text") or {}),
+        "tool_usage": _UNUSED_TOOLS,
+        "usage": None,
     }
-    base |= {name: usual if fields.get(name) is None else fields[name] for name, usual in _ECHOED.items()}
+    members |= {name: usual if fields.get(name) is None else fields[name] for name, usual in _ECHOED.items()}
+    if not fields.get("stream"):
+        members["billing"] = {"payer": "developer"}  # in whole answers only (recordings of 2025 and 2026)
+    metadata = members.pop("metadata")
+    # The order of 191 recordings: these four, the others by name, so that the tools stand between tier and usage.
+    first = {"id": f"resp_{number}", "object": "response", "created_at": created, "status": "in_progress"}
+    base = first | dict(sorted(members.items())) | {"metadata": metadata}
+    return Answered(base, asked, choice, _output(choice, number, sealed=_wants_sealed(fields)))
+
+
+def _wants_sealed(fields: dict[str, Any]) -> bool:
+    """Whether the request asks for its reasoning in an encrypted form."""
+    included = fields.get("include")
+    return isinstance(included, list) and "reasoning.encrypted_content" in included
+
+
+def _output(choice: Choice, number: str, *, sealed: bool) -> list[dict[str, Any]]:
+    """The finished items: id, type and status first, then the members by name."""
     output: list[dict[str, Any]] = []
     if choice.reasoning:
-        output.append({"id": f"rs_{number}", "type": "reasoning", "summary": []})
+        encrypted = {"encrypted_content": b64encode(number.encode()).decode()} if sealed else {}
+        output.append({"id": f"rs_{number}", "type": "reasoning", **encrypted, "summary": []})
     status = "incomplete" if choice.finish == "length" else "completed"
     if choice.tool is not None:
-        call = {"id": f"fc_{number}", "type": "function_call", "call_id": f"call_{number}", "name": choice.tool}
-        output.append(call | {"arguments": choice.text, "status": status})
+        call = {"id": f"fc_{number}", "type": "function_call", "status": status, "arguments": choice.text}
+        output.append(call | {"call_id": f"call_{number}", "name": choice.tool})
     elif choice.pieces:
-        message = {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": status}
-        output.append(message | {"content": [_text_part(choice.text)]})
-    return Answered(base, choice, output)
+        message = {"id": f"msg_{number}", "type": "message", "status": status}
+        output.append(message | {"content": [_text_part(choice.text)], "role": "assistant"})
+    return output
 
 
 def _text_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
 
 
-def response_events(done: Answered, final: dict[str, Any], *, padded: bool) -> Iterator[Event]:
-    """The whole sequence of events, numbered from 0; the last carries `final`, the response with its usage."""
-    for number, (kind, fields, tokens) in enumerate(_events(done, final, padded)):
+def response_events(done: Answered, final: dict[str, Any], *, padded: bool, keepalives: int = 0) -> Iterator[Event]:
+    """The whole sequence of events, numbered from 0; the last carries `final`, the response with its usage.
+
+    As many `keepalive` events come while the model seems to think."""
+    for number, (kind, fields, tokens) in enumerate(_events(done, final, padded, keepalives)):
         yield Event(sse(kind, number, fields), tokens)
 
 
-def _events(done: Answered, final: dict[str, Any], padded: bool) -> Iterator[tuple[str, dict[str, Any], int]]:
-    yield "response.created", {"response": done.at("in_progress")}, 0
-    yield "response.in_progress", {"response": done.at("in_progress")}, 0
+def _events(
+    done: Answered, final: dict[str, Any], padded: bool, keepalives: int
+) -> Iterator[tuple[str, dict[str, Any], int]]:
+    yield "response.created", {"response": done.running()}, 0
+    yield "response.in_progress", {"response": done.running()}, 0
+    for _ in range(keepalives):
+        yield "keepalive", {}, 0
     choice = done.choice
-    pad = {"obfuscation": _OBFUSCATION} if padded else {}
+
+    def delta(piece: str) -> dict[str, Any]:
+        return {"delta": piece} | ({"obfuscation": obfuscation(piece)} if padded else {})
+
     before = choice.tokens - len(choice.pieces)
     for index, item in enumerate(done.output):
         where = {"output_index": index}
@@ -190,9 +239,8 @@ def _events(done: Answered, final: dict[str, Any], padded: bool) -> Iterator[tup
             opened = item | {"arguments": "", "status": "in_progress"}
             yield "response.output_item.added", where | {"item": opened}, before
             for count, piece in enumerate(choice.pieces, 1):
-                yield "response.function_call_arguments.delta", at | {"delta": piece} | pad, before + count
-            whole = at | {"name": item["name"], "arguments": choice.text}
-            yield "response.function_call_arguments.done", whole, choice.tokens
+                yield "response.function_call_arguments.delta", at | delta(piece), before + count
+            yield "response.function_call_arguments.done", at | {"arguments": choice.text}, choice.tokens
         else:
             at |= {"content_index": 0}
             yield (
@@ -202,7 +250,7 @@ def _events(done: Answered, final: dict[str, Any], padded: bool) -> Iterator[tup
             )
             yield "response.content_part.added", at | {"part": _text_part("")}, before
             for count, piece in enumerate(choice.pieces, 1):
-                yield "response.output_text.delta", at | {"delta": piece, "logprobs": []} | pad, before + count
+                yield "response.output_text.delta", at | {"logprobs": []} | delta(piece), before + count
             yield "response.output_text.done", at | {"text": choice.text, "logprobs": []}, choice.tokens
             yield "response.content_part.done", at | {"part": _text_part(choice.text)}, choice.tokens
         yield "response.output_item.done", where | {"item": item}, choice.tokens
@@ -217,6 +265,6 @@ def broken_event(done: Answered, kind: str, number: int, usage: Any) -> bytes:
 
 
 def sse(kind: str, number: int, fields: dict[str, Any]) -> bytes:
-    """One event on the wire."""
-    data = encoded({"type": kind, "sequence_number": number} | fields)
+    """One event on the wire; its members by name, after the type (recordings of 2026)."""
+    data = encoded({"type": kind} | dict(sorted((fields | {"sequence_number": number}).items())))
     return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"

@@ -9,11 +9,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway.sandbox.openai_calls import Behaviour, Call
-from gateway.sandbox.openai_errors import told
+from gateway.sandbox.openai_errors import Refused, told
+from gateway.sandbox.openai_head import CHUNKED, answer_headers, refusal_headers
 
-_COOKIE: Final = "__cf_bm=sandbox; path=/; HttpOnly; Secure; SameSite=None"
+EVENTS: Final = "text/event-stream; charset=utf-8"
+"""The media type of streams; that of completions has no charset (25 of 25 recordings)."""
 _LENGTH_MISSING: Final = 1 << 20
 """How many bytes more than it sends a `length` cut promises."""
 
@@ -28,6 +31,11 @@ class Pace(msgspec.Struct, forbid_unknown_fields=True):
     """Before the first byte."""
     interval_s: float
     """Between the events of a stream; an answer that is not streamed takes a tenth of it per token."""
+
+    @property
+    def processing_ms(self) -> int:
+        """What `openai-processing-ms` says."""
+        return int(self.first_s * 1000) + 1
 
 
 class Event(NamedTuple):
@@ -72,7 +80,7 @@ class Exchange:
             return self._hang_up()
         if wrong.redirect is not None:
             self.call.status = 307
-            return web.Response(status=307, headers=self._headers() | {"Location": wrong.redirect})
+            return web.Response(status=307, headers=self._headers(Location=wrong.redirect))
         if wrong.status is not None and wrong.plain:
             self.call.status = wrong.status
             page = "<html><body><h1>Bad Gateway</h1></body></html>"
@@ -89,12 +97,22 @@ class Exchange:
         if self.behaviour.drop == "after":
             return self._hang_up()
         if self.behaviour.cut_after is not None:
-            sender = Sender(self.request, self._headers(), "application/json", self.behaviour.cut_how)
+            headers = self._headers(**{"Content-Type": "application/json"})
+            sender = Sender(self.request, headers, self.behaviour.cut_how)
             self.call.status = 200
             await sender.open(len(body))
             await sender.send(body[: self.behaviour.cut_after])
             return sender.cut()
-        return await self.sent(web.Response(body=body, content_type="application/json", headers=self._headers()))
+        response = web.Response(body=body, content_type="application/json", headers=self._headers())
+        if self.call.endpoint in CHUNKED:
+            response.enable_chunked_encoding()
+        return await self.sent(response)
+
+    async def replayed(self, events: bytes) -> web.StreamResponse:
+        """A stream that was sent before, in one go."""
+        response = web.Response(body=events, headers=self._headers(**{"Content-Type": EVENTS}))
+        response.enable_chunked_encoding()
+        return await self.sent(response)
 
     async def sent(self, response: web.Response) -> web.Response:
         """Sends a whole answer now, so that the record can say whether it went out."""
@@ -109,7 +127,8 @@ class Exchange:
         wrong = self.behaviour
         cut = wrong.cut_after
         how = "chunked" if cut is None else wrong.cut_how
-        sender = Sender(self.request, self._headers(), "text/event-stream; charset=utf-8", how)
+        media = "text/event-stream" if self.call.endpoint == "completions" else EVENTS
+        sender = Sender(self.request, self._headers(**{"Content-Type": media}), how)
         if self.pace.first_s:
             await asyncio.sleep(self.pace.first_s)
         if wrong.drop == "after":
@@ -143,8 +162,10 @@ class Exchange:
         finally:
             self.call.usage = stream.charge(produced)
 
-    def _headers(self) -> dict[str, str]:
-        return answer_headers(self.call.request_id, self.pace)
+    def _headers(self, **more: str) -> CIMultiDict[str]:
+        headers = answer_headers(self.call, self.pace.processing_ms)
+        headers.update(more)
+        return headers
 
     def _hang_up(self) -> web.Response:
         self.call.status = None
@@ -156,9 +177,9 @@ class Exchange:
 class Sender:
     """The bytes of one answer in the framing that its end needs."""
 
-    def __init__(self, request: web.Request, headers: dict[str, str], content_type: str, how: str) -> None:
+    def __init__(self, request: web.Request, headers: CIMultiDict[str], how: str) -> None:
         self._request: Final = request
-        self._headers: Final = headers | {"Content-Type": content_type}
+        self._headers: Final = headers
         self._how: Final = how
         self.response: web.StreamResponse = web.Response()
 
@@ -166,7 +187,8 @@ class Sender:
         """The head; a `length` framing promises `length` bytes."""
         if self._how == "close":
             # No length and no chunks: only the end of the connection ends the body. aiohttp has no such answer.
-            lines = [f"{name}: {value}" for name, value in (self._headers | {"Connection": "close"}).items()]
+            self._headers["Connection"] = "close"
+            lines = [f"{name}: {value}" for name, value in self._headers.items()]
             await self.send("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode())
             return
         self.response = web.StreamResponse(headers=self._headers)
@@ -200,18 +222,9 @@ class Sender:
         return self.response
 
 
-def answer_headers(request_id: str, pace: Pace) -> dict[str, str]:
-    """What OpenAI sends along with every answer (facts/openai-metering.md §5)."""
-    return {
-        "x-request-id": request_id,
-        "openai-processing-ms": str(int(pace.first_s * 1000) + 1),
-        "openai-version": "2020-10-01",
-        "openai-organization": "sandbox",
-        "x-ratelimit-limit-requests": "10000",
-        "x-ratelimit-limit-tokens": "2000000",
-        "x-ratelimit-remaining-requests": "9999",
-        "x-ratelimit-remaining-tokens": "1999000",
-        "x-ratelimit-reset-requests": "6ms",
-        "x-ratelimit-reset-tokens": "30ms",
-        "Set-Cookie": _COOKIE,
-    }
+def refusal(wrong: Refused, call: Call, pace: Pace) -> web.Response:
+    """An error in OpenAI's envelope."""
+    headers = refusal_headers(call, pace.processing_ms, wrong.status, at_door=wrong.at_door)
+    headers["Content-Type"] = "application/json; charset=utf-8" if wrong.at_door else "application/json"
+    headers.update(wrong.headers)
+    return web.Response(status=wrong.status, body=wrong.body(), headers=headers)
