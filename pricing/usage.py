@@ -5,7 +5,8 @@ Cached, cache-write and audio tokens are inside the input count, reasoning and a
 names its field: unpriced and alarmed is right, a silently ignored quantity is not.
 """
 
-from typing import Any, Final
+import json
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -49,7 +50,10 @@ _EMPTY: Final[dict[str, Any]] = {}
 
 
 class UsageError(Exception):
-    """The usage block makes no sense; the message names the fields."""
+    """The usage block makes no sense; the message names the fields, in characters that any record can hold."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in message))
 
 
 class Quantities(msgspec.Struct, frozen=True):
@@ -65,13 +69,25 @@ def decode(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`. UsageError when there is none (`null` means that OpenAI never said)."""
     try:
         usage = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"usage is not JSON: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        usage = _decode_odd(raw)
     if usage is None:
         raise UsageError("usage is missing")
     if not isinstance(usage, dict):
         raise UsageError("usage is not an object")
     return usage
+
+
+def _decode_odd(raw: bytes) -> Any:
+    """What msgspec refuses for a string or a number in it (half a surrogate pair, 1e999) may have good counts."""
+    try:
+        return json.loads(raw.decode("utf-8", "replace"), strict=False, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"usage is not JSON: {error}") from error
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not numbers")
 
 
 def decompose(usage: dict[str, Any], *, cache_ttl: str | None = None, needs_output: bool = True) -> Quantities:

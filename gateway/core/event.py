@@ -10,12 +10,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from gateway.core.usage_block import NO_USAGE
 from pricing import Line
 
 Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adjustment"]
-
-
-NO_USAGE: Final = msgspec.Raw(b"null")
 
 
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,6 +41,8 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Exact decimals as strings, as `gateway price` prints them."""
     usage: msgspec.Raw = NO_USAGE
     """The usage block as core/usage_block keeps it. (msgspec cannot decode a union with Raw, hence no None.)"""
+    usage_raw: bytes | None = None
+    """The same where jsonb cannot hold it; `usage` is null then."""
     response_id: str | None = None
     """Id of the upstream object (`chatcmpl-…`, `resp_…`)."""
     request_id: str | None = None

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 
 import pricing
-from gateway.core.event import NO_USAGE, Evidence, OpenRecord, UsageEvent
-from gateway.core.usage_block import NotKept, compact
+from gateway.core.event import Evidence, OpenRecord, UsageEvent
+from gateway.core.usage_block import NO_USAGE, Kept, keep
 from pricing.readers.body import Said
 
 BYTES_PER_TOKEN: Final = 4
@@ -235,12 +235,9 @@ class Settler:
         usage: bytes | None = None,
         priced: pricing.Priced | None = None,
     ) -> UsageEvent:
-        kept = NO_USAGE
-        if usage is not None:
-            try:
-                kept = compact(usage)
-            except NotKept as error:
-                metadata["problems"] = [*metadata.get("problems", ()), f"usage block not kept: {error}"]
+        kept = Kept(NO_USAGE) if usage is None else keep(usage)
+        if kept.problem is not None:
+            metadata["problems"] = [*metadata.get("problems", ()), kept.problem]
         return UsageEvent(
             id=opened.id,
             user_id=opened.user_id,
@@ -259,7 +256,8 @@ class Settler:
             billed_nano=billed_nano,
             price_version=priced.price_version if priced else self._book.version,
             cost_lines=priced.lines if priced else (),
-            usage=kept,
+            usage=kept.usage,
+            usage_raw=kept.raw,
             response_id=said.response_id,
             request_id=request_id,
             metadata=metadata,

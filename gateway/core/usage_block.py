@@ -1,29 +1,49 @@
-"""The usage block of an answer, in the form in which records keep it. Pure.
+"""The usage block of an answer, in the form in which records and the ledger keep it. Pure.
 
 OpenAI prints whole answers indented over many lines (seen in recordings of the real API), and a record is one line.
 So white space between the tokens goes; names, values, their order, the digits of numbers and the escapes in strings
-stay as they were sent.
+stay as they were sent. What PostgreSQL's jsonb would refuse is kept as bytes instead, so that it costs no row.
 """
 
-from typing import Final
+import re
+from typing import Final, NamedTuple
 
 import msgspec
 
+NO_USAGE: Final = msgspec.Raw(b"null")
 BLOCK_BYTES_MAX: Final = 64 * 1024
-"""A larger block is not kept; what it counts is."""
+"""Of a larger block only the beginning is kept. The ledger's own bound is the same (migrations/)."""
+
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# More than a numeric may have (131,072 digits before the point, 16,383 after it), with a wide margin.
+_HUGE: Final = re.compile(rb"[0-9.]{1000}|[0-9][eE][+-]?[0-9]{4}")
 
 
-class NotKept(Exception):
-    """This block cannot be part of a record; the message says why and quotes nothing."""
+class Kept(NamedTuple):
+    """A usage block as it goes into a record: in `usage`, or in `raw` where jsonb cannot hold it."""
+
+    usage: msgspec.Raw
+    raw: bytes | None = None
+    problem: str | None = None
+    """Why it is in `raw`; quotes nothing of it."""
 
 
-def compact(block: bytes) -> msgspec.Raw:
-    """The same JSON on one line. Raises NotKept."""
+def keep(block: bytes) -> Kept:
+    """Never fails: the counts of a block are good whatever else is in it."""
     try:
         line = msgspec.json.format(block, indent=-1)
         line.decode()  # msgspec lets bytes pass that are no UTF-8
-    except (ValueError, RecursionError) as error:
-        raise NotKept("it is not JSON that a record can hold") from error
+    except (ValueError, RecursionError):
+        return _as_bytes(block, "it is not JSON that jsonb can hold")
     if len(line) > BLOCK_BYTES_MAX:
-        raise NotKept(f"it has {len(line)} bytes, more than {BLOCK_BYTES_MAX}")
-    return msgspec.Raw(line)
+        return _as_bytes(line, f"it has {len(line)} bytes, of which the first {BLOCK_BYTES_MAX} are kept")
+    if b"\\u0000" in line and _NUL.search(line):
+        return _as_bytes(line, "text in it has a NUL character")
+    if _HUGE.search(line) and _HUGE.search(_STRING.sub(b"", line)):
+        return _as_bytes(line, "a number in it is too large")
+    return Kept(msgspec.Raw(line))
+
+
+def _as_bytes(block: bytes, why: str) -> Kept:
+    return Kept(NO_USAGE, block[:BLOCK_BYTES_MAX], f"usage block kept as bytes: {why}")

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import msgspec
 import structlog
 
 from gateway.core.adjust import EXACT, adjustment
@@ -19,6 +18,7 @@ from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.ids import is_uuid
 from gateway.edges.buffer import Buffer, StreamEntry
 from gateway.edges.ledger import Entry, Ledger, Outcome
+from pricing.readers.body import UNREADABLE
 
 BLOCK_MS_MAX: Final = 500
 """Milliseconds a read waits for a first entry; a stop is noticed after that at the latest."""
@@ -149,7 +149,7 @@ class Flush:
 def _exact_event(raw: bytes) -> UsageEvent | None:
     try:
         event = decode_event(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None  # it is in quarantine
     return event if event.evidence in EXACT and is_uuid(event.id) else None
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
 import structlog
 
 from gateway.core.event import Orphan, decode_note, decode_open
@@ -19,6 +18,7 @@ from gateway.core.ids import unix_ms_of
 from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger
 from gateway.edges.segments import Record, Segment, Segments
+from pricing.readers.body import UNREADABLE
 
 SETTLED_MAX: Final = 50_000
 """Settled calls held in memory at most; beyond it the journal is read no further until Postgres has caught up. Open
@@ -250,6 +250,6 @@ def _can_be_swept(orphan: Orphan) -> bool:
         decode_open(orphan.opened)
         if orphan.note is not None:
             decode_note(orphan.note)
-    except (ValueError, msgspec.DecodeError):
+    except UNREADABLE:
         return False
     return True

@@ -23,6 +23,7 @@ from gateway.edges.outbox import Outbox
 from gateway.flows.audit import Report, Verdict, audit
 from gateway.flows.bill import Bill
 from gateway.sandbox import credentials
+from pricing.readers.body import Said
 from tests.audit_plants import (
     BOOK,
     EVERYTHING,
@@ -108,6 +109,24 @@ async def test_a_ledger_as_the_gateway_leaves_it_is_clean(house: House) -> None:
     assert found["INV-5"].figures["rows"] == len(house.events)
     assert (found["INV-9"].figures["estimated"], found["INV-9"].figures["corrected since"]) == (2, 1)
     assert {path.name: path.stat().st_mtime_ns for path in house.folder.iterdir()} == before
+
+
+async def test_a_usage_block_that_only_bytes_can_hold_is_priced_again(house: House) -> None:
+    block = rb'{"prompt_tokens":40,"completion_tokens":2,"total_tokens":42,"note":"\ud800%s"}'
+    events = []
+    for name, more in (("odd", b""), ("long", b"x" * 70_000)):
+        opened = house.maker.opened(FIRST, endpoint="chat")
+        said = Said(f"chatcmpl-{name}", opened.model, None, block % more)
+        events.append(house.maker.settler.exact(opened, said, FIRST))
+    async with undone(house):
+        before = by_name(await house.audit())["INV-3"].figures
+        await insert(house.ledger, events)
+        report = await house.audit()
+    assert breaches(report).keys() <= {"INV-1"}
+    figures = by_name(report)["INV-3"].figures
+    assert int(figures["rows"]) == int(before["rows"]) + 2
+    assert int(figures["re-priced"]) == int(before["re-priced"]) + 1
+    assert figures["not re-priced, more than usage is needed"] == 1  # of the long one only the beginning was kept
 
 
 async def test_a_range_is_audited_by_whole_hours(house: House) -> None:

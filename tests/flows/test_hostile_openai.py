@@ -160,6 +160,25 @@ async def test_an_answer_over_many_lines_becomes_its_row(
     assert json.loads(row["usage"]) == said["usage"]
 
 
+@pytest.mark.parametrize("odd", [rb'"a\u0000b"', rb'"\ud800"', b'"\xff"', b'{"x":"' + b"y" * 70_000 + b'"}'])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_usage_block_that_jsonb_refuses_costs_no_row(
+    running: Stack, hostile: Hostile, odd: bytes, stream: bool
+) -> None:
+    block = json.dumps(USAGE).encode()[:-1] + b',"note":' + odd + b"}"
+    if stream:
+        last = event(choices=[], usage=USAGE).replace(json.dumps(USAGE).encode(), block)
+        hostile.answer = chunked(STREAM[0], last, DONE, end=True)
+    else:
+        hostile.answer = answered(COMPLETION.replace(json.dumps(USAGE).encode(), block))
+    _, event_id, _, _ = await hostile.call(stream=stream)
+    row = await row_of(running, event_id)
+    assert (row["evidence"], row["prompt_tokens"], row["completion_tokens"]) == ("reported", 9, 3)
+    assert row["usage"] is None
+    assert row["usage_raw"].replace(b" ", b"").startswith(b'{"prompt_tokens":9,"completion_tokens":3,')
+    assert row["cost_usd"] > 0
+
+
 @pytest.mark.parametrize("size", [10, 2_000_000])
 async def test_a_refused_credential_never_shows_whatever_its_size(running: Stack, hostile: Hostile, size: int) -> None:
     said = {"error": {"message": "Incorrect API key provided: CANARY-KEY" + "x" * size}}

@@ -38,7 +38,7 @@ def settler(*, region: str | None = None, markup: str = "1") -> Settler:
 def row(event: UsageEvent, **changes: Any) -> PricedRow:
     """The event as the database gives it back."""
     return PricedRow(
-        event.id, event.endpoint, event.model, event.service_tier, event.started_at, bytes(event.usage).decode(),
+        event.id, event.endpoint, event.model, event.service_tier, event.started_at, bytes(event.usage),
         msgspec.json.encode(event.metadata["billable"]).decode(), event.prompt_tokens, event.completion_tokens,
         event.total_tokens, event.cost_nano, event.billed_nano, event.price_version,
         msgspec.json.encode(event.cost_lines).decode(),

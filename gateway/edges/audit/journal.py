@@ -15,6 +15,7 @@ import msgspec
 from gateway.core.errors import DependencyDown
 from gateway.core.frames import BOOT, NOTE, OPEN, SETTLE, glimpse, id_of, unframe
 from gateway.edges.audit.snapshot import Snapshot
+from pricing.readers.body import UNREADABLE
 
 RECORD_BYTES_MAX: Final = 64 << 20
 """A line longer than this is garbage."""
@@ -115,7 +116,7 @@ def _read_record(kind: bytes, payload: bytes) -> Record | None:
     try:
         event_id = id_of(payload)
         return Record(event_id, _settled.decode(payload).completed_at if kind == SETTLE else None)
-    except (ValueError, msgspec.DecodeError):
+    except UNREADABLE:
         return None
 
 

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from gateway.core.usage_block import BLOCK_BYTES_MAX
 from gateway.edges.audit.snapshot import Offenders, Snapshot, Span, union, worst
 
 _SPAN: Final = "($1::timestamptz is null or created_at >= $1) and ($2::timestamptz is null or created_at < $2)"
@@ -59,8 +60,14 @@ where a.adjusts is not null and {_SPAN.replace("created_at", "a.created_at")}
 _LACKS: Final = (
     ("void with a cost", "evidence = 'void' and (cost_usd <> 0 or billed_usd <> 0)"),
     ("void without metadata.void_reason", "evidence = 'void' and coalesce(metadata->>'void_reason', '') = ''"),
-    ("void with usage", "evidence = 'void' and (usage is not null or coalesce(total_tokens, 0) <> 0)"),
-    ("no usage from OpenAI", "evidence in ('reported', 'drained') and coalesce(jsonb_typeof(usage), 'null') = 'null'"),
+    (
+        "void with usage",
+        "evidence = 'void' and (coalesce(usage::text, usage_raw::text) is not null or coalesce(total_tokens, 0) <> 0)",
+    ),
+    (
+        "no usage from OpenAI",
+        "evidence in ('reported', 'drained') and coalesce(jsonb_typeof(usage), 'null') = 'null' and usage_raw is null",
+    ),
     ("no price version", "evidence in ('reported', 'drained', 'estimated') and price_version = ''"),
     (
         "a cost without lines",
@@ -82,7 +89,9 @@ KINDS: Final = f"select evidence, count(*) as rows from public.openai_usage wher
 
 # Everything that a price is made of, and the price.
 PRICED: Final = f"""
-select id::text, endpoint, model, service_tier, started_at, usage::text as usage,
+select id::text, endpoint, model, service_tier, started_at,
+  coalesce(convert_to(usage::text, 'UTF8'), case when octet_length(usage_raw) < {BLOCK_BYTES_MAX} then usage_raw end)
+    as usage,
   (metadata->'billable')::text as billable,
   prompt_tokens, completion_tokens, total_tokens, (cost_usd * 1000000000)::bigint as cost_nano,
   (billed_usd * 1000000000)::bigint as billed_nano, price_version, cost_lines::text as lines
@@ -149,7 +158,8 @@ class PricedRow(NamedTuple):
     model: str
     service_tier: str | None
     started_at: datetime
-    usage: str | None
+    usage: bytes | None
+    """The block as JSON; None also where only its beginning was kept."""
     billable: str | None
     """metadata.billable."""
     prompt_tokens: int | None

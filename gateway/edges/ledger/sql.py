@@ -25,6 +25,7 @@ COLUMNS: Final = (
     ("price_version", "text"),
     ("cost_lines", "text"),
     ("usage", "text"),
+    ("usage_raw", "bytea"),
     ("response_id", "text"),
     ("request_id", "text"),
     ("metadata", "text"),
@@ -48,12 +49,12 @@ with batch as (
 added as (
   insert into public.openai_usage as u (
     id, user_id, meeting_id, api_key_id, adjusts, endpoint, model, service_tier, evidence, prompt_tokens,
-    completion_tokens, total_tokens, cost_usd, billed_usd, price_version, cost_lines, usage, response_id,
+    completion_tokens, total_tokens, cost_usd, billed_usd, price_version, cost_lines, usage, usage_raw, response_id,
     request_id, metadata, started_at, completed_at)
   select
     id, user_id, meeting_id, api_key_id, adjusts, endpoint, model, service_tier, evidence, prompt_tokens,
     completion_tokens, total_tokens, cost_nano * 0.000000001, billed_nano * 0.000000001, price_version,
-    cost_lines::jsonb, usage::jsonb, response_id, request_id, metadata::jsonb, started_at, completed_at
+    cost_lines::jsonb, usage::jsonb, usage_raw, response_id, request_id, metadata::jsonb, started_at, completed_at
   from batch
   on conflict (id) do nothing
   returning u.id, u.user_id, u.meeting_id, u.api_key_id, u.adjusts, u.endpoint, u.model, u.service_tier, u.evidence,

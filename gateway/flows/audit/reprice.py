@@ -104,7 +104,7 @@ class Reprice:
     def _request(self, row: PricedRow) -> pricing.PriceRequest | None:
         """What to price; None when the row has been priced by more than its usage."""
         if row.usage is None:
-            return None  # INV-4 says so
+            return None  # too large to be kept whole, or missing, and then INV-4 says so
         model, tier, region, cache_ttl = row.model, row.service_tier, None, None
         if row.billable is not None:
             try:
@@ -116,7 +116,7 @@ class Reprice:
             endpoint=row.endpoint,
             model=model,
             at=row.started_at,
-            usage=row.usage.encode(),
+            usage=row.usage,
             service_tier=tier,
             region=region,
             cache_ttl=cache_ttl,

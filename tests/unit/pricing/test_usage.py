@@ -120,6 +120,22 @@ def test_what_is_no_usage_block(raw: bytes, message: str) -> None:
         decode(raw)
 
 
+@pytest.mark.parametrize(
+    "odd", [rb'"\ud800"', rb'"a\u0000"', b'"\xff"', b'"a\nb"', b"0e999999", rb'{"\udfff":[null,"\ud800x"]}']
+)
+def test_an_odd_text_beside_them_hides_no_count(odd: bytes) -> None:
+    raw = b'{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"note":' + odd + b"}"
+    assert decompose(decode(raw)).classes == {"input": 3, "output": 1}
+
+
+@pytest.mark.parametrize("odd", [b"1e999999", b"9" * 400, rb'{"\ud800\u0000":5}'])
+def test_an_odd_number_is_not_taken_for_nothing(odd: bytes) -> None:
+    raw = b'{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"note":' + odd + b"}"
+    with pytest.raises(UsageError, match="is not a known usage field") as refused:
+        decompose(decode(raw))
+    assert str(refused.value).isprintable()
+
+
 @st.composite
 def parts(draw: st.DrawFn) -> dict[str, int]:
     names = ("plain", "cached", "short", "long", "audio", "text_out", "audio_out")
