@@ -135,7 +135,8 @@ class StreamMeter:
         if self._shape == "chat":
             return b"[DONE]" in region or b'"error"' in region or region.count(_USAGE) != region.count(_NO_USAGE)
         return (
-            b"response.completed" in region
+            b"response.output_item" in region
+            or b"response.completed" in region
             or b"response.incomplete" in region
             or b"response.failed" in region
             or b"response.cancelled" in region

@@ -48,6 +48,8 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_id: str | None = None
     """OpenAI's `x-request-id`."""
     metadata: dict[str, Any] = {}
+    item_ids: tuple[str, ...] = ()
+    """Items of the answer that later requests of this user may refer to."""
     adjusts: str | None = None
 
 

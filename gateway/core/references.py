@@ -1,81 +1,62 @@
-"""What a request must not name: hosted tools, and objects that may be another tenant's. Pure.
+"""What a request names at OpenAI: items of earlier answers, which must be the caller's own, and objects whose owner
+nobody knows yet (files, containers, …), which are 400 `unsupported_parameter`. Pure.
 
-Neither could be metered, or their owner checked, so they are 400 `unsupported_parameter` ("Until its issue is done"
-in DESIGN; facts/attacks.md A25, facts/openai-metering.md §4). Bodies without a suspicious byte sequence are not
-walked; a repeat of a name that is judged here is refused, because OpenAI might read the other one.
+Bodies without a suspicious byte sequence are not walked; a repeat of a name that is judged here is refused, because
+OpenAI might read the other one. Item shapes: openai-python 3.54, `types/responses/response_input_item_param.py`.
 """
 
 from typing import Any, Final
 
-import msgspec
+from gateway.core.json_fields import DuplicateField, document
+from gateway.core.request_errors import bad_request, duplicate, unreadable, unsupported
+from gateway.core.tools import OBJECT_IDS, judge_tool
 
-from gateway.core.errors import ApiError
-from gateway.core.json_fields import DuplicateField, document, fields
-
+ITEMS_MAX: Final = 4096
+"""Items of earlier answers that one request may refer to."""
 _HELD: Final = {"chat": ("messages",), "completions": (), "responses": ("input", "instructions"), "embeddings": ()}
 """Fields whose parts may name an object of OpenAI's."""
 _MARKS: Final = {
     "chat": (b"file_id", b'"audio"', b"\\u"),
-    "responses": (b"file_id", b"item_reference", b'"id"', b'"tools"', b"\\u"),
+    "responses": (b"item_reference", b'"id"', b'"tools"', b"\\u", *(name.encode() for name in OBJECT_IDS)),
     "completions": (),
     "embeddings": (),
 }
 """Bytes without which these fields cannot name one; an escape may spell any of them."""
-_JUDGED: Final = ("type", "id", "role", "file_id", "audio", "tools")
-_TOOLS: Final = ("function", "custom")
-_raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_JUDGED: Final = (
+    "type", "id", "role", "audio", "tools", "environment", "execution", "skills", "encrypted_content", "result",
+    "results", *OBJECT_IDS,
+)  # fmt: skip
+_FREE_FORM: Final = frozenset({"arguments", "parameters", "input_schema", "output_schema"})
+"""Members that hold what a program or a model made up, in which no name means anything to OpenAI."""
+_CONTENT: Final = {
+    "reasoning": "encrypted_content",
+    "compaction": "encrypted_content",
+    "image_generation_call": "result",
+    "file_search_call": "results",
+}
+"""Items that OpenAI looks up by their id when they come without this member, which holds what they are about."""
+_ENVELOPE: Final = frozenset({"type", "id", "role", "status", "object", "phase"})
+"""Members that say nothing of their own: an item that has only these is a reference, whatever its type."""
+_SAYS_ALL: Final = frozenset({"compaction_trigger"})
+"""Types that are complete without any other member."""
 
 _Path = tuple["_Path | None", str]
 
 
-def bad_request(message: str, param: str | None = None, code: str = "invalid_request_error") -> ApiError:
-    """A 400 that names the parameter."""
-    return ApiError(400, code, message, param=param)
+def read_references(endpoint: str, name: str, raw: bytes) -> list[str]:
+    """The ids of items that the request's field `name`, whose value is `raw`, refers to.
 
-
-def unsupported(param: str, what: str) -> ApiError:
-    """A 400 for what the gateway cannot serve yet."""
-    message = f"This gateway does not support {what} yet, because it could not meter them or check whose they are."
-    return bad_request(message, param, "unsupported_parameter")
-
-
-def duplicate(name: str) -> ApiError:
-    """A 400 for a field that comes twice."""
-    return bad_request(f"The field '{name}' is given twice.", name, "duplicate_field")
-
-
-def unreadable(what: str = "the JSON body of your request") -> ApiError:
-    """A 400 for bytes that are no JSON, no UTF-8, or nested too deeply."""
-    return bad_request(f"We could not parse {what}: it must be one JSON object in UTF-8, not nested too deeply.")
-
-
-def refuse_hosted_tools(raw: bytes) -> None:
-    """`raw`: the request's `tools`. Raises ApiError 400 unless every tool is run by the client."""
-    try:
-        tools = _raw_list.decode(raw)
-    except (ValueError, RecursionError):
-        raise bad_request("Invalid type for 'tools': expected an array of objects.", "tools", "invalid_type") from None
-    for index, tool in enumerate(tools):
-        try:
-            kind = fields(bytes(tool)).get("type")
-            _refuse_hosted(None if kind is None else msgspec.json.decode(kind.raw), f"tools[{index}]")
-        except DuplicateField as error:
-            raise duplicate(f"tools[{index}].{error.args[0]}") from None
-        except ValueError:
-            message = f"Invalid type for 'tools[{index}]': expected an object."
-            raise bad_request(message, f"tools[{index}]", "invalid_type") from None
-
-
-def refuse_references(endpoint: str, name: str, raw: bytes) -> None:
-    """`raw`: the value of the request's field `name`. Raises ApiError 400 when it names what may be somebody else's."""
+    Raises ApiError 400 when it names anything else that may be somebody else's.
+    """
     if name not in _HELD[endpoint] or not any(mark in raw for mark in _MARKS[endpoint]):
-        return
+        return []
     try:
         value = document(raw, once=_JUDGED)
     except DuplicateField as error:
         raise duplicate(error.args[0]) from None
     except ValueError:
         raise unreadable(f"'{name}'") from None
+    found: list[str] = []
     root: _Path = (None, name)
     stack: list[tuple[Any, _Path]] = [(value, root)]
     while stack:
@@ -83,34 +64,49 @@ def refuse_references(endpoint: str, name: str, raw: bytes) -> None:
         if isinstance(node, list):
             stack.extend((child, (path, f"[{at}]")) for at, child in enumerate(node) if isinstance(child, (dict, list)))
         elif isinstance(node, dict):
-            _refuse_node(node, path, is_item=endpoint == "responses" and path[0] is root)
-            stack.extend((child, (path, f".{key}")) for key, child in node.items() if isinstance(child, (dict, list)))
+            _refuse_objects(node, path)
+            if endpoint == "responses":
+                _read_item(node, path, found, is_item=path[0] is root)
+            stack.extend(
+                (child, (path, f".{key}"))
+                for key, child in node.items()
+                if isinstance(child, (dict, list)) and key not in _FREE_FORM
+            )
+    if len(found) > ITEMS_MAX:
+        message = f"A request may refer to {ITEMS_MAX} items of earlier responses; this one refers to {len(found)}."
+        raise bad_request(message, name, "array_above_max_length")
+    return found
 
 
-def _refuse_node(node: dict[str, Any], path: _Path, *, is_item: bool) -> None:
-    if isinstance(node.get("file_id"), str):
-        raise unsupported(_shown(path) + ".file_id", "file ids")
+def _refuse_objects(node: dict[str, Any], path: _Path) -> None:
+    for name in OBJECT_IDS:
+        if node.get(name) and isinstance(node[name], (str, list)):
+            raise unsupported(f"{_shown(path)}.{name}", OBJECT_IDS[name])
     audio = node.get("audio")
     if isinstance(audio, dict) and "id" in audio:
         raise unsupported(_shown(path) + ".audio.id", "references to earlier audio answers")
-    if node.get("type") == "item_reference" or (is_item and _is_bare_id(node)):
-        raise unsupported(_shown(path), "references to items of earlier responses")
+
+
+def _read_item(node: dict[str, Any], path: _Path, found: list[str], *, is_item: bool) -> None:
+    """Judges the tools that an item brings, and notes its id in `found` when OpenAI must look up what it says."""
+    item_id, kind = node.get("id"), node.get("type")
+    if kind == "item_reference" or (is_item and item_id is not None and _only_refers(node, kind)):
+        if not isinstance(item_id, str):
+            raise bad_request(f"Invalid type for '{_shown(path)}.id': expected a string.", _shown(path), "invalid_type")
+        found.append(item_id)
     tools = node.get("tools")
-    if is_item and isinstance(tools, list) and node.get("type") != "mcp_list_tools":
+    if is_item and isinstance(tools, list) and kind != "mcp_list_tools":
         # `additional_tools` and `tool_search_output` items bring tools of their own.
         for index, tool in enumerate(tools):
-            _refuse_hosted(tool.get("type") if isinstance(tool, dict) else None, f"{_shown(path)}.tools[{index}]")
+            judge_tool("responses", tool, f"{_shown(path)}.tools[{index}]")
 
 
-def _refuse_hosted(kind: object, where: str) -> None:
-    if kind not in _TOOLS:
-        shown = kind[:60] if isinstance(kind, str) else "(none)"
-        raise unsupported(f"{where}.type", f"the hosted tool '{shown}'; only 'function' and 'custom' tools")
-
-
-def _is_bare_id(node: dict[str, Any]) -> bool:
-    """An item reference may leave out its type; then all it has is an id."""
-    return isinstance(node.get("id"), str) and node.get("type") is None and "role" not in node
+def _only_refers(node: dict[str, Any], kind: object) -> bool:
+    kind = kind if isinstance(kind, str) else ""
+    content = _CONTENT.get(kind)
+    if content is not None:
+        return not node.get(content)
+    return kind not in _SAYS_ALL and all(key in _ENVELOPE or not value for key, value in node.items())
 
 
 def _shown(path: _Path) -> str:

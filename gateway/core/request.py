@@ -10,14 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.json_fields import DuplicateField, Field, fields
-from gateway.core.references import (
-    bad_request,
-    duplicate,
-    refuse_hosted_tools,
-    refuse_references,
-    unreadable,
-    unsupported,
-)
+from gateway.core.references import read_references
+from gateway.core.request_errors import bad_request, duplicate, unreadable, unsupported
+from gateway.core.tools import refuse_hosted_tools
 
 _MEDIA: Final = re.compile(
     rb'"(?:url|image_url|file_url|file_data|data)"\s*:\s*"(?:data:[^",]{1,100},)?[A-Za-z0-9+/=_\-\\]{64,}"'
@@ -67,6 +62,17 @@ _DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
 }
 
 
+class References(msgspec.Struct, frozen=True):
+    """What a request goes on from, which must be the caller's own."""
+
+    previous_response_id: str | None = None
+    item_ids: tuple[str, ...] = ()
+    """Items of earlier answers that the request refers to instead of repeating them."""
+
+    def __bool__(self) -> bool:
+        return self.previous_response_id is not None or bool(self.item_ids)
+
+
 class Request(msgspec.Struct, frozen=True):
     """The facts of one metered request."""
 
@@ -81,7 +87,7 @@ class Request(msgspec.Struct, frozen=True):
     choices: int
     text_bytes: int
     media_parts: int
-    previous_response_id: str | None
+    refers: References
     cache_ttl: str | None
     stored: bool
     """Whether the answer may be fetched again by its id (Responses only)."""
@@ -93,7 +99,7 @@ def read_request(endpoint: str, body: bytes) -> Request:
     model = _name(top, "model")
     if not model:
         raise bad_request("you must provide a model parameter", "model", "missing_required_parameter")
-    _refuse(family, top)
+    refers = _read_references(family, top)
     stream = bool(_typed(top, "stream", bool)) and endpoint not in _NEVER_STREAMS
     ttl = "12h" if _asks_for_12h(body) else None
     withhold = False
@@ -110,17 +116,15 @@ def read_request(endpoint: str, body: bytes) -> Request:
         choices=_choices(family, top),
         text_bytes=text_bytes,
         media_parts=media_parts,
-        previous_response_id=_previous(family, top),
+        refers=refers,
         cache_ttl=ttl,
         stored=endpoint == "responses" and _typed(top, "store", bool) is not False,
     )
 
 
-def read_counted(endpoint: str, body: bytes) -> str | None:
-    """The response that a free call's body goes on from, if any. Raises ApiError (400) as `read_request` does."""
-    top, family = _top(body), _family(endpoint)
-    _refuse(family, top)
-    return _previous(family, top)
+def read_counted(endpoint: str, body: bytes) -> References:
+    """What a free call's body goes on from. Raises ApiError (400) as `read_request` does."""
+    return _read_references(_family(endpoint), _top(body))
 
 
 def _family(endpoint: str) -> str:
@@ -135,10 +139,6 @@ def _top(body: bytes) -> dict[str, Field]:
         raise duplicate(error.args[0]) from None
     except ValueError:
         raise unreadable() from None
-
-
-def _previous(family: str, top: dict[str, Field]) -> str | None:
-    return _name(top, "previous_response_id") if family == "responses" else None
 
 
 def _choices(family: str, top: dict[str, Field]) -> int:
@@ -221,17 +221,34 @@ def _cap(endpoint: str, top: dict[str, Field]) -> int | None:
     return min(*known, CAP_MAX) if known else COMPLETION_CAP if endpoint == "completions" else None
 
 
-def _refuse(endpoint: str, top: dict[str, Field]) -> None:
-    for name, what in _REFUSED[endpoint].items():
+def _read_references(family: str, top: dict[str, Field]) -> References:
+    """Refuses what cannot be metered or owned; what remains is the caller's to be checked."""
+    for name, what in _REFUSED[family].items():
         if name in top and top[name].raw not in _NULLS:
             raise unsupported(name, what)
-    if endpoint == "responses" and _typed(top, "background", bool):
+    if family == "responses" and _typed(top, "background", bool):
         raise unsupported("background", "background responses")
+    if family == "chat" and "audio" in top:
+        _refuse_custom_voice(top["audio"].raw)
     if "tools" in top and top["tools"].raw != b"null":
-        refuse_hosted_tools(top["tools"].raw)
+        refuse_hosted_tools(family, top["tools"].raw)
+    item_ids: list[str] = []
     for name in ("messages", "input", "instructions"):
         if name in top:
-            refuse_references(endpoint, name, top[name].raw)
+            item_ids += read_references(family, name, top[name].raw)
+    previous = _name(top, "previous_response_id") if family == "responses" else None
+    return References(previous, tuple(dict.fromkeys(item_ids)))
+
+
+def _refuse_custom_voice(raw: bytes) -> None:
+    """`raw`: chat's `audio`. A voice that somebody made is named by an object with its id (openai-python 3.54,
+    `chat_completion_audio_param.py`); OpenAI's own are strings."""
+    try:
+        voice = fields(raw).get("voice") if raw[:1] == b"{" else None
+    except DuplicateField as error:
+        raise duplicate(f"audio.{error.args[0]}") from None
+    if voice is not None and voice.raw[:1] == b"{":
+        raise unsupported("audio.voice", "custom voices")
 
 
 def _ask_for_usage(top: dict[str, Field], body: bytes) -> tuple[bytes, bool]:

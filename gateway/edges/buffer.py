@@ -216,14 +216,22 @@ class Buffer:
         summary = await self._grouped(lambda: self._redis.xpending(self._stream, GROUP))
         return Depth(int(length), int(summary["pending"]))
 
-    async def set_owner(self, response_id: str, user_id: str) -> None:
-        """Remembers whose response this is, before anybody hears of it."""
-        await _asked(self._redis.set(OWNER_PREFIX + response_id, user_id, ex=self._owner_ttl_s))
+    async def set_owners(self, object_ids: Sequence[str], user_id: str) -> None:
+        """Remembers whose objects these are, before anybody hears of them."""
+        pipe = self._redis.pipeline(transaction=False)
+        for object_id in object_ids:
+            pipe.set(OWNER_PREFIX + object_id, user_id, ex=self._owner_ttl_s)
+        await _all(pipe)
 
-    async def get_owner(self, response_id: str) -> str | None:
-        """The user id a response belongs to, as far as Redis remembers."""
-        owner = await _asked(self._redis.get(OWNER_PREFIX + response_id))
-        return None if owner is None else owner.decode()
+    async def get_owners(self, object_ids: Sequence[str]) -> dict[str, str]:
+        """Of these objects, those whose owner Redis remembers, with the owner's user id."""
+        owners = await _asked(self._redis.mget([OWNER_PREFIX + object_id for object_id in object_ids]))
+        found = zip(object_ids, owners, strict=True)
+        return {object_id: owner.decode() for object_id, owner in found if owner is not None}
+
+    async def forget_owners(self, object_ids: Sequence[str]) -> None:
+        """For objects whose owner Postgres has by now."""
+        await _asked(self._redis.unlink(*(OWNER_PREFIX + object_id for object_id in object_ids)))
 
     async def _grouped(self, command: Callable[[], Any]) -> Any:
         """One command on the group, which is made again when a flush or failover has taken it away."""

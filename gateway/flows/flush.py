@@ -18,6 +18,7 @@ from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.ids import is_uuid
 from gateway.edges.buffer import Buffer, StreamEntry
 from gateway.edges.ledger import Entry, Ledger, Outcome
+from gateway.edges.ledger.rows import item_ids_of
 from pricing.readers.body import UNREADABLE
 
 BLOCK_MS_MAX: Final = 500
@@ -82,6 +83,8 @@ class Flush:
         self._failpoint("flush.acked")
         self._held = []
         self._count(outcome, len(entries))
+        if outcome.inserted == len(entries):  # else some may be in quarantine, and Postgres not know their owner
+            await self._forget_owners(entries)
         return len(entries)
 
     async def run(self, stop: asyncio.Event, *, helps: "Flush | None" = None) -> None:
@@ -131,6 +134,16 @@ class Flush:
             rows = [adjustment(estimate, exact[estimate.id], self._now()) for estimate in estimates]
             await self._ledger.insert_batch([Entry.of(row) for row in rows])
             self._log.info("estimates corrected", calls=[row.adjusts for row in rows])
+
+    async def _forget_owners(self, entries: list[StreamEntry]) -> None:
+        """Postgres knows now whose items these are; in Redis they would only take room until they expire."""
+        item_ids = [item_id for entry in entries for item_id in item_ids_of(entry.raw)]
+        if not item_ids:
+            return
+        try:
+            await self._buffer.forget_owners(item_ids)
+        except DependencyDown as error:
+            self._log.info("owners stay in redis until they expire", objects=len(item_ids), detail=error.detail)
 
     def _count(self, outcome: Outcome, entries: int) -> None:
         self.entries_total += entries

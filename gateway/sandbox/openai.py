@@ -144,7 +144,7 @@ class OpenAI:
 
     async def _responses(self, exchange: Exchange, fields: Fields, served: Served) -> web.StreamResponse:
         call, behaviour = exchange.call, exchange.behaviour
-        earlier = self.earlier(fields)
+        fields, earlier = self.looked_up(fields), self.earlier(fields)
 
         def think() -> tuple[list[Choice], Input]:
             wish = responses_wish(fields, earlier, self.counter, served.encoding)
@@ -212,6 +212,21 @@ class OpenAI:
             message = f"Previous response with id '{previous}' not found."
             raise errors.invalid(message, "previous_response_id", "previous_response_not_found")
         return stored.conversation
+
+    def looked_up(self, fields: Fields) -> Fields:
+        """The request with the items that it refers to in their places. Raises Refused (404)."""
+        given = fields.get("input")
+        if not isinstance(given, list):
+            return fields
+        items = []
+        for item in given:
+            if isinstance(item, dict) and item.get("type") == "item_reference":
+                found = self.store.item(item.get("id"))
+                if found is None:
+                    raise errors.no_item(str(item.get("id")))
+                item = found
+            items.append(item)
+        return {**fields, "input": items}
 
     def think(self, exchange: Exchange, fields: Fields, served: Served, wish: Wish) -> tuple[list[Choice], Input]:
         """The answers, and the input side of their bill."""

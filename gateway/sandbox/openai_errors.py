@@ -130,6 +130,15 @@ def no_such_model(name: str) -> Refused:
     return Refused(404, message, kind="invalid_request_error", param="model", code="model_not_found")
 
 
+def no_item(item_id: str) -> Refused:
+    """404: an item of no stored response, in the words that users of OpenAI report (can1357/oh-my-pi issue 41)."""
+    message = (
+        f"Item with id '{item_id}' not found. Items are not persisted when `store` is set to false. Try again with "
+        "`store` set to true, or remove this item from your input."
+    )
+    return Refused(404, message, kind="invalid_request_error", param="input")
+
+
 def no_response(response_id: str) -> Refused:
     """404: a response that is not stored."""
     return Refused(404, f"Response with id '{response_id}' not found.", kind="invalid_request_error")

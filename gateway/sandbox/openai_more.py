@@ -91,7 +91,7 @@ async def _completions(openai: OpenAI, exchange: Exchange, fields: Fields, serve
 
 async def _compact(openai: OpenAI, exchange: Exchange, fields: Fields, served: Served) -> web.StreamResponse:
     call = exchange.call
-    earlier = openai.earlier(fields)
+    fields, earlier = openai.looked_up(fields), openai.earlier(fields)
 
     def think() -> tuple[list[Choice], Input]:
         wish = responses_wish(fields, earlier, openai.counter, served.encoding)
@@ -118,7 +118,7 @@ def _input_tokens(openai: OpenAI, fields: Fields) -> Any:
     served = openai.models.find(model) if isinstance(model, str) else None
     if served is None:
         raise errors.no_model(str(model), "responses")
-    wish = responses_wish(fields, openai.earlier(fields), openai.counter, served.encoding)
+    wish = responses_wish(openai.looked_up(fields), openai.earlier(fields), openai.counter, served.encoding)
     return {"object": "response.input_tokens", "input_tokens": wish.prompt.tokens}
 
 

@@ -25,6 +25,7 @@ class Store:
 
     def __init__(self) -> None:
         self._stored: Final[OrderedDict[str, Stored]] = OrderedDict()
+        self._items: Final[OrderedDict[str, Any]] = OrderedDict()
 
     def keep(self, stored: Stored) -> None:
         """Makes a response known by its id."""
@@ -36,6 +37,10 @@ class Store:
         """Puts a response that ran in its last state, unless it was deleted meanwhile."""
         stored = self._stored.get(response["id"])
         if stored is not None:
+            for item in response["output"]:
+                self._items[item["id"]] = item
+            while len(self._items) > STORED_MAX:
+                self._items.popitem(last=False)
             conversation = [*stored.conversation, *response["output"]]
             self._stored[response["id"]] = stored._replace(response=response, conversation=conversation)
 
@@ -43,6 +48,13 @@ class Store:
         """The response, unless it was never stored or is deleted."""
         return self._stored.get(response_id)
 
+    def item(self, item_id: object) -> Any:
+        """The item of a stored response; None when there is none."""
+        return self._items.get(item_id) if isinstance(item_id, str) else None
+
     def delete(self, response_id: str) -> bool:
         """Whether there was such a response."""
-        return self._stored.pop(response_id, None) is not None
+        stored = self._stored.pop(response_id, None)
+        for item in stored.response["output"] if stored is not None else ():
+            self._items.pop(item["id"], None)
+        return stored is not None

@@ -5,6 +5,7 @@ Only these are looked at; answers are never kept. Never raises: an unreadable an
 field of an unexpected type does not hide the others.
 """
 
+import json
 import re
 from typing import Final
 
@@ -16,11 +17,21 @@ UNFINISHED: Final = frozenset({"queued", "in_progress"})
 """Statuses of a Response object whose usage is still to come."""
 TAIL_BYTES: Final = 64 * 1024
 """How much of the beginning and of the end of a body that is too large to keep is enough to find these fields."""
+ITEMS_MAX: Final = 256
+"""Ids of output items that are kept of one answer."""
 _CANDIDATES_MAX: Final = 8
 _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ITEM_ID: Final = re.compile(r"[A-Za-z0-9_\-]{1,256}")
 # A string (to the end of the piece when it is cut off), or a bracket.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
 _COLON: Final = re.compile(rb"\s*:\s*")
+
+
+class _Item(msgspec.Struct):
+    id: str | None = None
+
+
+_items: Final = msgspec.json.Decoder(list[_Item])
 
 
 class Said(msgspec.Struct):
@@ -31,6 +42,8 @@ class Said(msgspec.Struct):
     service_tier: str | None = None
     usage: bytes | None = None
     """The usage block, byte for byte as sent."""
+    item_ids: list[str] = []
+    """Ids of the first ITEMS_MAX items of a Responses answer."""
 
     def note(self, fields: dict[str, bytes]) -> None:
         """Takes over what an answer's or a chunk's top-level fields say: the first id, the last of the rest."""
@@ -38,6 +51,37 @@ class Said(msgspec.Struct):
         self.model = text_of(fields.get("model")) or self.model
         self.service_tier = text_of(fields.get("service_tier")) or self.service_tier
         self.usage = object_of(fields.get("usage")) or self.usage
+        output = fields.get("output")
+        if output is not None:
+            self._note_output(output)
+
+    def note_item(self, item: bytes) -> None:
+        """`item`: one output item. Only its own id counts: what is inside it may be of the client's making."""
+        self._note_id(text_of((read_fields(item) or {}).get("id")))
+
+    def _note_output(self, output: bytes) -> None:
+        try:
+            ids = [item.id for item in _items.decode(output)]
+        except UNREADABLE:
+            ids = _ids_of(output)
+        for item_id in ids:
+            self._note_id(item_id)
+
+    def _note_id(self, item_id: str | None) -> None:
+        if item_id is None or item_id in self.item_ids or len(self.item_ids) == ITEMS_MAX:
+            return
+        if _ITEM_ID.fullmatch(item_id) is not None:
+            self.item_ids.append(item_id)
+
+
+def _ids_of(output: bytes) -> list[str | None]:
+    """As msgspec reads them, where it refuses half a surrogate pair, or one item is of an unexpected shape."""
+    try:
+        items = json.loads(output)
+    except UNREADABLE:
+        return []
+    found = [item.get("id") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return [item_id for item_id in found if isinstance(item_id, str)]
 
 
 def read_fields(data: bytes) -> dict[str, bytes] | None:

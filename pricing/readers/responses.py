@@ -36,6 +36,9 @@ def read_event(data: bytes, said: Said) -> str | None:
     response = fields.get("response")
     if response is not None:
         said.note(read_fields(response) or {})
+    item = fields.get("item")
+    if item is not None:
+        said.note_item(item)
     kind = text_of(fields.get("type"))
     return kind if kind in TERMINAL else None
 

@@ -143,11 +143,14 @@ async def test_a_full_server_refuses_new_entries_and_still_lets_old_ones_go(buff
 
 
 async def test_owners_are_remembered_for_a_while(buffer: Buffer, redis: "Redis") -> None:
-    await buffer.set_owner("resp_1", "user")
-    assert await buffer.get_owner("resp_1") == "user"
-    assert await buffer.get_owner("resp_2") is None
+    await buffer.set_owners(["resp_1", "msg_1"], "user")
+    await buffer.set_owners(["msg_2"], "other")
+    found = await buffer.get_owners(["msg_2", "resp_1", "resp_2", "msg_1"])
+    assert found == {"msg_2": "other", "resp_1": "user", "msg_1": "user"}
+    await buffer.forget_owners(["msg_1", "msg_2", "msg_3"])
+    assert await buffer.get_owners(["msg_1", "msg_2", "resp_1"]) == {"resp_1": "user"}
     assert 29 * 86_400 < await redis.ttl("owner:resp_1") <= 30 * 86_400
-    await Buffer(redis, stream=STREAM, owner_ttl_s=7).set_owner("resp_1", "user")
+    await Buffer(redis, stream=STREAM, owner_ttl_s=7).set_owners(["resp_1"], "user")
     assert 0 < await redis.ttl("owner:resp_1") <= 7
 
 
@@ -163,8 +166,9 @@ async def test_nobody_there_is_an_outage() -> None:
         buffer.ack([b"1-1"]),
         buffer.depth(),
         buffer.waiting([b"1-1"]),
-        buffer.set_owner("r", "u"),
-        buffer.get_owner("r"),
+        buffer.set_owners(["r"], "u"),
+        buffer.get_owners(["r"]),
+        buffer.forget_owners(["r"]),
     ):
         with pytest.raises(DependencyDown, match="redis"):
             await asked

@@ -138,9 +138,29 @@ async def test_only_responses_get_an_owner(ledger: Ledger, random: Random) -> No
         Entry.of(call(user, new_id(random), response_id="chatcmpl-1")),
         Entry.of(call(user, new_id(random), endpoint="responses", response_id=None)),
     ])  # fmt: skip
-    assert await ledger.response_owner("resp_1") == user
-    assert await ledger.response_owner("chatcmpl-1") is None
-    assert await ledger.response_owner("resp_\x00") is None
+    assert await ledger.owners(["resp_1", "chatcmpl-1", "resp_\x00"]) == {"resp_1": user}
+
+
+async def test_items_get_the_owner_of_their_answer(pool: Pool, ledger: Ledger, random: Random) -> None:
+    user, key = await linked(ledger)
+    other = await ledger.create_user("another@example.com")
+    first = call(user, new_id(random), api_key_id=key, endpoint="responses", item_ids=("rs_1", "msg_1"))
+    again = call(other, new_id(random), endpoint="responses", item_ids=("msg_1", "msg_2"))
+    await ledger.insert_batch([Entry.of(first), Entry.of(first)])
+    await ledger.insert_batch([Entry.of(first), Entry.of(again)])
+    # An id belongs to whom it was given first.
+    asked = ["rs_1", "msg_1", "msg_2", "msg_3"]
+    assert await ledger.owners(asked) == {"rs_1": user, "msg_1": user, "msg_2": other}
+    rows = await pool.fetch(
+        "select object_id, api_key_id::text, event_id::text from upstream_objects where kind = 'item' order by 1"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("msg_1", key, first.id),
+        ("msg_2", None, again.id),
+        ("rs_1", key, first.id),
+    ]
+    await pool.fetch("update upstream_objects set deleted_at = now() where object_id = 'rs_1'")
+    assert await ledger.owners(["rs_1"]) == {}
 
 
 POISON: dict[str, dict[str, Any]] = {

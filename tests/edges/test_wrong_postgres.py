@@ -86,22 +86,22 @@ async def test_a_server_that_was_demoted(stores: tuple[Store, Store], link: Link
     await there.close()
 
 
-@pytest.mark.parametrize("look_up", ["identity", "meeting", "response_owner"])
+@pytest.mark.parametrize("look_up", ["identity", "meeting", "owners"])
 async def test_a_call_does_not_wait_for_a_connection_that_was_forgotten(link: Link, pool: Pool, look_up: str) -> None:
     ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
     ask: dict[str, Any] = {
         "identity": lambda: ledger.identity(None, "key_1"),
         "meeting": lambda: ledger.meeting("room"),
-        "response_owner": lambda: ledger.response_owner("resp_1"),
+        "owners": lambda: ledger.owners(["resp_1"]),
     }
     await fill(pool)
-    assert await ask[look_up]() is None
+    assert not await ask[look_up]()
     link.forget()
     async with asyncio.timeout(BROKEN_S):
         with pytest.raises(DependencyDown, match="no answer within 2 s"):
             await ask[look_up]()
         for _ in range(pool.get_max_size()):
-            assert await ask[look_up]() is None
+            assert not await ask[look_up]()
 
 
 async def test_a_statement_that_ran_into_the_clients_timer_empties_the_pool(link: Link, pool: Pool) -> None:

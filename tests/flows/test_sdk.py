@@ -122,6 +122,59 @@ def test_a_response_is_its_owners_only(client: OpenAI, running: Stack) -> None:
         client.responses.retrieve(made.id)
 
 
+def refers_to(*items: Any) -> Any:
+    """Earlier items as the AI SDK of Vercel sends them from the second turn on, and something new to say."""
+    return [*({"type": "item_reference", "id": item.id} for item in items), {"role": "user", "content": "And then?"}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_item_is_its_owners_only(client: OpenAI, running: Stack, stream: bool) -> None:
+    if stream:
+        *_, last = client.responses.create(model="gpt-5-mini", input="Remember this", stream=True)
+        assert last.type == "response.completed"
+        made = last.response
+    else:
+        made = client.responses.create(model="gpt-5-mini", input="Remember this")
+    assert {item.type for item in made.output} == {"reasoning", "message"}
+    follow = client.responses.create(model="gpt-5-mini", input=refers_to(*made.output))
+    assert follow.usage is not None
+    assert made.usage is not None
+    assert follow.usage.input_tokens > made.usage.input_tokens
+    inline: Any = [
+        *(item.model_dump(exclude_none=True) for item in made.output),
+        {"role": "user", "content": "And then?"},
+    ]
+    client.responses.create(model="gpt-5-mini", input=inline)
+    before = len(running.truth())
+    with OpenAI(base_url=running.base_url, api_key=running.make_key("stranger@example.com")["key"]) as stranger:
+        for given in (refers_to(made.output[-1]), inline):
+            with pytest.raises(openai.NotFoundError, match=r"Item with id '\w+' not found\.") as caught:
+                stranger.responses.create(model="gpt-5-mini", input=given)
+            assert (caught.value.code, caught.value.param) == ("item_not_found", "input")
+    assert len(running.truth()) == before
+
+
+def test_items_of_an_answer_that_is_not_stored_cannot_be_referred_to(client: OpenAI) -> None:
+    made = client.responses.create(model=MODEL, input="Forget this", store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(model=MODEL, input=refers_to(*made.output))
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "apply_patch"},
+        {"type": "local_shell"},
+        {"type": "shell", "environment": {"type": "local"}},
+        {"type": "computer_use_preview", "display_width": 1024, "display_height": 768, "environment": "linux"},
+        {"type": "tool_search", "execution": "client", "description": "d", "parameters": {"type": "object"}},
+        {"type": "namespace", "name": "n", "description": "d", "tools": [{"type": "function", "name": "f"}]},
+    ],
+)
+def test_tools_that_the_client_runs_pass(client: OpenAI, tool: Any) -> None:
+    assert client.responses.create(model=MODEL, input="Hello", tools=[tool]).usage is not None
+
+
 def test_embeddings_and_models(client: OpenAI) -> None:
     vectors = client.embeddings.create(model="text-embedding-3-small", input=["one", "two"])
     assert len(vectors.data) == 2

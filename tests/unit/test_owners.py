@@ -1,8 +1,11 @@
 """To anyone but its owner an upstream object does not exist; a store that does not answer is never a guess."""
 
+from collections.abc import Awaitable, Sequence
+
 import pytest
 
 from gateway.core.errors import ApiError, DependencyDown
+from gateway.core.request import References
 from gateway.edges.buffer import Buffer
 from gateway.flows.proxy.owners import Owners
 
@@ -15,13 +18,13 @@ class FakeBuffer(Buffer):
         self.away = False
         self.asked = 0
 
-    async def set_owner(self, response_id: str, user_id: str) -> None:
+    async def set_owners(self, object_ids: Sequence[str], user_id: str) -> None:
         self._ask()
-        self.owners[response_id] = user_id
+        self.owners |= dict.fromkeys(object_ids, user_id)
 
-    async def get_owner(self, response_id: str) -> str | None:
+    async def get_owners(self, object_ids: Sequence[str]) -> dict[str, str]:
         self._ask()
-        return self.owners.get(response_id)
+        return {object_id: self.owners[object_id] for object_id in object_ids if object_id in self.owners}
 
     def _ask(self) -> None:
         self.asked += 1
@@ -33,18 +36,15 @@ class FakeTable:
     """What Postgres knows; away when told so."""
 
     def __init__(self) -> None:
-        self.responses: dict[str, str] = {}
+        self.objects: dict[str, str] = {}
         self.away = False
         self.asked = 0
 
-    async def response_owner(self, response_id: str) -> str | None:
-        return self._ask(self.responses.get(response_id))
-
-    def _ask(self, answer: str | None) -> str | None:
+    async def owners(self, object_ids: Sequence[str]) -> dict[str, str]:
         self.asked += 1
         if self.away:
             raise DependencyDown("postgres", "away")
-        return answer
+        return {object_id: self.objects[object_id] for object_id in object_ids if object_id in self.objects}
 
 
 class House:
@@ -55,8 +55,14 @@ class House:
         self.owners = Owners(self.buffer, self.table)
 
     async def response(self, response_id: str, user_id: str = "me") -> int:
+        return await self._status(self.owners.check_response(response_id, user_id))
+
+    async def items(self, *item_ids: str, user_id: str = "me") -> int:
+        return await self._status(self.owners.check(References(None, item_ids), user_id))
+
+    async def _status(self, check: Awaitable[None]) -> int:
         try:
-            await self.owners.check_response(response_id, user_id)
+            await check
         except ApiError as error:
             return error.status
         return 200
@@ -66,13 +72,13 @@ class House:
 async def test_mine_and_another_s(where: str) -> None:
     house = House()
     if where == "memory":
-        await house.owners.remember("resp_1", "me")
+        await house.owners.remember(["resp_1"], "me")
         house.buffer.away = house.table.away = True
     elif where == "redis":
         house.buffer.owners["resp_1"] = "me"
         house.table.away = True
     else:
-        house.table.responses["resp_1"] = "me"
+        house.table.objects["resp_1"] = "me"
         house.buffer.away = True
     assert await house.response("resp_1") == 200
     assert await house.response("resp_1", "other") == 404
@@ -85,7 +91,7 @@ async def test_nobody_s_and_nobody_can_tell() -> None:
         house.buffer.away, house.table.away = redis_away, postgres_away
         assert await house.response("resp_1") == 503
     house.buffer.away = house.table.away = False
-    house.table.responses["resp_1"] = "me"  # an absence is not remembered
+    house.table.objects["resp_1"] = "me"  # an absence is not remembered
     assert await house.response("resp_1") == 200
 
 
@@ -96,11 +102,53 @@ async def test_no_id_is_not_asked_about(odd: str) -> None:
         await house.owners.check_response(odd, "me", param="previous_response_id")
     assert (caught.value.status, caught.value.code) == (404, "previous_response_not_found")
     assert odd not in caught.value.message or not odd
+    with pytest.raises(ApiError) as caught:
+        await house.owners.check(References(None, (odd,)), "me")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (404, "item_not_found", "input")
+    assert odd not in caught.value.message or not odd
     assert house.buffer.asked + house.table.asked == 0
 
 
 async def test_remembering_survives_redis_being_away() -> None:
     house = House()
     house.buffer.away = True
-    await house.owners.remember("resp_1", "me")
+    await house.owners.remember(["resp_1"], "me")
     assert await house.response("resp_1") == 200
+
+
+async def test_items_wherever_they_are_known() -> None:
+    house = House()
+    await house.owners.remember(["msg_1", "rs_1"], "me")
+    house.buffer.owners |= {"msg_2": "me", "msg_4": "other"}
+    house.table.objects |= {"msg_3": "me"}
+    house.buffer.asked = house.table.asked = 0
+    assert await house.items("msg_1", "rs_1") == 200
+    assert house.buffer.asked + house.table.asked == 0
+    assert await house.items("msg_1", "msg_2", "msg_3") == 200
+    assert (house.buffer.asked, house.table.asked) == (1, 1)  # each store once, for all of them
+    assert await house.items("msg_1", "msg_4") == 404
+    assert await house.items("msg_1", "msg_5") == 404
+    assert await house.items("msg_1", user_id="other") == 404
+
+
+async def test_items_that_nobody_can_tell_of() -> None:
+    house = House()
+    await house.owners.remember(["msg_1"], "me")
+    house.buffer.owners["msg_2"] = "me"
+    house.table.away = True
+    assert await house.items("msg_1", "msg_2") == 200
+    assert await house.items("msg_1", "msg_3") == 503
+    house.buffer.away, house.table.away = True, False
+    house.table.objects["msg_3"] = "me"
+    assert await house.items("msg_1", "msg_3") == 200
+    assert await house.items("msg_4") == 503
+
+
+async def test_a_response_and_its_items_are_checked_together() -> None:
+    house = House()
+    await house.owners.remember(["resp_1", "msg_1"], "me")
+    await house.owners.check(References("resp_1", ("msg_1",)), "me")
+    for refers in (References("resp_2", ("msg_1",)), References("resp_1", ("msg_2",))):
+        with pytest.raises(ApiError) as caught:
+            await house.owners.check(refers, "me")
+        assert caught.value.status == 404

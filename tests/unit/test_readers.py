@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.readers.body import TAIL_BYTES, Said, read_body, read_ends, read_status
+from pricing.readers.body import ITEMS_MAX, TAIL_BYTES, Said, read_body, read_ends, read_status
 
 USAGE: dict[str, Any] = {"prompt_tokens": 8, "total_tokens": 8}
 EMBEDDINGS: dict[str, Any] = {
@@ -45,7 +45,8 @@ def encoded(body: object, *, compact: bool = True) -> bytes:
 
 
 def said(body: dict[str, Any], usage: bytes) -> Said:
-    return Said(body.get("id"), body["model"], body.get("service_tier"), usage)
+    items = [item["id"] for item in body.get("output", [])]
+    return Said(body.get("id"), body["model"], body.get("service_tier"), usage, items)
 
 
 @pytest.mark.parametrize("body", [EMBEDDINGS, CHAT, RESPONSE])
@@ -56,8 +57,35 @@ def test_whole_and_by_its_ends(body: dict[str, Any], compact: bool) -> None:
     assert found.usage is not None
     assert json.loads(found.usage) == body["usage"]
     assert found == said(body, found.usage)
+    found.item_ids = []  # the ends of this answer do not hold the whole of its output
     for cut in (TAIL_BYTES, 4096, 1500):
         assert read_ends(data[:cut], data[-cut:]) == found
+
+
+def test_items_are_the_answers_own() -> None:
+    made_up = {"id": "msg_of_another", "output": [{"id": "msg_of_another"}], "item": {"id": "msg_of_another"}}
+    body = {
+        "id": "resp_1",
+        "output": [
+            {"id": "rs_1", "type": "reasoning", "summary": [made_up]},
+            {"id": "fc_1", "arguments": json.dumps(made_up), "x": made_up},
+            {"id": "rs_1"},
+        ],
+        "tools": [{"parameters": {"default": made_up}}],
+        "metadata": made_up,
+    }
+    assert read_body(encoded(body)).item_ids == ["rs_1", "fc_1"]
+    # Half a surrogate pair, which msgspec refuses, and items of shapes that nobody expects.
+    assert read_body(encoded({"output": [{"id": "msg_1", "content": "\ud800"}]})).item_ids == ["msg_1"]
+    odd: list[Any] = [{"id": 5}, 7, None, {"id": None}, {"id": "a b"}, {"id": "x" * 257}, {"id": ""}, {"id": "msg_2"}]
+    assert read_body(encoded({"output": odd})).item_ids == ["msg_2"]
+    for none in ({}, "x", None, [], [[{"id": "msg_1"}]], {"id": "msg_1"}):
+        assert read_body(encoded({"output": none})).item_ids == []
+
+
+def test_items_of_an_answer_are_kept_up_to_a_bound() -> None:
+    many = [{"id": f"fc_{number}"} for number in range(ITEMS_MAX + 7)]
+    assert read_body(encoded({"output": many})).item_ids == [item["id"] for item in many[:ITEMS_MAX]]
 
 
 def test_ends_at_every_cut_are_right_or_silent() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import ApiError
+from gateway.core.references import ITEMS_MAX
 from gateway.core.request import read_request
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"file_id": {"type": "x"}}}}
@@ -46,51 +47,22 @@ def test_search_on_chat() -> None:
     refused("chat", raw_of(messages=[], web_search_options={}), "web_search_options")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "web_search",
-        "file_search",
-        "code_interpreter",
-        "mcp",
-        "image_generation",
-        "shell",
-        "namespace",
-        None,
-        5,
-        "Function",
-    ],
-)
-@pytest.mark.parametrize("endpoint", ["chat", "responses"])
-def test_hosted_tools(endpoint: str, kind: Any) -> None:
-    refused(endpoint, raw_of(tools=[FUNCTION, {"type": kind}]), "tools[1].type")
-    refused(endpoint, raw_of(tools=[{}]), "tools[0].type")
-
-
-def test_hosted_tools_in_escapes() -> None:
-    refused("responses", b'{"model":"m","tools":[{"typ\\u0065":"\\u006dcp"}]}', "tools[0].type")
-
-
-@pytest.mark.parametrize("kind", ["additional_tools", "tool_search_output", None])
-def test_hosted_tools_that_an_item_brings(kind: str | None) -> None:
-    item = {
-        "type": kind,
-        "role": "developer",
-        "tools": [FUNCTION, {"type": "mcp", "server_url": "https://example.com"}],
-    }
-    refused("responses", raw_of(input=[{"role": "user", "content": "x"}, item]), "input[1].tools[1].type")
-    read_request("responses", raw_of(input=[{**item, "tools": [FUNCTION]}]))
-
-
 CONTENT: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"messages": [{"content": [{"type": "file", "file": {"file_id": "f"}}]}]},
      "messages[0].content[0].file.file_id"),
     ("chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "messages[0].audio.id"),
     ("responses", {"input": [{"content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0].file_id"),
-    ("responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
-    ("responses", {"input": [{"id": "msg_1"}]}, "input[0]"),
-    ("responses", {"input": [{"id": "msg_1", "type": None}]}, "input[0]"),
     ("responses", {"instructions": [{"content": [{"file_id": "f"}]}]}, "instructions[0].content[0].file_id"),
+    ("responses", {"input": [{"type": "shell_call", "environment": {"container_id": "cntr_1"}}]},
+     "input[0].environment.container_id"),
+    ("responses", {"input": [{"type": "shell_call", "environment": {"skills": [{"skill_id": "s"}]}}]},
+     "input[0].environment.skills[0].skill_id"),
+    ("responses", {"input": [{"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"}]},
+     "input[0].container_id"),
+    ("responses", {"input": [{"type": "computer_call_output", "output": {"file_id": "f"}}]}, "input[0].output.file_id"),
+    ("responses", {"input": [{"type": "x", "y": {"file_ids": ["f"]}}]}, "input[0].y.file_ids"),
+    ("responses", {"input": [{"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True}]},
+     "input[0].approval_request_id"),
 ]  # fmt: skip
 
 
@@ -99,10 +71,8 @@ CONTENT: list[tuple[str, dict[str, Any], str]] = [
 def test_objects_of_others(endpoint: str, more: dict[str, Any], param: str, escaped: bool) -> None:
     raw = raw_of(**more)
     if escaped:
-        for name in (b'"file_id"', b'"audio"', b'"id"', b"item_reference"):
-            start = 0 if name[:1] == b"i" else 1
-            letter = name[start : start + 1]
-            raw = raw.replace(name, name[:start] + f"\\u{ord(letter):04x}".encode() + name[start + 1 :])
+        for name in (b"file_id", b"audio", b"container_id", b"skill_id", b"approval_request_id"):
+            raw = raw.replace(b'"' + name, f'"\\u{name[0]:04x}'.encode() + name[1:])
         assert json.loads(raw) == {"model": "m", **more}
     refused(endpoint, raw, param)
 
@@ -121,6 +91,26 @@ def test_objects_of_others(endpoint: str, more: dict[str, Any], param: str, esca
         ("responses", {"input": [{"id": "msg_1", "role": "assistant", "content": "x"}]}),
         ("responses", {"input": [{"id": "fc_1", "type": "function_call", "call_id": "c", "arguments": '{"id":"x"}'}]}),
         ("responses", {"input": [{"type": "x", "y": {"id": "nested"}}]}),
+        ("responses", {"input": [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}]}),
+        ("responses", {"input": [{"type": "reasoning", "summary": []}, {"type": "compaction_trigger", "id": "ct_1"}]}),
+        (
+            "responses",
+            {"input": [{"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": [{"name": "n"}]}]},
+        ),
+        ("responses", {"input": [{"type": "tool_search_call", "arguments": {"file_id": "made up"}}]}),
+        (
+            "responses",
+            {
+                "input": [
+                    {
+                        "type": "shell_call",
+                        "id": "sh_1",
+                        "action": {},
+                        "environment": {"type": "local", "skills": [{"name": "n", "description": "d", "path": "/p"}]},
+                    }
+                ]
+            },
+        ),
         ("responses", {"input": [{"type": "message", "role": "user", "content": "the type is item_reference"}]}),
         ("responses", {"input": "x", "background": False, "conversation": None, "multi_agent": None}),
         ("embeddings", {"input": ["file_id", '"id"']}),
@@ -128,9 +118,57 @@ def test_objects_of_others(endpoint: str, more: dict[str, Any], param: str, esca
 )
 def test_what_is_the_caller_s_own_passes(endpoint: str, more: dict[str, Any]) -> None:
     raw = raw_of(**more)
-    assert read_request(endpoint, raw).body == raw
+    asked = read_request(endpoint, raw)
+    assert (asked.body, bool(asked.refers)) == (raw, False)
+
+
+@pytest.mark.parametrize("endpoint", ["responses", "responses.compact"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "item_reference", "id": "msg_1"},
+        {"id": "msg_1"},
+        {"id": "msg_1", "type": None},
+        {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed"},
+        {"id": "msg_1", "type": "message", "role": "assistant", "content": []},
+        {"id": "msg_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]},
+        {"id": "msg_1", "type": "reasoning", "summary": [], "encrypted_content": None},
+        {"id": "msg_1", "type": "image_generation_call", "status": "completed"},
+        {"id": "msg_1", "type": "image_generation_call", "result": None},
+        {"id": "msg_1", "type": "compaction"},
+        {"id": "msg_1", "type": "file_search_call", "queries": ["q"], "status": "completed"},
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+def test_items_that_only_refer(endpoint: str, item: dict[str, Any], escaped: bool) -> None:
+    raw = raw_of(input=[{"role": "user", "content": "x"}, item, item])
+    if escaped:
+        raw = raw.replace(b'"id"', b'"\\u0069d"').replace(b"item_ref", b"\\u0069tem_ref")
+    asked = read_request(endpoint, raw)
+    assert (asked.refers.item_ids, asked.body) == (("msg_1",), raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b'{"model":"m","input":[{"type":"item_reference","id":"a","id":"b"}]}', "duplicate_field"),
+        (b'{"model":"m","input":[{"type":"reasoning","id":"a","encrypted_content":"x","encrypted_content":""}]}',
+         "duplicate_field"),
+        (b'{"model":"m","input":[{"type":"item_reference","id":5}]}', "invalid_type"),
+        (raw_of(input=[{"id": f"msg_{number}"} for number in range(ITEMS_MAX + 1)]), "array_above_max_length"),
+    ],
+)  # fmt: skip
+def test_references_that_cannot_be_checked(raw: bytes, code: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read_request("responses", raw)
+    assert (caught.value.status, caught.value.code) == (400, code)
+
+
+def test_voices_that_somebody_made() -> None:
+    refused("chat", raw_of(messages=[], audio={"format": "wav", "voice": {"id": "voice_1"}}), "audio.voice")
+    read_request("chat", raw_of(messages=[], audio={"format": "wav", "voice": "alloy"}))
 
 
 def test_a_wide_body_is_walked_without_building_paths() -> None:
     items = [{"role": "user", "content": [{"type": "input_text", "text": "\u00e9"}]}] * 5000
-    refused("responses", raw_of(input=[*items, {"id": "msg"}]), "input[5000]")
+    refused("responses", raw_of(input=[*items, {"file_id": "f"}]), "input[5000].file_id")

@@ -41,13 +41,13 @@ def test_the_facts_of_a_chat_call() -> None:
                               temperature=0.1)  # fmt: skip
     assert (asked.model, asked.stream, asked.withhold_usage) == ("gpt-5-mini", False, False)
     assert (asked.service_tier, asked.output_cap, asked.choices) == ("flex", 40, 3)
-    assert (asked.previous_response_id, asked.cache_ttl, asked.stored) == (None, None, False)
+    assert (asked.refers.previous_response_id, asked.cache_ttl, asked.stored) == (None, None, False)
 
 
 def test_the_facts_of_a_responses_call() -> None:
     asked = read_request("responses", body(input="Hi", max_output_tokens=9, previous_response_id="resp_1", stream=True))
     assert (asked.output_cap, asked.choices, asked.stream, asked.stored) == (9, 1, True, True)
-    assert asked.previous_response_id == "resp_1"
+    assert asked.refers.previous_response_id == "resp_1"
     assert asked.body == body(input="Hi", max_output_tokens=9, previous_response_id="resp_1", stream=True)
     assert not read_request("responses", body(input="Hi", store=False)).stored
     assert read_request("responses", body(input="Hi", store=None)).stored

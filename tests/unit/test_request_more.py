@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.errors import ApiError
 from gateway.core.prompt_text import prompt_text
-from gateway.core.request import CHOICES_MAX, PROMPTS_MAX, read_counted, read_request
+from gateway.core.request import CHOICES_MAX, PROMPTS_MAX, References, read_counted, read_request
 
 
 def body(**fields_: Any) -> bytes:
@@ -64,7 +64,12 @@ def test_text_of_a_prompt() -> None:
 
 def test_compaction_is_asked_as_a_response_and_never_streams() -> None:
     asked = read_request("responses.compact", body(input="Hi", previous_response_id="resp_1", stream=True))
-    assert (asked.previous_response_id, asked.stream, asked.stored, asked.output_cap) == ("resp_1", False, False, None)
+    assert (asked.refers.previous_response_id, asked.stream, asked.stored, asked.output_cap) == (
+        "resp_1",
+        False,
+        False,
+        None,
+    )
     assert asked.text_bytes == len('"Hi"')
 
 
@@ -75,7 +80,6 @@ def test_compaction_is_asked_as_a_response_and_never_streams() -> None:
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
          "input[0].content[0].file_id"),
     ],
@@ -88,8 +92,12 @@ def test_what_may_be_somebody_elses_is_refused(endpoint: str, fields_: dict[str,
 
 
 def test_a_count_names_the_response_it_goes_on_from() -> None:
-    assert read_counted("responses.input_tokens", body(input="x", previous_response_id="resp_1")) == "resp_1"
-    assert read_counted("responses.input_tokens", b'{"input": "x"}') is None
+    assert read_counted("responses.input_tokens", body(input="x", previous_response_id="resp_1")) == References(
+        "resp_1"
+    )
+    named = body(input=[{"type": "item_reference", "id": "msg_1"}])
+    assert read_counted("responses.input_tokens", named) == References(None, ("msg_1",))
+    assert not read_counted("responses.input_tokens", b'{"input": "x"}')
     with pytest.raises(ApiError) as caught:
         read_counted("responses.input_tokens", b'{"previous_response_id":"a","previous_response_id":"b"}')
     assert caught.value.code == "duplicate_field"

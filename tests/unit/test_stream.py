@@ -88,6 +88,16 @@ def test_what_was_said(name: str) -> None:
     without = ".plain." in name or name in ("chat_error.sse", "responses_failed_unused.sse", "responses_error.sse")
     assert meter.said.usage == (None if without else USAGE if chat else RESPONSES_USAGE)
     assert meter.said.service_tier == ("auto" if without and not chat else "default")
+    items = {"responses_tools.sse": ["fc_1"], "responses_failed_unused.sse": []}.get(name, ["msg_68f0c2"])
+    assert meter.said.item_ids == ([] if chat else items)
+
+
+def test_items_are_known_without_the_end_of_their_stream() -> None:
+    whole = stream("responses.sse")
+    meter = meter_for("responses.sse")
+    for piece in pieces(whole[: whole.index(b"response.output_item.done")], 7):
+        meter.feed(piece)
+    assert (meter.terminal, meter.said.item_ids) == (False, ["msg_68f0c2"])
 
 
 @pytest.mark.parametrize(

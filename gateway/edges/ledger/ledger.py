@@ -135,18 +135,18 @@ class Ledger:
         """The user behind a key, by Unkey's externalId or else by the key's row; None when there is none."""
         if external_id is not None and not is_uuid(external_id):
             return None
-        row = await self._look_up(sql.IDENTITY, external_id, _storable(unkey_key_id))
-        return None if row is None else Identity(*row.values())
+        rows = await self._look_up(sql.IDENTITY, external_id, _storable(unkey_key_id))
+        return Identity(*rows[0].values()) if rows else None
 
     async def meeting(self, name: str) -> MeetingRow | None:
         """The meeting with this id, this id at Daily.co, or in progress in the room of this name."""
-        row = await self._look_up(sql.MEETING, _storable(name), name if is_uuid(name) else None)
-        return None if row is None else MeetingRow(*row.values())
+        rows = await self._look_up(sql.MEETING, _storable(name), name if is_uuid(name) else None)
+        return MeetingRow(*rows[0].values()) if rows else None
 
-    async def response_owner(self, response_id: str) -> str | None:
-        """The user id a response at OpenAI belongs to; None when it is unknown or deleted."""
-        row = await self._look_up(sql.RESPONSE_OWNER, _storable(response_id))
-        return None if row is None else row[0]
+    async def owners(self, object_ids: Sequence[str]) -> dict[str, str]:
+        """Of these objects at OpenAI, those whose owner is known and which are not deleted, with the user id."""
+        rows = await self._look_up(sql.OWNERS, [_storable(object_id) for object_id in object_ids])
+        return {row[0]: row[1] for row in rows}
 
     async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
         """The id of the user with this address, who is made if need be. An existing Stripe customer is kept."""
@@ -167,13 +167,12 @@ class Ledger:
             raise ValueError(f"key {unkey_key_id} belongs to another user")
         return str(linked)
 
-    async def _look_up(self, query: str, *arguments: object) -> "asyncpg.Record | None":
-        """A row that a call waits for: soon or not at all."""
+    async def _look_up(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
+        """Rows that a call waits for: soon or not at all."""
         try:
-            rows = await fetch_within(self._pool, LOOK_UP_S, query, *arguments)
+            return await fetch_within(self._pool, LOOK_UP_S, query, *arguments)
         except AWAY as error:
             raise DependencyDown("postgres", describe(error)) from error
-        return rows[0] if rows else None
 
     async def _value(self, query: str, *arguments: object) -> Any:
         row = await self._row(query, *arguments)

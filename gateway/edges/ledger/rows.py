@@ -60,7 +60,12 @@ class _Event(msgspec.Struct, frozen=True):
     response_id: str | None = None
     request_id: str | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    item_ids: msgspec.Raw = msgspec.Raw(b"[]")
     adjusts: str | None = None
+
+
+class _Items(msgspec.Struct, frozen=True):
+    item_ids: tuple[str, ...] = ()
 
 
 Row = tuple[object, ...]
@@ -68,6 +73,7 @@ Row = tuple[object, ...]
 
 _decoder: Final = msgspec.json.Decoder(_Event)
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items_decoder: Final = msgspec.json.Decoder(_Items)
 
 
 def to_row(entry: Entry) -> Row:
@@ -75,6 +81,7 @@ def to_row(entry: Entry) -> Row:
     try:
         e, kept = _read(entry.raw)
         lines, usage, metadata = str(e.cost_lines, "utf-8"), str(kept.usage, "utf-8"), str(e.metadata, "utf-8")
+        item_ids = str(e.item_ids, "utf-8")
         if kept.problem is not None:
             metadata = _with_problem(e.metadata, kept.problem)
     except UNREADABLE as error:
@@ -87,7 +94,7 @@ def to_row(entry: Entry) -> Row:
     return (
         e.id, e.user_id, e.meeting_id, e.api_key_id, e.adjusts, e.endpoint, e.model, e.service_tier, e.evidence,
         e.prompt_tokens, e.completion_tokens, e.total_tokens, e.cost_nano, e.billed_nano, e.price_version,
-        lines, None if usage == "null" else usage, kept.raw, e.response_id, e.request_id, metadata,
+        lines, None if usage == "null" else usage, kept.raw, e.response_id, e.request_id, metadata, item_ids,
         e.started_at, e.completed_at,
     )  # fmt: skip
 
@@ -112,6 +119,16 @@ def _with_problem(metadata: msgspec.Raw, problem: str) -> str:
     known = msgspec.json.decode(fields.get("problems", b"[]"), type=list[str])
     fields["problems"] = msgspec.Raw(msgspec.json.encode([*known, problem]))
     return str(msgspec.json.encode(fields), "utf-8")
+
+
+def item_ids_of(raw: bytes) -> tuple[str, ...]:
+    """The items of an answer that an entry tells of."""
+    if b'"item_ids"' not in raw:
+        return ()
+    try:
+        return _items_decoder.decode(raw).item_ids
+    except UNREADABLE:
+        return ()  # it is in quarantine
 
 
 def columns(rows: Sequence[Row]) -> list[list[object]]:

@@ -29,6 +29,7 @@ COLUMNS: Final = (
     ("response_id", "text"),
     ("request_id", "text"),
     ("metadata", "text"),
+    ("item_ids", "text"),
     ("started_at", "timestamptz"),
     ("completed_at", "timestamptz"),
 )
@@ -110,7 +111,11 @@ objects as (
   insert into public.upstream_objects (object_id, kind, user_id, api_key_id, event_id, created_at)
   select response_id, 'response', user_id, api_key_id, id, completed_at
   from added where endpoint = 'responses' and response_id is not null
-  order by response_id
+  union all
+  select item.id, 'item', a.user_id, a.api_key_id, a.id, a.completed_at
+  from batch b join added a using (id), jsonb_array_elements_text(b.item_ids::jsonb) as item(id)
+  where b.item_ids <> '[]'
+  order by 1, 5
   on conflict (object_id) do nothing
 ),
 counted as (
@@ -193,10 +198,9 @@ where id = $2 or daily_meeting_id = $1 or (room_name = $1 and ended_at is null a
 order by by_room, id is distinct from $2 limit 1
 """
 
-# The user a response at OpenAI belongs to.
-RESPONSE_OWNER: Final = """
-select user_id::text from public.upstream_objects
-where object_id = $1 and kind = 'response' and deleted_at is null
+# The users that these objects at OpenAI belong to.
+OWNERS: Final = """
+select object_id, user_id::text from public.upstream_objects where object_id = any($1::text[]) and deleted_at is null
 """
 
 # Makes a user, or finds the one with this e-mail address (in any case).

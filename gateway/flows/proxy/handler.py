@@ -103,9 +103,7 @@ class Proxy:
             await parts.owners.check_response(route.object_id, principal.user_id)
         body = await read_body(request, parts.bounds.body_bytes_max)
         if route.endpoint.kind == "counted":
-            previous = read_counted(route.endpoint.name, body)
-            if previous is not None:
-                await parts.owners.check_response(previous, principal.user_id, param="previous_response_id")
+            await parts.owners.check(read_counted(route.endpoint.name, body), principal.user_id)
         headers = forwarded_headers(request.headers, event_id)
         source = await send(parts.upstream, request.method, route.path, headers, body or None)
         relay = Relay(

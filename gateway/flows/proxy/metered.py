@@ -8,6 +8,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -119,12 +120,11 @@ class MeteredCall:
 
     async def _attribute(self, body_bytes: int) -> OpenRecord:
         """Whose call it is, checked before it costs anything."""
-        asked, principal, owners = self._asked, self._principal, self._parts.owners
+        asked, principal = self._asked, self._principal
         named = self._request.headers.getall("X-Meeting-Id", [])
         meeting_id = await self._parts.meetings.of(named, principal.user_id) if named else None
-        if asked.previous_response_id is not None:
-            param = "previous_response_id"
-            await owners.check_response(asked.previous_response_id, principal.user_id, param=param)
+        if asked.refers:
+            await self._parts.owners.check(asked.refers, principal.user_id)
         client_request_id = self._request.headers.get("X-Client-Request-Id")
         if client_request_id is not None and not client_request_id.isascii():  # bytes that are no UTF-8 are no text
             client_request_id = client_request_id.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -143,7 +143,7 @@ class MeteredCall:
             output_cap=asked.output_cap,
             choices=asked.choices,
             stream=asked.stream,
-            continues=asked.previous_response_id is not None,
+            continues=bool(asked.refers),
             cache_ttl=asked.cache_ttl,
             metadata={} if client_request_id is None else {"client_request_id": client_request_id[:512]},
         )
@@ -209,7 +209,6 @@ class MeteredCall:
     async def _settle_whole(self, relayed: Relayed) -> None:
         status = self._status
         if status == 200 and relayed.complete and relayed.said.usage is not None:
-            await self._remember_owner(relayed.said.response_id)
             await self._settle(self._exact({}))
         elif 400 <= status < 500 or (status in (500, 503) and is_error_envelope(relayed.last)):
             event = self._parts.settler.void(
@@ -251,6 +250,8 @@ class MeteredCall:
 
     async def _settle(self, event: UsageEvent) -> None:
         """SETTLE is on disk when this returns, also when the caller is cancelled meanwhile."""
+        if self._asked.stored and self._relayed is not None:
+            event = await self._own(event, self._relayed.said)
         self._parts.failpoint("proxy.ended")
         self._settled = event
         await self._parts.recorder.settle(event)
@@ -263,14 +264,19 @@ class MeteredCall:
         """The response id is in the journal, and its owner known, before the client sees it."""
         self._parts.failpoint("proxy.first_chunk")
         self._parts.recorder.note(NoteRecord(self._id, relayed.said.response_id, relayed.deltas))
-        if not self._owner_known:
-            await self._remember_owner(relayed.said.response_id)
+        if self._asked.stored and not self._owner_known and relayed.said.response_id is not None:
+            self._owner_known = True
+            await self._parts.owners.remember([relayed.said.response_id], self._principal.user_id)
         self._parts.failpoint("proxy.noted")
 
-    async def _remember_owner(self, response_id: str | None) -> None:
-        self._owner_known = True
-        if response_id is not None and self._asked.stored:
-            await self._parts.owners.remember(response_id, self._principal.user_id)
+    async def _own(self, event: UsageEvent, said: Said) -> UsageEvent:
+        """The answer and its items are known as the user's before the client has the end of it, in one trip to Redis;
+        and the event tells Postgres of the items, as it does of the answer."""
+        fresh = [] if said.response_id is None or self._owner_known else [said.response_id]
+        if fresh or said.item_ids:
+            self._owner_known = True
+            await self._parts.owners.remember([*fresh, *said.item_ids], self._principal.user_id)
+        return msgspec.structs.replace(event, item_ids=tuple(said.item_ids)) if said.item_ids else event
 
     def _log(self) -> None:
         event, relayed, parts = self._settled, self._relayed, self._parts
