@@ -217,19 +217,19 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     ),
     "a window that nobody freezes": (
         sql(
-            "update users set updated_at = now() - interval '1 day'",
+            "update users set updated_at = now() - interval '24 hours'",
             "delete from stripe_meter_events",
             "update stripe_carry set nano = 0",
-            "update stripe_windows set frozen_nano = 0, updated_at = now() - interval '1 day'",
+            "update stripe_windows set frozen_nano = 0, updated_at = now() - interval '24 hours'",
         ),
         "INV-8",
     ),
     "an event that nobody sends": (
-        sql("update stripe_meter_events set created_at = now() - interval '2 days'"),
+        sql("update stripe_meter_events set created_at = now() - interval '48 hours'"),
         "INV-8",
     ),
     "an event in doubt for two days": (
-        sql("update stripe_meter_events set state = 'unknown', created_at = now() - interval '2 days'"),
+        sql("update stripe_meter_events set state = 'unknown', created_at = now() - interval '48 hours'"),
         "INV-8",
     ),
     "an estimate above its bound": (estimate_above_its_bound, "INV-9"),

@@ -20,7 +20,7 @@ insert into public.open_items (id, kind, upstream_id, user_id, api_key_id, meeti
 select u.id, $1, u.response_id, u.user_id, u.api_key_id, u.meeting_id, u.endpoint, u.model, u.service_tier,
   u.started_at, now()
 from public.openai_usage u
-where u.evidence = 'estimated' and u.created_at > now() - interval '30 days' and u.endpoint = 'responses'
+where u.evidence = 'estimated' and u.created_at > now() - interval '720 hours' and u.endpoint = 'responses'
   and u.response_id is not null and not exists (select from public.open_items o where o.id = u.id)
 order by u.created_at limit $2
 on conflict do nothing
@@ -28,7 +28,7 @@ on conflict do nothing
 # Hands out what is due, and says when it comes again if nobody ends it: each time after twice as long, a day at most.
 _CLAIM: Final = """
 update public.open_items o set polls = o.polls + 1,
-  next_poll_at = now() + least(interval '1 day', $3 * interval '1 second' * power(2, o.polls))
+  next_poll_at = now() + least(interval '24 hours', $3 * interval '1 second' * power(2, o.polls))
 from (
   select id from public.open_items where state = 'open' and kind = $1 and next_poll_at <= now()
   order by next_poll_at limit $2 for update skip locked

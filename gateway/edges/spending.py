@@ -16,8 +16,8 @@ from gateway.core.errors import DependencyDown
 # the ledger's own statement keeps equal to its rows; the rest of a first hour comes from the rows.
 _SPENT: Final = """
 with edge as (
-  select case when $5::timestamptz = date_trunc('hour', $5::timestamptz) then $5::timestamptz
-    else date_trunc('hour', $5::timestamptz) + interval '1 hour' end as hour
+  -- The first whole hour that begins at $5 or later; hours are those of UTC, whatever the session's time zone is.
+  select date_bin('1 hour', $5::timestamptz + interval '1 hour' - interval '1 microsecond', timestamptz 'epoch') as hour
 ),
 whole as (
   select coalesce(sum({counts}), 0) as usd from public.usage_hourly, edge

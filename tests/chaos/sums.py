@@ -14,7 +14,8 @@ _SUMS: Final = """count(*) filter (where adjusts is null), count(*), coalesce(su
   coalesce(sum(billed_usd), 0)"""
 _HOUR: Final = "user_id, api_key_id, meeting_id, model, endpoint, service_tier, evidence"
 HOURLY: Final = f"""
-with l as (select date_trunc('hour', completed_at), {_HOUR}, {_SUMS} from openai_usage group by 1, {_HOUR}),
+with l as (select date_bin('1 hour', completed_at, timestamptz 'epoch'), {_HOUR}, {_SUMS}
+  from openai_usage group by 1, {_HOUR}),
 h as (select hour, {_HOUR}, calls, rows, prompt_tokens, completion_tokens, total_tokens, cost_usd, billed_usd
   from usage_hourly)
 select 'roll-up: ' || wrong::text from ((table l except table h) union all (table h except table l)) wrong

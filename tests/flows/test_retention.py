@@ -43,7 +43,9 @@ async def filled(pool: Pool, ledger: Ledger) -> dict[str, Any]:
             "insert into rooms (room_name, sealed, sealed_key_id, ended_at) values ($1, $2, 'k', $3)",
             room, SECRET.encode(), datetime.now(UTC) - timedelta(days=days),
         )  # fmt: skip
-    await pool.execute("update webhook_inbox set processed_at = now() - interval '40 days' where event_id like '%old%'")
+    await pool.execute(
+        "update webhook_inbox set processed_at = now() - interval '960 hours' where event_id like '%old%'"
+    )
     return {"meeting": meeting, "user": user}
 
 

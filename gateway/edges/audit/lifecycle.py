@@ -6,7 +6,7 @@ Reads only. How late is too late is an argument, in instants: the clock is the c
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from gateway.edges.audit.snapshot import Offenders, Snapshot, worst
+from gateway.edges.audit.snapshot import Offenders, Snapshot, utc, worst
 
 # Work at OpenAI whose next look is overdue.
 ITEMS: Final = worst("""
@@ -14,12 +14,12 @@ select kind || ' ' || upstream_id as example from public.open_items where state 
 """)
 
 # Windows that ended, were last added to, and whose user could be billed, all before $1, and that nobody froze.
-WINDOWS: Final = worst("""
-select 'window ' || w.window_start::text || ' user ' || w.user_id as example
+WINDOWS: Final = worst(f"""
+select 'window ' || {utc("w.window_start")} || ' user ' || w.user_id as example
 from public.stripe_windows w join public.users u on u.id = w.user_id
 where w.unfrozen and u.stripe_customer_id is not null
   and w.window_start + w.window_seconds * interval '1 second' < $1 and w.updated_at < $1 and u.updated_at < $1
-""")
+""")  # noqa: S608 - a constant of this file
 
 # Events that should have been sent before $1.
 PENDING: Final = worst("""

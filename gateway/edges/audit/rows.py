@@ -62,7 +62,7 @@ _LACKS: Final = (
     ("void without metadata.void_reason", "evidence = 'void' and coalesce(metadata->>'void_reason', '') = ''"),
     (
         "void with usage",
-        "evidence = 'void' and (coalesce(usage::text, usage_raw::text) is not null or coalesce(total_tokens, 0) <> 0)",
+        "evidence = 'void' and (usage is not null or usage_raw is not null or coalesce(total_tokens, 0) <> 0)",
     ),
     (
         "no usage from OpenAI",

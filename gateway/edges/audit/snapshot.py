@@ -111,6 +111,11 @@ def worst(query: str) -> str:
     return f"select count(*) over () as found, example from ({query}) wrong order by example limit {EXAMPLES_MAX}"  # noqa: S608
 
 
+def utc(at: str) -> str:
+    """The timestamptz expression `at` as text that does not depend on the session's time zone and date style."""
+    return f"""to_char({at} at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')"""
+
+
 def union(checks: Sequence[str]) -> str:
     """Several such queries as one."""
     return " union all ".join(f"({check})" for check in checks)

@@ -6,7 +6,7 @@ frozen) is compared whole, through `usage_hourly`, which is small, so that no au
 
 from typing import Final, NamedTuple
 
-from gateway.edges.audit.snapshot import Offenders, Snapshot, Span, worst
+from gateway.edges.audit.snapshot import Offenders, Snapshot, Span, utc, worst
 
 _SUMS: Final = ("calls", "rows", "prompt_tokens", "completion_tokens", "total_tokens", "cost_usd", "billed_usd")
 _IN_SPAN: Final = "($1::timestamptz is null or {column} >= $1) and ($2::timestamptz is null or {column} < $2)"
@@ -17,7 +17,7 @@ _DIFFERS: Final = " or ".join(f"coalesce(l.{name}, 0) <> coalesce(h.{name}, 0)" 
 
 # Hours whose roll-up is not the sum of their rows, each named by hour, user and what it is of.
 HOURLY: Final = worst(f"""
-select wrong.hour::text || ' user ' || wrong.user_id || ' ' || wrong.model || ' ' || wrong.evidence as example
+select {utc("wrong.hour")} || ' user ' || wrong.user_id || ' ' || wrong.model || ' ' || wrong.evidence as example
 from (
   with l as (
     select date_bin('1 hour', completed_at, timestamptz 'epoch') as hour, user_id, api_key_id, meeting_id, model,
@@ -65,7 +65,7 @@ where ($1::timestamptz is null or window_start + window_seconds * interval '1 se
 
 # Windows that do not hold what their rows are billed; $3 is the length of every window of the span, seconds.
 WINDOWS: Final = worst(f"""
-select 'window ' || coalesce(l.at, w.at)::text || ' user ' || coalesce(l.user_id, w.user_id) as example
+select 'window ' || {utc("coalesce(l.at, w.at)")} || ' user ' || coalesce(l.user_id, w.user_id) as example
 from (
   select user_id, date_bin(make_interval(secs => $3::integer), completed_at, timestamptz 'epoch') as at,
     sum(billed_usd) * 1000000000 as nano

@@ -18,7 +18,7 @@ select
   (select count(*) from public.usage_quarantine where resolved_at is null),
   (select array_agg(model order by model) from (
     select distinct left(model, 100) as model from public.openai_usage
-    where evidence = 'unpriced' and created_at > now() - interval '7 days' limit 20) as lately)
+    where evidence = 'unpriced' and created_at > now() - interval '168 hours' limit 20) as lately)
 """
 
 

@@ -28,7 +28,7 @@ _CLAIM: Final = """
 update public.meetings m set user_id = (
   select r.user_id from public.rooms r where r.room_name = m.room_name and r.user_id is not null
     and r.created_at <= coalesce(m.ended_at, now()) order by r.created_at desc, r.id desc limit 1)
-where m.user_id is null and m.started_at > now() - interval '7 days' and exists (
+where m.user_id is null and m.started_at > now() - interval '168 hours' and exists (
   select from public.rooms r where r.room_name = m.room_name and r.user_id is not null
     and r.created_at <= coalesce(m.ended_at, now()))
 returning m.id
