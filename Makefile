@@ -10,11 +10,13 @@ PYTHON ?=
 CANDIDATES := python3 python3.13 python3.12 python3.11
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 RUN := .venv/bin/python
+# Recordings of the real OpenAI with their harness; they are not part of this project.
+REPLAY ?= ../shared/replay
 # Nothing of ours may depend on the virtual environment or the folders that somebody else's Python uses.
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
 
-.PHONY: help demo up test test-faults chaos test-clients check bench bench-scale bench-drain package lock clean
+.PHONY: help demo up test test-faults chaos test-clients replay check bench bench-scale bench-drain package lock clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +38,9 @@ chaos: .venv/.ready ## live load while a seeded killer takes processes and store
 
 test-clients: .venv/.ready ## the OpenAI clients of docs/clients.md against the gateway (needs Node and npm; ARGS="--only langchain")
 	@$(RUN) -m tests.clients $(ARGS)
+
+replay: .venv/.ready ## recorded calls of the real OpenAI through the gateway: make replay REPLAY=/folder/of/recordings ARGS=--restart
+	@$(RUN) -m tests.replay "$(REPLAY)" $(ARGS)
 
 check: .venv/.ready ## lint, format, types and the rules of the house
 	@$(RUN) -m ruff check .

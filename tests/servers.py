@@ -27,11 +27,17 @@ PORTS = range(15_000, 32_000)
 
 def free_port() -> int:
     """A TCP port of loopback that nobody has right now, and that no outgoing connection will get."""
+    return free_ports(1)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many such ports in a row."""
     while True:
-        port = random.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+        first = random.choice(PORTS[: 1 - count or None])
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 def on_database(dsn: str, name: str, user: str | None = None) -> str:
