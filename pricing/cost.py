@@ -13,7 +13,7 @@ from pricing.book import Book, Plan, Rate
 from pricing.money import nano, usd_text
 from pricing.tools import ToolUse
 from pricing.tools import read as read_tools
-from pricing.usage import Quantities, UsageError, decode, decompose
+from pricing.usage import Output, Quantities, UsageError, decode, decompose
 
 ENDPOINTS: Final = frozenset(
     ("chat", "completions", "responses", "responses.compact", "embeddings", "moderations", "decisions")
@@ -27,6 +27,8 @@ _TIERS: Final = {
     "fast": "priority",
     "ultrafast": "ultrafast",
 }
+_OUTPUT: Final[dict[str, Output]] = {"embeddings": "none", "moderations": "none", "completions": "in_total"}
+"""What a missing count of the output means, where OpenAI may leave it out."""
 _WINDOWS: Final = {"2h": "background_2h", "8h": "background_8h"}
 
 
@@ -120,8 +122,8 @@ def price(book: Book, request: PriceRequest) -> Priced:
         model, tier = _identity(request, use, bill)
         plan = _plan(book, model, tier, request.region)
         if not plan.model.free or request.usage.strip() != b"null":
-            needs_output = request.endpoint not in ("embeddings", "moderations")
-            quantities = decompose(decode(request.usage), cache_ttl=request.cache_ttl, needs_output=needs_output)
+            output = _OUTPUT.get(request.endpoint, "said")
+            quantities = decompose(decode(request.usage), cache_ttl=request.cache_ttl, output=output)
         if not plan.model.free and quantities is not None:
             rates = rates_at(plan, request.at, quantities.prompt_tokens)
             bill.add_tokens(plan, rates, quantities.classes)
@@ -254,7 +256,7 @@ def _unpriced(book: Book, request: PriceRequest, problem: str, known: Quantities
     """A row without a price; its token counts are kept when they make sense."""
     if known is None:
         try:
-            known = decompose(decode(request.usage), needs_output=False)
+            known = decompose(decode(request.usage), output="none")
         except UsageError as error:
             problems = (problem,) if str(error) == problem else (problem, str(error))
             return Priced(None, "unpriced", book.version, (), problems, False, None, None, None)

@@ -6,12 +6,16 @@ names its field: unpriced and alarmed is right, a silently ignored quantity is n
 """
 
 import json
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
 TOKENS_MAX: Final = 10**12
 """No call has this many tokens; a larger count is nonsense, not a price."""
+
+Output = Literal["said", "in_total", "none"]
+"""A missing count of the output: an error (`said`), nothing when the total says so too (`in_total`: legacy completions
+leave it out when the answer is empty), or nothing (`none`: embeddings have no output)."""
 
 _CHAT: Final[dict[str, Any]] = {
     "prompt_tokens": None,
@@ -90,11 +94,11 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not numbers")
 
 
-def decompose(usage: dict[str, Any], *, cache_ttl: str | None = None, needs_output: bool = True) -> Quantities:
+def decompose(usage: dict[str, Any], *, cache_ttl: str | None = None, output: Output = "said") -> Quantities:
     """Disjoint classes of one usage block in the shape of chat or of responses.
 
     `cache_ttl` ("30m" or "12h") prices cache writes that have no split of their own (default 30m).
-    `needs_output` is false for embeddings, whose usage has no completion count.
+    `output` says what a missing count of the output means.
     """
     if "input_tokens" in usage:
         if "prompt_tokens" in usage:
@@ -108,9 +112,11 @@ def decompose(usage: dict[str, Any], *, cache_ttl: str | None = None, needs_outp
     total_out = _count(usage, out_name, "")
     if total_in is None:
         raise UsageError(f"{in_name} is missing")
-    if total_out is None and needs_output:
-        raise UsageError(f"{out_name} is missing")
     total = _count(usage, "total_tokens", "")
+    if total_out is None and output == "in_total" and total == total_in:
+        total_out = 0
+    if total_out is None and output != "none":
+        raise UsageError(f"{out_name} is missing")
     if total is None:
         total = total_in + (total_out or 0)
     elif total != total_in + (total_out or 0):

@@ -12,6 +12,9 @@ from pricing.book import Book
 
 _DATED: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 _SNAPSHOTS: Final = {
+    "babbage-002": "babbage:2023-07-21-v2",
+    "davinci-002": "davinci:2023-07-21-v2",
+    "gpt-3.5-turbo-instruct": "gpt-3.5-turbo-instruct:20230824-v2",
     "gpt-3.5-turbo": "gpt-3.5-turbo-0125",
     "gpt-4": "gpt-4-0613",
     "gpt-4-turbo": "gpt-4-turbo-2024-04-09",
@@ -76,7 +79,8 @@ class Models:
         for model in self._book.models():
             if not model.id.startswith("ft:"):
                 names |= dict.fromkeys((model.id, *model.aliases, _snapshot(model.id, model.released)))
-        return [model_object(name) for name in names]
+        # What only answers carry, such as `davinci:2023-07-21-v2`, is not listed.
+        return [model_object(name) for name in names if ":" not in name]
 
     def _serve(self, name: str) -> Served | None:
         model = self._book.resolve(name)

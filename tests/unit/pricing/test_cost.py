@@ -50,6 +50,7 @@ GOLDEN: list[tuple[str, str, str, Decimal]] = [
     ("responses_over_272000", "responses", "gpt-4.1", mtok("2", 72_001) + mtok("0.5", 200_000) + mtok("8", 1000)),
     ("embeddings", "embeddings", "text-embedding-3-small", mtok("0.02", 8)),
     ("embeddings", "embeddings", "text-embedding-3-large", mtok("0.13", 8)),
+    ("completions_empty", "completions", "gpt-3.5-turbo-instruct:20230824-v2", mtok("1.5", 11)),
     ("empty_details", "completions", "gpt-3.5-turbo-instruct", mtok("1.5", 10) + mtok("2", 5)),
     ("responses", "decisions", "gpt-6-luna", mtok("0.1", 36)),
     ("chat", "chat", "ft:gpt-4o-mini-2024-07-18:acme::abc", mtok("0.3", 1117) + mtok("1.2", 46)),

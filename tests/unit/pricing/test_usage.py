@@ -36,10 +36,18 @@ def test_golden_bodies(name: str) -> None:
 
 
 def test_embeddings_have_no_completion() -> None:
-    found = decompose(golden("embeddings"), needs_output=False)
+    found = decompose(golden("embeddings"), output="none")
     assert (found.classes, found.completion_tokens, found.total_tokens) == ({"input": 8}, None, 8)
     with pytest.raises(UsageError, match="completion_tokens is missing"):
         decompose(golden("embeddings"))
+
+
+def test_an_empty_completion_may_leave_its_count_out() -> None:
+    found = decompose({"prompt_tokens": 11, "total_tokens": 11}, output="in_total")
+    assert (found.classes, found.completion_tokens, found.total_tokens) == ({"input": 11}, 0, 11)
+    for usage in ({"prompt_tokens": 11}, {"prompt_tokens": 11, "total_tokens": 12}):
+        with pytest.raises(UsageError, match=r"completion_tokens is missing"):
+            decompose(usage, output="in_total")
 
 
 def test_unsplit_cache_writes_go_to_the_ttl_that_was_asked_for() -> None:
