@@ -7,34 +7,30 @@ file of the command that was asked for is imported: all of them together take tw
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final
+from platform import python_version
+from typing import Annotated, Final
 
 import typer
 
+from gateway.cli.examples import epilog
 from gateway.core.errors import Expected
+from gateway.core.version import VERSION
 
-FILES: Final = {
-    "local": ("up", "demo", "sandbox"),
-    "serve": ("serve",),
-    "worker": ("worker",),
-    "migrate": ("migrate",),
-    "doctor": ("doctor",),
-    "keys": (),
-    "users": (),
-    "budgets": (),
-    "credits": (),
-    "report": (),
-    "billing": (),
-    "audit": ("audit",),
-    "journal": (),
-    "rooms": (),
-    "meetings": (),
-    "retention": ("retention",),
-    "daily": (),
-    "config": (),
-    "price": ("price",),
+PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "Try it on one machine": {"local": ("up", "demo", "sandbox")},
+    "Run it": {
+        "serve": ("serve",),
+        "worker": ("worker",),
+        "migrate": ("migrate",),
+        "doctor": ("doctor",),
+        "config": (),
+        "journal": (),
+    },
+    "People, keys and limits": {"users": (), "keys": (), "budgets": (), "credits": ()},
+    "Usage and money": {"report": (), "audit": ("audit",), "billing": (), "price": ("price",)},
+    "Meetings and rooms": {"meetings": (), "daily": (), "rooms": (), "retention": ("retention",)},
 }
-"""File → its commands; a file without any is a group of commands under its own name."""
+"""Heading in the help → file → its commands; a file without any is a group of commands under its own name."""
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
@@ -43,26 +39,50 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         help="A metering gateway for OpenAI.",
+        epilog=epilog(""),
     )
+    app.callback()(_program)
     first = arguments[0] if arguments else ""
-    wanted = [file for file, commands in FILES.items() if first in (commands or (file,))]
-    for file in wanted or FILES:
-        part: typer.Typer = import_module(f"gateway.cli.{file}").app
-        app.add_typer(part, name=None if FILES[file] else file)
-    if len(wanted) == 1:
-        app.callback()(_several)
+    files = [(file, commands, panel) for panel, group in PANELS.items() for file, commands in group.items()]
+    wanted = [each for each in files if first in (each[1] or each[:1])]
+    # The version is said without any command.
+    for file, commands, panel in wanted or ([] if first == "--version" else files):
+        _add(app, file, commands, panel)
     return app
 
 
-def _several() -> None:
-    """Tells typer that there are more commands, so that the name of a single one is still asked for."""
+def _add(app: typer.Typer, file: str, commands: Sequence[str], panel: str) -> None:
+    """Adds what a file has, with its place in the help and its examples."""
+    part: typer.Typer = import_module(f"gateway.cli.{file}").app
+    for info in part.registered_commands:
+        name = info.name or ("" if info.callback is None else info.callback.__name__.replace("_", "-"))
+        info.epilog = epilog(name if commands else f"{file} {name}")
+        info.rich_help_panel = panel if commands else info.rich_help_panel
+    app.add_typer(part, name=None if commands else file, rich_help_panel=panel, epilog=epilog(file))
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gateway {VERSION} (Python {python_version()})")
+        raise typer.Exit
+
+
+def _program(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """A metering gateway for OpenAI."""
 
 
 def main() -> None:
     """The console script; exits by SystemExit."""
     try:
-        build(sys.argv[1:])()
+        build(sys.argv[1:])(prog_name="gateway")
     except Expected as error:
         typer.echo(f"gateway: {error}", err=True)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:  # while the commands were still being imported; typer takes it from there
+        raise SystemExit(130) from None

@@ -1,7 +1,6 @@
 """`gateway up`, `gateway demo` and `gateway sandbox`: everything on this machine."""
 
 import os
-import subprocess
 import sys
 from typing import Annotated
 
@@ -32,8 +31,9 @@ def up(
 @app.command()
 def demo() -> None:
     """One shot on the sandbox: real SDK calls, their rows, their cost and the Stripe meter event."""
-    # A process of its own: only the demo needs the openai SDK, whose import costs as much as all the rest.
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "gateway.commands.demo"]))
+    # A program of its own: only the demo needs the openai SDK, whose import costs as much as all the rest. In this
+    # very process, so that whoever stops us stops it, and it takes its servers down.
+    os.execv(sys.executable, [sys.executable, "-m", "gateway.commands.demo"])  # noqa: S606  (no shell)
 
 
 @app.command()

@@ -24,7 +24,7 @@ from gateway.edges.billing import Billing
 from gateway.edges.ledger import Ledger, open_pool
 from gateway.edges.migrator import MigrationFailed
 from gateway.embedded import EmbeddedError
-from gateway.processes import ChildFailed
+from gateway.processes import ChildFailed, run_until_stopped, stop_on_signals
 from gateway.sandbox import credentials
 
 MODEL: Final = "gpt-4o-mini"
@@ -42,7 +42,16 @@ class DemoFailed(Exception):
 
 
 async def demo(environ: Mapping[str, str], say: Say, console: Console) -> None:
-    """Raises DemoFailed, or whatever kept the gateway from starting; otherwise every step has really happened."""
+    """Raises DemoFailed, also when it is stopped, or whatever kept the gateway from starting; otherwise every step has
+    really happened.
+    """
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    if not await run_until_stopped(_demo(environ, say, console), stop, lambda: say("stopping")):
+        raise DemoFailed("stopped before its end")
+
+
+async def _demo(environ: Mapping[str, str], say: Say, console: Console) -> None:
     kept = {name: value for name, value in environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
     if len(kept) < len(environ):
         say("ignoring DATABASE_URL and REDIS_URL: the demo brings its own servers")

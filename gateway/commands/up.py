@@ -3,21 +3,22 @@
 import asyncio
 import contextlib
 import io
-import os
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from gateway.admin import Board
-from gateway.commands import keys, local
+from gateway.commands import env_file, keys, local
 from gateway.commands.stack import Say, open_admin
 from gateway.core.config import Settings
 from gateway.embedded import EmbeddedError
-from gateway.processes import stop_on_signals
+from gateway.processes import run_until_stopped, stop_on_signals
 
 USER: Final = "you@example.com"
 WATCH_S: Final = 1.0
@@ -27,15 +28,9 @@ async def up(settings: Settings, environ: Mapping[str, str], *, real: frozenset[
     """Runs until SIGTERM or SIGINT, also when that comes while it starts."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    work = asyncio.create_task(_run(settings, environ, real, workers, say, stop))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not work.done():
-        say("stopping")
-        work.cancel()
-    stopping.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+    # A terminal that took over the last start's variables may start the next one too.
+    environ = env_file.without(environ, env_file.read(settings.gateway_data_dir))
+    await run_until_stopped(_run(settings, environ, real, workers, say, stop), stop, lambda: say("stopping"))
     say("stopped; the data is kept for the next start")
 
 
@@ -61,7 +56,8 @@ async def _run(
             )
         )
         key = None if "unkey" in real else await ready_key(running, settings)
-        for line in welcome(running, key, admin_url):
+        written = env_file.write(settings.gateway_data_dir, exported(running, admin_url, environ))
+        for line in welcome(running, key, admin_url, written):
             say(line)
         await _watch(running, stop)
 
@@ -93,9 +89,25 @@ async def ready_key(running: local.Local, settings: Settings) -> str:
     return made.secret
 
 
-def welcome(running: local.Local, key: str | None, admin_url: str) -> list[str]:
-    """What a developer needs in order to make the first call."""
-    shown = key or "YOUR_KEY   (make one: gateway keys create --user you@example.com --create-user)"
+def exported(running: local.Local, admin_url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables with which other commands find this gateway: where it is, and what `up` made. What the user had set
+    stays theirs and is not copied to disk: it may be a real vendor's key.
+    """
+    gateway, admin = urlsplit(running.base_url), urlsplit(admin_url)
+    return {
+        **{name: value for name, value in running.env.items() if environ.get(name) != value},
+        "GATEWAY_DATA_DIR": running.env["GATEWAY_DATA_DIR"],
+        "GATEWAY_HOST": str(gateway.hostname),
+        "GATEWAY_PORT": str(gateway.port),
+        "GATEWAY_ADMIN_HOST": str(admin.hostname),
+        "GATEWAY_ADMIN_PORT": str(admin.port),
+    }
+
+
+def welcome(running: local.Local, key: str | None, admin_url: str, env: Path) -> list[str]:
+    """What a developer needs in order to make the first call; whatever it names works from the current folder."""
+    gateway, source = env_file.command(), f". {env_file.path_from_here(env)}"
+    shown = key or f"YOUR_KEY   (make one: {source}; {gateway} keys create --user {USER} --create-user)"
     return [
         "",
         f"  base_url  {running.base_url}",
@@ -105,9 +117,12 @@ def welcome(running: local.Local, key: str | None, admin_url: str) -> list[str]:
         "    -H 'Content-Type: application/json' \\",
         """    -d '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello"}]}'""",
         "",
-        f"  usage     DATABASE_URL='{running.env['DATABASE_URL']}' gateway report usage",
+        f"  usage     DATABASE_URL='{running.env['DATABASE_URL']}' {gateway} report usage",
+        f"  more      {source}    in another terminal; then, for example:",
+        f"            {gateway} keys create --user {USER}",
+        f"            {gateway} doctor",
         f"  metrics   {admin_url}/metrics",
-        f"  log       {os.path.relpath(running.log)}",
+        f"  log       {env_file.path_from_here(running.log)}",
         "",
         "Ready. Ctrl-C stops everything; starting again keeps the data.",
     ]

@@ -1,20 +1,29 @@
 """The commands as a person runs them: what they print, and with which status they end."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.commands import env_file
+from tests.edges.embedded_folders import reachable_folder
 from tests.servers import free_port
 from tests.stack import Process, Stack, clean_environment
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
 LINE = {"id": 7, "endpoint": "chat", "model": "gpt-4o-mini", "at": "2026-11-01T00:00:00Z", "usage": USAGE}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Not below pytest's own folder: every session closes that to PostgreSQL's user, also one that starts meanwhile."""
+    with reachable_folder() as made:
+        yield made
 
 
 def run(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -124,16 +133,18 @@ def test_up_refuses_half_a_reality(tmp_path: Path, real: str, env: dict[str, str
 
 
 @pytest.mark.long
-def test_up_twice_and_again(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(folder, 0o711)  # as root, PostgreSQL's user must be able to pass through to its data
-    env = clean_environment() | {"GATEWAY_DATA_DIR": str(tmp_path / "data"), "GATEWAY_PORT": str(free_port())}
+def test_up_twice_and_again(folder: Path) -> None:
+    env = clean_environment() | {"GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_PORT": str(free_port())}
     keys = []
+    taken_over: dict[str, str] = {}
     for number in range(2):
-        first = Process(["up"], env, tmp_path / f"up-{number}.log")
+        # The second start is in a terminal that still has what the first one left for others.
+        first = Process(["up"], env | taken_over, folder / f"up-{number}.log")
         try:
             output = first.wait_for("Ready.")
             keys.append(output.split("api_key", 1)[1].split()[0])
+            taken_over = env_file.read(folder / "data")
+            pasted(output)
             second = run("up", env=env)
             assert second.returncode == 1
             assert b"already in use by process" in second.stderr
@@ -143,9 +154,37 @@ def test_up_twice_and_again(tmp_path: Path) -> None:
         assert "stopped; the data is kept" in first.output()
     assert keys[0] == keys[1]
     deadline = time.monotonic() + 5
-    while left := [pid for pid in Path("/proc").glob("[0-9]*") if str(tmp_path) in _command(pid)]:
+    while left := [pid for pid in Path("/proc").glob("[0-9]*") if str(folder) in _command(pid)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+
+
+def pasted(output: str) -> None:
+    """What `up` printed works in another terminal, in the folder where it was started."""
+    lines = {
+        line.split()[0]: line.partition(line.split()[0])[2].strip() for line in output.splitlines() if line.strip()
+    }
+    source = lines["more"].partition("   ")[0]
+    program = lines["usage"].partition(" report ")[0].rpartition("' ")[2]
+    second = f"{source}; {program} keys create --user second@example.com --create-user"
+    for script, says in (
+        (lines["usage"], "Usage"),
+        (second, "shown only this once"),
+        (f"{source}; {program} doctor", "journal"),
+    ):
+        done = subprocess.run(["sh", "-c", script], env=clean_environment(), capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert says in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_leaves_nothing(folder: Path, number: signal.Signals) -> None:
+    demo = Process(["demo"], clean_environment() | {"TMPDIR": str(folder)}, folder / "demo.log")
+    demo.wait_for("setting up PostgreSQL")
+    assert demo.stop(number) == 1
+    assert "stopped before its end" in demo.output()
+    assert "Traceback" not in demo.output()
+    assert [path.name for path in folder.iterdir()] == ["demo.log"]
 
 
 def _command(pid: Path) -> str:

@@ -8,6 +8,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 from typing import Any, Final
 
+from gateway.core.version import VERSION
 from tests.unit.source import OURS, TOP, files, tree
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -101,6 +102,10 @@ def test_the_python_floor_is_said_once_and_kept() -> None:
     assert project()["project"]["requires-python"] == f">={PYTHONS[0]},<{AFTER}"
     assert project()["tool"]["mypy"]["python_version"] == PYTHONS[0]
     assert project()["tool"]["ruff"]["target-version"] == "py" + PYTHONS[0].replace(".", "")
+
+
+def test_the_version_is_said_alike() -> None:
+    assert project()["project"]["version"] == VERSION
 
 
 def test_every_python_that_is_promised_is_tested_and_no_other_is_taken() -> None:

@@ -1,0 +1,56 @@
+"""Examples that `--help` shows, by command. A test parses every one of them."""
+
+from typing import Final
+
+EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
+    "": (
+        "gateway up",
+        "gateway users create ann@example.com",
+        "gateway keys create --user ann@example.com",
+        "gateway report usage --by user,model --during last-month",
+    ),
+    "up": ("gateway up --workers 2", "gateway up --real openai,unkey"),
+    "serve": ("gateway serve --workers 4", "gateway serve --no-background"),
+    "worker": ("gateway worker --admin-port 8083",),
+    "doctor": ("gateway doctor --verbose", "gateway doctor --json"),
+    "sandbox": ("gateway sandbox --port 8090",),
+    "config": ("gateway config show", "gateway config check"),
+    "users": (
+        "gateway users create ann@example.com",
+        "gateway users set ann@example.com --stripe-customer cus_123",
+    ),
+    "keys": (
+        "gateway keys create --user ann@example.com --models 'gpt-5*' --rpm 60",
+        "gateway keys list --user ann@example.com",
+        "gateway keys reroll key_123 --overlap 12h",
+        "gateway keys revoke key_123",
+    ),
+    "keys create": (
+        "gateway keys create --user ann@example.com --create-user",
+        "gateway keys create --user ann@example.com --models 'gpt-5*' --endpoints chat,responses --expires 30d",
+    ),
+    "budgets": (
+        "gateway budgets set --user ann@example.com --limit 50",
+        "gateway budgets set --user ann@example.com --limit 5 --period day --model gpt-5 --soft",
+    ),
+    "credits": ("gateway credits add ann@example.com 20 --reference invoice-17",),
+    "billing": ("gateway billing held",),
+    "report": (
+        "gateway report usage --by user,model --during last-month",
+        "gateway report usage --by day --from 2026-11-01 --to 2026-11-15 --csv --output november.csv",
+        "gateway report meetings --during yesterday",
+    ),
+    "audit": ("gateway audit", "gateway audit --from 2026-11-01 --to 2026-12-01 --stripe"),
+    "journal": ("gateway journal inspect", "gateway journal adopt /mnt/dead-host/journal"),
+    "rooms": ("gateway rooms new-key", "gateway rooms import-sqlite rooms.db --dry-run"),
+    "daily": ("gateway daily register --url https://gateway.example.com/webhooks/daily", "gateway daily status"),
+    "meetings": ("gateway meetings list --unassigned",),
+    "retention": ("gateway retention --participants-after 90", "gateway retention --participants-after 90 --apply"),
+}
+"""Command, or group and command, or nothing for the whole program → lines to type."""
+
+
+def epilog(command: str) -> str | None:
+    """The end of a help text; a line each, because only an empty line ends one in there."""
+    lines = EXAMPLES.get(command)
+    return None if lines is None else "\n\n".join(["[bold]Examples[/bold]", *lines])
