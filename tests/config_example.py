@@ -41,7 +41,7 @@ def toml_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    return json.dumps(str(value))
+    return json.dumps(list(value) if isinstance(value, tuple) else str(value))
 
 
 def line(name: str, field: FieldInfo, meaning: str) -> list[str]:

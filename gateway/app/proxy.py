@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import secrets
+import socket
 import time
 from contextlib import AsyncExitStack
 from functools import partial
@@ -18,9 +19,10 @@ from gateway import build
 from gateway.app import Place, process
 from gateway.app.front import Front
 from gateway.app.rooms import open_rooms
-from gateway.app.server import Server
+from gateway.app.server import open_server
 from gateway.app.webhooks import open_webhooks
 from gateway.core.config import Settings, required
+from gateway.core.cors import Cors
 from gateway.core.errors import DependencyDown
 from gateway.core.metrics import Sample, Status
 from gateway.core.settle import Settler
@@ -80,6 +82,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         watch = asyncio.create_task(drains.watch())
         stack.callback(watch.cancel)
         _recheck(stack, settings, admission, drains)
+        cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
             Parts(
                 admission=admission,
@@ -96,21 +99,27 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 traces=build.open_traces(stack, settings),
                 clock=time.time,
                 drains=drains,
+                cors=cors,
+                forward_traces=settings.traces.forward_agents,
                 failpoint=place.failpoint,
                 # An event id must be unique, not secret: seeded by the OS once, not asked for every call.
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
         front = await _open_front(stack, settings, proxy, admission)
-        server = Server(front.handle, access_log=None, keepalive_timeout=75)
-        runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, listener, backlog=1024).start()
+        await _listen(stack, open_server(front, cors, keepalive_s=settings.gateway_keepalive_s), listener)
         ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions))
         await stop.wait()
         drains.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
+
+
+async def _listen(stack: AsyncExitStack, server: web.Server, listener: socket.socket) -> None:
+    """Requests are taken from here on, until the stack closes."""
+    runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listener, backlog=1024).start()
 
 
 async def _open_questions(stack: AsyncExitStack, settings: Settings) -> Questions:

@@ -1,28 +1,43 @@
-"""The HTTP server of the public port: aiohttp's, whose answers all carry the same `Server` header."""
+"""The HTTP server of the public port: aiohttp's, with what every answer carries whoever made it."""
 
-from collections.abc import Coroutine
-from typing import Any
+import asyncio
+from functools import partial
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 
+from gateway.app.front import Front
+from gateway.core.cors import Cors
 from gateway.flows.proxy.headers import SERVER
 
 
-class _Connection(web.RequestHandler):
-    """One connection of a client."""
+class _Request(web.BaseRequest):
+    cors: Cors | None = None
 
-    __slots__ = ()
-
-    def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Every answer passes here, also those that aiohttp itself makes for bytes that are not HTTP."""
-        resp.headers.setdefault("Server", SERVER)
-        return super().finish_response(request, resp, start_time)
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """aiohttp calls this before the head of any answer goes out, also of those that it makes itself."""
+        response.headers["Server"] = SERVER
+        if self.cors is not None and self.raw_path.startswith("/v1/"):
+            response.headers.update(self.cors.headers(self.headers.get("Origin")))
 
 
-class Server(web.Server):
-    """Makes a handler for each connection."""
+def open_server(front: Front, cors: Cors | None, *, keepalive_s: float) -> web.Server:
+    """A server that gives every request to `front`; `keepalive_s`: seconds that an idle connection stays open."""
+    made = partial(_make_request, asyncio.get_running_loop(), cors)
+    return web.Server(front.handle, request_factory=made, access_log=None, keepalive_timeout=keepalive_s)
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+
+def _make_request(
+    loop: asyncio.AbstractEventLoop,
+    cors: Cors | None,
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    request = _Request(message, payload, protocol, writer, task, loop)
+    if cors is not None:
+        request.cors = cors
+    return request

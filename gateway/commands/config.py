@@ -59,6 +59,8 @@ def _value(settings: Settings, name: str) -> Any:
 def _text(value: Any) -> str | None:
     if isinstance(value, SecretStr):
         return _secret(value.get_secret_value())
+    if isinstance(value, tuple):
+        return ", ".join(value) or None
     return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -18,7 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from gateway.core.config_values import HttpUrl, egress_proxy, ring, secret_url, stripe_key, url, webhook_secret
+from gateway.core.config_values import HttpUrl, egress_proxy, origin, ring, secret_url, stripe_key, url, webhook_secret
 from gateway.core.errors import ConfigError
 
 
@@ -150,6 +150,15 @@ class TraceSettings(_Section):
     """Where spans go by OTLP over HTTP, e.g. `http://127.0.0.1:4318/v1/traces`; without it there are none."""
     sample_ratio: float = Field(1.0, ge=0, le=1)
     """Share of calls that get a span when the client's `traceparent` does not decide."""
+    forward_agents: bool = False
+    """Whether /v1/traces/ingest (OpenAI's Agents SDK) goes on to OpenAI: prompts of clients, under our key."""
+
+
+class CorsSettings(_Section):
+    """Calls from web pages; off by default, because a page shows its key to whoever looks (docs/clients.md)."""
+
+    origins: tuple[Annotated[str, AfterValidator(origin)], ...] = ()
+    """Origins whose pages may call, as `["https://app.example"]`; `["*"]`: any."""
 
 
 class RoomSettings(_Section):
@@ -218,6 +227,8 @@ class Settings(BaseSettings):
     """Proxy processes of `gateway serve`."""
     gateway_stop_notice_s: float = Field(0, ge=0, le=20)
     """Seconds in which a gateway that is told to stop still takes calls while /readyz says 503: for a load balancer."""
+    gateway_keepalive_s: float = Field(75, gt=0)
+    """Seconds an idle connection of a client stays open; more than a load balancer in front keeps it."""
     gateway_admin_host: str = "127.0.0.1"
     """Address of /metrics and of the details behind readiness; never one that the internet reaches."""
     gateway_admin_port: int = Field(8081, ge=0, le=65535)
@@ -233,6 +244,7 @@ class Settings(BaseSettings):
     billing: BillingSettings = BillingSettings()
     limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()
+    cors: CorsSettings = CorsSettings()
     daily: DailySettings = DailySettings()
     retention: RetentionSettings = RetentionSettings()
     rooms: RoomSettings = RoomSettings()

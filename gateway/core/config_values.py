@@ -3,6 +3,7 @@
 Raise ValueError; core/config_errors.py says it with the setting's name.
 """
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -54,6 +55,13 @@ def stripe_key(value: SecretStr) -> SecretStr:
 def webhook_secret(value: SecretStr) -> SecretStr:
     """The base64 that Daily.co signs with."""
     secret_of(value.get_secret_value())
+    return value
+
+
+def origin(value: str) -> str:
+    """What a browser sends as Origin: scheme, host and port, nothing after them."""
+    if value != "*" and re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", value) is None:
+        raise ValueError("an origin is https://HOST or https://HOST:PORT in lower case, without a path; or * for any")
     return value
 
 

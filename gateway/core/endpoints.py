@@ -57,6 +57,7 @@ CATALOGUE: Final = (
     _entry("moderations", "free", "POST", r"/moderations"),
     _entry("models", "free", "GET", r"/models"),
     _entry("models.get", "free", "GET", rf"/models/{_MODEL}"),
+    _entry("traces.ingest", "free", "POST", r"/traces/ingest"),
 )
 
 _QUERY: Final = re.compile(r"[A-Za-z0-9_\-.~=&\[\],:+%]{0,2000}")

@@ -23,6 +23,7 @@ KNOWN = [
     ("GET", "/v1/responses/resp_a/input_items", "responses.input_items", "/responses/resp_a/input_items", "resp_a"),
     ("GET", "/v1/models", "models", "/models", None),
     ("GET", "/v1/models/gpt-5.1", "models.get", "/models/gpt-5.1", None),
+    ("POST", "/v1/traces/ingest", "traces.ingest", "/traces/ingest", None),
     ("GET", "/v1/models/ft:gpt-4o:org::a1", "models.get", "/models/ft:gpt-4o:org::a1", None),
 ]  # fmt: skip
 HOSTILE = [
@@ -68,6 +69,7 @@ def test_known(method: str, raw_path: str, name: str, path: str, object_id: str 
         ("/v1/responses/resp_a/input_items", {"GET"}),
         ("/v1/models", {"GET"}),
         ("/v1/models/gpt-5", {"GET"}),
+        ("/v1/traces/ingest", {"POST"}),
     ],
 )
 def test_methods(path: str, served: set[str]) -> None:

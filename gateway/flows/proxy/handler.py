@@ -14,8 +14,10 @@ from gateway.core.endpoints import Route
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.ids import uuid7
 from gateway.core.request import read_counted
+from gateway.edges.upstream import Answer
 from gateway.flows.proxy.admission import Principal
 from gateway.flows.proxy.credential import key_of
+from gateway.flows.proxy.free import answer_whole, check_shown, discard
 from gateway.flows.proxy.headers import (
     EVENT_ID,
     answer_headers,
@@ -30,6 +32,7 @@ from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relay import Relay
 from gateway.flows.proxy.relayed import Relayed
 from gateway.flows.proxy.sending import send, upstream_refused_us
+from gateway.flows.proxy.unrouted import answer_unrouted
 from pricing.stream import StreamMeter
 
 _log: Final = structlog.get_logger("gateway.proxy")
@@ -67,16 +70,18 @@ class Proxy:
 
     async def _route(self, request: web.BaseRequest, event_id: str, started_s: float) -> web.StreamResponse:
         path = request.raw_path
-        if request.method == "GET" and path in ("/healthz", "/readyz"):
+        method = "GET" if request.method == "HEAD" else request.method
+        if method == "GET" and path in ("/healthz", "/readyz"):
             return self._health(path, event_id)
         check_framing(request)
-        route = endpoints.match(request.method, path)
+        route = endpoints.match(method, path)
         if route is None:
-            message = "This gateway does not serve this method and path, because it could not meter it."
-            raise ApiError(404, "endpoint_not_supported", message)
+            return answer_unrouted(request, self._parts.cors)
         key = key_of(request.headers)
         endpoint = route.endpoint.name
         principal = await self._parts.admission.admit(key, endpoint=endpoint, peer=request.remote)
+        if endpoint == "traces.ingest" and not self._parts.forward_traces:
+            return discard(event_id)  # its log line would say nothing: SDKs send one every few seconds
         principal.check_endpoint(endpoint)
         if route.endpoint.kind == "metered":
             call = MeteredCall(self._parts, request, route, principal, event_id, started_s)
@@ -101,26 +106,36 @@ class Proxy:
         parts = self._parts
         if route.object_id is not None:
             await parts.owners.check_response(route.object_id, principal.user_id)
+        check_shown(route, principal.allowed)
         body = await read_body(request, parts.bounds.body_bytes_max)
         if route.endpoint.kind == "counted":
             await parts.owners.check(read_counted(route.endpoint.name, body), principal.user_id)
         headers = forwarded_headers(request.headers, event_id)
-        source = await send(parts.upstream, request.method, route.path, headers, body or None)
+        source = await send(parts.upstream, route.endpoint.method, route.path, headers, body or None)
+        if source.status == 401:
+            source.close()
+            raise upstream_refused_us()
+        answer: web.StreamResponse | None = await answer_whole(request, route, source, principal.allowed, event_id)
+        if answer is None:
+            answer = await self._relay_free(request, route, source, event_id)
+        ms = (parts.clock() - started_s) * 1000
+        parts.metrics.free(route.endpoint.name, source.status)
+        parts.log.free(event_id, route.endpoint.name, principal.user_id, source.status, ms)
+        return answer
+
+    async def _relay_free(
+        self, request: web.BaseRequest, route: Route, source: Answer, event_id: str
+    ) -> web.StreamResponse:
+        parts = self._parts
         relay = Relay(
             request, source, answer_headers(source.headers, event_id), parts.bounds, parts.drains, _nothing_to_note
         )
         try:
-            if source.status == 401:
-                raise upstream_refused_us()
             if is_event_stream(source) and route.endpoint.stream is not None:
                 await relay.stream(StreamMeter(route.endpoint.stream))
             else:
                 await relay.whole()
-            answer = await relay.release()
-            ms = (parts.clock() - started_s) * 1000
-            parts.metrics.free(route.endpoint.name, source.status)
-            parts.log.free(event_id, route.endpoint.name, principal.user_id, source.status, ms)
-            return answer
+            return await relay.release()
         finally:
             relay.close()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.core.config import UpstreamSettings
+from gateway.core.cors import Cors
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.settle import Settler
 from gateway.edges.upstream import Upstream
@@ -42,6 +43,10 @@ class Parts:
     random_bits: Callable[[int], int]
     """That many random bits, for event ids: unique, not secret."""
     drains: Drains
+    cors: Cors | None = None
+    """Which web pages may call; None: none."""
+    forward_traces: bool = False
+    """Whether traces of the Agents SDK go to OpenAI."""
     failpoint: Failpoint = pass_by
 
     def now(self) -> datetime:
