@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from gateway.core.errors import DependencyDown, Refused
+from gateway.core.lenient_json import mended
 
 PAGE: Final = 100
 """Meetings in one answer at most."""
@@ -225,6 +226,9 @@ def _why(status: int, answer: bytes) -> str:
 
 def _decoded(answer: bytes, kind: "type[T]") -> "T":
     try:
-        return msgspec.json.decode(answer, type=kind)
-    except msgspec.DecodeError as error:
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(mended(answer), type=kind)  # somebody's name has half an emoji
+    except (ValueError, RecursionError) as error:
         raise DependencyDown("daily", f"its answer could not be read: {type(error).__name__}") from None

@@ -24,9 +24,9 @@ async def test_identity(database_url: str, option: str) -> None:
     unlinked = await ledger.identity(other, "key_nobody_linked")
     assert unlinked is not None
     assert astuple(unlinked) == (other, True, None, None, "cus_b", "[]")
-    foreign = await ledger.identity(other, "key_a")  # Unkey says b, our row says a: never a's key on b's rows
-    assert foreign is not None
-    assert (foreign.user_id, foreign.api_key_id, foreign.key_is_active) == (other, None, True)
+    # Our own row is the stronger fact, whatever Unkey's externalId says: another user of ours, or another system's id.
+    for external_id in (other, "user_2abc", "00000000-0000-7000-8000-00000000000f"):
+        assert await ledger.identity(external_id, "key_a") == by_key
     assert await ledger.identity(None, "key\x00\ud800") is None
     for nobody in (None, "not-a-uuid", key):
         assert await ledger.identity(nobody, "key_nobody_linked") is None

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.core.errors import DependencyDown, Refused
 from gateway.edges.meetings import PACE_S, PAGE, TRIES, Meetings
+from gateway.flows.backfill import event_of
 from tests.edges.daily_server import KEY, DailyServer, daily_server, meeting
 
 ALL = (0, 4_000_000_000)
@@ -105,3 +106,13 @@ async def test_a_large_meeting_is_walked_over_whole(house: House) -> None:
         (found,) = (await house.client.page(*ALL)).meetings
         assert {one["participant_id"] for one in found["participants"]} == {f"p{number}" for number in range(250)}
         assert len(found["participants"]) == 250
+
+
+async def test_half_an_emoji_in_a_name_hides_no_meeting(house: House) -> None:
+    half = meeting(1)
+    half["participants"][0]["user_name"] = "Ann \ud83d"
+    house.server.meetings = [half, meeting(0)]
+    page = await house.client.page(*ALL)
+    assert len(page.meetings) == 2
+    assert page.meetings[0]["participants"][0]["user_name"] == "Ann \ufffd"
+    assert b"Ann \xef\xbf\xbd" in event_of(page.meetings[0]).body

@@ -37,6 +37,8 @@ def test_a_document_that_was_written_anew() -> None:
     spaced = b'{ "a": 1, "b": "\\u00e9", "c": [1.5, null] }'
     assert is_genuine(SECRET, AT, sign(SECRET, AT, compact).decode(), spaced, NOW)
     assert not is_genuine(SECRET, AT, sign(SECRET, AT, b'{"a":2}').decode(), b'{ "a": 1 }', NOW)
+    half = b'{"a":"\\ud83d x"}'  # as JSON.stringify writes half an emoji
+    assert is_genuine(SECRET, AT, sign(SECRET, AT, half).decode(), b'{ "a": "\\uD83D x" }', NOW)
     large = b'{"a":"' + b"x" * REWRITTEN_BYTES_MAX + b'"}'
     assert is_genuine(SECRET, AT, sign(SECRET, AT, large).decode(), large, NOW)
     assert not is_genuine(SECRET, AT, sign(SECRET, AT, large).decode(), large + b" ", NOW)  # parsing costs too much

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from gateway.core.lenient_json import mended, storable
+
 REST: Final = 1
 """How good a value from the REST API is: to about 15 seconds."""
 WEBHOOK: Final = 2
@@ -20,6 +22,10 @@ API_MEETING: Final = "api.meeting"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT_MAX: Final = Decimal(4_102_444_800)  # the year 2100
 TEXT_CHARS_MAX: Final = 500
+UNKNOWN: Final = "unknown"
+"""Type of an event that names none."""
+UNREADABLE: Final = "unreadable"
+"""Type of what is signed and no event."""
 
 
 class Unreadable(ValueError):
@@ -86,17 +92,39 @@ class Envelope(msgspec.Struct):
 _envelope: Final = msgspec.json.Decoder(Envelope)
 
 
+def envelope_of(body: bytes) -> Envelope:
+    """The envelope of anything: what cannot be read is kept for a person to see, under the type `unreadable`."""
+    try:
+        return read_envelope(body)
+    except Unreadable:
+        return Envelope(UNREADABLE, _id_of(body))
+
+
 def read_envelope(body: bytes) -> Envelope:
     """The envelope; one without an id is known by its bytes. Raises Unreadable."""
     try:
         envelope = _envelope.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"not a JSON object with a type: {type(error).__name__}") from None
-    if not envelope.id or len(envelope.id) > TEXT_CHARS_MAX or not _storable(envelope.id):
-        envelope.id = f"sha256-{hashlib.sha256(body).hexdigest()}"
-    if not envelope.type or len(envelope.type) > TEXT_CHARS_MAX or not _storable(envelope.type):
-        envelope.type = "unknown"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        envelope = _mended_envelope(body)
+    if not 0 < len(envelope.id) <= TEXT_CHARS_MAX or storable(envelope.id) != envelope.id:
+        envelope.id = _id_of(body)
+    if not 0 < len(envelope.type) <= TEXT_CHARS_MAX or storable(envelope.type) != envelope.type:
+        envelope.type = UNKNOWN
     return envelope
+
+
+def _mended_envelope(body: bytes) -> Envelope:
+    """Of a body with half an emoji in it, or with members of odd types. Raises Unreadable."""
+    try:
+        members = msgspec.json.decode(mended(body), type=dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"not a JSON object with a type: {type(error).__name__}") from None
+    kind, event_id = (value if isinstance(value := members.get(name), str) else "" for name in ("type", "id"))
+    return Envelope(kind, event_id, members.get("payload"), members.get("event_ts"))
+
+
+def _id_of(body: bytes) -> str:
+    return f"sha256-{hashlib.sha256(body).hexdigest()}"
 
 
 def occurred_at(envelope: Envelope) -> datetime | None:
@@ -110,6 +138,8 @@ def occurred_at(envelope: Envelope) -> datetime | None:
 def facts_of(envelope: Envelope) -> list[Fact]:
     """What an event says that we keep; nothing for types that say nothing of the kind. Raises Unreadable."""
     payload = envelope.payload
+    if envelope.type == UNKNOWN:
+        raise Unreadable(f"type must be text of 1 to {TEXT_CHARS_MAX} characters")
     read = _READERS.get(envelope.type)
     if read is None:
         return []
@@ -209,21 +239,16 @@ _READERS: Final = {
 
 def _text(payload: dict[str, Any], name: str) -> str:
     value = payload.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= TEXT_CHARS_MAX or not _storable(value):
+    if not isinstance(value, str) or not 0 < len(value) <= TEXT_CHARS_MAX:
         raise Unreadable(f"{name} must be text of 1 to {TEXT_CHARS_MAX} characters")
-    return value
+    return storable(value)
 
 
 def _maybe(payload: dict[str, Any], name: str) -> str | None:
     value = payload.get(name)
     if not isinstance(value, str) or not value:
         return None
-    return "".join(letter for letter in value[:TEXT_CHARS_MAX] if _storable(letter)) or None
-
-
-def _storable(text: str) -> bool:
-    """Whether PostgreSQL can keep it."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return storable(value[:TEXT_CHARS_MAX])
 
 
 def _number(payload: dict[str, Any], name: str) -> Decimal:

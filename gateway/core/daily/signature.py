@@ -63,5 +63,6 @@ def _written_anew(body: bytes) -> bytes | None:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    again = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    # Half a surrogate pair is written as JSON.stringify writes it, by its escape (ECMA-262, QuoteJSONString).
+    again = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
     return None if again == body else again

@@ -15,6 +15,7 @@ import asyncpg
 from gateway.core.adjust import Recorded
 from gateway.core.errors import DependencyDown
 from gateway.core.ids import is_uuid
+from gateway.core.lenient_json import storable
 from gateway.edges.ledger import sql
 from gateway.edges.ledger.connections import fetch_within
 from gateway.edges.ledger.pool import AWAY, Pool, describe
@@ -115,13 +116,13 @@ class Ledger:
 
     async def _quarantine(self, entry: Entry, reason: str, sqlstate: str | None) -> int:
         """Returns 1 when these bytes were not in quarantine before, else 0."""
-        new = await self._value(sql.QUARANTINE, _storable(entry.event_id), entry.raw, _storable(reason), sqlstate)
+        new = await self._value(sql.QUARANTINE, storable(entry.event_id), entry.raw, storable(reason), sqlstate)
         return int(new)
 
     async def confirmed(self, event_ids: Sequence[str]) -> set[str]:
         """Those of these event ids that are in Postgres for good: as a row, or in quarantine."""
         uuids = [event_id for event_id in event_ids if is_uuid(event_id)]
-        return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [_storable(i) for i in event_ids])}
+        return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [storable(i) for i in event_ids])}
 
     async def estimates(self, event_ids: Sequence[str]) -> list[Recorded]:
         """Those of these calls (UUIDs) whose row is an estimate."""
@@ -132,20 +133,22 @@ class Ledger:
         return int(await self._value(sql.QUARANTINED))
 
     async def identity(self, external_id: str | None, unkey_key_id: str) -> Identity | None:
-        """The user behind a key, by Unkey's externalId or else by the key's row; None when there is none."""
-        if external_id is not None and not is_uuid(external_id):
-            return None
-        rows = await self._look_up(sql.IDENTITY, external_id, _storable(unkey_key_id))
+        """The user behind a key, by the key's row or else by Unkey's externalId; None when there is none.
+
+        An externalId that is no id of ours is another system's, and says nothing here.
+        """
+        ours = external_id if external_id is not None and is_uuid(external_id) else None
+        rows = await self._look_up(sql.IDENTITY, ours, storable(unkey_key_id))
         return Identity(*rows[0].values()) if rows else None
 
     async def meeting(self, name: str) -> MeetingRow | None:
         """The meeting with this id, this id at Daily.co, or in progress in the room of this name."""
-        rows = await self._look_up(sql.MEETING, _storable(name), name if is_uuid(name) else None)
+        rows = await self._look_up(sql.MEETING, storable(name), name if is_uuid(name) else None)
         return MeetingRow(*rows[0].values()) if rows else None
 
     async def owners(self, object_ids: Sequence[str]) -> dict[str, str]:
         """Of these objects at OpenAI, those whose owner is known and which are not deleted, with the user id."""
-        rows = await self._look_up(sql.OWNERS, [_storable(object_id) for object_id in object_ids])
+        rows = await self._look_up(sql.OWNERS, [storable(object_id) for object_id in object_ids])
         return {row[0]: row[1] for row in rows}
 
     async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
@@ -208,8 +211,3 @@ def _reason(error: Exception) -> str:
     # Not the detail: for a CHECK it spells out the whole row.
     constraint = getattr(error, "constraint_name", None)
     return f"{error}" if constraint is None or constraint in str(error) else f"{error} ({constraint})"
-
-
-def _storable(text: str) -> str:
-    """Text as Postgres can hold it: no NUL, no half of a surrogate pair."""
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -164,7 +164,7 @@ union
 select event_id from public.usage_quarantine where event_id = any($2::text[])
 """
 
-# Whose key this is: by the user id that Unkey holds, else by the key's own row.
+# Whose key this is: by the key's own row, else by the user id that Unkey holds.
 IDENTITY: Final = """
 with key as (
   select id, user_id, is_active and (expires_at is null or expires_at > now()) as is_active
@@ -188,7 +188,7 @@ select u.id::text as user_id, u.is_active,
     from public.credit_entries c where c.user_id = u.id group by c.user_id
   ) bound) as budgets
 from public.users u
-where u.id = coalesce($1::uuid, (select k.user_id from key k))
+where u.id = coalesce((select k.user_id from key k), $1::uuid)
 """
 
 # The meeting that $1 names: by our id ($2, the same where it is a UUID), by Daily's, or by its room while it lasts.
