@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from gateway.sandbox.openai_models import Served
+from gateway.sandbox.openai_schema import fake
 from gateway.sandbox.openai_tokens import Counter, Prompt
 
 # fmt: off
@@ -22,7 +23,6 @@ _WORDS: Final = (  # a prime number of them, so that every stride reaches all
 # fmt: on
 _REASONING: Final = {"none": 0, "minimal": 0, "low": 64, "medium": 128, "high": 256, "xhigh": 384, "max": 512}
 """Reasoning tokens by effort."""
-_DEPTH_MAX: Final = 8
 Finish = Literal["stop", "length", "tool_calls"]
 
 
@@ -126,33 +126,3 @@ def _called(wish: Wish) -> Tool | None:
         if tool.name.lower() in asked or any(word in asked for word in words if word not in ("get", "set")):
             return tool
     return wish.tools[0] if "tool" in asked or "function" in asked else None
-
-
-def fake(schema: Any, seed: bytes, depth: int = 0) -> Any:
-    """A value that fits a JSON schema, as far as its types, enums and required properties go."""
-    if not isinstance(schema, Mapping) or depth > _DEPTH_MAX:
-        return {}
-    if "const" in schema:
-        return schema["const"]
-    if isinstance(enum := schema.get("enum"), list) and enum:
-        return enum[seed[3] % len(enum)]
-    for union in ("anyOf", "oneOf"):
-        if isinstance(options := schema.get(union), list) and options:
-            return fake(options[0], seed, depth + 1)
-    kind = schema.get("type", "object")
-    match kind[0] if isinstance(kind, list) and kind else kind:
-        case "object":
-            wanted = schema.get("properties")
-            names = wanted if isinstance(wanted, Mapping) else {}
-            return {name: fake(names[name], sha256(seed + name.encode()).digest(), depth + 1) for name in names}
-        case "array":
-            return [fake(schema["items"], seed, depth + 1)] if "items" in schema else []
-        case "string":
-            return _WORDS[seed[4] % len(_WORDS)]
-        case "integer" | "number":
-            least, most = schema.get("minimum"), schema.get("maximum")
-            number = seed[5] if not isinstance(most, int) else min(seed[5], most)
-            return number if not isinstance(least, int) else max(number, least)
-        case "boolean":
-            return seed[6] % 2 == 0
-    return None

@@ -9,6 +9,7 @@ from typing import Any, Final
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 
 from gateway.sandbox import credentials
 from gateway.sandbox.openai_calls import Call
@@ -21,6 +22,19 @@ WEATHER: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "unit": {"enum": ["c", "f"]}, "days": {"type": "integer"}},
 }
+
+
+class Stop(BaseModel):
+    city: str
+    nights: int
+
+
+class Trip(BaseModel):
+    """Its schema has `$defs`: a part that is used twice, and one that refers to itself."""
+
+    start: Stop
+    stops: list[Stop]
+    then: "Trip | None"
 
 
 @pytest.fixture
@@ -162,6 +176,21 @@ async def test_structured_output(client: AsyncOpenAI) -> None:
     text: Any = {"format": {"type": "json_object"}}
     response = await client.responses.create(model=MODEL, input="x", text=text)
     assert json.loads(response.output_text)["answer"]
+
+
+async def test_structured_output_with_references(client: AsyncOpenAI) -> None:
+    """By the SDK's own helpers, which make strict schemas of pydantic's and read the answers back."""
+    chat = await client.chat.completions.parse(
+        model=MODEL, messages=[user("Plan a trip.")], response_format=Trip, tools=[openai.pydantic_function_tool(Stop)]
+    )
+    assert isinstance(chat.choices[0].message.parsed, Trip)
+    response = await client.responses.parse(model=MODEL, input="Plan a trip.", text_format=Trip)
+    assert isinstance(response.output_parsed, Trip)
+    called = await client.chat.completions.parse(
+        model=MODEL, messages=[user("Use the tool.")], tools=[openai.pydantic_function_tool(Trip)]
+    )
+    (call,) = called.choices[0].message.tool_calls or []
+    assert isinstance(call.function.parsed_arguments, Trip)
 
 
 async def test_prompt_cache(client: AsyncOpenAI) -> None:

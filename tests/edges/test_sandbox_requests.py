@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.edges.tokenizer import Tokenizer
-from gateway.sandbox.openai_answer import Wish, answer, fake
+from gateway.sandbox.openai_answer import Wish, answer
 from gateway.sandbox.openai_chat import chat_wish
 from gateway.sandbox.openai_embeddings import inputs_of
 from gateway.sandbox.openai_errors import Refused
 from gateway.sandbox.openai_models import Models, Served
 from gateway.sandbox.openai_responses import responses_wish
+from gateway.sandbox.openai_schema import fake
 from gateway.sandbox.openai_tokens import CACHE_BLOCK, CACHE_FROM, Counter, Prompt, PromptCache
 from pricing.book import parse
 from pricing.data import read_texts
@@ -27,6 +28,11 @@ NAMES: Final = (
     "messages input n tools tool_choice response_format text reasoning reasoning_effort instructions "
     "max_tokens max_output_tokens stream_options metadata service_tier"
 )
+SCHEMA_WORDS: Final = (
+    "type properties required enum items prefixItems minItems maxItems anyOf allOf $ref $defs additionalProperties "
+    "minLength maxLength format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf"
+)
+TYPE: Final = st.sampled_from(["object", "array", "string", "integer", "number", "boolean", "#", "#/$defs/a"])
 MESSAGE: Final = st.fixed_dictionaries({"role": st.just("user") | SCALARS, "content": JSON}, optional={"name": JSON})
 FUNCTION: Final = st.fixed_dictionaries({"name": st.just("f") | JSON, "parameters": JSON})
 TOOL: Final = st.fixed_dictionaries(
@@ -70,7 +76,7 @@ def test_any_request_is_answered_or_refused(model: Served, fields: dict[str, Any
 
 
 @settings(max_examples=100, deadline=None)
-@given(schema=JSON | st.fixed_dictionaries({"type": JSON, "properties": JSON, "enum": JSON, "items": JSON}))
+@given(schema=JSON | st.dictionaries(st.sampled_from(SCHEMA_WORDS.split()), JSON | TYPE, max_size=6))
 def test_any_schema_gives_a_value(schema: Any) -> None:
     fake(schema, bytes(range(32)))
 
