@@ -6,6 +6,7 @@ stay as they were sent. What PostgreSQL's jsonb would refuse is kept as bytes in
 """
 
 import re
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,6 +15,10 @@ NO_USAGE: Final = msgspec.Raw(b"null")
 BLOCK_BYTES_MAX: Final = 64 * 1024
 """Of a larger block only the beginning is kept. The ledger's own bound is the same (migrations/)."""
 
+DEPTH_MAX: Final = 100
+"""Objects and arrays within each other; those of OpenAI have two."""
+
+_BRACKET: Final = re.compile(rb"[][{}]")
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 # More than a numeric may have (131,072 digits before the point, 16,383 after it), with a wide margin.
@@ -36,6 +41,8 @@ def keep(block: bytes) -> Kept:
         line.decode()  # msgspec lets bytes pass that are no UTF-8
     except (ValueError, RecursionError):
         return _as_bytes(block, "it is not JSON that jsonb can hold")
+    if _is_deep(line):
+        return _as_bytes(line, "it is nested too deep")
     if len(line) > BLOCK_BYTES_MAX:
         return _as_bytes(line, f"it has {len(line)} bytes, of which the first {BLOCK_BYTES_MAX} are kept")
     if b"\\u0000" in line and _NUL.search(line):
@@ -43,6 +50,16 @@ def keep(block: bytes) -> Kept:
     if _HUGE.search(line) and _HUGE.search(_STRING.sub(b"", line)):
         return _as_bytes(line, "a number in it is too large")
     return Kept(msgspec.Raw(line))
+
+
+def _is_deep(line: bytes) -> bool:
+    """How deep a parser can go is its own affair: from 1,000 to 10,000 levels by Python's version, and PostgreSQL's
+    depends on its stack.
+    """
+    if line.count(b"{") + line.count(b"[") <= DEPTH_MAX:
+        return False
+    brackets = _BRACKET.finditer(_STRING.sub(b"", line))
+    return max(accumulate(1 if each[0] in b"{[" else -1 for each in brackets)) > DEPTH_MAX
 
 
 def _as_bytes(block: bytes, why: str) -> Kept:

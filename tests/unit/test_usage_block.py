@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.frames import OPEN, SETTLE, Broken, frame, glimpse, id_of, unframe
-from gateway.core.usage_block import BLOCK_BYTES_MAX, NO_USAGE, keep
+from gateway.core.usage_block import BLOCK_BYTES_MAX, DEPTH_MAX, NO_USAGE, keep
 from tests.events import new_id
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -70,7 +70,9 @@ def test_escapes_and_names_twice_stay() -> None:
         (b'{"a":"line\nfeed"}', "not JSON"),
         (b'{"a":"\\ud800"}', "not JSON"),
         (b'{"a":"\xff"}', "not JSON"),
-        (b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", "not JSON"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
+        (b'{"a":' + b"[" * DEPTH_MAX + b"]" * DEPTH_MAX + b"}", "nested"),
+        (b'{"a":' * (DEPTH_MAX + 1) + b"{" + b"}" * (DEPTH_MAX + 2), "nested"),
         (b'{"a":"' + b"x" * BLOCK_BYTES_MAX + b'"}', "65544 bytes"),
         (b'{"a":"\\u0000"}', "NUL"),
         (b'{"a\\\\\\u0000":1}', "NUL"),
@@ -88,7 +90,18 @@ def test_what_jsonb_cannot_hold_is_kept_as_bytes(block: bytes, why: str) -> None
     assert "x" * 20 not in kept.problem
 
 
-@pytest.mark.parametrize("block", [b'{"a":"\\\\u0000"}', b'{"a":"1e999999"}', b'{"id":"3e2025"}', b'{"n":1e300}'])
+@pytest.mark.parametrize(
+    "block",
+    [
+        b'{"a":"\\\\u0000"}',
+        b'{"a":"1e999999"}',
+        b'{"id":"3e2025"}',
+        b'{"n":1e300}',
+        b'{"a":"' + b"[" * 5000 + b'"}',
+        b'{"a":[' + b",".join([b"[]"] * 500) + b"]}",
+        b"[" * DEPTH_MAX + b"]" * DEPTH_MAX,
+    ],
+)
 def test_what_only_looks_like_it_stays(block: bytes) -> None:
     assert compact(block) == block
 
