@@ -76,7 +76,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         stack.callback(recounting.cancel)
         _expire(stack, settings, pool)
         inbox = Inbox(pool)
-        _meet(stack, inbox, pool)
+        _meet(stack, settings, inbox, pool)
         await _reconcile(stack, settings, inbox, pool)
         _retain(stack, settings, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
@@ -107,8 +107,9 @@ def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool)
     stack.callback(task.cancel)
 
 
-def _meet(stack: AsyncExitStack, inbox: Inbox, pool: Pool) -> None:
-    work = Work(inbox, Listing(pool), new_id=lambda: str(uuid4()))
+def _meet(stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
+    is_used = settings.daily_api_key is not None or settings.daily_webhook_secret is not None
+    work = Work(inbox, Listing(pool), new_id=lambda: str(uuid4()), is_used=is_used)
     task = asyncio.create_task(work.run(interval_s=MEET_EVERY_S))
     stack.callback(task.cancel)
 

@@ -23,11 +23,15 @@ _log: Final = structlog.get_logger("gateway.meetings")
 class Work:
     """One per worker."""
 
-    def __init__(self, inbox: Inbox, listing: Listing, *, new_id: Callable[[], str]) -> None:
-        """`new_id` gives ids for new meetings (UUIDs)."""
+    def __init__(self, inbox: Inbox, listing: Listing, *, new_id: Callable[[], str], is_used: bool = True) -> None:
+        """`new_id` gives ids for new meetings (UUIDs). `is_used`: whether Daily.co is configured here; where it is not,
+        an outage of PostgreSQL is somebody else's to report until there has been an event.
+        """
         self._inbox: Final = inbox
         self._listing: Final = listing
         self._new_id: Final = new_id
+        self._is_used = is_used
+        self._waits = False
 
     async def run(self, *, interval_s: float) -> None:
         """Until cancelled: all that is due, every `interval_s` seconds."""
@@ -35,13 +39,20 @@ class Work:
         while True:
             try:
                 while await self.step_once():
-                    pass
+                    self._is_used = True
+                self._waits = False
                 if (now_s := asyncio.get_running_loop().time()) >= claim_at_s:
                     claim_at_s = now_s + CLAIM_S
                     await self._listing.claim()
             except DependencyDown as error:
-                _log.warning("meetings wait", what=error.what, detail=error.detail)
+                self._tell(error)
             await asyncio.sleep(interval_s)
+
+    def _tell(self, error: DependencyDown) -> None:
+        """One line for an outage, however long it takes."""
+        if self._is_used and not self._waits:
+            _log.warning("meetings wait", what=error.what, detail=error.detail)
+        self._waits = True
 
     async def step_once(self) -> bool:
         """Applies one event; False when none is due. Raises DependencyDown."""

@@ -1,0 +1,53 @@
+"""An outage of PostgreSQL is told once by whoever applies events of meetings, and not where Daily.co is not used."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.core.errors import DependencyDown
+from gateway.flows.meetings import Work
+
+
+class Away:
+    """An inbox in a database that is away, but for the turns that `answers` says."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+        self.asked = asyncio.Event()
+        self.count = 0
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        self.count += 1
+        if self.count >= 6:
+            self.asked.set()
+        if self.answers and self.answers.pop(0):
+            yield None
+            return
+        raise DependencyDown("postgres", "away")
+
+    async def claim(self) -> None:
+        """Nothing to claim."""
+
+
+async def told(inbox: Any, *, is_used: bool) -> int:
+    work = Work(inbox, inbox, new_id=lambda: "", is_used=is_used)
+    with structlog.testing.capture_logs() as lines:
+        task = asyncio.create_task(work.run(interval_s=0))
+        await asyncio.wait_for(inbox.asked.wait(), 30)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    return sum(line["event"] == "meetings wait" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_used", "lines"),
+    [((), True, 1), ((), False, 0), ((False, False, True, False, False, False), True, 2)],
+)
+async def test_one_line_for_an_outage_where_it_matters(answers: tuple[bool, ...], is_used: bool, lines: int) -> None:
+    assert await told(Away(*answers), is_used=is_used) == lines
