@@ -16,6 +16,9 @@ import tiktoken
 TEXT_CHARS_MAX: Final = 2_000_000
 """Beyond this a text is counted by its bytes: tiktoken needs 0.5 s for 1 MB in its worst case (facts §9)."""
 BYTES_PER_TOKEN: Final = 4
+PIECE_CHARS: Final = 50_000
+"""A text is counted in pieces: in a run of 1,000,000 spaces tiktoken's pattern fails ("Max stack size exceeded"), and
+the time for a run grows faster than its length. Where a piece ends, a token may count twice."""
 
 
 class RanksDamaged(Exception):
@@ -36,7 +39,9 @@ class Tokenizer:
         """
         if len(text) > TEXT_CHARS_MAX:
             return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
-        return len(self._encoding(encoding).encode(text, disallowed_special=()))
+        coder = self._encoding(encoding)
+        pieces = (text[at : at + PIECE_CHARS] for at in range(0, len(text), PIECE_CHARS))
+        return sum(len(coder.encode(piece, disallowed_special=())) for piece in pieces)
 
     def pieces(self, text: str, encoding: str) -> list[str]:
         """`text` cut at token borders; a character that spans tokens stays whole. Joined it is `text` again."""

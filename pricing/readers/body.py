@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from pricing.readers.text import storable
+
 UNREADABLE: Final = (ValueError, RecursionError)
 """What msgspec raises for bytes that are no JSON, no UTF-8 (UnicodeDecodeError), or nested too deeply."""
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
@@ -47,9 +49,9 @@ class Said(msgspec.Struct):
 
     def note(self, fields: dict[str, bytes]) -> None:
         """Takes over what an answer's or a chunk's top-level fields say: the first id, the last of the rest."""
-        self.response_id = self.response_id or text_of(fields.get("id"))
-        self.model = text_of(fields.get("model")) or self.model
-        self.service_tier = text_of(fields.get("service_tier")) or self.service_tier
+        self.response_id = self.response_id or _name_of(fields.get("id"))
+        self.model = _name_of(fields.get("model")) or self.model
+        self.service_tier = _name_of(fields.get("service_tier")) or self.service_tier
         self.usage = object_of(fields.get("usage")) or self.usage
         output = fields.get("output")
         if output is not None:
@@ -105,6 +107,12 @@ def text_of(raw: bytes | None) -> str | None:
         return msgspec.json.decode(raw, type=str)
     except UNREADABLE:
         return None
+
+
+def _name_of(raw: bytes | None) -> str | None:
+    """The JSON string `raw` as it can be stored."""
+    text = text_of(raw)
+    return None if text is None else storable(text)
 
 
 def object_of(raw: bytes | None) -> bytes | None:

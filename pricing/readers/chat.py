@@ -67,6 +67,9 @@ def _choice_text(choice: Any) -> str:
     delta = choice.get("delta")
     if isinstance(delta, dict):
         parts += [delta.get("content"), delta.get("refusal"), delta.get("reasoning_content")]
+        audio = delta.get("audio")
+        if isinstance(audio, dict):
+            parts.append(audio.get("transcript"))
         calls = delta.get("tool_calls")
         for call in [*(calls if isinstance(calls, list) else []), {"function": delta.get("function_call")}]:
             function = call.get("function") or call.get("custom") if isinstance(call, dict) else None

@@ -49,6 +49,14 @@ def test_a_huge_text_is_counted_by_its_bytes() -> None:
     assert SHARED.count("é" * (TEXT_CHARS_MAX + 1), "o200k_base") == (2 * (TEXT_CHARS_MAX + 1) + 3) // 4
 
 
+@pytest.mark.parametrize("encoding", ["o200k_base", "cl100k_base"])
+def test_a_long_run_of_one_character_is_counted(encoding: str) -> None:
+    run = SHARED.count(" " * 1_000_001, encoding)  # one piece of it is too much for the pattern
+    assert 20 <= 1_000_001 / run <= 200
+    text = "The quick brown fox. " * 20_000
+    assert abs(SHARED.count(text, encoding) - 20_000 * SHARED.count("The quick brown fox. ", encoding)) < 20_100
+
+
 def test_unknown_encoding() -> None:
     with pytest.raises(KeyError):
         SHARED.count("x", "r50k_base")

@@ -1,7 +1,7 @@
 """A whole running gateway for the tests of a module: real processes, the sandbox behind them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -11,7 +11,8 @@ import pytest
 
 from gateway.embedded import Embedded
 from tests.conftest import admin
-from tests.servers import on_database
+from tests.flows.hostile_house import Hostile
+from tests.servers import free_port, on_database
 from tests.stack import Stack, stack
 
 DAILY_SECRET: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -79,3 +80,33 @@ async def row_of(running: Stack, event_id: str, *, within_s: float = 20.0) -> as
     finally:
         await connection.close()
     raise AssertionError(f"no row for {event_id}")
+
+
+@pytest.fixture(scope="session")
+def hostile_port(running: Stack) -> tuple[int, int]:
+    """(the gateway's port, the port at which it expects OpenAI)."""
+    ports, kept = (free_port(), free_port()), dict(running.env)
+    running.env["GATEWAY_PORT"] = str(ports[0])
+    running.env["GATEWAY_ADMIN_PORT"] = "0"
+    running.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{ports[1]}/v1"
+    running.env["UPSTREAM__READ_S"] = "5"
+    running.env["GATEWAY_DATA_DIR"] = str(running.folder / "hostile")
+    try:
+        running.run("serve", "--no-background").wait_for("serving http")
+    finally:
+        running.env.clear()
+        running.env.update(kept)
+    return ports
+
+
+@pytest.fixture
+async def hostile(running: Stack, hostile_port: tuple[int, int]) -> AsyncIterator[Hostile]:
+    made = Hostile(running, hostile_port[0])
+    listening = await asyncio.start_server(made.serve, "127.0.0.1", hostile_port[1])
+    try:
+        yield made
+    finally:
+        listening.close()
+        for writer in made.writers:  # the gateway must not keep a connection to a server that is gone
+            writer.transport.abort()
+        await asyncio.sleep(0.1)

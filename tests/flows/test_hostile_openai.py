@@ -3,118 +3,13 @@
 import asyncio
 import contextlib
 import json
-import secrets
-from collections.abc import AsyncIterator
-from typing import Any
 
-import aiohttp
 import asyncpg
 import pytest
 
 from tests.flows.conftest import row_of
-from tests.servers import free_port
+from tests.flows.hostile_house import COMPLETION, DONE, STREAM, USAGE, Hostile, answered, chunked, event
 from tests.stack import Stack
-
-EVENT_ID = "x-gateway-event-id"
-CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
-USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
-ENVELOPE = {"id": "chatcmpl-ANSWERID", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
-
-
-class Hostile:
-    """A gateway whose OpenAI answers every request with `answer`, then does with the connection what `close` says."""
-
-    def __init__(self, running: Stack, port: int) -> None:
-        self.running = running
-        self.gateway_port = port
-        self.answer = b""
-        self.close = False
-        self.wait = asyncio.Event()
-        self.wait.set()
-        self.asked = 0
-        self.writers: list[asyncio.StreamWriter] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.append(writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                request = await reader.readuntil(b"\r\n\r\n")
-                length = request.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-                await reader.readexactly(int(length))
-                self.asked += 1
-                await self.wait.wait()
-                # Each answer has an id of its own: the ledger holds no upstream object twice.
-                writer.write(self.answer.replace(b"chatcmpl-ANSWERID", b"chatcmpl-" + secrets.token_hex(4).encode()))
-                await writer.drain()
-                if self.close:
-                    break
-        writer.close()
-
-    async def call(self, *, stream: bool = False) -> tuple[int, str, bytes, dict[str, str]]:
-        """(status, event id, body, headers)."""
-        url = f"http://127.0.0.1:{self.gateway_port}/v1/chat/completions"
-        headers = {"Authorization": f"Bearer {self.running.key}"}
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=15)) as session,
-            session.post(url, json={**CHAT, "stream": stream}, allow_redirects=False) as response,
-        ):
-            got = b""
-            try:
-                async for piece in response.content.iter_any():
-                    got += piece
-            except aiohttp.ClientError:
-                got += b"<cut>"
-            return response.status, response.headers[EVENT_ID], got, dict(response.headers)
-
-
-@pytest.fixture(scope="module")
-def hostile_port(running: Stack) -> tuple[int, int]:
-    """(the gateway's port, the port at which it expects OpenAI)."""
-    ports, kept = (free_port(), free_port()), dict(running.env)
-    running.env["GATEWAY_PORT"] = str(ports[0])
-    running.env["GATEWAY_ADMIN_PORT"] = "0"
-    running.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{ports[1]}/v1"
-    running.env["UPSTREAM__READ_S"] = "5"
-    running.env["GATEWAY_DATA_DIR"] = str(running.folder / "hostile")
-    try:
-        running.run("serve", "--no-background").wait_for("serving http")
-    finally:
-        running.env.clear()
-        running.env.update(kept)
-    return ports
-
-
-@pytest.fixture
-async def hostile(running: Stack, hostile_port: tuple[int, int]) -> AsyncIterator[Hostile]:
-    made = Hostile(running, hostile_port[0])
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", hostile_port[1])
-    try:
-        yield made
-    finally:
-        listening.close()
-        for writer in made.writers:  # the gateway must not keep a connection to a server that is gone
-            writer.transport.abort()
-        await asyncio.sleep(0.1)
-
-
-def chunked(*pieces: bytes, end: bool) -> bytes:
-    body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-    start = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return start + body + (b"0\r\n\r\n" if end else b"")
-
-
-def event(**fields: Any) -> bytes:
-    return b"data: " + json.dumps({**ENVELOPE, **fields}).encode() + b"\n\n"
-
-
-def answered(body: bytes, *more: bytes, status: bytes = b"200 OK") -> bytes:
-    lines = [b"HTTP/1.1 " + status, b"Content-Type: application/json", b"Content-Length: %d" % len(body), *more]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-STREAM = (event(choices=[{"index": 0, "delta": {"content": "hi"}}]), event(choices=[], usage=USAGE))
-DONE = b"data: [DONE]\n\n"
-COMPLETION = json.dumps({**ENVELOPE, "object": "chat.completion", "choices": [], "usage": USAGE}).encode()
 
 
 async def test_a_connection_lost_after_the_last_event_loses_nothing(running: Stack, hostile: Hostile) -> None:

@@ -86,3 +86,15 @@ def _tight(nano: int) -> Terms:
 
 def _need(error: ApiError) -> Decimal:
     return Decimal(error.message.rpartition("cost up to ")[2].partition(". ")[0])
+
+
+async def test_what_a_call_of_unknown_end_held_stays_held(redis_url: str, pool: Pool) -> None:
+    """Until its row has come: the recount gives it back (`test_recount`)."""
+    async with limiter(redis_url, pool) as one:
+        call = opened(str(uuid4()), user_id=USER)
+        await one.take(call, _tight(5 * USD), "key_1")
+        one.abandon(call.id)
+        await one.give_back(call.id, None)
+        await one.close()
+        (key,) = await one._limits.windows()  # what Redis holds for it
+        assert set((await one._limits.state(key)).held) == {call.id}

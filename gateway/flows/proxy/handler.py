@@ -16,6 +16,7 @@ from gateway.core.ids import uuid7
 from gateway.core.request import read_counted
 from gateway.edges.upstream import Answer
 from gateway.flows.proxy.admission import Principal
+from gateway.flows.proxy.begun import AnswerBegun, end
 from gateway.flows.proxy.credential import key_of
 from gateway.flows.proxy.free import answer_whole, check_shown, discard
 from gateway.flows.proxy.headers import (
@@ -50,14 +51,19 @@ class Proxy:
         event_id = self.new_id(started_s)
         metrics = self._parts.metrics
         metrics.running += 1
+        begun: AnswerBegun | None = None
         try:
             return await self._route(request, event_id, started_s)
+        except AnswerBegun as raised:
+            begun, refused = raised, as_refusal(raised.__cause__ or raised, event_id)
         except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
             refused = as_refusal(error, event_id)
         finally:
             metrics.running -= 1
         metrics.refused(refused.code)
         self._parts.log.refused(event_id, request.method, refused, (self._parts.clock() - started_s) * 1000)
+        if begun is not None:
+            return await end(request, begun, refused)
         answer = refusal(refused, event_id)
         if self._parts.drains.closing:
             answer.force_close()
@@ -136,11 +142,16 @@ class Proxy:
             else:
                 await relay.whole()
             return await relay.release()
+        except Exception as error:
+            client = relay.result.client
+            if client is not None and client.prepared:
+                raise AnswerBegun(relay.result, client) from error
+            raise
         finally:
             relay.close()
 
 
-def as_refusal(error: Exception, event_id: str) -> ApiError:
+def as_refusal(error: BaseException, event_id: str) -> ApiError:
     """What the client is told of `error`; what it need not know is logged under `event_id`."""
     if isinstance(error, ApiError):
         return error

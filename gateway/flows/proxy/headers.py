@@ -7,7 +7,9 @@ connections or the operator's account reaches a client (DESIGN "What holds" 8, f
 from collections.abc import Mapping
 from typing import Final
 
+import aiohttp
 from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.core.errors import ApiError
@@ -15,6 +17,8 @@ from gateway.core.trace_context import TRACEPARENT, TRACESTATE
 from gateway.edges.upstream import Answer
 from pricing.readers.body import object_of, read_fields
 
+CLIENT_LEFT: Final = "client_left"
+"""Nobody's fault: an upload that was given up."""
 EVENT_ID: Final = "x-gateway-event-id"
 _FORWARDED: Final = frozenset(
     {"content-type", "accept", "openai-beta", "idempotency-key", "user-agent", TRACEPARENT, TRACESTATE}
@@ -53,11 +57,18 @@ def check_framing(request: web.BaseRequest) -> None:
 
 
 async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
-    """The whole body. Raises ApiError 413 beyond `bytes_max`."""
+    """The whole body. Raises ApiError: 413 beyond `bytes_max`, 499 when the client leaves before its end."""
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
     if not request.body_exists:
         return b""
+    try:
+        return await _read(request, bytes_max)
+    except (OSError, aiohttp.ClientPayloadError, HttpProcessingError) as error:
+        raise ApiError(499, CLIENT_LEFT, "The client left before it had sent its request.") from error
+
+
+async def _read(request: web.BaseRequest, bytes_max: int) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":  # the client waits; it is known by now
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0

@@ -82,6 +82,10 @@ class Limiter:
         if any(isinstance(claim, Slots) for claim in claims):
             await asyncio.wait({task}, timeout=SLOT_WAIT_S)
 
+    def abandon(self, event_id: str) -> None:
+        """The call may have run, and nothing is known of it: its hold stays until its row comes or its time is up."""
+        self._running.pop(event_id, None)
+
     async def keep(self) -> None:
         """Renews the slots of running calls until cancelled."""
         while True:

@@ -16,6 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.core.config import UpstreamSettings
 from gateway.core.errors import ApiError
 from gateway.edges.upstream import Answer
+from gateway.flows.proxy.begun import error_event
 from gateway.flows.proxy.relayed import Relayed
 from pricing.readers.body import TAIL_BYTES, read_body, read_ends
 from pricing.stream import StreamMeter
@@ -80,7 +81,7 @@ class Relay:
     async def stream(self, meter: StreamMeter) -> Relayed:
         """An event stream; `result.last` is the terminal event."""
         result = self.result
-        result.said = meter.said
+        result.said, result.meter = meter.said, meter
         client = result.client = self._new_client()
         await self._prepare(client)
         try:
@@ -199,6 +200,7 @@ class Relay:
             await self._write(client, result.last)
             try:
                 await client.write_eof()
+                result.ended = True
             except ConnectionError:
                 result.client_left = True
         return client
@@ -251,8 +253,7 @@ class Relay:
         if self.result.client_left or transport is None:
             return
         if client is not None and client.prepared:
-            # The first blank line ends an event that may have gone out in part.
-            await self._write(client, b"\n\ndata: " + error.body() + b"\n\n")
+            await self._write(client, error_event(error))
         if not self.result.client_left:
             self._left()
         transport.close()

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from pricing.readers.body import Said
+from pricing.stream import StreamMeter
 
 
 class Relayed:
@@ -10,6 +11,8 @@ class Relayed:
 
     def __init__(self) -> None:
         self.said = Said()
+        self.meter: StreamMeter | None = None
+        """Of an event stream."""
         self.complete = False
         """Whether the answer ended as it must: the terminal event, or a whole body."""
         self.broken: str | None = None
@@ -21,5 +24,7 @@ class Relayed:
         self.heard_s = 0.0
         """When OpenAI was last heard of, or the client's slowness ended; both of the loop's clock, seconds."""
         self.client: web.StreamResponse | None = None
+        self.ended = False
+        """Whether the client has got the end of the answer."""
         self.last: bytes = b""
         """The bytes that wait for SETTLE."""
