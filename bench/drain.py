@@ -24,7 +24,8 @@ from gateway.commands import local, up
 from gateway.core.config import Settings
 from gateway.core.frames import BOOT, OPEN, SETTLE, frame, id_of, unframe
 from gateway.core.ids import uuid7
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
+from gateway.edges.redis_client import open_redis
 
 CALLS = 8
 

@@ -18,11 +18,12 @@ from gateway.core.errors import ConfigError
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.regions import region_of
 from gateway.core.settle import Settler
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
 from gateway.edges.journal import Journal
 from gateway.edges.ledger import Ledger, open_pool
 from gateway.edges.limits import Limits
 from gateway.edges.meetings import Meetings
+from gateway.edges.redis_client import open_redis
 from gateway.edges.upstream import Upstream
 from gateway.edges.upstream.dial import open_socket
 from gateway.flows.proxy.tracing import Traces

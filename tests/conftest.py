@@ -8,9 +8,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.migrator import migrate
+from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded, ephemeral
 from tests.servers import memory_folder, on_database
 

@@ -16,9 +16,10 @@ from gateway.core.config import Settings, required
 from gateway.core.egress import DIRECT, unread_variable
 from gateway.core.errors import ConfigError, DependencyDown, Refused
 from gateway.edges import disk, migrator
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
 from gateway.edges.journal_folder import living
 from gateway.edges.ledger import open_pool, told_apart
+from gateway.edges.redis_client import open_redis
 
 TELL_EVERY_S: Final = 5.0
 TRY_EVERY_S: Final = 0.5

@@ -10,12 +10,9 @@ from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from gateway.core.errors import ConfigError, DependencyDown, Refused
-from gateway.core.sockets import TCP_OPTIONS
 
 GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
@@ -58,27 +55,6 @@ class RedisState(NamedTuple):
     """Groups of the stream that are not ours: each would keep entries of its own."""
     oldest_unix_s: float | None
     """When the oldest entry that still waits was added, by its clock."""
-
-
-def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -> "Redis":
-    """A client that gives every command `timeout_s` seconds. Connects on first use; `aclose()` it at the end.
-
-    Nothing is tried again in here: a timed-out XADD may have been carried out, and whoever sent it decides.
-    """
-    # A Unix socket's connection knows no such options.
-    kept: dict[str, Any] = (
-        {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
-    )
-    return Redis.from_url(
-        url,
-        **kept,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        max_connections=connections_max,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-        protocol=2,
-    )
 
 
 class Buffer:

@@ -13,8 +13,8 @@ from random import Random
 
 from gateway.core.budgets import Budget, Window
 from gateway.core.limits import Claim, Hold, Rate, Slots
-from gateway.edges.buffer import open_redis
 from gateway.edges.limits import Limits
+from gateway.edges.redis_client import open_redis
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 BUDGET, SLOTS, RATE = "limit:b:shared", "limit:k:shared:running", "limit:k:shared:requests"

@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.core.errors import ConfigError, DependencyDown
-from gateway.edges.buffer import GROUP, Buffer, Depth, open_redis
+from gateway.edges.buffer import GROUP, Buffer, Depth
+from gateway.edges.redis_client import open_redis
 from tests.servers import free_port
 
 STREAM = "gateway:usage"

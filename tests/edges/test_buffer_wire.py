@@ -8,7 +8,8 @@ import pytest
 import uvloop
 
 from gateway.core.errors import DependencyDown
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
+from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded
 from tests.chaos.tcp import KINDS, Kind, wires
 

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from gateway.core.budgets import Budget, Window
 from gateway.core.limits import Claim, Hold, Rate, Slots, Taken
-from gateway.edges.buffer import open_redis
 from gateway.edges.limits import Limits, NotCounted
+from gateway.edges.redis_client import open_redis
 from tests.edges import limits_process
 
 USD = 1_000_000_000

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from gateway.core.sockets import TCP_OPTIONS, keep_alive
-from gateway.edges.buffer import open_redis
 from gateway.edges.ledger import open_pool
+from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded
 from tests.chaos.tcp import Link
 

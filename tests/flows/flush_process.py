@@ -10,8 +10,9 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, open_pool
+from gateway.edges.redis_client import open_redis
 from gateway.flows.flush import Flush
 from tests.conftest import METER, WINDOW_S
 

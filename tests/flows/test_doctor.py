@@ -12,7 +12,7 @@ import pytest
 from gateway.commands import doctor
 from gateway.commands.doctor import stores
 from gateway.edges import disk
-from gateway.edges.buffer import open_redis
+from gateway.edges.redis_client import open_redis
 from tests.flows.doctors import found, on, says, settings
 from tests.flows.test_serve_refusals import valkey
 from tests.servers import free_port

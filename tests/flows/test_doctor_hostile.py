@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 
 from gateway.core.config import KeySettings, Settings
-from gateway.edges.buffer import open_redis
 from gateway.edges.ledger import Ledger, Pool
 from gateway.edges.outbox import Outbox
+from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded
 from gateway.sandbox import credentials
 from tests.conftest import METER, WINDOW_S

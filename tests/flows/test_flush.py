@@ -13,8 +13,9 @@ import pytest
 
 from gateway.core.errors import DependencyDown
 from gateway.core.event import UsageEvent, encode
-from gateway.edges.buffer import Buffer, Depth, open_redis
+from gateway.edges.buffer import Buffer, Depth
 from gateway.edges.ledger import Ledger, Pool, open_pool
+from gateway.edges.redis_client import open_redis
 from gateway.flows.flush import Flush
 from tests.conftest import METER, WINDOW_S
 from tests.events import call, new_id, sums_are_right

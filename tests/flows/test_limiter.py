@@ -14,9 +14,9 @@ from gateway.core.config import LimitSettings
 from gateway.core.errors import ApiError
 from gateway.core.limits import RateLimits, Terms
 from gateway.core.settle import Settler
-from gateway.edges.buffer import open_redis
 from gateway.edges.ledger import Pool
 from gateway.edges.limits import Limits
+from gateway.edges.redis_client import open_redis
 from gateway.edges.spending import Spending
 from gateway.flows.proxy.limiter import Limiter
 from tests.events import AT

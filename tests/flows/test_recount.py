@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from gateway.core.budgets import Budget, Window
 from gateway.core.event import UsageEvent
 from gateway.core.limits import Hold
-from gateway.edges.buffer import open_redis
 from gateway.edges.ledger import Entry, Ledger, Pool
 from gateway.edges.limits import Limits
+from gateway.edges.redis_client import open_redis
 from gateway.edges.spending import Spending
 from gateway.flows.audit import compare
 from gateway.flows.recount import QUIET_PASSES, Recount

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.edges.buffer import open_redis
+from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded
 from tests.flows.conftest import settled_rows
 from tests.stack import Stack, stack

@@ -14,8 +14,9 @@ from gateway.core.event import NoteRecord, Orphan, encode
 from gateway.core.frames import NOTE, OPEN, SETTLE, frame
 from gateway.core.ids import unix_ms_of
 from gateway.edges import segments as segments_module
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool
+from gateway.edges.redis_client import open_redis
 from gateway.flows import ship as ship_module
 from tests.events import new_id
 from tests.flows.journal_house import LONG_AGO, RANDOM, House, open_house, opened

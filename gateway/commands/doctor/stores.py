@@ -11,10 +11,11 @@ from typing import Final
 from gateway.commands.doctor.findings import Finding, size, skew
 from gateway.core.config import Settings, required
 from gateway.edges import disk, migrator
-from gateway.edges.buffer import Buffer, open_redis
+from gateway.edges.buffer import Buffer
 from gateway.edges.journal_folder import living
 from gateway.edges.ledger import open_pool, told_apart
 from gateway.edges.ledger.health import read_ledger, read_server
+from gateway.edges.redis_client import open_redis
 
 POSTGRES_MIN: Final = 15
 SLOW_SYNC_MS: Final = 20.0
