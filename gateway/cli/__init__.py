@@ -27,7 +27,7 @@ PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "journal": (),
     },
     "People, keys and limits": {"users": (), "keys": (), "budgets": (), "credits": ()},
-    "Usage and money": {"report": (), "audit": ("audit",), "billing": (), "price": ("price",)},
+    "Usage and money": {"report": (), "audit": ("audit",), "quarantine": (), "billing": (), "price": ("price",)},
     "Meetings and rooms": {"meetings": (), "daily": (), "rooms": (), "retention": ("retention",)},
 }
 """Heading in the help → file → its commands; a file without any is a group of commands under its own name."""

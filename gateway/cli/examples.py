@@ -41,6 +41,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "gateway report meetings --during yesterday",
     ),
     "audit": ("gateway audit", "gateway audit --from 2026-11-01 --to 2026-12-01 --stripe"),
+    "quarantine": (
+        "gateway quarantine list",
+        "gateway quarantine retry --all",
+        'gateway quarantine resolve 17 --reason "a load test"',
+    ),
     "journal": ("gateway journal inspect", "gateway journal adopt /mnt/dead-host/journal"),
     "rooms": ("gateway rooms new-key", "gateway rooms import-sqlite rooms.db --dry-run"),
     "daily": ("gateway daily register --url https://gateway.example.com/webhooks/daily", "gateway daily status"),

@@ -5,7 +5,7 @@ a repeat is harmless, an early acknowledgement is lost money. Any number of writ
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -23,6 +23,8 @@ from pricing.readers.body import UNREADABLE
 
 BLOCK_MS_MAX: Final = 500
 """Milliseconds a read waits for a first entry; a stop is noticed after that at the latest."""
+SHOWN_MAX: Final = 10
+"""Ids in a log line."""
 BACK_OFF_S: Final = 0.1
 BACK_OFF_MAX_S: Final = 5.0
 
@@ -75,14 +77,18 @@ class Flush:
         if not entries:
             return 0
         self._failpoint("flush.read")
-        outcome = await self._ledger.insert_batch([Entry(entry.event_id, entry.raw) for entry in entries])
+        refused: dict[str, list[str]] = {}
+        outcome = await self._ledger.insert_batch(
+            [Entry(entry.event_id, entry.raw) for entry in entries],
+            refused=lambda event_id, kind: refused.setdefault(kind, []).append(event_id),
+        )
         if outcome.duplicates:
-            await self._correct(entries)
+            await correct_estimates(self._ledger, [entry.raw for entry in entries], self._now())
         self._failpoint("flush.committed")
         await self._buffer.ack([entry.stream_id for entry in entries])
         self._failpoint("flush.acked")
         self._held = []
-        self._count(outcome, len(entries))
+        self._count(outcome, len(entries), refused)
         if outcome.inserted == len(entries):  # else some may be in quarantine, and Postgres not know their owner
             await self._forget_owners(entries)
         return len(entries)
@@ -125,16 +131,6 @@ class Flush:
             self._claim_at_s = now + self._claim_idle_s
         return await self._buffer.read(self._consumer, self._batch_rows_max, block_ms)
 
-    async def _correct(self, entries: list[StreamEntry]) -> None:
-        """A call that was swept as an estimate, and whose own process has settled it after all: the exact answer
-        becomes a row of its own beside the estimate."""
-        exact = {event.id: event for entry in entries if (event := _exact_event(entry.raw)) is not None}
-        estimates = await self._ledger.estimates(list(exact)) if exact else []
-        if estimates:
-            rows = [adjustment(estimate, exact[estimate.id], self._now()) for estimate in estimates]
-            await self._ledger.insert_batch([Entry.of(row) for row in rows])
-            self._log.info("estimates corrected", calls=[row.adjusts for row in rows])
-
     async def _forget_owners(self, entries: list[StreamEntry]) -> None:
         """Postgres knows now whose items these are; in Redis they would only take room until they expire."""
         item_ids = [item_id for entry in entries for item_id in item_ids_of(entry.raw)]
@@ -145,11 +141,13 @@ class Flush:
         except DependencyDown as error:
             self._log.info("owners stay in redis until they expire", objects=len(item_ids), detail=error.detail)
 
-    def _count(self, outcome: Outcome, entries: int) -> None:
+    def _count(self, outcome: Outcome, entries: int, refused: Mapping[str, Sequence[str]]) -> None:
         self.entries_total += entries
         self.quarantined_total += outcome.quarantined
-        if outcome.quarantined:
-            self._log.error("usage in quarantine", entries=outcome.quarantined)
+        for kind, event_ids in refused.items():
+            # An id that is none of ours may be anything.
+            shown = [event_id for event_id in event_ids if is_uuid(event_id)][:SHOWN_MAX]
+            self._log.error("usage in quarantine", entries=len(event_ids), reason=kind, ids=shown)
 
     async def _leave(self) -> None:
         """A writer that goes in order takes its name out of the group; what it still holds is taken over."""
@@ -157,6 +155,17 @@ class Flush:
             await self._buffer.forget_consumer(self._consumer)
         except DependencyDown as error:
             self._log.info("flush left its name behind", detail=error.detail)
+
+
+async def correct_estimates(ledger: Ledger, raws: Iterable[bytes], now: datetime) -> None:
+    """A call that was swept as an estimate, and whose own process has settled it after all: the exact answer becomes a
+    row of its own beside the estimate. `raws`: entries whose calls have a row."""
+    exact = {event.id: event for raw in raws if (event := _exact_event(raw)) is not None}
+    estimates = await ledger.estimates(list(exact)) if exact else []
+    if estimates:
+        rows = [adjustment(estimate, exact[estimate.id], now) for estimate in estimates]
+        await ledger.insert_batch([Entry.of(row) for row in rows])
+        structlog.get_logger("flush").info("estimates corrected", calls=[row.adjusts for row in rows])
 
 
 def _exact_event(raw: bytes) -> UsageEvent | None:

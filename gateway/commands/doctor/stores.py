@@ -73,7 +73,7 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
         say(
             "warn",
             f"{ledger.quarantined} event(s) in usage_quarantine: money that is in no report",
-            "docs/operations.md",
+            "`gateway quarantine list` (docs/operations.md)",
         )
     if ledger.unpriced:
         models = ", ".join(ledger.unpriced[:SHOWN_MAX]) + (", …" if len(ledger.unpriced) > SHOWN_MAX else "")

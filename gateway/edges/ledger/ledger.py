@@ -5,7 +5,7 @@ statement. What cannot be a row is kept byte for byte in `usage_quarantine` (D12
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -33,6 +33,14 @@ POISON: Final = (
     ValueError,  # asyncpg's own refusal to encode a value
 )
 """What the rows themselves cause: trying the same rows again cannot help."""
+
+
+Refused = Callable[[str, str], object]
+"""Told the event id of an entry that went to quarantine, and why in a word that quotes nothing of it."""
+
+
+def _untold(_event_id: str, _kind: str) -> None:
+    return None
 
 
 class Outcome(NamedTuple):
@@ -77,11 +85,11 @@ class Ledger:
         self._meter: Final = meter
         self._window_s: Final = window_s
 
-    async def insert_batch(self, entries: Sequence[Entry]) -> Outcome:
+    async def insert_batch(self, entries: Sequence[Entry], *, refused: Refused = _untold) -> Outcome:
         """Brings every entry to rest: a new row with its sums, a known repeat, or quarantine.
 
         When this returns, all of it is committed. When it raises DependencyDown, some of it may be; sending the
-        same entries again is harmless.
+        same entries again is harmless. `refused` is told of every entry that is new in quarantine.
         """
         rows: list[tuple[Row, Entry]] = []
         quarantined = repeats = 0
@@ -89,35 +97,43 @@ class Ledger:
             try:
                 rows.append((to_row(entry), entry))
             except NotARow as error:
-                new = await self._quarantine(entry, str(error), None)
+                new = await self._quarantine(entry, error, None, refused)
                 quarantined, repeats = quarantined + new, repeats + 1 - new
         rows.sort(key=_by_id)
-        done = await self._insert(rows) if rows else Outcome(0, 0, 0)
+        done = await self._insert(rows, refused) if rows else Outcome(0, 0, 0)
         return Outcome(done.inserted, done.duplicates + repeats, done.quarantined + quarantined)
 
-    async def _insert(self, rows: list[tuple[Row, Entry]]) -> Outcome:
+    async def _insert(self, rows: list[tuple[Row, Entry]], refused: Refused) -> Outcome:
         """Inserts rows sorted by id; a half that is refused is halved again until the bad row stands alone."""
         try:
-            inserted = await self._value(
-                sql.INSERT_BATCH,
-                *columns([row for row, _ in rows]),
-                self._meter,
-                self._window_s,
-                len(rows),
-            )
+            inserted = await self._insert_rows([row for row, _ in rows])
             return Outcome(inserted, len(rows) - inserted, 0)
         except POISON as error:
             if len(rows) == 1:
-                new = await self._quarantine(rows[0][1], _reason(error), getattr(error, "sqlstate", None))
+                new = await self._quarantine(rows[0][1], _not_a_row(error), getattr(error, "sqlstate", None), refused)
                 return Outcome(0, 1 - new, new)
         half = len(rows) // 2
-        first, second = await self._insert(rows[:half]), await self._insert(rows[half:])
+        first, second = await self._insert(rows[:half], refused), await self._insert(rows[half:], refused)
         return Outcome(*(a + b for a, b in zip(first, second, strict=True)))
 
-    async def _quarantine(self, entry: Entry, reason: str, sqlstate: str | None) -> int:
+    async def _insert_rows(self, rows: list[Row]) -> int:
+        return int(await self._value(sql.INSERT_BATCH, *columns(rows), self._meter, self._window_s, len(rows)))
+
+    async def insert_again(self, entry: Entry) -> bool:
+        """Makes an entry of the quarantine a row; False when the ledger has its call already. Raises NotARow."""
+        row = to_row(entry)
+        try:
+            return await self._insert_rows([row]) == 1
+        except POISON as error:
+            raise _not_a_row(error) from error
+
+    async def _quarantine(self, entry: Entry, why: NotARow, sqlstate: str | None, refused: Refused) -> int:
         """Returns 1 when these bytes were not in quarantine before, else 0."""
-        new = await self._value(sql.QUARANTINE, storable(entry.event_id), entry.raw, storable(reason), sqlstate)
-        return int(new)
+        event_id, reason = storable(entry.event_id), storable(str(why))
+        new = int(await self._value(sql.QUARANTINE, event_id, entry.raw, why.kind, reason, sqlstate))
+        if new:
+            refused(event_id, why.kind)
+        return new
 
     async def confirmed(self, event_ids: Sequence[str]) -> set[str]:
         """Those of these event ids that are in Postgres for good: as a row, or in quarantine."""
@@ -207,7 +223,8 @@ def _by_id(item: tuple[Row, Entry]) -> str:
     return str(item[0][0]).lower()
 
 
-def _reason(error: Exception) -> str:
+def _not_a_row(error: Exception) -> NotARow:
     # Not the detail: for a CHECK it spells out the whole row.
     constraint = getattr(error, "constraint_name", None)
-    return f"{error}" if constraint is None or constraint in str(error) else f"{error} ({constraint})"
+    reason = f"{error}" if constraint is None or constraint in str(error) else f"{error} ({constraint})"
+    return NotARow(" ".join(filter(None, (type(error).__name__, constraint))), reason)

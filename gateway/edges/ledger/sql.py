@@ -133,7 +133,7 @@ select count(*) from added
 # Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.
 QUARANTINE: Final = f"""
 with kept as (
-  insert into public.usage_quarantine (event_id, raw, reason, sqlstate) values ($1, $2, $3, $4)
+  insert into public.usage_quarantine (event_id, raw, kind, reason, sqlstate) values ($1, $2, $3, $4, $5)
   on conflict (digest) do nothing
   returning 1
 ),
