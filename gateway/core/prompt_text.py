@@ -9,8 +9,11 @@ import msgspec
 
 MESSAGE_TOKENS: Final = 3
 """Overhead of a chat message, and of the reply's priming (facts/openai-metering.md §3, "Estimating input")."""
-_READ: Final = ("messages", "prompt", "suffix", "input", "instructions", "tools", "functions", "response_format")
-_NOT_TEXT: Final = frozenset({"type", "role", "id", "url", "image_url", "data", "file_data", "detail", "format"})
+_READ: Final = ("messages", "prompt", "suffix", "input", "instructions", "tools", "functions", "response_format", "text")
+_NOT_TEXT: Final = frozenset({
+    "type", "role", "id", "call_id", "status", "execution", "url", "image_url", "data", "file_data", "detail", "format",
+})  # fmt: skip
+"""Members whose text is not read as such; one that is an object (a schema, a custom tool's grammar) is looked into."""
 
 
 def prompt_text(body: bytes) -> tuple[str, int]:
@@ -33,7 +36,7 @@ def prompt_text(body: bytes) -> tuple[str, int]:
             stack.extend(node)
         elif isinstance(node, dict):
             tokens += MESSAGE_TOKENS if "role" in node else 0
-            stack.extend(value for key, value in node.items() if key not in _NOT_TEXT)
+            stack.extend(value for key, value in node.items() if key not in _NOT_TEXT or not isinstance(value, str))
         elif isinstance(node, int) and not isinstance(node, bool) and "messages" not in document:
             tokens += 1  # an embeddings input or a prompt may be an array of token ids
     return "\n".join(texts), tokens + (MESSAGE_TOKENS if "messages" in document else 0)

@@ -66,10 +66,14 @@ class References(msgspec.Struct, frozen=True):
     """What a request goes on from, which must be the caller's own."""
 
     previous_response_id: str | None = None
+    compared_response_id: str | None = None
+    """A response whose use of the prompt cache is to be compared with this one's."""
     item_ids: tuple[str, ...] = ()
     """Items of earlier answers that the request refers to instead of repeating them."""
 
-    def __bool__(self) -> bool:
+    @property
+    def read_too(self) -> bool:
+        """Whether the model reads more than the request shows."""
         return self.previous_response_id is not None or bool(self.item_ids)
 
 
@@ -237,7 +241,17 @@ def _read_references(family: str, top: dict[str, Field]) -> References:
         if name in top:
             item_ids += read_references(family, name, top[name].raw)
     previous = _name(top, "previous_response_id") if family == "responses" else None
-    return References(previous, tuple(dict.fromkeys(item_ids)))
+    return References(previous, _compared(top), tuple(dict.fromkeys(item_ids)))
+
+
+def _compared(top: dict[str, Field]) -> str | None:
+    """`prompt_cache_options.comparison_response_id` (openai-python 3.54, `response_create_params.py`)."""
+    options = top.get("prompt_cache_options")
+    try:
+        inner = fields(options.raw) if options is not None and options.raw[:1] == b"{" else {}
+    except DuplicateField as error:
+        raise duplicate(f"prompt_cache_options.{error.args[0]}") from None
+    return _name(inner, "comparison_response_id")
 
 
 def _refuse_custom_voice(raw: bytes) -> None:

@@ -58,7 +58,7 @@ class House:
         return await self._status(self.owners.check_response(response_id, user_id))
 
     async def items(self, *item_ids: str, user_id: str = "me") -> int:
-        return await self._status(self.owners.check(References(None, item_ids), user_id))
+        return await self._status(self.owners.check(References(item_ids=item_ids), user_id))
 
     async def _status(self, check: Awaitable[None]) -> int:
         try:
@@ -103,7 +103,7 @@ async def test_no_id_is_not_asked_about(odd: str) -> None:
     assert (caught.value.status, caught.value.code) == (404, "previous_response_not_found")
     assert odd not in caught.value.message or not odd
     with pytest.raises(ApiError) as caught:
-        await house.owners.check(References(None, (odd,)), "me")
+        await house.owners.check(References(item_ids=(odd,)), "me")
     assert (caught.value.status, caught.value.code, caught.value.param) == (404, "item_not_found", "input")
     assert odd not in caught.value.message or not odd
     assert house.buffer.asked + house.table.asked == 0
@@ -147,8 +147,13 @@ async def test_items_that_nobody_can_tell_of() -> None:
 async def test_a_response_and_its_items_are_checked_together() -> None:
     house = House()
     await house.owners.remember(["resp_1", "msg_1"], "me")
-    await house.owners.check(References("resp_1", ("msg_1",)), "me")
-    for refers in (References("resp_2", ("msg_1",)), References("resp_1", ("msg_2",))):
+    await house.owners.check(References("resp_1", item_ids=("msg_1",)), "me")
+    for refers in (References("resp_2", item_ids=("msg_1",)), References("resp_1", item_ids=("msg_2",))):
         with pytest.raises(ApiError) as caught:
             await house.owners.check(refers, "me")
         assert caught.value.status == 404
+    await house.owners.check(References(compared_response_id="resp_1"), "me")
+    with pytest.raises(ApiError) as caught:
+        await house.owners.check(References(compared_response_id="resp_1"), "other")
+    assert (caught.value.status, caught.value.code) == (404, "response_not_found")
+    assert caught.value.param == "prompt_cache_options.comparison_response_id"

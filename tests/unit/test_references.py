@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.errors import ApiError
 from gateway.core.references import ITEMS_MAX
-from gateway.core.request import read_request
+from gateway.core.request import References, read_request
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"file_id": {"type": "x"}}}}
 
@@ -119,7 +119,7 @@ def test_objects_of_others(endpoint: str, more: dict[str, Any], param: str, esca
 def test_what_is_the_caller_s_own_passes(endpoint: str, more: dict[str, Any]) -> None:
     raw = raw_of(**more)
     asked = read_request(endpoint, raw)
-    assert (asked.body, bool(asked.refers)) == (raw, False)
+    assert (asked.body, asked.refers) == (raw, References())
 
 
 @pytest.mark.parametrize("endpoint", ["responses", "responses.compact"])
@@ -162,6 +162,15 @@ def test_references_that_cannot_be_checked(raw: bytes, code: str) -> None:
     with pytest.raises(ApiError) as caught:
         read_request("responses", raw)
     assert (caught.value.status, caught.value.code) == (400, code)
+
+
+def test_a_response_whose_cache_use_is_compared() -> None:
+    raw = raw_of(input="x", prompt_cache_options={"mode": "explicit", "comparison_response_id": "resp_1"})
+    asked = read_request("responses", raw)
+    assert (asked.refers, asked.refers.read_too) == (References(compared_response_id="resp_1"), False)
+    with pytest.raises(ApiError) as caught:
+        read_request("responses", raw.replace(b'"mode"', b'"comparison_response_id": "resp_2", "mode"'))
+    assert caught.value.code == "duplicate_field"
 
 
 def test_voices_that_somebody_made() -> None:

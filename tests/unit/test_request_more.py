@@ -62,6 +62,32 @@ def test_text_of_a_prompt() -> None:
     assert prompt_text(body(prompt=[1, 2, 3])) == ("", 3)
 
 
+def test_text_of_tools_that_the_client_runs() -> None:
+    """Shapes of openai-python 3.54, `types/responses/response_input_item_param.py`."""
+    function = {"type": "function", "name": "find", "description": "finds"}
+    grammar = {"type": "custom", "name": "own", "format": {"type": "grammar", "syntax": "lark", "definition": "start"}}
+    tools = [{"type": "namespace", "name": "crm", "description": "customers", "tools": [function, grammar]}]
+    patch = {"type": "update_file", "path": "a.py", "diff": "+x"}
+    shot = {"type": "computer_screenshot", "image_url": "data:image/png;base64,AAAA"}
+    items = [
+        {"type": "apply_patch_call", "id": "apc_1", "call_id": "call_1", "status": "completed", "operation": patch},
+        {"type": "apply_patch_call_output", "call_id": "call_1", "status": "completed", "output": "patched"},
+        {"type": "shell_call", "call_id": "call_2", "action": {"commands": ["ls"]}, "environment": {"type": "local"}},
+        {"type": "shell_call_output", "call_id": "call_2", "output": [{"stdout": "out", "stderr": "err"}]},
+        {"type": "local_shell_call", "id": "lsh_1", "call_id": "c", "action": {"type": "exec", "command": ["pwd"]}},
+        {"type": "computer_call_output", "call_id": "call_3", "output": shot},
+        {"type": "tool_search_call", "execution": "client", "arguments": {"goal": "rates"}},
+    ]
+    text, tokens = prompt_text(body(input=items, tools=tools, text={"format": {"type": "json_schema", "name": "s"}}))
+    assert sorted(text.split()) == sorted(
+        ["find", "finds", "own", "lark", "start", "crm", "customers", "a.py", "+x", "patched", "ls", "out", "err"]
+        + ["pwd", "rates", "s"]
+    )
+    assert tokens == 0
+    asked = read_request("responses", body(input=items, tools=tools))
+    assert asked.media_parts == 1
+
+
 def test_compaction_is_asked_as_a_response_and_never_streams() -> None:
     asked = read_request("responses.compact", body(input="Hi", previous_response_id="resp_1", stream=True))
     assert (asked.refers.previous_response_id, asked.stream, asked.stored, asked.output_cap) == (
@@ -96,8 +122,8 @@ def test_a_count_names_the_response_it_goes_on_from() -> None:
         "resp_1"
     )
     named = body(input=[{"type": "item_reference", "id": "msg_1"}])
-    assert read_counted("responses.input_tokens", named) == References(None, ("msg_1",))
-    assert not read_counted("responses.input_tokens", b'{"input": "x"}')
+    assert read_counted("responses.input_tokens", named) == References(item_ids=("msg_1",))
+    assert read_counted("responses.input_tokens", b'{"input": "x"}') == References()
     with pytest.raises(ApiError) as caught:
         read_counted("responses.input_tokens", b'{"previous_response_id":"a","previous_response_id":"b"}')
     assert caught.value.code == "duplicate_field"

@@ -130,8 +130,7 @@ class MeteredCall:
         asked, principal = self._asked, self._principal
         named = self._request.headers.getall("X-Meeting-Id", [])
         meeting_id = await self._parts.meetings.of(named, principal.user_id) if named else None
-        if asked.refers:
-            await self._parts.owners.check(asked.refers, principal.user_id)
+        await self._parts.owners.check(asked.refers, principal.user_id)
         client_request_id = self._request.headers.get("X-Client-Request-Id")
         return OpenRecord(
             id=self._id,
@@ -148,7 +147,7 @@ class MeteredCall:
             output_cap=asked.output_cap,
             choices=asked.choices,
             stream=asked.stream,
-            continues=bool(asked.refers),
+            continues=asked.refers.read_too,
             cache_ttl=asked.cache_ttl,
             metadata={} if client_request_id is None else {"client_request_id": storable(client_request_id)},
         )

@@ -46,6 +46,9 @@ class Owners:
         """Raises ApiError as `check_response` does, for all that a request goes on from."""
         if refers.previous_response_id is not None:
             await self.check_response(refers.previous_response_id, user_id, param="previous_response_id")
+        if refers.compared_response_id is not None:
+            param = "prompt_cache_options.comparison_response_id"
+            await self.check_response(refers.compared_response_id, user_id, param=param)
         if refers.item_ids:
             await self._check_items(refers.item_ids, user_id)
 
@@ -53,7 +56,7 @@ class Owners:
         """Raises ApiError: 404 when it is not this user's, 503 when nobody can tell."""
         owners = await self._find([response_id], "response")
         if owners.get(response_id) != user_id:
-            code = "previous_response_not_found" if param else "response_not_found"
+            code = "previous_response_not_found" if param == "previous_response_id" else "response_not_found"
             raise ApiError(404, code, f"Response with id '{_shown(response_id)}' not found.", param=param)
 
     async def _check_items(self, item_ids: Sequence[str], user_id: str) -> None:

@@ -184,5 +184,26 @@ def test_what_is_not_known_is_unpriced(book: Book, body: dict[str, Any], message
     assert priced.total_tokens == 110
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "apply_patch_call", "id": "apc_1", "operation": {"type": "delete_file", "path": "a"}},
+        {"type": "local_shell_call", "id": "lsh_1", "action": {"type": "exec", "command": ["ls"]}},
+        {"type": "shell_call", "id": "sh_1", "action": {"commands": ["ls"]}, "environment": {"type": "local"}},
+        {"type": "shell_call", "id": "sh_1", "action": {"commands": ["ls"]}, "environment": None},
+        {"type": "computer_call", "id": "cu_1", "action": {"type": "screenshot"}, "pending_safety_checks": []},
+        {"type": "tool_search_call", "id": "ts_1", "execution": "client", "arguments": {}},
+        {"type": "tool_search_output", "execution": "client", "tools": []},
+        {"type": "function_call", "id": "fc_1", "namespace": "crm", "name": "f", "arguments": "{}"},
+        {"type": "custom_tool_call", "id": "ctc_1", "name": "c", "input": "x"},
+    ],
+)
+def test_tools_that_the_client_runs_cost_their_tokens_only(book: Book, item: dict[str, Any]) -> None:
+    tools = [{"type": "shell", "environment": {"type": "local"}}, {"type": "namespace", "name": "crm", "tools": []}]
+    priced = with_body(book, "gpt-5", {"model": "gpt-5", "output": [item], "tools": tools})
+    plain = ask(book, "gpt-5", responses(100, 10), endpoint="responses")
+    assert (priced.cost_nano, priced.lines, priced.problems) == (plain.cost_nano, plain.lines, ())
+
+
 def test_unknown_tools_that_used_nothing_are_fine(book: Book) -> None:
     assert fees(with_body(book, "gpt-6-sol", {"tool_usage": {"maps": {"num_requests": 0}, "image_gen": None}})) == {}
