@@ -9,7 +9,9 @@ import msgspec
 
 MESSAGE_TOKENS: Final = 3
 """Overhead of a chat message, and of the reply's priming (facts/openai-metering.md §3, "Estimating input")."""
-_READ: Final = ("messages", "prompt", "suffix", "input", "instructions", "tools", "functions", "response_format", "text")
+_READ: Final = (
+    "messages", "prompt", "suffix", "input", "instructions", "tools", "functions", "response_format", "text",
+)  # fmt: skip
 _NOT_TEXT: Final = frozenset({
     "type", "role", "id", "call_id", "status", "execution", "url", "image_url", "data", "file_data", "detail", "format",
 })  # fmt: skip

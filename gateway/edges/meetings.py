@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from gateway.core.errors import DependencyDown, Refused
-from gateway.core.lenient_json import mended
+from gateway.core.lenient_json import repaired
 
 PAGE: Final = 100
 """Meetings in one answer at most."""
@@ -229,6 +229,6 @@ def _decoded(answer: bytes, kind: "type[T]") -> "T":
         try:
             return msgspec.json.decode(answer, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return msgspec.json.decode(mended(answer), type=kind)  # somebody's name has half an emoji
+            return msgspec.json.decode(repaired(answer), type=kind)  # somebody's name has half an emoji
     except (ValueError, RecursionError) as error:
         raise DependencyDown("daily", f"its answer could not be read: {type(error).__name__}") from None

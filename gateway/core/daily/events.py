@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.core.lenient_json import mended, storable
+from gateway.core.lenient_json import repaired
+from pricing.readers.text import storable
 
 REST: Final = 1
 """How good a value from the REST API is: to about 15 seconds."""
@@ -105,7 +106,7 @@ def read_envelope(body: bytes) -> Envelope:
     try:
         envelope = _envelope.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        envelope = _mended_envelope(body)
+        envelope = _repaired_envelope(body)
     if not 0 < len(envelope.id) <= TEXT_CHARS_MAX or storable(envelope.id) != envelope.id:
         envelope.id = _id_of(body)
     if not 0 < len(envelope.type) <= TEXT_CHARS_MAX or storable(envelope.type) != envelope.type:
@@ -113,10 +114,10 @@ def read_envelope(body: bytes) -> Envelope:
     return envelope
 
 
-def _mended_envelope(body: bytes) -> Envelope:
+def _repaired_envelope(body: bytes) -> Envelope:
     """Of a body with half an emoji in it, or with members of odd types. Raises Unreadable."""
     try:
-        members = msgspec.json.decode(mended(body), type=dict[str, Any])
+        members = msgspec.json.decode(repaired(body), type=dict[str, Any])
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"not a JSON object with a type: {type(error).__name__}") from None
     kind, event_id = (value if isinstance(value := members.get(name), str) else "" for name in ("type", "id"))

@@ -15,11 +15,11 @@ import asyncpg
 from gateway.core.adjust import Recorded
 from gateway.core.errors import DependencyDown
 from gateway.core.ids import is_uuid
-from gateway.core.lenient_json import storable
 from gateway.edges.ledger import sql
 from gateway.edges.ledger.connections import fetch_within
 from gateway.edges.ledger.pool import AWAY, Pool, describe
 from gateway.edges.ledger.rows import Entry, NotARow, Row, columns, to_row
+from pricing.readers.text import storable
 
 TRIES_MAX: Final = 5
 TRY_AGAIN_S: Final = 0.02
