@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gateway.cli.base import config_file, say, settings
 from gateway.commands import config as config_command
+from gateway.core.config_errors import without_effect
 
 app = typer.Typer(no_args_is_help=True, help="The settings in force. Needs no database.")
 
@@ -23,5 +24,6 @@ def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 @app.command()
 def check() -> None:
     """Exits 1 and names every mistake when a setting is wrong."""
-    settings()
+    for line in without_effect(settings()):
+        say(f"warning: {line}")
     say("the configuration is right; `gateway doctor` asks whether what it names is there")

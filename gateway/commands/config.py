@@ -1,5 +1,6 @@
 """`gateway config show`: every setting as it is in force, and where it comes from. No secret is shown."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from rich.text import Text
 
 from gateway.core.config import Settings
 from gateway.core.config_errors import names, source, variable
+from gateway.core.dsn import read_dsn
+from gateway.core.redis_url import read_redis_url
 
 
 class Shown(NamedTuple):
@@ -66,6 +69,9 @@ def _text(value: Any) -> str | None:
 
 def _secret(secret: str) -> str:
     """`set`; of a connection string also where it leads, so that two environments can be told apart."""
+    for read in (read_dsn, read_redis_url):
+        with contextlib.suppress(ValueError):
+            return f"set: {read(secret).shown}"
     try:
         parts = urlsplit(secret)
         if parts.scheme and parts.hostname:

@@ -18,7 +18,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from gateway.core.config_values import HttpUrl, egress_proxy, origin, ring, secret_url, stripe_key, url, webhook_secret
+from gateway.core import config_values
+from gateway.core.config_values import HttpUrl, egress_proxy, origin, ring, stripe_key, url, webhook_secret
 from gateway.core.errors import ConfigError
 
 
@@ -191,11 +192,13 @@ class RetentionSettings(_Section):
 class Settings(BaseSettings):
     """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
 
-    model_config = SettingsConfigDict(env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
-    database_url: Annotated[SecretStr, secret_url("postgresql", "postgres")] | None = None
+    database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
     """PostgreSQL, `postgresql://…`."""
-    redis_url: Annotated[SecretStr, secret_url("redis", "rediss", "unix")] | None = None
+    redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
     openai_api_key: SecretStr | None = None
     """The credential that calls are made with."""

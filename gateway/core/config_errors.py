@@ -10,7 +10,9 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from gateway.core.config import Settings
+from gateway.core.dsn import read_dsn
 from gateway.core.errors import ConfigError
+from gateway.core.redis_url import read_redis_url
 
 PREFIX: Final = "GATEWAY_"
 CLOSE: Final = 0.75
@@ -101,3 +103,13 @@ def slips(environ: Mapping[str, str]) -> list[str]:
             close = get_close_matches(name.removeprefix(PREFIX), tails, 1, CLOSE)
             found += [f"{name}: there is no such setting; did you mean {PREFIX}{each}?" for each in close]
     return found
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """Options of connection strings that others understand and the gateway does not need, a line for each setting."""
+    found = []
+    if settings.database_url is not None:
+        found.append(("DATABASE_URL", read_dsn(settings.database_url.get_secret_value()).dropped))
+    if settings.redis_url is not None:
+        found.append(("REDIS_URL", read_redis_url(settings.redis_url.get_secret_value()).dropped))
+    return [f"{name}: without effect here: {', '.join(dropped)}" for name, dropped in found if dropped]

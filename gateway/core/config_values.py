@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, SecretStr
 
 from gateway.core.daily.signature import secret_of
+from gateway.core.dsn import read_dsn
 from gateway.core.egress import parse_proxy
 from gateway.core.key_ring import parse_ring
+from gateway.core.redis_url import read_redis_url
 
 
 def url(*schemes: str, ends: str = "") -> AfterValidator:
@@ -34,16 +36,14 @@ def url(*schemes: str, ends: str = "") -> AfterValidator:
     return AfterValidator(check)
 
 
-def secret_url(*schemes: str) -> AfterValidator:
-    """A connection string; what follows the host is for its driver to judge."""
+def database_url(value: SecretStr) -> SecretStr:
+    read_dsn(value.get_secret_value())
+    return value
 
-    def check(value: SecretStr) -> SecretStr:
-        scheme, mark, _ = value.get_secret_value().partition("://")
-        if not mark or scheme not in schemes:
-            raise ValueError(f"it must begin with {' or '.join(f'{each}://' for each in schemes)}")
-        return value
 
-    return AfterValidator(check)
+def redis_url(value: SecretStr) -> SecretStr:
+    read_redis_url(value.get_secret_value())
+    return value
 
 
 def stripe_key(value: SecretStr) -> SecretStr:

@@ -103,8 +103,11 @@ async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[
     """Brings a database up to date. Raises DependencyDown("postgres") or MigrationFailed."""
     notices: list[str] = []
     everything = load() if known is None else list(known)
+    found = read_dsn(dsn)
     try:
-        connection = await asyncpg.connect(read_dsn(dsn).url, timeout=connect_timeout_s, statement_cache_size=0)
+        connection = await asyncpg.connect(
+            found.url, **found.tls, timeout=found.connect_timeout_s or connect_timeout_s, statement_cache_size=0
+        )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
     try:

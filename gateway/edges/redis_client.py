@@ -13,6 +13,7 @@ from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from gateway.core.redis_url import read_redis_url
 from gateway.core.sockets import TCP_OPTIONS
 
 WRONG_SERVER: Final = (
@@ -57,14 +58,14 @@ class _Unix(_Watched, UnixDomainSocketConnection):
     pass
 
 
-_WATCHED: Final[dict[type, type]] = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+_KINDS: Final[dict[str, type[Any]]] = {"tcp": _Tcp, "tls": _Tls, "unix": _Unix}
 
 
 class Pool(ConnectionPool):
     """Connections of one generation; `leave` begins the next one."""
 
-    def __init__(self, connection_class: type = Connection, **options: Any) -> None:
-        super().__init__(_WATCHED[connection_class], **options)
+    def __init__(self, connection_class: type[Any], **options: Any) -> None:
+        super().__init__(connection_class, **options)
         self._generation = 1
 
     def make_connection(self) -> Any:
@@ -89,12 +90,12 @@ def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -
 
     Nothing is tried again in here: a timed-out XADD may have been carried out, and whoever sent it decides.
     """
+    found = read_redis_url(url)
     # A Unix socket's connection knows no such options.
-    kept: dict[str, Any] = (
-        {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
-    )
-    pool = Pool.from_url(
-        url,
+    kept = {} if found.kind == "unix" else {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
+    pool = Pool(
+        _KINDS[found.kind],
+        **found.options,
         **kept,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,

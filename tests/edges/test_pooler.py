@@ -12,10 +12,7 @@ from random import Random
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway.core.dsn import read_dsn
 from gateway.edges.ledger import Entry, Ledger, open_pool
 from gateway.edges.migrator import migrate
 from tests.conftest import METER, WINDOW_S
@@ -84,28 +81,6 @@ async def test_many_clients_on_two_servers(pooled: str) -> None:
     assert await sums_are_right(pools[0])
     for pool in pools:
         await pool.close()
-
-
-@pytest.mark.parametrize(
-    ("given_", "url", "is_pooled"),
-    [
-        ("postgresql://u:p@h/db", "postgresql://u:p@h/db", False),
-        ("postgresql://u:p@h:6543/db", "postgresql://u:p@h:6543/db", True),
-        ("postgresql://u:p@h:6432/db?pgbouncer=true", "postgresql://u:p@h:6432/db", True),
-        ("postgresql://h/db?pgbouncer=true&sslmode=require", "postgresql://h/db?sslmode=require", True),
-        ("postgresql://h:6543/db?pgbouncer=false", "postgresql://h:6543/db", False),
-        ("postgresql://u@/db?host=/run/x&port=5432", "postgresql://u@/db?host=/run/x&port=5432", False),
-        ("postgresql://h:nonsense/db", "postgresql://h:nonsense/db", False),
-    ],
-)
-def test_which_connection_strings_lead_to_a_pooler(given_: str, url: str, is_pooled: bool) -> None:
-    assert read_dsn(given_) == (url, is_pooled)
-
-
-@given(st.text())
-def test_any_text_is_left_to_the_driver(text: str) -> None:
-    found = read_dsn(text)
-    assert "pgbouncer" in text or found.url == text
 
 
 async def test_row_security_on_shared_connections(pooled: str) -> None:

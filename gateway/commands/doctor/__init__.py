@@ -20,6 +20,7 @@ import pricing.data
 from gateway.commands.doctor import daily, rooms, stores, vendors
 from gateway.commands.doctor.findings import Check, Finding, Level
 from gateway.core.config import Settings
+from gateway.core.config_errors import without_effect
 from gateway.core.errors import ConfigError, DependencyDown, Refused
 
 CHECK_S: Final = 20.0
@@ -116,8 +117,8 @@ def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[Finding]:
 
 
 def here(settings: Settings) -> list[Finding]:
-    """This host, and where the gateway listens on it."""
-    found = []
+    """This host, and where the gateway listens on it; what of its configuration does nothing."""
+    found = [Finding("configuration", "warn", line, "remove them") for line in without_effect(settings)]
     if not vendors.is_loopback(settings.gateway_host):
         says = f"GATEWAY_HOST {settings.gateway_host}: reached from outside, and without TLS of its own"
         found.append(Finding("address", "warn", says, "a proxy with TLS before it"))

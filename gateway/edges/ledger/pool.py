@@ -48,7 +48,7 @@ async def open_pool(
     session settings (facts/postgres-supabase.md); the client's own timer still holds. An unnamed one is safe
     there: asyncpg ends what prepares it with Flush, not Sync, so the pooler keeps the server until the query is done.
     """
-    url, pooled = read_dsn(dsn)
+    found = read_dsn(dsn)
     settings = {
         "application_name": "pailflow-gateway",
         "jit": "off",
@@ -58,13 +58,14 @@ async def open_pool(
     watch = connections.Watch()
     with told_apart():
         watch.pool = asyncpg.create_pool(
-            url,
+            found.url,
+            **found.tls,
             min_size=connections_min,
             max_size=connections_max,
-            timeout=connect_timeout_s,
+            timeout=found.connect_timeout_s or connect_timeout_s,
             command_timeout=statement_timeout_s + 1,  # the server's own timer goes first: it says more
-            statement_cache_size=0 if pooled else 100,
-            server_settings={"application_name": "pailflow-gateway"} if pooled else settings,
+            statement_cache_size=0 if found.pooled else 100,
+            server_settings={"application_name": "pailflow-gateway"} if found.pooled else settings,
             reset=_leave_as_is,
             connect=connections.connect,
             connection_class=connections.Connection,
