@@ -19,6 +19,8 @@ UNFINISHED: Final = frozenset({"queued", "in_progress"})
 """Statuses of a Response object whose usage is still to come."""
 TAIL_BYTES: Final = 64 * 1024
 """How much of the beginning and of the end of a body that is too large to keep is enough to find these fields."""
+NAME_CHARS_MAX: Final = 256
+"""Characters of a model, tier or id; none is nearly as long."""
 ITEMS_MAX: Final = 256
 """Ids of output items that are kept of one answer."""
 _CANDIDATES_MAX: Final = 8
@@ -110,9 +112,9 @@ def text_of(raw: bytes | None) -> str | None:
 
 
 def _name_of(raw: bytes | None) -> str | None:
-    """The JSON string `raw` as it can be stored."""
+    """The JSON string `raw` as it can be stored: PostgreSQL puts these into indexes, which take no long text."""
     text = text_of(raw)
-    return None if text is None else storable(text)
+    return None if text is None else storable(text[:NAME_CHARS_MAX])
 
 
 def object_of(raw: bytes | None) -> bytes | None:

@@ -1,6 +1,7 @@
 """kill -9 of real processes under a running gateway: every call that reached OpenAI has exactly one row."""
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -8,6 +9,8 @@ import aiohttp
 import pytest
 
 from tests.flows.conftest import settled_rows
+from tests.flows.hostile_house import event
+from tests.servers import free_port
 from tests.stack import Stack
 
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell me a long story"}], "stream": True}
@@ -69,6 +72,37 @@ async def test_kill_9_of_the_proxy_in_the_middle_of_streams(fresh_stack: Stack, 
     assert fresh_stack.pid_of("proxy") != old
     rows = await settled_rows(fresh_stack.env["DATABASE_URL"], 9)
     assert rows[-1]["evidence"] == "reported"
+
+
+async def test_only_output_counts_in_the_estimate_of_a_killed_stream(fresh_stack: Stack) -> None:
+    """One token, and then for as long as the client waits only what keeps a connection open."""
+    idle = b": keep-alive\n\n" * 1000 + b'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n' * 300
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        writer.write(event(choices=[{"index": 0, "delta": {"content": "hi"}}]))
+        with contextlib.suppress(ConnectionError):
+            while True:  # a note is written once a second, with the next piece
+                writer.write(idle)
+                await writer.drain()
+                await asyncio.sleep(0.3)
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(answer, "127.0.0.1", port):
+        fresh_stack.prepare()
+        fresh_stack.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
+        fresh_stack.serve = fresh_stack.run("serve")
+        fresh_stack.serve.wait_for("serving http")
+        begun = asyncio.Semaphore(0)
+        call = asyncio.create_task(read_some(fresh_stack, begun, dict(BODY), "/chat/completions"))
+        await begun.acquire()
+        await asyncio.sleep(1.5)
+        os.kill(fresh_stack.pid_of("proxy"), signal.SIGKILL)
+        await call
+        (row,) = await settled_rows(fresh_stack.env["DATABASE_URL"], 1)
+    assert (row["evidence"], row["completion_tokens"]) == ("estimated", 1)
 
 
 @pytest.mark.parametrize("child", ["keeper", pytest.param("worker", marks=pytest.mark.long)])

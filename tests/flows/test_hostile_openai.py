@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 
 import asyncpg
 import pytest
@@ -53,6 +54,25 @@ async def test_an_answer_over_many_lines_becomes_its_row(
     assert (status, len(body), row["evidence"]) == (200, len(sent), "reported")
     assert (row["prompt_tokens"], row["completion_tokens"], row["total_tokens"]) == (9, 3, 12)
     assert json.loads(row["usage"]) == said["usage"]
+
+
+@pytest.mark.parametrize("name", ["model", "id", "service_tier", "system_fingerprint"])
+@pytest.mark.parametrize("value", ["".join(chr(0x4E00 + i % 9999) for i in range(9000)), "a\0b\nc\r\x1b"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_name_that_is_no_name_costs_no_row(
+    running: Stack, hostile: Hostile, name: str, value: str, stream: bool
+) -> None:
+    unique = f"{secrets.token_hex(8)}{value}"
+    if stream:
+        hostile.answer = chunked(*(event(**{name: unique}, choices=[], usage=USAGE) for _ in range(2)), DONE, end=True)
+    else:
+        hostile.answer = answered(json.dumps({**json.loads(COMPLETION), name: unique}, indent=2).encode())
+    _, event_id, _, _ = await hostile.call(stream=stream)
+    row = await row_of(running, event_id)
+    assert row["evidence"] == ("unpriced" if name in ("model", "service_tier") else "reported")
+    if name != "system_fingerprint":
+        assert row["response_id" if name == "id" else name] == unique[:256].replace("\0", "\ufffd")
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (9, 3)
 
 
 @pytest.mark.parametrize("odd", [rb'"a\u0000b"', rb'"\ud800"', b'"\xff"', b'{"x":"' + b"y" * 70_000 + b'"}'])
