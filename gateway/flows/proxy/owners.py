@@ -103,7 +103,8 @@ def _no_item(item_id: str) -> ApiError:
     message = (
         f"Item with id '{_shown(item_id)}' not found. Items are not persisted when `store` is set to false. Try again "
         "with `store` set to true, or remove this item from your input. This gateway keeps the ids of the first "
-        f"{ITEMS_MAX} items of an answer; repeat later ones in full, with reasoning's `encrypted_content`."
+        f"{ITEMS_MAX} items of an answer, and none of an answer above 1 MiB that was not streamed; repeat other items "
+        "in full, reasoning with its `encrypted_content`."
     )
     return ApiError(404, "item_not_found", message, param="input")
 
