@@ -34,7 +34,7 @@ def main(failpoint: Failpoint = pass_by) -> None:
     options = parser.parse_args()
     # By name: each kind imports what it needs, and no more.
     run: Run = import_module(f"gateway.app.{options.kind}").run
-    configure()
+    configure(f"{options.kind}-{options.slot}" if options.kind == "proxy" else options.kind)
     calm_gc()
     uvloop.run(_run(run, Settings(), options.ready_fd, Place(options.slot, options.host, options.port, failpoint)))
 

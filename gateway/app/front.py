@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.flows.proxy.handler import Proxy, as_refusal
-from gateway.flows.proxy.headers import refusal
+from gateway.flows.proxy.seen import Seen
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 """Answers a request; its second argument is the id under which errors are logged and answered."""
@@ -35,4 +35,4 @@ class Front:
         try:
             return await handler(request, event_id)
         except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
-            return refusal(as_refusal(error, event_id), event_id)
+            return self._proxy.refuse(Seen(request), event_id, as_refusal(error, event_id))

@@ -63,7 +63,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         ledger = await build.open_ledger(stack, settings, values["database_url"], connections=2)
         upstream = build.open_upstream(stack, settings, values["openai_api_key"], failpoint=place.failpoint)
         settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
-        log = CallLog(partial(os.write, STDERR), clock=time.time)
+        log = CallLog(partial(os.write, STDERR), name, clock=time.time)
         stack.callback(log.flush)
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)

@@ -18,7 +18,7 @@ def serve(
     background: Annotated[bool, typer.Option(help="Run a background worker here too.")] = True,
 ) -> None:
     """The proxy on real services, with the keeper of its journal and a background worker."""
-    configure()
+    configure("serve")
     loaded = settings()
     count = loaded.gateway_workers if workers is None else workers
     run(serve_command.serve(loaded, workers=count, background=background, wait_s=wait, say=say))

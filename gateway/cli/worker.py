@@ -17,5 +17,5 @@ def worker(
     admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")] = 0,
 ) -> None:
     """The background work: flush, and report to Stripe. Any number may run, on any host."""
-    configure()
+    configure("worker")
     run(worker_command.worker(settings(), admin_port=admin_port, wait_s=wait, say=say))

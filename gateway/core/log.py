@@ -7,6 +7,9 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from gateway.core.version import VERSION
 
 
 class _Complaints(logging.Handler):
@@ -19,8 +22,14 @@ class _Complaints(logging.Handler):
         structlog.get_logger(record.name).warning("library error", error=kind, where=record.funcName)
 
 
-def configure() -> None:
-    """Sends structlog's lines, aiohttp's and OpenTelemetry's to standard error as JSON."""
+def configure(process: str) -> None:
+    """Sends structlog's lines, aiohttp's and OpenTelemetry's to standard error as JSON; `process` names this one."""
+
+    def add_process(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+        line.setdefault("process", process)
+        line["version"] = VERSION
+        return line
+
     for name in ("aiohttp", "opentelemetry"):
         library = logging.getLogger(name)
         library.handlers = [_Complaints()]
@@ -29,6 +38,7 @@ def configure() -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            add_process,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.JSONRenderer(),
         ],

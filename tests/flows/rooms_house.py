@@ -14,10 +14,13 @@ from multidict import CIMultiDictProxy
 
 from gateway.app.front import Front
 from gateway.app.rooms import handler
+from gateway.core.errors import ApiError
 from gateway.core.key_ring import KeyRing
 from gateway.edges.ledger import Ledger, Pool
 from gateway.edges.rooms import Rooms
 from gateway.flows.proxy.handler import Proxy
+from gateway.flows.proxy.headers import refusal
+from gateway.flows.proxy.seen import Seen
 from gateway.flows.rooms.rooms import RoomKeeper
 from tests.servers import free_port
 from tests.unit.admissions import House as AdmissionHouse
@@ -49,6 +52,9 @@ class _OnlyIds:
 
     def new_id(self) -> str:
         return str(uuid4())
+
+    def refuse(self, _seen: Seen, event_id: str, refused: ApiError) -> web.Response:
+        return refusal(refused, event_id)
 
 
 class House:

@@ -12,7 +12,7 @@ from aiohttp import web
 from gateway.core import endpoints
 from gateway.core.endpoints import Route
 from gateway.core.errors import ApiError, DependencyDown
-from gateway.core.ids import uuid7
+from gateway.core.ids import unix_ms_of, uuid7
 from gateway.core.request import read_counted
 from gateway.edges.upstream import Answer
 from gateway.flows.proxy.admission import Principal
@@ -27,11 +27,13 @@ from gateway.flows.proxy.headers import (
     is_event_stream,
     read_body,
     refusal,
+    request_id_of,
 )
 from gateway.flows.proxy.metered import MeteredCall
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relay import Relay
 from gateway.flows.proxy.relayed import Relayed
+from gateway.flows.proxy.seen import Seen
 from gateway.flows.proxy.sending import send, upstream_refused_us
 from gateway.flows.proxy.unrouted import answer_unrouted
 from pricing.stream import StreamMeter
@@ -52,29 +54,39 @@ class Proxy:
         metrics = self._parts.metrics
         metrics.running += 1
         begun: AnswerBegun | None = None
+        seen = Seen(request)
         try:
-            return await self._route(request, event_id, started_s)
+            return await self._route(request, event_id, started_s, seen)
         except AnswerBegun as raised:
             begun, refused = raised, as_refusal(raised.__cause__ or raised, event_id)
         except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
             refused = as_refusal(error, event_id)
         finally:
             metrics.running -= 1
-        metrics.refused(refused.code)
-        self._parts.log.refused(event_id, request.method, refused, (self._parts.clock() - started_s) * 1000)
         if begun is not None:
+            self._count(seen, event_id, refused)
             return await end(request, begun, refused)
+        return self.refuse(seen, event_id, refused)
+
+    def refuse(self, seen: Seen, event_id: str, refused: ApiError) -> web.Response:
+        """The answer to a request that is refused, counted and logged."""
+        self._count(seen, event_id, refused)
         answer = refusal(refused, event_id)
         if self._parts.drains.closing:
             answer.force_close()
         return answer
+
+    def _count(self, seen: Seen, event_id: str, refused: ApiError) -> None:
+        self._parts.metrics.refused(refused.code)
+        if not seen.is_logged:
+            self._parts.log.refused(event_id, seen, refused, self._parts.clock() * 1000 - unix_ms_of(event_id))
 
     def new_id(self, unix_s: float | None = None) -> str:
         """A fresh event id, of now or of the instant `unix_s`."""
         at_s = self._parts.clock() if unix_s is None else unix_s
         return uuid7(int(at_s * 1000), self._parts.random_bits(80))
 
-    async def _route(self, request: web.BaseRequest, event_id: str, started_s: float) -> web.StreamResponse:
+    async def _route(self, request: web.BaseRequest, event_id: str, started_s: float, seen: Seen) -> web.StreamResponse:
         path = request.raw_path
         method = "GET" if request.method == "HEAD" else request.method
         if method == "GET" and path in ("/healthz", "/readyz"):
@@ -84,17 +96,17 @@ class Proxy:
         if route is None:
             return answer_unrouted(request, self._parts.cors)
         key = key_of(request.headers)
-        endpoint = route.endpoint.name
-        principal = await self._parts.admission.admit(key, endpoint=endpoint, peer=request.remote)
+        endpoint = seen.endpoint = route.endpoint.name
+        principal = seen.principal = await self._parts.admission.admit(key, endpoint=endpoint, peer=request.remote)
         if endpoint == "traces.ingest" and not self._parts.forward_traces:
             return discard(event_id)  # its log line would say nothing: SDKs send one every few seconds
         principal.check_endpoint(endpoint)
         if route.endpoint.kind == "metered":
-            call = MeteredCall(self._parts, request, route, principal, event_id, started_s)
+            call = MeteredCall(self._parts, seen, route, principal, event_id, started_s)
             return await call.run()
         if principal.due:
             self._parts.admission.renew(key, endpoint=endpoint)
-        return await self._free(request, route, principal, event_id, started_s)
+        return await self._free(seen, route, principal, event_id, started_s)
 
     def _health(self, path: str, event_id: str) -> web.Response:
         """Alive; and ready only while a call can be recorded."""
@@ -106,10 +118,10 @@ class Proxy:
         return web.json_response(body, status=status, headers={EVENT_ID: event_id})
 
     async def _free(
-        self, request: web.BaseRequest, route: Route, principal: Principal, event_id: str, started_s: float
+        self, seen: Seen, route: Route, principal: Principal, event_id: str, started_s: float
     ) -> web.StreamResponse:
         """Costs nothing and has no row; an object must be the caller's own."""
-        parts = self._parts
+        parts, request = self._parts, seen.request
         if route.object_id is not None:
             await parts.owners.check_response(route.object_id, principal.user_id)
         check_shown(route, principal.allowed)
@@ -118,6 +130,7 @@ class Proxy:
             await parts.owners.check(read_counted(route.endpoint.name, body), principal.user_id)
         headers = forwarded_headers(request.headers, event_id)
         source = await send(parts.upstream, route.endpoint.method, route.path, headers, body or None)
+        seen.request_id = request_id_of(source)
         if source.status == 401:
             source.close()
             raise upstream_refused_us()
@@ -126,7 +139,7 @@ class Proxy:
             answer = await self._relay_free(request, route, source, event_id)
         ms = (parts.clock() - started_s) * 1000
         parts.metrics.free(route.endpoint.name, source.status)
-        parts.log.free(event_id, route.endpoint.name, principal.user_id, source.status, ms)
+        parts.log.free(event_id, route.endpoint.name, principal.user_id, source.status, ms, seen.request_id)
         return answer
 
     async def _relay_free(
@@ -156,8 +169,9 @@ def as_refusal(error: BaseException, event_id: str) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, DependencyDown):
-        _log.error("dependency down", id=event_id, what=error.what, detail=error.detail)
-        return ApiError(503, "gateway_unavailable", "The gateway cannot serve this call now.", kind="server_error")
+        refused = ApiError(503, "gateway_unavailable", "The gateway cannot serve this call now.", kind="server_error")
+        refused.__cause__ = error  # for its log line
+        return refused
     # Where, never what: an exception's message may carry a piece of a prompt or a key.
     where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
     _log.error("call failed", id=event_id, error=type(error).__name__, where=where)

@@ -4,6 +4,7 @@ Both go by a list. Nothing that a client invents reaches OpenAI, and nothing tha
 connections or the operator's account reaches a client (DESIGN "What holds" 8, facts/attacks.md A18-A21, A31, A39).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,7 +16,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.core.errors import ApiError
 from gateway.core.trace_context import TRACEPARENT, TRACESTATE
 from gateway.edges.upstream import Answer
-from pricing.readers.body import object_of, read_fields
+from pricing.readers.body import object_of, read_fields, text_of
+from pricing.readers.text import storable
 
 CLIENT_LEFT: Final = "client_left"
 """Nobody's fault: an upload that was given up."""
@@ -23,6 +25,7 @@ EVENT_ID: Final = "x-gateway-event-id"
 _FORWARDED: Final = frozenset(
     {"content-type", "accept", "openai-beta", "idempotency-key", "user-agent", TRACEPARENT, TRACESTATE}
 )
+_CODE: Final = re.compile(r"[a-z0-9_.\-]{1,64}")
 _PASSED_BACK: Final = frozenset(
     {
         "content-type",
@@ -116,6 +119,19 @@ def answer_headers(
 def is_event_stream(source: Answer) -> bool:
     """Whether the answer is a stream of server-sent events."""
     return source.headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+def request_id_of(source: Answer) -> str | None:
+    """OpenAI's id of the request, as it can be stored."""
+    request_id = source.headers.get("x-request-id")
+    return None if request_id is None else storable(request_id)
+
+
+def error_code_of(body: bytes) -> str | None:
+    """The code of OpenAI's own error object, when it is a word: nothing else may go into a log line."""
+    error = (read_fields(body) or {}).get("error")
+    code = None if error is None else text_of((read_fields(error) or {}).get("code"))
+    return code if code is not None and _CODE.fullmatch(code) else None
 
 
 def is_error_envelope(body: bytes) -> bool:

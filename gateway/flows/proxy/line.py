@@ -10,21 +10,37 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.errors import ApiError
+from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.event import UsageEvent
+from gateway.core.version import VERSION
+from gateway.flows.proxy.metrics import ACCOUNT_EMPTY
+from gateway.flows.proxy.seen import Seen, plain
 from pricing import nano_text
 
 FLUSH_S: Final = 0.1
+
+
+def detail_of(error: ApiError) -> str | None:
+    """The outage behind a refusal; None where there is none."""
+    return str(error.__cause__) if isinstance(error.__cause__, DependencyDown) else None
+
+
+def is_about_us(status: int, openai_code: str | None) -> bool:
+    """Whether OpenAI refuses the operator's own credential or account: every customer is refused then."""
+    return status == 401 or openai_code == ACCOUNT_EMPTY
 
 
 class Line(msgspec.Struct, omit_defaults=True):
     """One line; durations in milliseconds."""
 
     ts: datetime
+    level: str
     event: str
     id: str
     status: int
     ms: float
+    process: str
+    version: str = msgspec.field(default_factory=lambda: VERSION)
     endpoint: str | None = None
     user: str | None = None
     key: str | None = None
@@ -36,7 +52,17 @@ class Line(msgspec.Struct, omit_defaults=True):
     first_byte_ms: float | None = None
     client_left: bool = False
     code: str | None = None
+    """The gateway's own error code, or why the answer broke off."""
+    param: str | None = None
+    request_id: str | None = None
+    """OpenAI's."""
+    openai_code: str | None = None
+    """The code of OpenAI's error."""
+    detail: str | None = None
+    """What was away, and how it showed: for the operator, never for the client."""
     method: str | None = None
+    path: str | None = None
+    peer: str | None = None
     trace: str | None = None
     """The trace that the client's `traceparent` names."""
 
@@ -44,8 +70,10 @@ class Line(msgspec.Struct, omit_defaults=True):
 class CallLog:
     """Collects lines and hands them to `write` every FLUSH_S seconds."""
 
-    def __init__(self, write: Callable[[bytes], object], *, clock: Callable[[], float]) -> None:
+    def __init__(self, write: Callable[[bytes], object], process: str, *, clock: Callable[[], float]) -> None:
+        """`process`: the name of the process that serves the calls."""
         self._write: Final = write
+        self._process: Final = process
         self._clock: Final = clock
         self._encode: Final = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
@@ -58,15 +86,20 @@ class CallLog:
         first_byte_ms: float | None,
         client_left: bool,
         trace: str | None = None,
+        code: str | None = None,
+        openai_code: str | None = None,
+        detail: str | None = None,
     ) -> None:
-        """A call with a row."""
+        """A call with a row. `code`: why the gateway answered in OpenAI's place, or why the answer broke off."""
         self._add(
             Line(
                 ts=self._now(),
+                level="error" if status >= 500 or is_about_us(status, openai_code) else "info",
                 event="call",
                 id=event.id,
                 status=status,
                 ms=round(ms, 1),
+                process=self._process,
                 endpoint=event.endpoint,
                 user=event.user_id,
                 key=event.api_key_id,
@@ -77,18 +110,57 @@ class CallLog:
                 cost_usd=None if event.cost_nano is None else nano_text(event.cost_nano),
                 first_byte_ms=None if first_byte_ms is None else round(first_byte_ms, 1),
                 client_left=client_left,
+                code=code,
+                request_id=event.request_id,
+                openai_code=openai_code,
+                detail=detail,
                 trace=trace,
             )
         )
 
-    def free(self, event_id: str, endpoint: str, user_id: str, status: int, ms: float) -> None:
+    def free(
+        self, event_id: str, endpoint: str, user_id: str, status: int, ms: float, request_id: str | None = None
+    ) -> None:
         """A call that costs nothing and has no row."""
-        self._add(Line(self._now(), "free_call", event_id, status, round(ms, 1), endpoint=endpoint, user=user_id))
-
-    def refused(self, event_id: str, method: str, error: ApiError, ms: float) -> None:
-        """A request that the gateway answered itself."""
         self._add(
-            Line(self._now(), "refused", event_id, error.status, round(ms, 1), code=error.code, method=method[:16])
+            Line(
+                self._now(),
+                "error" if status >= 500 else "info",
+                "free_call",
+                event_id,
+                status,
+                round(ms, 1),
+                self._process,
+                endpoint=endpoint,
+                user=user_id,
+                request_id=request_id,
+            )
+        )
+
+    def refused(self, event_id: str, seen: Seen, error: ApiError, ms: float) -> None:
+        """A request that the gateway answered itself, with what was known of it by then."""
+        request, caller = seen.request, seen.principal
+        self._add(
+            Line(
+                self._now(),
+                "error" if error.status >= 500 else "warning",
+                "refused",
+                event_id,
+                error.status,
+                round(ms, 1),
+                self._process,
+                endpoint=seen.endpoint,
+                user=None if caller is None else caller.user_id,
+                key=None if caller is None else caller.api_key_id or caller.unkey_key_id,
+                model=seen.model,
+                code=error.code,
+                param=None if error.param is None else plain(error.param),
+                request_id=seen.request_id,
+                detail=detail_of(error),
+                method=plain(request.method)[:16],
+                path=plain(request.raw_path.partition("?")[0]),
+                peer=request.remote,
+            )
         )
 
     def flush(self) -> None:

@@ -22,13 +22,17 @@ from gateway.flows.proxy.begun import AnswerBegun
 from gateway.flows.proxy.credential import key_of
 from gateway.flows.proxy.headers import (
     answer_headers,
+    error_code_of,
     forwarded_headers,
     is_event_stream,
     read_body,
+    request_id_of,
 )
+from gateway.flows.proxy.line import detail_of
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relay import Relay
 from gateway.flows.proxy.relayed import Relayed
+from gateway.flows.proxy.seen import Seen, model_in
 from gateway.flows.proxy.sending import send, upstream_refused_us
 from gateway.flows.proxy.settlement import Settlement
 from gateway.flows.proxy.tracing import Span
@@ -44,14 +48,15 @@ class MeteredCall:
     def __init__(
         self,
         parts: Parts,
-        request: web.BaseRequest,
+        seen: Seen,
         route: Route,
         principal: Principal,
         event_id: str,
         started_s: float,
     ) -> None:
         self._parts: Final = parts
-        self._request: Final = request
+        self._seen: Final = seen
+        self._request: Final = seen.request
         self._route: Final = route
         self._principal: Final = principal
         self._id: Final = event_id
@@ -62,6 +67,7 @@ class MeteredCall:
         """Seconds that the call has spent in here so far: neither reading from the client nor waiting for OpenAI."""
         self._sent_s: float | None = None
         self._failed: str | None = None
+        self._detail: str | None = None
         self._span: Span | None = None
         self._asked: Request
         self._opened: OpenRecord
@@ -73,7 +79,12 @@ class MeteredCall:
         parts = self._parts
         body = await read_body(self._request, parts.bounds.body_bytes_max)
         read_s = self._time()
-        self._asked = read_request(self._route.endpoint.name, body)
+        try:
+            self._asked = read_request(self._route.endpoint.name, body)
+        except ApiError:
+            self._seen.model = model_in(body)
+            raise
+        self._seen.model = self._asked.model[:200]
         if self._principal.due:
             self._renew()
         self._principal.check_model(self._asked.model)
@@ -160,16 +171,15 @@ class MeteredCall:
         try:
             source = await send(self._parts.upstream, "POST", self._route.path, headers, self._asked.body)
         except ApiError as error:
-            self._settlement.status, self._failed = error.status, error.code
+            self._settlement.status, self._failed, self._detail = error.status, error.code, detail_of(error)
             if error.code == "upstream_unreachable":
                 await self._settlement.void("not_sent")
             else:
                 await self._settlement.estimate(error.code)
             raise
         self._parts.failpoint("proxy.headers")
-        request_id = source.headers.get("x-request-id")
         self._settlement.status = source.status
-        self._settlement.request_id = None if request_id is None else storable(request_id)
+        self._settlement.request_id = request_id_of(source)
         # Must not become an attribute: the relay holds `self._note`, and what refers to itself waits for the collector.
         relay = Relay(
             self._request,
@@ -197,7 +207,9 @@ class MeteredCall:
             return
         if source.status == 401:  # before anything is read: a large body would pass to the client as it comes
             await self._settlement.whole(relay.result)
-            raise upstream_refused_us()
+            error = upstream_refused_us()
+            self._failed = error.code
+            raise error
         await relay.whole()
         await self._settlement.whole(relay.result)
 
@@ -222,7 +234,10 @@ class MeteredCall:
         ms = (parts.clock() - self._started_s) * 1000
         begun, first = self._begun_s, None if relayed is None else relayed.first_byte_s
         trace = trace_id(self._request.headers.get(TRACEPARENT))
-        parts.log.metered(event, status, ms, None if first is None else (first - begun) * 1000, left, trace)
+        said = None if relayed is None or status < 400 else error_code_of(relayed.last)
+        first_ms = None if first is None else (first - begun) * 1000
+        parts.log.metered(event, status, ms, first_ms, left, trace, self._failed or broken, said, self._detail)
+        self._seen.is_logged = True
         if self._span is not None:
             self._span.end(event, status)
         if relayed is not None and broken is None:
@@ -230,4 +245,4 @@ class MeteredCall:
         wait = None if first is None or self._sent_s is None else first - self._sent_s
         parts.metrics.metered(event, status, self._ours_s, wait, client_left=left)
         if broken != "drain_limit" and (broken is not None or status >= 500 or status in (401, 429)):
-            parts.metrics.upstream_failed(status, broken)
+            parts.metrics.upstream_failed(status, broken, said)

@@ -10,6 +10,8 @@ from gateway.core.event import UsageEvent
 from gateway.core.metrics import ANSWER_S, LATENCY_S, Histogram, Sample
 
 _CLASSES: Final = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
+ACCOUNT_EMPTY: Final = "insufficient_quota"
+"""OpenAI's code when the operator's account has no credit left. A 429 as a rate limit is, but waiting does not help."""
 _TOLD_APART: Final = frozenset({401, 429, 500, 502, 503, 504})
 """HTTP errors of OpenAI's that an operator acts upon differently."""
 
@@ -62,9 +64,12 @@ class CallMetrics:
         if client_left:
             self._left += 1
 
-    def upstream_failed(self, status: int, broken: str | None) -> None:
-        """OpenAI answered `status`, or the call broke for the reason `broken` (`upstream_cut`, …)."""
-        kind = broken or (f"http_{status}" if status in _TOLD_APART else "http_5xx")
+    def upstream_failed(self, status: int, broken: str | None, code: str | None) -> None:
+        """OpenAI answered `status` with the error `code`, or the call broke for the reason `broken`."""
+        if broken is None and status == 429 and code == ACCOUNT_EMPTY:
+            kind = ACCOUNT_EMPTY
+        else:
+            kind = broken or (f"http_{status}" if status in _TOLD_APART else "http_5xx")
         self._errors[kind] = self._errors.get(kind, 0) + 1
 
     def free(self, endpoint: str, status: int) -> None:

@@ -3,15 +3,12 @@
 Must not quote a query: it may hold a key.
 """
 
-from typing import Final
-
 from aiohttp import web
 
 from gateway.core import endpoints
 from gateway.core.cors import Cors
 from gateway.core.errors import ApiError
-
-_SHOWN_MAX: Final = 200
+from gateway.flows.proxy.seen import plain
 
 
 def answer_unrouted(request: web.BaseRequest, cors: Cors | None) -> web.StreamResponse:
@@ -33,9 +30,9 @@ def _refusal(request: web.BaseRequest) -> ApiError:
     served = [each for each in ("GET", "POST", "DELETE") if endpoints.match(each, path) is not None]
     if request.headers.get("Upgrade", "").lower() == "websocket" and "POST" in served:
         # Codex tries this first, and goes on by HTTP at once when it is told so (with 404 it tries seven times).
-        message = f"{shown(path)} is not served over WebSocket; use POST, with stream: true for a stream."
+        message = f"{plain(path)} is not served over WebSocket; use POST, with stream: true for a stream."
         return ApiError(426, "websocket_not_supported", message, headers={"Upgrade": "HTTP/1.1"})
-    return ApiError(404, "endpoint_not_supported", f"{shown(method)} {shown(path)} is not served{_why(path, served)}")
+    return ApiError(404, "endpoint_not_supported", f"{plain(method)} {plain(path)} is not served{_why(path, served)}")
 
 
 def _why(path: str, served: list[str]) -> str:
@@ -46,8 +43,3 @@ def _why(path: str, served: list[str]) -> str:
     if path.startswith("/v1/v1/") or path.endswith(("/chat/completions", "/responses")):
         return ": the base URL of a client must end in /v1, once, with nothing after it."
     return " by this gateway, because it could not meter it."
-
-
-def shown(text: str) -> str:
-    """Text of a client's that may stand in an error or a log line: short, printable, ASCII."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text[:_SHOWN_MAX])

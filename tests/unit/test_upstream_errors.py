@@ -1,0 +1,45 @@
+"""OpenAI's failures as an operator counts them, and what of OpenAI's error may go into a log line."""
+
+import pytest
+
+from gateway.flows.proxy.headers import error_code_of
+from gateway.flows.proxy.line import is_about_us
+from gateway.flows.proxy.metrics import CallMetrics
+
+
+@pytest.mark.parametrize(
+    ("status", "broken", "code", "kind", "about_us"),
+    [
+        (429, None, "insufficient_quota", "insufficient_quota", True),
+        (429, None, "rate_limit_exceeded", "http_429", False),
+        (429, None, None, "http_429", False),
+        (429, "upstream_cut", "insufficient_quota", "upstream_cut", True),
+        (401, None, None, "http_401", True),
+        (520, None, "insufficient_quota_x", "http_5xx", False),
+        (503, None, "CANARY", "http_503", False),
+    ],
+)
+def test_kinds(status: int, broken: str | None, code: str | None, kind: str, about_us: bool) -> None:
+    metrics = CallMetrics()
+    metrics.upstream_failed(status, broken, code)
+    counted = [sample.labels for sample in metrics.samples() if sample.name == "gateway_upstream_errors_total"]
+    assert counted == [(kind,)]
+    assert is_about_us(status, code) is about_us
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{\n  "error": {\n    "message": "x",\n    "code": "insufficient_quota"\n  }\n}\n', "insufficient_quota"),
+        (b'{"error":{"code":null}}', None),
+        (b'{"error":{"code":429}}', None),
+        (b'{"error":{"code":"a prompt with spaces"}}', None),
+        (b'{"error":{"code":"' + b"a" * 65 + b'"}}', None),
+        (b'{"error":"insufficient_quota"}', None),
+        (b'{"code":"insufficient_quota"}', None),
+        (b"<html>", None),
+        (b"", None),
+    ],
+)
+def test_the_code_of_an_error_is_a_word(body: bytes, code: str | None) -> None:
+    assert error_code_of(body) == code
