@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 from uuid import uuid4
 
 import structlog
@@ -59,14 +59,12 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         flush = build_flush(settings, buffer, ledger, place.failpoint)
         helper = build_flush(settings, buffer, ledger, place.failpoint)
-        bill = None
+        bill, waiters = None, list[Waits]()
         if settings.stripe_secret_key is not None:
             billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
-            bill = asyncio.create_task(
-                build_bill(settings, pool, billing, place.failpoint).run(
-                    build.now, asyncio.sleep, interval_s=settings.billing.interval_s
-                )
-            )
+            biller = build_bill(settings, pool, billing, place.failpoint)
+            bill = asyncio.create_task(biller.run(build.now, asyncio.sleep, interval_s=settings.billing.interval_s))
+            waiters.append(biller)
         work = [asyncio.create_task(flush.run(stop)), asyncio.create_task(helper.run(stop, helps=flush))]
         if bill is not None:
             work.append(bill)
@@ -82,7 +80,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
         looking = asyncio.create_task(backlog.watch(asyncio.sleep))
         stack.callback(looking.cancel)
-        ready(partial(status, (flush, helper), backlog))
+        waiters += [flush, helper, recount, backlog]
+        ready(partial(status, (flush, helper), waiters, backlog))
         # Neither ends before `stop` unless it is broken; then this process ends too, seen by all, and is restarted.
         await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         for task in work:
@@ -175,16 +174,16 @@ class Backlog:
         self._ledger: Final = ledger
         self._outbox: Final = outbox
         self._samples: tuple[Sample, ...] = ()
-        self.waiting: Final = process.Waiting()
+        self.waiting_on: str | None = None
 
     async def watch(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Looks every LOOK_EVERY_S seconds, until cancelled."""
         while True:
             try:
                 self._samples = (*await self._look(),)
-                self.waiting.on = None
+                self.waiting_on = None
             except DependencyDown as error:
-                self.waiting.on = error.what
+                self.waiting_on = error.what
             await sleep(LOOK_EVERY_S)
 
     async def _look(self) -> list[Sample]:
@@ -207,9 +206,17 @@ class Backlog:
         return self._samples
 
 
-def status(writers: Sequence[Flush], backlog: Backlog) -> Status:
-    """A worker waits when Redis or PostgreSQL is away; nothing is lost by that."""
-    waiting = backlog.waiting.on
+class Waits(Protocol):
+    """Work that may have to wait for Redis or PostgreSQL."""
+
+    @property
+    def waiting_on(self) -> str | None: ...
+
+
+def status(writers: Sequence[Flush], waiters: Sequence[Waits], backlog: Backlog) -> Status:
+    """A worker waits when any of its work does: a store that still answers questions may take no writes. Nothing is
+    lost by that."""
+    waiting = next((each.waiting_on for each in waiters if each.waiting_on is not None), None)
     return Status(
         None,
         waiting,

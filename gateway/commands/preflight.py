@@ -19,6 +19,7 @@ from gateway.edges import disk, migrator
 from gateway.edges.buffer import Buffer
 from gateway.edges.journal_folder import living
 from gateway.edges.ledger import open_pool, told_apart
+from gateway.edges.ledger.health import try_write
 from gateway.edges.redis_client import open_redis
 
 TELL_EVERY_S: Final = 5.0
@@ -101,10 +102,16 @@ async def free_slots(settings: Settings, workers: int, patience: Patience) -> li
     return list(islice((slot for slot in count() if f"proxy-{slot}" not in taken), workers))
 
 
-async def stores_are_there(settings: Settings, patience: Patience) -> None:
-    """Returns when PostgreSQL and Redis are there and fit. Raises ConfigError naming what is wrong."""
+async def stores_are_there(settings: Settings, patience: Patience, say: Say) -> None:
+    """Returns when PostgreSQL and Redis are there and fit. Raises ConfigError naming what is wrong.
+
+    One that only reads is waited for as one that is away: a failover may be under way. A Redis that is full is said
+    and lived with: the worker that would empty it must be able to start.
+    """
     await patience.until_there("DATABASE_URL", lambda: _postgres(settings))
-    await patience.until_there("REDIS_URL", lambda: _redis(settings))
+    refusal = await patience.until_there("REDIS_URL", lambda: _redis(settings))
+    if refusal is not None:
+        say(f"REDIS_URL: it takes no writes, so events stay in the journal: {refusal}")
 
 
 async def _postgres(settings: Settings) -> None:
@@ -113,6 +120,8 @@ async def _postgres(settings: Settings) -> None:
         with told_apart():
             async with pool.acquire() as connection:
                 versions = await migrator.compare(connection)
+                if not versions.behind:
+                    await try_write(connection)
     finally:
         await pool.close()
     if versions.behind:
@@ -120,9 +129,11 @@ async def _postgres(settings: Settings) -> None:
         raise ConfigError(f"DATABASE_URL: {missing}. Run `gateway migrate` first.")
 
 
-async def _redis(settings: Settings) -> None:
+async def _redis(settings: Settings) -> str | None:
     client = open_redis(required(settings, "redis_url")["redis_url"])
     try:
-        await Buffer(client, stream=settings.flush.stream).check_policy()
+        buffer = Buffer(client, stream=settings.flush.stream)
+        await buffer.check_policy()
+        return await buffer.try_write()
     finally:
         await client.aclose()

@@ -10,7 +10,14 @@ from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from gateway.core.errors import ConfigError, DependencyDown, Refused
 
@@ -18,6 +25,9 @@ GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
 """Commands sent in one go."""
 OWNER_PREFIX: Final = "owner:"
+PROBE: Final = f"{OWNER_PREFIX}probe"
+"""A name that a login with the rights that the gateway needs may write."""
+PROBE_TTL_S: Final = 60
 OWNER_TTL_S: Final = 30 * 86_400
 """OpenAI keeps a response for 30 days; after that Postgres alone knows its owner."""
 
@@ -66,7 +76,9 @@ class Buffer:
         self._owner_ttl_s: Final = owner_ttl_s
 
     async def check_policy(self) -> None:
-        """Raises ConfigError when this server may throw keys away to save memory: the stream would go silently."""
+        """Raises ConfigError when this server may throw keys away to save memory, because the stream would go
+        silently, or is a node of a cluster: a script's keys would lie on several.
+        """
         memory = await _asked(self._redis.info("memory"))
         policy = str(memory.get("maxmemory_policy", "unknown"))
         if policy != "noeviction":
@@ -74,6 +86,25 @@ class Buffer:
                 f"Redis has maxmemory-policy {policy!r} and may silently drop recorded usage; "
                 "set `maxmemory-policy noeviction` on the server behind REDIS_URL"
             )
+        cluster = await _asked(self._redis.info("cluster"))
+        if int(cluster.get("cluster_enabled", 0)):
+            raise ConfigError("Redis is a node of a cluster, which cannot hold the limits; name a single server")
+
+    async def try_write(self) -> str | None:
+        """Writes something that is gone at once. Why it cannot, where what is in the stream has to be taken out first
+        or its operator has to act: it is full, its disk fails, its replicas are away. A server that only reads raises,
+        as one that is away does.
+        """
+        try:
+            await _asked(self._redis.set(PROBE, "1", ex=PROBE_TTL_S))
+            await _asked(self._redis.delete(PROBE))
+        except DependencyDown as error:
+            cause = error.__cause__
+            lasting = isinstance(cause, ReadOnlyError | MasterDownError | NoPermissionError)
+            if isinstance(cause, ResponseError) and not lasting:
+                return error.detail
+            raise
+        return None
 
     async def state(self) -> RedisState:
         """What this server promises, and what lies in our stream. Reads only."""

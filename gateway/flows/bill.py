@@ -106,6 +106,8 @@ class Bill:
         `monotonic` counts seconds, so that the leases of a long pass are whole ones; `random` gives numbers in
         [0, 1), for jitter.
         """
+        self.waiting_on: str | None = None
+        """What it waits for; None while it works."""
         self._outbox: Final = outbox
         self._stripe: Final = stripe
         self._grace_s: Final = grace_s
@@ -205,9 +207,10 @@ class Bill:
             try:
                 counts = await self.step_once(clock())
             except DependencyDown as error:
-                failures, longest_s = failures + 1, AWAY_MAX_S
+                failures, longest_s, self.waiting_on = failures + 1, AWAY_MAX_S, error.what
                 self._log.warning("bill_waits", dependency=error.what, detail=error.detail)
             else:
+                self.waiting_on = None
                 failures = failures + 1 if counts.retry and not counts.sent + counts.duplicate else 0
                 if counts.stopped is not None:
                     self._log.error("bill_stopped", reason=counts.stopped, next_try_s=STOPPED_S)

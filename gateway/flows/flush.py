@@ -59,6 +59,8 @@ class Flush:
         self._claim_at_s = monotonic()
         self.behind = False
         """Whether the last batch was full: more is waiting than one writer brings to rest at its pace."""
+        self.waiting_on: str | None = None
+        """What this writer waits for; None while it works."""
         self.entries_total = 0
         """Entries brought to rest by this writer."""
         self.quarantined_total = 0
@@ -102,15 +104,16 @@ class Flush:
         back_off_s = 0.0
         while not stop.is_set():
             if helps is not None and not helps.behind and not self._held:
+                self.waiting_on = None
                 await _wait(stop, self._interval_s)
                 continue
             try:
                 handled = await self.step_once(block_ms=BLOCK_MS_MAX)
                 if back_off_s:
                     self._log.info("flush resumed")
-                back_off_s = 0.0
+                back_off_s, self.waiting_on = 0.0, None
             except DependencyDown as error:
-                handled = 0
+                handled, self.waiting_on = 0, error.what
                 back_off_s = min(BACK_OFF_MAX_S, back_off_s * 2 or BACK_OFF_S)
                 self._log.warning("flush waits", what=error.what, detail=error.detail, wait_s=back_off_s)
             # A batch that was not full is worth a pause: the next one is then bigger, and cheaper per row.

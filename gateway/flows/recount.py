@@ -34,13 +34,17 @@ class Recount:
         self._spending: Final = spending
         self._now: Final = now
         self._passes = 0
+        self.waiting_on: str | None = None
+        """What it waits for; None while it works."""
 
     async def run(self, *, interval_s: float) -> None:
         """Passes until cancelled; waits and goes on when Redis or PostgreSQL is away."""
         while True:
             try:
                 await self.step_once()
+                self.waiting_on = None
             except DependencyDown as error:
+                self.waiting_on = error.what
                 _log.warning("budgets not recounted", what=error.what, detail=error.detail)
             await asyncio.sleep(interval_s)
 

@@ -21,6 +21,11 @@ from tests.unit.test_config_errors import SECRET
 POSTGRES = {
     "all is well": ("select 1", "ok", "all migrations applied"),
     "read-only": ("alter database {name} set default_transaction_read_only = on", "fail", "it is read-only"),
+    "refuses rows": (
+        "alter table usage_quarantine add constraint nothing check (false) not valid",
+        "fail",
+        'violates check constraint "nothing"',
+    ),
     "not durable": ("alter database {name} set synchronous_commit = off", "warn", "synchronous_commit off"),
     "behind": (
         "delete from supabase_migrations.schema_migrations where version = '20261122220100'",
@@ -117,9 +122,24 @@ async def test_redis(tmp_path: Path) -> None:
             for text in ("when it is full, events wait", "other groups read", "1 event(s) wait, the oldest"):
                 assert any(text in said for _, said in seen), text
             assert all(level == "warn" for level, _ in seen)
+            await client.config_set("maxmemory", "1")
+            seen = says(await found("redis", loaded))
+            assert [level for level, said in seen if "it takes no writes" in said and "maxmemory" in said] == ["fail"]
+            await client.config_set("maxmemory", "0")
+            await client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
+            (replica,) = await found("redis", loaded)
+            assert (replica.level, "read only replica" in replica.says) == ("fail", True)
+            await client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
             await client.config_set("maxmemory-policy", "volatile-lru")
             (evicting,) = await found("redis", loaded)
             assert (evicting.level, "maxmemory-policy noeviction" in evicting.says) == ("fail", True)
+
+
+async def test_a_node_of_a_cluster(tmp_path: Path) -> None:
+    port = free_port()
+    with valkey(tmp_path, port, "--cluster-enabled", "yes"):
+        (node,) = await found("redis", settings(redis_url=f"redis://127.0.0.1:{port}"))
+        assert (node.level, "name a single server" in node.says) == ("fail", True)
 
 
 DISKS = {

@@ -12,7 +12,9 @@ from uuid import uuid4
 
 import pytest
 
+from gateway.commands.preflight import Patience, stores_are_there
 from gateway.embedded import Embedded, binaries
+from tests.flows.doctors import settings
 from tests.servers import free_port
 from tests.stack import Process, Stack, clean_environment
 from tests.unit.test_config_errors import SECRET
@@ -76,6 +78,14 @@ def evicting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"redis://:right@127.0.0.1:{port}"
 
 
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey that answers, and takes no writes."""
+    port = free_port()
+    with valkey(tmp_path_factory.mktemp("valkey"), port, "--replicaof", "127.0.0.1 1"):
+        yield f"redis://127.0.0.1:{port}"
+
+
 MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
     "no database": ({"DATABASE_URL": None}, "missing: DATABASE_URL"),
     "no redis": ({"REDIS_URL": None}, "missing: REDIS_URL"),
@@ -87,6 +97,8 @@ MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
     ),
     "PostgreSQL elsewhere": ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "DATABASE_URL: postgres is not there"),
     "no such database": ({"DATABASE_URL": "{other database}"}, "DATABASE_URL: postgres refuses: InvalidCatalogName"),
+    "a PostgreSQL that only reads": ({"DATABASE_URL": "{reading}"}, "cannot execute INSERT in a read-only transaction"),
+    "a Redis that only reads": ({"REDIS_URL": "{replica}"}, "REDIS_URL: redis is not there: You can't write against a"),
     "no migrations": ({"DATABASE_URL": "{empty}"}, "migration(s) not applied"),
     "Redis elsewhere": ({"REDIS_URL": "redis://127.0.0.1:1"}, "REDIS_URL: redis is not there"),
     "the wrong password": ({"REDIS_URL": "{wrong password}"}, "REDIS_URL: redis refuses: AuthenticationError"),
@@ -101,7 +113,13 @@ MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 async def test_a_mistake_is_named_with_its_mend(
-    mistake: str, tmp_path: Path, database_url: str, empty_database_url: str, embedded: Embedded, evicting: str
+    mistake: str,
+    tmp_path: Path,
+    database_url: str,
+    empty_database_url: str,
+    embedded: Embedded,
+    evicting: str,
+    replica: str,
 ) -> None:
     changes, says = MISTAKES[mistake]
     (tmp_path / "file").write_text("")
@@ -113,6 +131,8 @@ async def test_a_mistake_is_named_with_its_mend(
             "{empty}": empty_database_url,
             "{wrong password}": evicting.replace("right", "wrong"),
             "{evicting}": evicting,
+            "{replica}": replica,
+            "{reading}": f"{database_url}&options=-c%20default_transaction_read_only%3Don",
             "{taken}": str(taken.getsockname()[1]),
             "{file}": str(tmp_path / "file"),
         }
@@ -120,6 +140,17 @@ async def test_a_mistake_is_named_with_its_mend(
         for name, value in changes.items():
             env.pop(name) if value is None else env.update({name: known.get(value, value)})
         assert says in await refusal(tmp_path, env)
+
+
+async def test_a_redis_that_is_full_is_lived_with(tmp_path: Path, database_url: str) -> None:
+    """The worker that is started here is what empties it."""
+    port, said = free_port(), list[str]()
+    loaded = settings(database_url=database_url, redis_url=f"redis://127.0.0.1:{port}")
+    with valkey(tmp_path, port, "--maxmemory", "1"):
+        await stores_are_there(loaded, Patience(0, asyncio.Event(), said.append), said.append)
+    (line,) = said
+    assert "it takes no writes" in line
+    assert "maxmemory" in line
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from gateway.edges import disk, migrator
 from gateway.edges.buffer import Buffer
 from gateway.edges.journal_folder import living
 from gateway.edges.ledger import open_pool, told_apart
-from gateway.edges.ledger.health import read_ledger, read_server
+from gateway.edges.ledger.health import read_ledger, read_server, try_write
 from gateway.edges.redis_client import open_redis
 
 POSTGRES_MIN: Final = 15
@@ -67,6 +67,8 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
                 )
                 say("warn", says, "a newer gateway has migrated it: upgrade this one")
             ledger = await read_ledger(connection)
+            if ledger.may_write and not server.read_only:
+                await try_write(connection)
     if not ledger.may_write:
         say("fail", "the login may not write the ledger", "grant it what docs/schema.md says, or use the owner's login")
     if ledger.quarantined:
@@ -90,6 +92,9 @@ async def redis(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     begun = time.time()
     state = await buffer.state()
     found = skew("redis", state.unix_s, begun, time.time() - begun)
+    if (refusal := await buffer.try_write()) is not None:
+        says = f"it takes no writes: {refusal}"
+        found.append(Finding("redis", "fail", says, "make room, or look at its log, its disk and its replicas"))
     if not state.append_only:
         says = "no append-only file: after a restart the journal has to send again what was in the stream"
         found.append(Finding("redis", "warn", says, "appendonly yes"))

@@ -1,4 +1,4 @@
-"""A PostgreSQL server as `doctor` sees it: what it is, what it promises, what we may do there. Reads only."""
+"""A PostgreSQL server as `doctor` sees it: what it is, what it promises, what we may do there. Changes nothing."""
 
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -19,6 +19,12 @@ select
   (select array_agg(model order by model) from (
     select distinct left(model, 100) as model from public.openai_usage
     where evidence = 'unpriced' and created_at > now() - interval '168 hours' limit 20) as lately)
+"""
+
+
+# Its place is where the batch writer goes last; `digest` is unique, so the bytes are new each time.
+_WRITE: Final = """
+insert into public.usage_quarantine (event_id, raw, reason) values ('probe', uuid_send(gen_random_uuid()), 'a probe')
 """
 
 
@@ -48,6 +54,16 @@ async def read_server(connection: Connection) -> Server:
     row = await connection.fetchrow(_SERVER)
     assert row is not None
     return Server(*row.values())
+
+
+async def try_write(connection: Connection) -> None:
+    """A row, taken back at once. Raises what PostgreSQL says of it; needs every migration."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(_WRITE)
+    finally:
+        await transaction.rollback()
 
 
 async def read_ledger(connection: Connection) -> LedgerHealth:
