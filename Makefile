@@ -36,7 +36,7 @@ test-faults: .venv/.ready ## the long ones: whole gateways that lose a process, 
 chaos: .venv/.ready ## live load while a seeded killer takes processes and stores away: make chaos SEED=1 FOR=300
 	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) --for $(or $(FOR),60) $(ARGS)
 
-test-clients: .venv/.ready ## the OpenAI clients of docs/clients.md against the gateway (needs Node and npm; ARGS="--only langchain")
+test-clients: .venv/.ready ## the clients of docs/clients.md against the gateway (needs npm; ARGS="--only langchain")
 	@$(RUN) -m tests.clients $(ARGS)
 
 replay: .venv/.ready ## recorded calls of the real OpenAI through the gateway: make replay REPLAY=/folder/of/recordings ARGS=--restart

@@ -31,6 +31,8 @@ class Tool(NamedTuple):
 
     name: str
     schema: Mapping[str, Any]
+    namespace: str | None = None
+    """The namespace that holds it, in Responses."""
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -58,6 +60,8 @@ class Choice(NamedTuple):
     reasoning: int
     tokens: int
     """Everything that is charged as output: reasoning, text, and the tool's name and arguments."""
+    namespace: str | None = None
+    """Of the tool."""
 
     @property
     def text(self) -> str:
@@ -97,7 +101,8 @@ def _choice(counter: Counter, model: Served, wish: Wish, index: int) -> Choice:
         pieces = pieces[: max(0, room)]
         if room < 0:
             tool, named = None, 0
-    return Choice(pieces, finish, None if tool is None else tool.name, reasoning, reasoning + named + len(pieces))
+    name, namespace = (None, None) if tool is None else (tool.name, tool.namespace)
+    return Choice(pieces, finish, name, reasoning, reasoning + named + len(pieces), namespace)
 
 
 def _prose(seed: bytes, words: int) -> str:
@@ -122,7 +127,10 @@ def _called(wish: Wish) -> Tool | None:
     if wish.prompt.answers_tool:
         return None
     for tool in wish.tools:
+        if tool.name.lower() in asked:
+            return tool
+    for tool in wish.tools:
         words = [word for word in tool.name.lower().replace("-", "_").split("_") if len(word) > 2]
-        if tool.name.lower() in asked or any(word in asked for word in words if word not in ("get", "set")):
+        if any(word in asked for word in words if word not in ("get", "set")):
             return tool
     return wish.tools[0] if "tool" in asked or "function" in asked else None

@@ -124,7 +124,7 @@ def responses_wish(fields: dict[str, Any], earlier: list[Any], counter: Counter,
     instructions = fields.get("instructions")
     items = [*([{"role": "developer", "content": instructions}] if instructions else []), *earlier]
     items += input_items(fields)
-    tools = fields.get("tools") or []
+    tools = [*(fields.get("tools") or []), *_brought(items)]
     reasoning = fields.get("reasoning") or {}
     check_types(reasoning, {"effort": str})
     return Wish(
@@ -137,13 +137,28 @@ def responses_wish(fields: dict[str, Any], earlier: list[Any], counter: Counter,
     )
 
 
-def _tools(tools: list[Any]) -> Iterator[Tool]:
+def _brought(items: list[Any]) -> Iterator[Any]:
+    """The tools that `additional_tools` items bring, as Codex does (openai-python: `response_input_item.py`)."""
+    for position, item in enumerate(items):
+        if item.get("type") == "additional_tools":
+            if not isinstance(item.get("tools"), list):
+                raise missing(f"input[{position}].tools")
+            yield from item["tools"]
+
+
+def _tools(tools: list[Any], namespace: str | None = None) -> Iterator[Tool]:
+    """The functions, also those that a namespace holds."""
     for position, tool in enumerate(tools):
-        if isinstance(tool, dict) and tool.get("type") == "function":
-            if not isinstance(tool.get("name"), str):
-                raise missing(f"tools[{position}].name")
-            check_types(tool, {"parameters": dict})
-            yield Tool(tool["name"], tool.get("parameters") or {})
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind not in ("function", "namespace"):
+            continue
+        if not isinstance(tool.get("name"), str):
+            raise missing(f"tools[{position}].name")
+        check_types(tool, {"parameters": dict, "tools": list})
+        if kind == "function":
+            yield Tool(tool["name"], tool.get("parameters") or {}, namespace)
+        else:
+            yield from _tools(tool.get("tools") or [], tool["name"])
 
 
 def _schema(text: Any) -> Mapping[str, Any] | None:
@@ -196,7 +211,8 @@ def _output(choice: Choice, number: str, *, sealed: bool) -> list[dict[str, Any]
     status = "incomplete" if choice.finish == "length" else "completed"
     if choice.tool is not None:
         call = {"id": f"fc_{number}", "type": "function_call", "status": status, "arguments": choice.text}
-        output.append(call | {"call_id": f"call_{number}", "name": choice.tool})
+        call |= {"call_id": f"call_{number}", "name": choice.tool}
+        output.append(call | ({} if choice.namespace is None else {"namespace": choice.namespace}))
     elif choice.pieces:
         message = {"id": f"msg_{number}", "type": "message", "status": status}
         output.append(message | {"content": [_text_part(choice.text)], "role": "assistant"})

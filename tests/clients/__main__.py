@@ -1,8 +1,9 @@
 """`python -m tests.clients`: other people's OpenAI clients against a whole gateway on the sandbox, then the ledger.
 
-Installs each client at its locked versions into a temporary folder, runs its script, and holds what the client was
-shown against its rows: every call exactly one, with the same tokens; a wrong key the client's own error, and no row.
-Must not be in the test suite: it installs from package registries. While the scripts run they talk to loopback only.
+Installs each client at its locked versions into a temporary folder, runs its program (an ordinary first program, with
+only the base URL and the key changed), and holds what the client was shown against its rows: every call exactly one,
+with the same tokens. Must not be in the test suite: it installs from package registries. While the programs run they
+talk to loopback only.
 """
 
 import argparse
@@ -10,71 +11,22 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import venv
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
-
 from gateway.edges.migrator import migrate
 from gateway.embedded import ephemeral
+from tests.clients.install import Command, Mismatch, find_node, install, run
+from tests.clients.ledger import ROWS_S, check_charged, check_told, make_meeting, rows_of
+from tests.clients.table import CLIENTS, Client
 from tests.servers import memory_folder
 from tests.stack import Stack, stack
 
-HERE: Final = Path(__file__).resolve().parent
-INSTALL_S: Final = 300.0
-RUN_S: Final = 120.0
-ROWS_S: Final = 20.0
-CALLS: Final = frozenset({"chat", "chat stream", "responses", "responses stream", "embeddings"})
-"""What every client makes, besides one call with a wrong key."""
-
-
-class Mismatch(Exception):
-    """A client did not work as docs/clients.md says; the message says how."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """One client: what must be on the machine, how it is installed into a folder, and what then runs."""
-
-    name: str
-    tools: tuple[str, ...]
-    install: Callable[[Path], None]
-    command: Callable[[Path], Sequence[str | Path]]
-    error: str
-    """The name that the client gives to a 401."""
-
-
-def npm(folder: Path) -> None:
-    """The packages of node/package-lock.json, and the scripts, into `folder`; once for all that share it."""
-    if not folder.exists():
-        shutil.copytree(HERE / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
-        run(["npm", "ci", "--no-fund", "--no-audit", "--loglevel", "error"], INSTALL_S, cwd=folder)
-
-
-def pip(folder: Path) -> None:
-    """A virtual environment in `folder` with what langchain.lock lists."""
-    venv.create(folder, with_pip=True, symlinks=True)
-    quiet = ("--quiet", "--no-input", "--no-compile", "--disable-pip-version-check", "--require-hashes")
-    run([folder / "bin" / "python", "-m", "pip", "install", *quiet, "-r", HERE / "langchain.lock"], INSTALL_S)
-
-
-CLIENTS: Final = (
-    Client("openai-node", ("node", "npm"), npm, lambda folder: ["node", folder / "openai.mjs"], "AuthenticationError"),
-    Client("vercel", ("node", "npm"), npm, lambda folder: ["node", folder / "vercel.mjs"], "AI_APICallError"),
-    Client(
-        "langchain",
-        (),
-        pip,
-        lambda folder: [folder / "bin" / "python", HERE / "langchain_calls.py"],
-        "OpenAIAuthenticationError",
-    ),
-)
+RUN_S: Final = 300.0
 
 
 def main() -> None:
@@ -82,16 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.clients", description=__doc__.partition("\n")[0])
     names = [client.name for client in CLIENTS]
     parser.add_argument("--only", action="append", choices=names, help="this client only; may be repeated")
-    parser.add_argument(
-        "--skip-missing", action="store_true", help="pass over clients whose tools (node, npm) are not on this machine"
-    )
+    parser.add_argument("--quick", action="store_true", help="only those that are run before every change")
+    parser.add_argument("--skip-missing", action="store_true", help="pass over those of npm where there is none")
     options = parser.parse_args()
     wanted = [client for client in CLIENTS if client.name in (options.only or names)]
-    lacking = {client.name: [tool for tool in client.tools if shutil.which(tool) is None] for client in wanted}
-    ready = [client for client in wanted if not lacking[client.name]]
-    for name, tools in lacking.items():
-        if tools:
-            say(f"{name}: {' and '.join(tools)} not found: install it, or pass --skip-missing")
+    wanted = [client for client in wanted if client.quick or not options.quick]
+    ready = [client for client in wanted if client.language == "python" or shutil.which("npm") is not None]
+    for client in wanted:
+        if client not in ready:
+            say(f"{client.name}: npm not found: install it, or pass --skip-missing")
     failed = try_all(ready) if ready and (options.skip_missing or len(ready) == len(wanted)) else []
     say(f"{len(ready) - len(failed)} passed, {len(failed)} failed, {len(wanted) - len(ready)} skipped")
     sys.exit(bool(failed) or not ready or (len(ready) < len(wanted) and not options.skip_missing))
@@ -105,107 +56,80 @@ def try_all(clients: Sequence[Client]) -> list[str]:
         asyncio.run(migrate(servers.database_url))
         with stack(folder, servers.database_url, servers.redis_url) as running:
             running.start()
+            node = folder
             for client in clients:
+                home = folder / client.name
                 try:
-                    say(f"{client.name}: installing")
-                    # Those that are installed alike share a folder.
-                    home = folder / client.install.__name__
-                    client.install(home)
-                    attempt(client, home, running)
+                    if client.language == "node" and node == folder:
+                        node = find_node(folder / "node")
+                    began = time.monotonic()
+                    command = install(client, home, node)
+                    installed = time.monotonic()
+                    what = attempt(client, command, node, home, running)
+                    took = f"installed in {installed - began:.0f} s, ran {time.monotonic() - installed:.0f} s"
+                    say(f"{client.name}: {what} ({took})")
                 except Mismatch as error:
                     failed.append(client.name)
                     say(f"{client.name}: FAILED: {error}")
+                finally:
+                    shutil.rmtree(home, ignore_errors=True)  # some take half a gigabyte
     return failed
 
 
-def attempt(client: Client, home: Path, running: Stack) -> None:
-    """Runs the client's script as a user of its own, and checks that user's rows. Raises Mismatch."""
+def attempt(client: Client, command: Command, node: Path, home: Path, running: Stack) -> str:
+    """Runs the program as a user of its own, and checks that user's rows. Raises Mismatch."""
     made = running.make_key(f"{client.name}@example.com")
     meeting = asyncio.run(make_meeting(running.env["DATABASE_URL"], made["user_id"], client.name))
     env = {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{node}:{os.environ['PATH']}",
         "HOME": str(home),
         "BASE_URL": running.base_url,
         "API_KEY": made["key"],
         "MEETING_ID": meeting,
-        # Where Python looks for a way out of this machine there is none.
+        # Where these look for a way out of this machine there is none.
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "HTTP_PROXY": "http://127.0.0.1:9",
         "NO_PROXY": "127.0.0.1",
     }
-    before = len(running.truth())
-    told = [json.loads(line) for line in run(client.command(home), RUN_S, cwd=home, env=env).splitlines()]
-    calls = {line["call"]: line for line in told}
-    wrong = calls.pop("wrong key", None)
-    if calls.keys() != CALLS or len(told) != len(CALLS) + 1:
-        raise Mismatch(f"it should have made {sorted(CALLS)} and one with a wrong key, and told: {told}")
-    if wrong is None or (wrong["error"], wrong["status"]) != (client.error, 401):
-        raise Mismatch(f"a wrong key should be {client.error} with status 401, and was {wrong}")
-    if (served := len(running.truth()) - before) != len(calls):
-        raise Mismatch(f"{len(calls)} calls, but OpenAI's stand-in served {served}")
-    rows = asyncio.run(rows_of(running.env["DATABASE_URL"], made["user_id"], len(calls)))
-    for call in calls.values():
-        check(call, rows, meeting)
-    say(f"{client.name}: {len(calls)} calls, {len(rows)} rows with the same tokens; a wrong key is {client.error}")
+    before, refused_before = len(running.truth()), refused(running)
+    told = [json.loads(line) for line in run(command, RUN_S, cwd=home, env=env).splitlines()]
+    check_wrong_key(client, [line for line in told if "error" in line])
+    shown = [line for line in told if "error" not in line]
+    charged = [call for call in running.truth()[before:] if call["endpoint"] != "models"]
+    rows = asyncio.run(rows_of(running.env["DATABASE_URL"], made["user_id"], len(charged)))
+    check_charged(charged, rows)
+    check_told(shown, rows)
+    if len(rows) != client.calls:
+        raise Mismatch(f"it made {len(rows)} calls instead of {client.calls}: {[line['call'] for line in shown]}")
+    if client.meeting and {str(row["meeting_id"]) for row in rows} != {meeting}:
+        raise Mismatch("not every row has the meeting that the client named")
+    check_refused(client, running, refused_before)
+    return f"{len(rows)} calls, as many rows with the same tokens"
 
 
-def check(call: dict[str, Any], rows: Sequence[asyncpg.Record], meeting: str) -> None:
-    """Raises Mismatch unless exactly one row is this call's, as its client saw it."""
-    mine = [row for row in rows if str(row["id"]) == call["event_id"]]
-    if len(mine) != 1:
-        raise Mismatch(f"{call['call']}: {len(mine)} rows have its event id {call['event_id']}")
-    row = mine[0]
-    seen = (call["prompt_tokens"], call["completion_tokens"] or 0)
-    kept = (row["prompt_tokens"], row["completion_tokens"] or 0)
-    if seen != kept or not call["prompt_tokens"]:
-        raise Mismatch(f"{call['call']}: the client was shown {seen} tokens, the row has {kept}")
-    if row["evidence"] != "reported" or row["cost_usd"] is None or not row["cost_usd"] > 0:
-        raise Mismatch(f"{call['call']}: its row is {row['evidence']} and costs {row['cost_usd']}")
-    if str(row["meeting_id"]) != meeting:
-        raise Mismatch(f"{call['call']}: its row has the meeting {row['meeting_id']}, not {meeting}")
+def check_wrong_key(client: Client, told: Sequence[dict[str, Any]]) -> None:
+    """Raises Mismatch unless the client took the refusal of a wrong key for what it is."""
+    seen = [(line["error"], line["status"]) for line in told]
+    if seen != ([] if client.wrong_key is None else [(client.wrong_key, 401)]):
+        raise Mismatch(f"a wrong key should be {client.wrong_key} with status 401, and was {seen}")
 
 
-async def make_meeting(database_url: str, user_id: str, room: str) -> str:
-    """The id of a new meeting of this user."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        statement = "insert into meetings (user_id, room_name) values ($1::uuid, $2) returning id"
-        return str(await connection.fetchval(statement, user_id, room))
-    finally:
-        await connection.close()
+def check_refused(client: Client, running: Stack, before: dict[str, float]) -> None:
+    """Raises Mismatch unless the gateway refused what it had to, and nothing besides, which the client might hide."""
+    deadline = time.monotonic() + ROWS_S  # the metric comes a moment later
+    while True:
+        codes = {code for code, count in refused(running).items() if count > before.get(code, 0)}
+        if codes == client.refused:
+            return
+        if not codes <= client.refused or time.monotonic() > deadline:
+            raise Mismatch(f"the gateway refused {sorted(codes)}, where {sorted(client.refused)} were expected")
+        time.sleep(0.1)
 
 
-async def rows_of(database_url: str, user_id: str, count: int) -> list[asyncpg.Record]:
-    """Every row of this user, once there are `count`. Raises Mismatch when there are fewer, or more."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + ROWS_S
-        while True:
-            rows = await connection.fetch("select * from openai_usage where user_id = $1::uuid order by id", user_id)
-            if len(rows) >= count or loop.time() > deadline:
-                break
-            await asyncio.sleep(0.05)
-    finally:
-        await connection.close()
-    if len(rows) != count:
-        raise Mismatch(f"{count} calls, but {len(rows)} rows: {[(row['endpoint'], row['evidence']) for row in rows]}")
-    return list(rows)
-
-
-def run(
-    command: Sequence[str | Path], limit_s: float, *, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> str:
-    """What it printed. Raises Mismatch with its last words when it fails or takes longer than `limit_s`."""
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit_s
-        )
-    except subprocess.TimeoutExpired:
-        raise Mismatch(f"`{command[0]}` did not end within {limit_s:.0f} s") from None
-    if done.returncode != 0:
-        raise Mismatch(f"`{command[0]}` exited {done.returncode}: {done.stdout[-1500:]}{done.stderr[-3000:]}")
-    return done.stdout
+def refused(running: Stack) -> dict[str, float]:
+    """How often the gateway has refused, by its code."""
+    samples = running.metrics().items()
+    return {dict(labels)["code"]: value for (name, labels), value in samples if name == "gateway_refused_total"}
 
 
 def say(line: str) -> None:

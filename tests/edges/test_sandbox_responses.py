@@ -92,6 +92,19 @@ async def test_a_function_call_in_a_stream(client: AsyncOpenAI) -> None:
     assert answer.output_text
 
 
+async def test_a_function_of_a_namespace_that_an_item_brings(client: AsyncOpenAI) -> None:
+    tool = {"type": "function", "name": "list_agents", "parameters": {"type": "object", "properties": {}}}
+    other = tool | {"name": "interrupt_agent"}
+    space = {"type": "namespace", "name": "collaboration", "description": "Agents.", "tools": [other, tool]}
+    brought = {"type": "additional_tools", "role": "developer", "tools": [space]}
+    items: Any = [brought, {"role": "user", "content": "Which agents are there? Use list_agents."}]
+    events = await events_of(client, model="gpt-5-mini", input=items)
+    call = events[-1].response.output[-1]
+    assert (call.type, call.name, call.namespace) == ("function_call", "list_agents", "collaboration")
+    plain: Any = await client.responses.create(model="gpt-5-mini", input=items[1:])
+    assert plain.usage.input_tokens < events[-1].response.usage.input_tokens
+
+
 async def test_stored_responses(client: AsyncOpenAI, sandbox: Sandbox) -> None:
     first = await client.responses.create(model=MODEL, input="one")
     assert (await client.responses.retrieve(first.id)).usage == first.usage

@@ -1,6 +1,7 @@
 """The lock, the floors and the Makefile: what a fresh clone starts from."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -8,8 +9,11 @@ import tomllib
 from importlib.metadata import packages_distributions
 from typing import Any, Final
 
+import pytest
+
 from gateway.core.version import VERSION
-from tests.unit.source import OURS, TOP, files, tree
+from tests.clients.table import CLIENTS
+from tests.unit.source import OURS, TOP, all_files, files, tree
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 FLOOR: Final = re.compile(r">=\s*([0-9.]+)")
@@ -17,8 +21,8 @@ PYTHONS: Final = ("3.11", "3.12", "3.13")
 """What .ci/run tests."""
 AFTER: Final = "3.14"
 """Refused at set-up until it is tested."""
-ELSEWHERE: Final = frozenset({"tests/clients/langchain_calls.py: langchain_openai"})
-"""Imports that are installed into an environment of their own, from a lock of their own beside them."""
+ELSEWHERE: Final = "tests/clients/python/"
+"""Programs whose imports are installed into an environment of their own, from a lock of their own beside them."""
 
 
 def project() -> dict[str, Any]:
@@ -73,13 +77,32 @@ def test_what_is_imported_is_a_direct_dependency() -> None:
             for top in {name.partition(".")[0] for name in names} - OURS - set(sys.stdlib_module_names):
                 if not {normal(owner) for owner in owners.get(top, [])} & set(direct):
                     wrong.add(f"{file}: {top}")
-    assert sorted(wrong - ELSEWHERE) == []
+    assert sorted(one for one in wrong if not one.startswith(ELSEWHERE)) == []
 
 
-def test_the_lock_names_no_index_and_hashes_everything() -> None:
+def test_every_client_has_its_program_and_its_lock() -> None:
+    wanted = {"python/told.py", "node/told.mjs", "node/runtime/package.json", "node/runtime/package-lock.json"}
+    for client in CLIENTS:
+        if client.language == "python":
+            wanted |= {f"python/{client.file}{end}" for end in ("_calls.py", ".in", ".lock")}
+        else:
+            wanted |= {f"node/{client.file}/{name}" for name in ("calls.mjs", "package.json", "package-lock.json")}
+    found = {name.removeprefix("tests/clients/") for name in all_files() if name.count("/") > 2}
+    assert {name for name in found if name.startswith(("python/", "node/"))} == wanted
+
+
+def test_the_locks_of_npm_name_no_registry_and_hash_everything() -> None:
+    for file in sorted(TOP.glob("tests/clients/node/*/package-lock.json")):
+        packages = json.loads(file.read_text())["packages"]
+        assert [name for name, one in packages.items() if "resolved" in one] == []
+        assert [name for name, one in packages.items() if name and "integrity" not in one] == []
+
+
+@pytest.mark.parametrize("lock", sorted(name for name in all_files() if name.endswith(".lock")))
+def test_a_lock_names_no_index_and_hashes_everything(lock: str) -> None:
     entry = re.compile(r"[a-z0-9._-]+==[^ ]+( ; [^\\]+)? \\")
     digest = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
-    lines = (TOP / "requirements.lock").read_text().splitlines()
+    lines = (TOP / lock).read_text().splitlines()
     assert [line for line in lines if not entry.fullmatch(line) and not digest.fullmatch(line)] == []
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if entry.fullmatch(line):

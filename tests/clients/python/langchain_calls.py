@@ -1,26 +1,22 @@
-"""LangChain's OpenAI classes with base_url, key and headers changed. Runs in an environment of its own.
+"""LangChain, first program: answers and streams of both APIs with the event id, an agent with a tool, embeddings."""
 
-Must not import anything of ours: `python -m tests.clients` starts it with the Python that langchain.lock was
-installed into. Prints one JSON line per call, what the client was shown; the runner judges.
-"""
-
-import json
 import os
-import sys
 from typing import Any, Final
 
 import httpx
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings  # type: ignore[import-not-found,unused-ignore]
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import AuthenticationError
+from told import API_KEY, ASKS_TOOL, BASE_URL, PROMPT, tell, tell_error
 
 EVENT_ID: Final = "x-gateway-event-id"
-PROMPT: Final = "Say in one sentence what a metering gateway does."
 
 
-def tell(call: str, event_id: str, usage: Any) -> None:
+def tell_usage(call: str, event_id: str | None, usage: Any) -> None:
     """One call; `usage` has LangChain's names."""
-    told = {"call": call, "event_id": event_id, "prompt_tokens": usage["input_tokens"]}
-    sys.stdout.write(json.dumps(told | {"completion_tokens": usage.get("output_tokens")}) + "\n")
+    more = {} if event_id is None else {"event_id": event_id}
+    tell(call, usage["input_tokens"], usage.get("output_tokens"), **more)
 
 
 def chats(gateway: dict[str, Any]) -> None:
@@ -35,12 +31,12 @@ def chats(gateway: dict[str, Any]) -> None:
             **gateway,
         )
         answer = model.invoke(PROMPT)
-        tell(call, answer.response_metadata["headers"][EVENT_ID], answer.usage_metadata)
+        tell_usage(call, answer.response_metadata["headers"][EVENT_ID], answer.usage_metadata)
         whole = None
         for chunk in model.stream(PROMPT):
             whole = chunk if whole is None else whole + chunk
         assert whole is not None
-        tell(f"{call} stream", whole.response_metadata["headers"][EVENT_ID], whole.usage_metadata)
+        tell_usage(f"{call} stream", whole.response_metadata["headers"][EVENT_ID], whole.usage_metadata)
 
 
 def embeddings(gateway: dict[str, Any]) -> None:
@@ -58,25 +54,45 @@ def embeddings(gateway: dict[str, Any]) -> None:
         )
         assert len(model.embed_documents(["one", "two"])) == 2
     (response,) = seen
-    tell("embeddings", response.headers[EVENT_ID], {"input_tokens": response.json()["usage"]["prompt_tokens"]})
+    tell_usage("embeddings", response.headers[EVENT_ID], {"input_tokens": response.json()["usage"]["prompt_tokens"]})
+
+
+def get_weather(city: str) -> str:
+    """The weather in a city."""
+    return f"Sunny in {city}."
+
+
+def agents(gateway: dict[str, Any]) -> None:
+    """A tool loop and a second turn, over both APIs."""
+    for api, responses in (("chat", False), ("responses", True)):
+        model = ChatOpenAI(model="gpt-5-mini", use_responses_api=responses, **gateway)
+        agent = create_agent(model, [get_weather])
+        messages: list[Any] = [{"role": "user", "content": ASKS_TOOL}]
+        for turn in ("agent with a tool", "second turn"):
+            known = len(messages)
+            messages = agent.invoke({"messages": messages})["messages"]
+            for message in messages[known:]:
+                if isinstance(message, AIMessage):
+                    tell_usage(f"{api}: {turn}", None, message.usage_metadata)
+            messages.append({"role": "user", "content": "Say it again, shorter."})
 
 
 def main() -> None:
     """Every call once."""
     gateway: dict[str, Any] = {
-        "base_url": os.environ["BASE_URL"],
-        "api_key": os.environ["API_KEY"],
+        "base_url": BASE_URL,
+        "api_key": API_KEY,
         "default_headers": {"X-Meeting-Id": os.environ["MEETING_ID"]},
         "max_retries": 0,
         "timeout": 30,
     }
     chats(gateway)
+    agents(gateway)
     embeddings(gateway)
     try:
         ChatOpenAI(model="gpt-4o-mini", **(gateway | {"api_key": "wrong"})).invoke(PROMPT)
     except AuthenticationError as error:
-        told = {"call": "wrong key", "error": type(error).__name__, "status": error.status_code}
-        sys.stdout.write(json.dumps(told) + "\n")
+        tell_error("wrong key", error, error.status_code)
 
 
 if __name__ == "__main__":
