@@ -22,7 +22,9 @@ _BRACKET: Final = re.compile(rb"[][{}]")
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 # More than a numeric may have (131,072 digits before the point, 16,383 after it), with a wide margin.
-_HUGE: Final = re.compile(rb"[0-9.]{1000}|[0-9][eE][+-]?[0-9]{4}")
+_DIGITS_MAX: Final = 999
+_LONG: Final = re.compile(rb"[0-9.]{%d}" % (_DIGITS_MAX + 1))
+_POWER: Final = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
 
 
 class Kept(NamedTuple):
@@ -47,7 +49,7 @@ def keep(block: bytes) -> Kept:
         return _as_bytes(line, f"it has {len(line)} bytes, of which the first {BLOCK_BYTES_MAX} are kept")
     if b"\\u0000" in line and _NUL.search(line):
         return _as_bytes(line, "text in it has a NUL character")
-    if _HUGE.search(line) and _HUGE.search(_STRING.sub(b"", line)):
+    if _is_huge(line) and _is_huge(_STRING.sub(b"", line)):
         return _as_bytes(line, "a number in it is too large")
     return Kept(msgspec.Raw(line))
 
@@ -60,6 +62,11 @@ def _is_deep(line: bytes) -> bool:
         return False
     brackets = _BRACKET.finditer(_STRING.sub(b"", line))
     return max(accumulate(1 if each[0] in b"{[" else -1 for each in brackets)) > DEPTH_MAX
+
+
+def _is_huge(line: bytes) -> bool:
+    """Whether there may be a number in it that a numeric cannot hold. (Every call asks: a short line costs little.)"""
+    return _POWER.search(line) is not None or (len(line) > _DIGITS_MAX and _LONG.search(line) is not None)
 
 
 def _as_bytes(block: bytes, why: str) -> Kept:
