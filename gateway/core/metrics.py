@@ -49,6 +49,9 @@ FAMILIES: Final[dict[str, Family]] = {
         "counter", "Soft budgets seen to reach a share of their limit, per cent; per proxy and period.", ("share",)
     ),
     "gateway_upstream_errors_total": Family("counter", "Metered calls that OpenAI failed or broke off.", ("kind",)),
+    "gateway_coded_answers_total": Family(
+        "counter", "Metered answers with a Content-Encoding that nobody asked for.", ("coding",)
+    ),
     "gateway_clients_left_total": Family("counter", "Metered calls whose client had left before the end."),
     "gateway_unkey_left_alone": Family("gauge", "Proxies that do not ask Unkey now, because it has failed too often."),
     "gateway_unkey_canary_unknown": Family("gauge", "Proxies to which Unkey does not know keys.canary."),

@@ -81,6 +81,8 @@ class Settler:
             return self._event(
                 opened, said, completed_at, "unpriced", None, None, request_id=request_id, usage=usage, metadata=extra
             )
+        if said.unsure and said.model is None:
+            notices = (*notices, f"the answer's model was not found: priced as asked, {model[:200]!r}")
         if notices or priced.problems:
             extra["problems"] = [*notices, *priced.problems]
         if priced.low_confidence:
@@ -270,7 +272,10 @@ def _tier(opened: OpenRecord, said: Said) -> tuple[str | None, tuple[str, ...]]:
     Finished answers may say `auto` (recorded: gpt-5 with a custom tool, computer use). They were served, and nothing
     is known of the tier but what was asked for.
     """
-    asked = opened.service_tier
-    if said.service_tier != "auto" or asked is None or asked == "auto":
-        return said.service_tier, ()
+    asked, found = opened.service_tier, said.service_tier
+    if found is None and said.unsure:
+        what = "none" if asked is None else repr(asked[:80])
+        return asked, (f"the answer's service_tier was not found: priced as asked, {what}",)
+    if found != "auto" or asked is None or asked == "auto":
+        return found, ()
     return asked, (f"the answer says service_tier 'auto': priced as asked, {asked[:80]!r}",)

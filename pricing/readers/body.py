@@ -11,24 +11,19 @@ from typing import Final
 
 import msgspec
 
+from pricing.readers.scan import Scan
 from pricing.readers.text import storable
 
 UNREADABLE: Final = (ValueError, RecursionError)
 """What msgspec raises for bytes that are no JSON, no UTF-8 (UnicodeDecodeError), or nested too deeply."""
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
 """Statuses of a Response object whose usage is still to come."""
-TAIL_BYTES: Final = 64 * 1024
-"""How much of the beginning and of the end of a body that is too large to keep is enough to find these fields."""
 NAME_CHARS_MAX: Final = 256
 """Characters of a model, tier or id; none is nearly as long."""
 ITEMS_MAX: Final = 256
 """Ids of output items that are kept of one answer."""
-_CANDIDATES_MAX: Final = 8
 _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEM_ID: Final = re.compile(r"[A-Za-z0-9_\-]{1,256}")
-# A string (to the end of the piece when it is cut off), or a bracket.
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
-_COLON: Final = re.compile(rb"\s*:\s*")
 
 
 class _Item(msgspec.Struct):
@@ -48,6 +43,8 @@ class Said(msgspec.Struct):
     """The usage block, byte for byte as sent."""
     item_ids: list[str] = []
     """Ids of the first ITEMS_MAX items of a Responses answer."""
+    unsure: bool = False
+    """Whether something may have been said that was not found, so that what is missing is unknown."""
 
     def note(self, fields: dict[str, bytes]) -> None:
         """Takes over what an answer's or a chunk's top-level fields say: the first id, the last of the rest."""
@@ -61,7 +58,7 @@ class Said(msgspec.Struct):
 
     def note_item(self, item: bytes) -> None:
         """`item`: one output item. Only its own id counts: what is inside it may be of the client's making."""
-        self._note_id(text_of((read_fields(item) or {}).get("id")))
+        self.note_id(text_of((read_fields(item) or {}).get("id")))
 
     def _note_output(self, output: bytes) -> None:
         try:
@@ -69,9 +66,10 @@ class Said(msgspec.Struct):
         except UNREADABLE:
             ids = _ids_of(output)
         for item_id in ids:
-            self._note_id(item_id)
+            self.note_id(item_id)
 
-    def _note_id(self, item_id: str | None) -> None:
+    def note_id(self, item_id: str | None) -> None:
+        """An output item's own id."""
         if item_id is None or item_id in self.item_ids or len(self.item_ids) == ITEMS_MAX:
             return
         if _ITEM_ID.fullmatch(item_id) is not None:
@@ -92,13 +90,14 @@ def read_fields(data: bytes) -> dict[str, bytes] | None:
     """The top-level members of a JSON object, each value as its bytes; None when `data` is no such object.
 
     msgspec refuses half a surrogate pair and deep nesting even where nobody looks; an answer that has them was paid
-    for all the same, so its members that are strings, objects or arrays are then found by their brackets.
+    for all the same, so its members are then found by their brackets.
     """
     try:
         return {name: bytes(raw) for name, raw in _decoder.decode(data).items()}
     except UNREADABLE:
-        members, depth = _members(data, 0, 0)
-        return members if depth == 0 and data.strip()[:1] == b"{" else None
+        scan = Scan(wanted=None, value_max=len(data))
+        scan.feed(data)
+        return scan.members if scan.complete else None
 
 
 def text_of(raw: bytes | None) -> str | None:
@@ -124,62 +123,25 @@ def object_of(raw: bytes | None) -> bytes | None:
 
 def read_body(body: bytes) -> Said:
     """`body`: one whole JSON object."""
-    said = Said()
-    said.note(read_fields(body) or {})
+    return said_of(read_fields(body))
+
+
+def said_of(fields: dict[str, bytes] | None) -> Said:
+    """What the members of a whole answer say; None when it could not be read."""
+    said = Said(unsure=fields is None)
+    said.note(fields or {})
+    return said
+
+
+def read_scan(scan: Scan) -> Said:
+    """Of a body that is too large to keep, as far as it has come."""
+    said = Said(unsure=not scan.complete or bool(scan.lost))
+    said.note(scan.members)
+    for item_id in scan.item_ids:
+        said.note_id(text_of(item_id))
     return said
 
 
 def read_status(body: bytes) -> str | None:
     """The `status` of a Response object (`completed`, `in_progress`, …); None when there is none."""
     return text_of((read_fields(body) or {}).get("status"))
-
-
-def read_ends(head: bytes, tail: bytes) -> Said:
-    """Of a body too large to keep: its first and last TAIL_BYTES. Embeddings put `model` and `usage` last."""
-    said = Said()
-    members, _ = _members(head, 0, 0)
-    said.note(members)
-    for name in ("model", "service_tier", "usage"):
-        said.note(_tail_member(tail, name))
-    return said
-
-
-def _tail_member(tail: bytes, name: str) -> dict[str, bytes]:
-    """The top-level member `name` of the object that ends with `tail`: from its key, everything closes once."""
-    key, end = b'"%b"' % name.encode(), len(tail)
-    for _ in range(_CANDIDATES_MAX):
-        end = tail.rfind(key, 0, end)
-        if end < 0:
-            break
-        members, depth = _members(tail, end, 1)
-        if depth == 0 and name in members:
-            return {name: members[name]}
-    return {}
-
-
-def _members(text: bytes, start: int, depth: int) -> tuple[dict[str, bytes], int]:
-    """Members at depth 1 that are whole strings, objects or arrays, the first of each name; the depth at the end.
-
-    `start` is outside of any string, at that `depth` of braces and brackets. -1 is a depth below the document.
-    """
-    members: dict[str, bytes] = {}
-    name, value_at = "", -1
-    for token in _TOKEN.finditer(text, start):
-        mark = text[token.start()]
-        if mark == 0x22:  # a string: a key, a value, or deeper inside
-            if depth != 1:
-                continue
-            colon = _COLON.match(text, token.end())
-            if colon is not None:
-                name, value_at = text_of(token[0]) or "", colon.end()
-            elif token.start() == value_at and len(token[0]) > 1 and token[0].endswith(b'"'):
-                members.setdefault(name, token[0])
-        elif mark in b"{[":
-            depth += 1
-        else:
-            depth -= 1
-            if depth == 1 and value_at >= 0 and text[value_at] in b"{[":
-                members.setdefault(name, text[value_at : token.end()])
-            if depth < 0:
-                return members, -1
-    return members, depth

@@ -52,7 +52,9 @@ class Hostile:
         url = f"http://127.0.0.1:{self.gateway_port}/v1/{path}"
         headers = {"Authorization": f"Bearer {self.running.key}"}
         async with (
-            aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=15)) as session,
+            aiohttp.ClientSession(
+                headers=headers, timeout=aiohttp.ClientTimeout(total=15), auto_decompress=False
+            ) as session,
             session.post(url, json={**body, "stream": stream}, allow_redirects=False) as response,
         ):
             got = b""
@@ -64,9 +66,9 @@ class Hostile:
             return response.status, response.headers[EVENT_ID], got, dict(response.headers)
 
 
-def chunked(*pieces: bytes, end: bool) -> bytes:
+def chunked(*pieces: bytes, end: bool, more: bytes = b"") -> bytes:
     body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-    start = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    start = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n%b\r\n" % more
     return start + body + (b"0\r\n\r\n" if end else b"")
 
 

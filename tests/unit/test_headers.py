@@ -1,6 +1,7 @@
 """What may pass in headers, both ways, and which framings are refused (facts/attacks.md A18-A21, A31, A39)."""
 
-from typing import Final
+from types import SimpleNamespace
+from typing import Final, cast
 
 import pytest
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web
@@ -8,7 +9,8 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.core.errors import ApiError
-from gateway.flows.proxy.headers import answer_headers, check_framing, forwarded_headers, is_error_envelope, refusal
+from gateway.edges.upstream import Answer
+from gateway.flows.proxy.headers import answer_headers, check_framing, forwarded_headers, is_event_stream, refusal
 
 
 def request(headers: dict[str, str], version: HttpVersion = HttpVersion11) -> web.Request:
@@ -112,21 +114,23 @@ def test_rate_limits_are_those_of_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "answer"),
+    ("media_type", "asked", "stream"),
     [
-        (b'{"error":{"message":"x"}}', True),
-        (b'{"error":"x"}', False),
-        (b'{"error":null}', False),
-        (b"[]", False),
-        (b"<html>", False),
-        (b"", False),
-        (b"\xff", False),
-        (b'{"error":{"message":"\xff"}}', True),
-        (b'{"error":' + b"[" * 99_999 + b"]" * 99_999 + b"}", False),
+        ("text/event-stream", False, True),
+        ("text/event-stream; charset=utf-8", False, True),
+        ("Text/Event-Stream;Charset=UTF-8", False, True),
+        ("TEXT/EVENT-STREAM", True, True),
+        (" text/event-stream ", False, True),
+        ("application/json", True, False),
+        ("text/plain; text/event-stream", True, False),
+        (None, True, True),
+        (None, False, False),
     ],
 )
-def test_error_envelope(body: bytes, answer: bool) -> None:
-    assert is_error_envelope(body) is answer
+def test_an_event_stream_is_known_by_its_media_type(media_type: str | None, asked: bool, stream: bool) -> None:
+    headers = CIMultiDict() if media_type is None else CIMultiDict({"Content-Type": media_type})
+    source = cast("Answer", SimpleNamespace(headers=CIMultiDictProxy(headers)))
+    assert is_event_stream(source, asked=asked) is stream
 
 
 def test_refusal() -> None:

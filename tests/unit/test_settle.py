@@ -115,6 +115,21 @@ def test_a_finished_answer_that_says_auto_costs_what_was_asked_for(asked: str | 
     assert event.metadata["billable"]["service_tier"] == (asked or "auto")
 
 
+@pytest.mark.parametrize(("asked", "priced_as"), [(None, "default"), ("auto", "default"), ("priority", "priority")])
+def test_a_tier_and_a_model_that_were_not_found_are_those_asked_for(asked: str | None, priced_as: str) -> None:
+    record, found = opened(service_tier=asked, model=MODEL), said(service_tier=None, model=None, unsure=True)
+    event = settler().exact(record, found, LATER)
+    known = settler().exact(opened(), said(service_tier=priced_as), LATER)
+    assert (event.evidence, event.service_tier, event.cost_nano) == ("reported", None, known.cost_nano)
+    assert [problem.partition(" was not found")[1] != "" for problem in event.metadata["problems"][:2]] == [True, True]
+
+
+def test_what_an_answer_does_not_say_is_default() -> None:
+    event = settler().exact(opened(service_tier="flex"), said(service_tier=None), LATER)
+    assert event.cost_nano == cost(1000, 200)
+    assert "problems" not in event.metadata
+
+
 def test_an_estimate_after_auto_goes_by_what_was_asked_for() -> None:
     auto = settler().estimated(opened(service_tier="flex"), Said(service_tier="auto"), LATER, "x", Tokens(900, 30))
     flex = settler().estimated(opened(service_tier="flex"), Said(), LATER, "x", Tokens(900, 30))

@@ -16,7 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.core.errors import ApiError
 from gateway.core.trace_context import TRACEPARENT, TRACESTATE
 from gateway.edges.upstream import Answer
-from pricing.readers.body import object_of, read_fields, text_of
+from pricing.readers.body import read_fields, text_of
 from pricing.readers.text import storable
 
 CLIENT_LEFT: Final = "client_left"
@@ -116,9 +116,16 @@ def answer_headers(
     return passed
 
 
-def is_event_stream(source: Answer) -> bool:
-    """Whether the answer is a stream of server-sent events."""
-    return source.headers.get("Content-Type", "").startswith("text/event-stream")
+def is_event_stream(source: Answer, *, asked: bool = False) -> bool:
+    """Whether the answer is a stream of server-sent events. A media type may be written in any case (RFC 9110); where
+    there is none, the answer is what was `asked` for."""
+    media_type = source.headers.get("Content-Type")
+    if media_type is None:
+        return asked
+    return (
+        media_type.startswith("text/event-stream")
+        or media_type.partition(";")[0].strip().lower() == "text/event-stream"
+    )
 
 
 def request_id_of(source: Answer) -> str | None:
@@ -132,11 +139,6 @@ def error_code_of(body: bytes) -> str | None:
     error = (read_fields(body) or {}).get("error")
     code = None if error is None else text_of((read_fields(error) or {}).get("code"))
     return code if code is not None and _CODE.fullmatch(code) else None
-
-
-def is_error_envelope(body: bytes) -> bool:
-    """Whether `body` is OpenAI's own error object, which says that the call did not run."""
-    return object_of((read_fields(body) or {}).get("error")) is not None
 
 
 def refusal(error: ApiError, event_id: str) -> web.Response:

@@ -200,7 +200,7 @@ class MeteredCall:
 
     async def _relay(self, source: Answer, relay: Relay) -> None:
         shape = self._route.endpoint.stream
-        if source.status == 200 and shape is not None and is_event_stream(source):
+        if source.status == 200 and shape is not None and is_event_stream(source, asked=self._asked.stream):
             meter = StreamMeter(shape, withhold=self._asked.withhold_usage)
             await relay.stream(meter)
             await self._settlement.stream(relay.result, meter)
@@ -234,7 +234,7 @@ class MeteredCall:
         ms = (parts.clock() - self._started_s) * 1000
         begun, first = self._begun_s, None if relayed is None else relayed.first_byte_s
         trace = trace_id(self._request.headers.get(TRACEPARENT))
-        said = None if relayed is None or status < 400 else error_code_of(relayed.last)
+        said = None if relayed is None or status < 400 else error_code_of(relayed.text)
         first_ms = None if first is None else (first - begun) * 1000
         parts.log.metered(event, status, ms, first_ms, left, trace, self._failed or broken, said, self._detail)
         self._seen.is_logged = True
@@ -244,5 +244,7 @@ class MeteredCall:
             self._ours_s += self._time() - relayed.heard_s
         wait = None if first is None or self._sent_s is None else first - self._sent_s
         parts.metrics.metered(event, status, self._ours_s, wait, client_left=left)
+        if relayed is not None and relayed.coding is not None:
+            parts.metrics.coded(relayed.coding)
         if broken != "drain_limit" and (broken is not None or status >= 500 or status in (401, 429)):
             parts.metrics.upstream_failed(status, broken, said)

@@ -35,6 +35,7 @@ class CallMetrics:
         self._free: Final[dict[tuple[str, int], int]] = {}
         self._refused: Final[dict[str, int]] = {}
         self._errors: Final[dict[str, int]] = {}
+        self._coded: Final[dict[str, int]] = {}
         self._left = 0
         self.running = 0
         """Requests being served."""
@@ -72,6 +73,10 @@ class CallMetrics:
             kind = broken or (f"http_{status}" if status in _TOLD_APART else "http_5xx")
         self._errors[kind] = self._errors.get(kind, 0) + 1
 
+    def coded(self, coding: str) -> None:
+        """OpenAI's answer came with a Content-Encoding that nobody asked for."""
+        self._coded[coding] = self._coded.get(coding, 0) + 1
+
     def free(self, endpoint: str, status: int) -> None:
         """A call that costs nothing."""
         key = (endpoint, status // 100)
@@ -100,6 +105,8 @@ class CallMetrics:
             yield Sample("gateway_refused_total", (code,), count)
         for kind, count in self._errors.items():
             yield Sample("gateway_upstream_errors_total", (kind,), count)
+        for coding, count in self._coded.items():
+            yield Sample("gateway_coded_answers_total", (coding,), count)
         yield Sample("gateway_clients_left_total", (), self._left)
         yield Sample("gateway_requests_running", (), self.running)
 

@@ -18,7 +18,10 @@ from gateway.core.errors import ApiError
 from gateway.edges.upstream import Answer
 from gateway.flows.proxy.begun import error_event
 from gateway.flows.proxy.relayed import Relayed
-from pricing.readers.body import TAIL_BYTES, read_body, read_ends
+from gateway.flows.proxy.wholes import feed_large, read_large, read_whole
+from pricing.coded import CodedStream
+from pricing.readers.coding import Decoder, coding_of
+from pricing.readers.scan import Scan
 from pricing.stream import StreamMeter
 
 WHOLE_BYTES_MAX: Final = 1024 * 1024
@@ -76,36 +79,37 @@ class Relay:
         self._drained_bytes = 0
         self.result: Final = Relayed()
         self.result.heard_s = self._loop.time()
+        coding = self.result.coding = coding_of(source.headers.get("Content-Encoding"))
+        self._decoder: Final = None if coding is None else Decoder(coding)
         drains.relays.add(self)
 
     async def stream(self, meter: StreamMeter) -> Relayed:
         """An event stream; `result.last` is the terminal event."""
         result = self.result
         result.said, result.meter = meter.said, meter
+        passing = meter if self._decoder is None else CodedStream(meter, self._decoder)
         client = result.client = self._new_client()
         await self._prepare(client)
         try:
-            await self._pass_stream(meter, client)
+            await self._pass_stream(passing.feed, meter, client)
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
         self._drains.relays.discard(self)
-        await self._write(client, meter.finish())
+        await self._write(client, passing.finish())
+        if self._decoder is not None:
+            result.unread = self._decoder.problem
         if meter.terminal:
             result.broken = None  # all has been said; what became of the connection after it changes nothing
         result.complete = meter.terminal and not meter.failed
         result.deltas = meter.deltas
-        result.last = meter.release()
+        result.last = passing.release()
         return result
 
-    async def _pass_stream(self, meter: StreamMeter, client: web.StreamResponse) -> None:
+    async def _pass_stream(
+        self, feed: Callable[[bytes], bytes], meter: StreamMeter, client: web.StreamResponse
+    ) -> None:
         # The hottest loop there is: whatever is added here is paid once per token.
-        result, read, feed, time, write = (
-            self.result,
-            self._source.content.readany,
-            meter.feed,
-            self._loop.time,
-            client.write,
-        )
+        result, read, time, write = self.result, self._source.content.readany, self._loop.time, client.write
         transport = self._request.transport
         note_at_s = 0.0
         while chunk := await read():
@@ -149,15 +153,14 @@ class Relay:
         result.last = b"".join(chunks)
         transport = self._request.transport
         result.client_left = transport is None or transport.is_closing()
-        if result.broken is None:
-            result.said = read_body(result.last)
-            result.complete = True
+        read_whole(result, self._decoder)
         return result
 
     async def _pass_large(self, first: bytes) -> Relayed:
-        """Beyond 1 MiB the body is passed on as it comes; its ends are enough to find the usage."""
-        result = self.result
-        head, tail, waiting = first[:TAIL_BYTES], first[-TAIL_BYTES:], first
+        """Beyond 1 MiB the body is passed on as it comes, and what it says of itself is found on the way."""
+        result, scan, waiting = self.result, Scan(), first
+        noted = False
+        feed_large(result, scan, first, self._decoder)
         client = result.client = self._new_client()
         length = self._source.headers.get("Content-Length")
         if length is not None and length.isdigit():
@@ -165,19 +168,22 @@ class Relay:
         await self._prepare(client)
         try:
             while chunk := await self._source.content.readany():
+                if not noted and "id" in scan.members:
+                    noted = True
+                    read_large(result, scan, self._decoder)
+                    await self._noted(result)
                 await self._write(client, waiting)
                 waiting = chunk
-                tail = (tail + chunk)[-TAIL_BYTES:]
+                feed_large(result, scan, chunk, self._decoder)
                 self.result.heard_s = self._loop.time()
                 if result.client_left and self._over_drain(len(chunk)):
                     break
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
         self._drains.relays.discard(self)
+        read_large(result, scan, self._decoder)
         result.last = waiting
-        if result.broken is None:
-            result.said = read_ends(head, tail)
-            result.complete = True
+        result.complete = result.broken is None
         return result
 
     async def release(self) -> web.StreamResponse:

@@ -26,5 +26,13 @@ class Relayed:
         self.client: web.StreamResponse | None = None
         self.ended = False
         """Whether the client has got the end of the answer."""
+        self.coding: str | None = None
+        """The Content-Encoding that nobody asked for, one of the readers' NAMES; None for plain bytes."""
+        self.unread: str | None = None
+        """Why what came could not be read: `coded_br`, `coded_damaged`, `coded_too_large`, …"""
+        self.text: bytes = b""
+        """The beginning of an answer that is no stream, decoded: what an estimate counts."""
+        self.is_error = False
+        """Whether the answer is OpenAI's own error object, which says that the call did not run."""
         self.last: bytes = b""
         """The bytes that wait for SETTLE."""

@@ -10,7 +10,6 @@ import structlog
 
 from gateway.core.event import OpenRecord, UsageEvent
 from gateway.core.request import Request
-from gateway.flows.proxy.headers import is_error_envelope
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relayed import Relayed
 from pricing.readers.body import Said
@@ -51,17 +50,20 @@ class Settlement:
         elif relayed.complete:
             await self.estimate("usage_missing")
         else:
-            await self.estimate(relayed.broken or ("stream_failed" if meter.failed else "no_terminal_event"))
+            await self.estimate(
+                relayed.broken or relayed.unread or ("stream_failed" if meter.failed else "no_terminal_event")
+            )
 
     async def whole(self, relayed: Relayed) -> None:
         """Any other answer has ended."""
         status = self.status
         if status == 200 and relayed.complete and relayed.said.usage is not None:
             await self._settle(self._exact(relayed, {}))
-        elif 400 <= status < 500 or (status in (500, 503) and is_error_envelope(relayed.last)):
+        elif 400 <= status < 500 or (status in (500, 503) and relayed.is_error):
             await self.void(f"http_{status}", {"status": status})
         else:
-            await self.estimate(relayed.broken or ("usage_missing" if status == 200 else f"http_{status}"))
+            unsaid = "usage_missing" if status == 200 else f"http_{status}"
+            await self.estimate(relayed.broken or relayed.unread or unsaid)
 
     async def void(self, reason: str, metadata: dict[str, Any] | None = None) -> None:
         """Proven not to have run."""
@@ -79,7 +81,7 @@ class Settlement:
             event = parts.settler.unfinished(self._exact(relayed, metadata), self._opened, reason)
         else:
             shown = relayed is not None and self.status == 200 and self._opened.endpoint != "embeddings"
-            answer = relayed.last if relayed is not None and shown else b""
+            answer = relayed.text if relayed is not None and shown else b""
             tokens = await parts.estimator.tokens(self._opened, self._asked.body, meter, answer)
             said = Said() if relayed is None else relayed.said
             event = parts.settler.estimated(
