@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.sandbox import credentials
 from pricing.data import read_texts
 from tests.flows.conftest import row_of
 from tests.recompute import recompute
@@ -163,16 +164,25 @@ async def test_openai_away_is_void_not_sent(fresh_stack: Stack) -> None:
 
 @pytest.mark.long
 async def test_a_silent_openai_is_given_up(fresh_stack: Stack) -> None:
-    fresh_stack.env["UPSTREAM__READ_S"] = "1"
+    fresh_stack.env["UPSTREAM__READ_S"] = "3"
     fresh_stack.start()
-    fresh_stack.control("openai", body={"times": 1, "delay_s": 8})
+    await _prepare_tokenizer(fresh_stack)
+    fresh_stack.control("openai", body={"times": 1, "delay_s": 60})
     status, event_id, body = await call(fresh_stack, "chat", stream=False)
     assert status == 504
     assert json.loads(body)["error"]["code"] == "upstream_timeout"
     assert (await row_of(fresh_stack, event_id))["evidence"] == "estimated"
     fresh_stack.control("openai", "DELETE")
-    fresh_stack.control("openai", body={"times": 1, "interval_s": 8})
+    fresh_stack.control("openai", body={"times": 1, "interval_s": 60})
     _, event_id, got = await call(fresh_stack, "chat", stream=True)
     row = await row_of(fresh_stack, event_id)
     assert (row["evidence"], json.loads(row["metadata"])["reason"]) == ("estimated", "upstream_timeout")
     assert got.endswith(b"<cut>")
+
+
+async def _prepare_tokenizer(running: Stack) -> None:
+    """The stand-in's first call builds its tokenizer, which on a busy machine takes longer than the gateway waits."""
+    url = f"http://127.0.0.1:{running.sandbox_port}/openai/v1{PATHS['chat'][0]}"
+    headers = {"Authorization": f"Bearer {credentials.OPENAI_API_KEY}"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.post(url, json=CHAT) as response:
+        assert response.status == 200
