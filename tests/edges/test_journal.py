@@ -94,7 +94,7 @@ async def test_close_commits_what_was_appended(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     waiters += [journal.append(OPEN, payload(number)) for number in (2, 3)]
     journal.close()
-    await asyncio.wait_for(asyncio.gather(*waiters), 5)
+    await asyncio.wait_for(asyncio.gather(*waiters), 60)
     assert read_all(tmp_path) == [payload(1), payload(2), payload(3)]
     with pytest.raises(DependencyDown, match="closed"):
         await journal.append(OPEN, payload(4))

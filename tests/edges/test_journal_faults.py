@@ -44,12 +44,12 @@ async def test_a_failed_write_is_refused_and_leaves_nothing(
     disk.failing = {"write": error}
     for number in (2, 3):
         with pytest.raises(DependencyDown) as caught:
-            await asyncio.wait_for(journal.append(OPEN, payload(number)), 5)
+            await asyncio.wait_for(journal.append(OPEN, payload(number)), 60)
         assert caught.value.what == "journal"
         assert journal.failure == os.strerror(error)
     journal.note(payload(50))
     disk.failing = {}
-    await asyncio.wait_for(journal.append(OPEN, payload(4)), 5)
+    await asyncio.wait_for(journal.append(OPEN, payload(4)), 60)
     assert journal.failure is None
     assert read_all(tmp_path) == [payload(1), payload(4)]
     assert len(list(tmp_path.glob("*.jnl"))) == 2  # the failed one is never written again
@@ -59,7 +59,7 @@ async def test_a_write_cut_short_leaves_nothing(journal: Journal, tmp_path: Path
     await journal.append(OPEN, payload(1))
     disk.short = len(frame(OPEN, payload(2))) + 10
     waiters = [journal.append(OPEN, payload(number)) for number in (2, 3)]
-    results = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 5)
+    results = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 60)
     assert all(isinstance(result, DependencyDown) for result in results)
     disk.short = 0
     await journal.append(OPEN, payload(4))

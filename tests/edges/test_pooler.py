@@ -49,7 +49,7 @@ def pooled(empty_database_url: str, tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen([PGBOUNCER, "-q", tmp_path / "pgbouncer.ini"], user=as_user)
     try:
         url = f"postgresql://{direct.username}@127.0.0.1:{port}/{name}?pgbouncer=true"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (tmp_path / "log").exists() or "process up" not in (tmp_path / "log").read_text():
             assert process.poll() is None
             assert time.monotonic() < deadline

@@ -52,7 +52,7 @@ def fresh_stack(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterat
         yield made
 
 
-async def settled_rows(database_url: str, count: int, *, within_s: float = 20.0) -> list[asyncpg.Record]:
+async def settled_rows(database_url: str, count: int, *, within_s: float = 90.0) -> list[asyncpg.Record]:
     """Every row of the ledger, oldest first, once there are `count`; AssertionError when there are more or too few."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -68,7 +68,7 @@ async def settled_rows(database_url: str, count: int, *, within_s: float = 20.0)
         await connection.close()
 
 
-async def row_of(running: Stack, event_id: str, *, within_s: float = 20.0) -> asyncpg.Record:
+async def row_of(running: Stack, event_id: str, *, within_s: float = 90.0) -> asyncpg.Record:
     """The ledger row of one call, once it is there; AssertionError when it does not come."""
     connection = await asyncpg.connect(running.env["DATABASE_URL"])
     try:
