@@ -6,6 +6,7 @@ The lock files name no registry: pip and npm take the one that this machine is s
 import re
 import shutil
 import subprocess
+import sys
 import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,10 +61,11 @@ def _npm(client: Client, folder: Path, node: Path) -> Command:
 
 def _pip(client: Client, folder: Path) -> Command:
     """A virtual environment with what its lock file lists."""
-    venv.create(folder, with_pip=True, symlinks=True)
+    venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     quiet = ("--quiet", "--no-input", "--no-compile", "--disable-pip-version-check", "--require-hashes")
-    run([python, "-m", "pip", "install", *quiet, "-r", HERE / "python" / f"{client.file}.lock"], INSTALL_S)
+    lock = HERE / "python" / f"{client.file}.lock"
+    run([sys.executable, "-m", "pip", "--python", python, "install", *quiet, "-r", lock], INSTALL_S)
     return (python, HERE / "python" / f"{client.file}_calls.py")
 
 
