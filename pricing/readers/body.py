@@ -50,7 +50,10 @@ class Said(msgspec.Struct):
         """Takes over what an answer's or a chunk's top-level fields say: the first id, the last of the rest."""
         self.response_id = self.response_id or _name_of(fields.get("id"))
         self.model = _name_of(fields.get("model")) or self.model
-        self.service_tier = _name_of(fields.get("service_tier")) or self.service_tier
+        tier = fields.get("service_tier")
+        self.service_tier = _name_of(tier) or self.service_tier
+        if tier is not None and tier != b"null" and text_of(tier) is None:
+            self.unsure = True  # it is said, in a way that nobody knows
         self.usage = object_of(fields.get("usage")) or self.usage
         output = fields.get("output")
         if output is not None:

@@ -76,8 +76,9 @@ def event(**fields: Any) -> bytes:
     return b"data: " + json.dumps({**ENVELOPE, **fields}).encode() + b"\n\n"
 
 
-def answered(body: bytes, *more: bytes, status: bytes = b"200 OK") -> bytes:
-    lines = [b"HTTP/1.1 " + status, b"Content-Type: application/json", b"Content-Length: %d" % len(body), *more]
+def answered(body: bytes, *more: bytes, status: bytes = b"200 OK", length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    lines = [b"HTTP/1.1 " + status, b"Content-Type: application/json", b"Content-Length: %d" % size, *more]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 

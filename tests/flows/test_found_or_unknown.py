@@ -92,3 +92,14 @@ async def test_a_large_answer_without_usage_counts_its_beginning(running: Stack,
     row = await row_of(running, (await hostile.call())[1])
     assert row["evidence"] == "estimated"
     assert row["completion_tokens"] > 100_000
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_what_came_whole_before_the_end_is_said(running: Stack, hostile: Hostile, cut: bool) -> None:
+    """A body that breaks off behind its usage, and one that ends there although its JSON goes on."""
+    made = {**RESPONSE, "id": f"resp_cut_{cut}", "output": [], "service_tier": "flex"}
+    body = json.dumps(made).encode()[:-3]
+    hostile.answer, hostile.close = answered(body, length=len(body) + 3 * cut), cut
+    row = await row_of(running, (await hostile.call(path="responses", body=ASKED))[1])
+    assert (row["service_tier"], row["response_id"], row["total_tokens"]) == ("flex", made["id"], 1200)
+    assert row["evidence"] == ("estimated" if cut else "reported")

@@ -13,11 +13,15 @@ def read_whole(result: Relayed, decoder: Decoder | None) -> None:
         body = b"".join(decoder.decode(body))
         result.unread = decoder.problem
     result.text = body
-    if result.broken is None:
-        fields = read_fields(body)
+    result.complete = result.broken is None
+    fields = read_fields(body) if result.complete else None
+    if fields is not None:
         result.said = said_of(fields)
-        result.is_error = fields is not None and object_of(fields.get("error")) is not None
-        result.complete = True
+        result.is_error = object_of(fields.get("error")) is not None
+    else:  # broken off, or no JSON to its end: what has come whole is said all the same
+        scan = Scan()
+        scan.feed(body)
+        result.said = read_scan(scan)
 
 
 def feed_large(result: Relayed, scan: Scan, piece: bytes, decoder: Decoder | None) -> None:
