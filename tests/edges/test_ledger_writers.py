@@ -3,13 +3,14 @@
 import asyncio
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from gateway.core.errors import DependencyDown
 from gateway.edges.ledger import Entry, Ledger, Outcome, Pool, open_pool
-from tests.conftest import METER, WINDOW_S
+from tests.conftest import METER, WINDOW_S, admin
 from tests.events import call, linked, new_id, sums_are_right
 
 
@@ -41,6 +42,14 @@ async def test_writers_with_the_same_entries_and_keys_never_deadlock(database_ur
     await wide.close()
     assert await sums_are_right(pool)
     assert await pool.fetchval("select deadlocks from pg_stat_database where datname = current_database()") == 0
+
+
+async def test_no_setting_of_the_database_has_writers_fail_each_other(database_url: str, postgres_dsn: str) -> None:
+    name = urlsplit(database_url).path.strip("/")
+    await admin(postgres_dsn, f"alter database {name} set default_transaction_isolation = 'repeatable read'")
+    pool = await open_pool(database_url, connections_max=1)
+    assert await pool.fetchval("select current_setting('transaction_isolation')") == "read committed"
+    await pool.close()
 
 
 @pytest.mark.parametrize("shared", ["keys", "windows"])

@@ -51,6 +51,8 @@ async def open_pool(
     found = read_dsn(dsn)
     settings = {
         "application_name": "pailflow-gateway",
+        # A role or database may say otherwise; then writers that share a sum would fail each other, over and over.
+        "default_transaction_isolation": "read committed",
         "jit": "off",
         "statement_timeout": str(int(statement_timeout_s * 1000)),
         "timezone": "UTC",
