@@ -19,8 +19,8 @@ from gateway.sandbox.openai import BODY_BYTES_MAX, OpenAI
 from gateway.sandbox.openai_tokens import Coder
 from gateway.sandbox.stripe import Kept as StripeKept
 from gateway.sandbox.stripe import Stripe
-from gateway.sandbox.unkey import Kept as UnkeyKept
 from gateway.sandbox.unkey import Unkey
+from gateway.sandbox.unkey_keys import Kept as UnkeyKept
 from pricing import book, data
 
 METER: Final = "openai_usage_micro_usd"

@@ -12,6 +12,7 @@ from gateway.sandbox.unkey_keys import INT64_MAX, Asked, Refill
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 ExternalId = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")]
 Id = Annotated[str, Meta(min_length=1, max_length=255)]
+Permission = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_:.*-]+$")]
 Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Instant = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
 """Or a length of time; Unix milliseconds, up to the year 2100."""
@@ -65,7 +66,7 @@ class CreateKey(_Body):
     external_id: ExternalId | None = None
     meta: dict[str, Any] | None = None
     roles: list[str] | None = None
-    permissions: list[str] | None = None
+    permissions: list[Permission] | None = None
     expires: Instant | None = None
     credits: Credits | None = None
     ratelimits: list[LimitBody] | None = None
@@ -85,7 +86,14 @@ class UpdateKey(_Body):
     ratelimits: list[LimitBody] | UnsetType | None = UNSET
     enabled: bool | UnsetType | None = UNSET
     roles: list[str] | UnsetType | None = UNSET
-    permissions: list[str] | UnsetType | None = UNSET
+    permissions: list[Permission] | UnsetType | None = UNSET
+
+
+class ChangePermissions(_Body):
+    """keys.addPermissions and removePermissions; names that the key has, or has not, are no error."""
+
+    key_id: Id
+    permissions: Annotated[list[Permission], Meta(min_length=1, max_length=1000)]
 
 
 class GetKey(_Body):

@@ -1,6 +1,7 @@
 """How the Unkey stand-in words things: keys, identities and limits as its answers show them, and its refusals. Pure."""
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -15,12 +16,16 @@ T = TypeVar("T")
 class Refused(Exception):
     """A request that Unkey answers with an error."""
 
-    def __init__(self, status: int, title: str, detail: str, errors: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, errors: list[dict[str, str]] | None = None, *, code: str = ""
+    ) -> None:
         super().__init__(detail)
         self.status: Final = status
         self.title: Final = title
         self.detail: Final = detail
         self.errors: Final = errors
+        self.code: Final = code or title.lower().replace(" ", "_")
+        """The end of its `type`."""
 
 
 def bad(location: str, message: str) -> Refused:
@@ -30,7 +35,13 @@ def bad(location: str, message: str) -> Refused:
 
 def not_found(what: str) -> Refused:
     """404."""
-    return Refused(404, "Not Found", f"The requested {what} does not exist or has been deleted.")
+    code = f"unkey/data/{what.lower()}_not_found"
+    return Refused(404, "Not Found", f"The requested {what} does not exist or has been deleted.", code=code)
+
+
+def no_such(what: str, name: str) -> Refused:
+    """404 of something that a key was to be given, or to lose."""
+    return Refused(404, "Not Found", f"{what} '{name}' was not found.", code=f"unkey/data/{what.lower()}_not_found")
 
 
 def present(fields: dict[str, Any]) -> dict[str, Any]:
@@ -38,10 +49,17 @@ def present(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def limits_of(given: list[LimitBody] | None) -> list[Limit]:
-    """Rate limits as they are kept."""
+def limits_of(given: list[LimitBody] | None, before: Iterable[Limit] = ()) -> list[Limit]:
+    """Rate limits as they are kept, each with an id that no other has; one that was there `before` keeps its own."""
+    ids = {limit.name: limit.id for limit in before}
     return [
-        Limit(limit.name, limit.limit, limit.duration, f"rl_{limit.name}", bool(limit.auto_apply))
+        Limit(
+            limit.name,
+            limit.limit,
+            limit.duration,
+            ids.get(limit.name) or f"rl_{secrets.token_hex(8)}",
+            bool(limit.auto_apply),
+        )
         for limit in given or ()
     ]
 
@@ -57,9 +75,10 @@ def limit_form(limit: Limit) -> dict[str, Any]:
     }
 
 
-def identity_form(identity: Identity) -> dict[str, Any]:
-    """An identity."""
-    limits = [limit_form(limit) for limit in identity.ratelimits] or None
+def identity_form(identity: Identity, hidden: Iterable[Limit] = ()) -> dict[str, Any]:
+    """An identity. A verification leaves out the limits whose names its key has too (`hidden`)."""
+    names = {limit.name for limit in hidden}
+    limits = [limit_form(limit) for limit in identity.ratelimits if limit.name not in names] or None
     fields = {"id": identity.id, "externalId": identity.external_id, "meta": identity.meta, "ratelimits": limits}
     return present(fields)
 
@@ -70,8 +89,8 @@ def credits_form(key: Key) -> dict[str, Any]:
     return {"remaining": key.remaining} | ({} if refill is None else {"refill": refill})
 
 
-def key_form(key: Key, identity: Identity | None) -> dict[str, Any]:
-    """A key, never its secret."""
+def key_form(key: Key, identity: Identity | None, permissions: list[str]) -> dict[str, Any]:
+    """A key, never its secret. `permissions` are its own and those of its roles, without saying which is which."""
     return present(
         {
             "keyId": key.key_id,
@@ -83,7 +102,7 @@ def key_form(key: Key, identity: Identity | None) -> dict[str, Any]:
             "updatedAt": key.updated_at,
             "lastUsedAt": key.last_used_at,
             "expires": key.expires,
-            "permissions": key.permissions or None,
+            "permissions": list(dict.fromkeys(permissions)) or None,
             "roles": key.roles or None,
             "credits": None if key.remaining is None else credits_form(key),
             "identity": None if identity is None else identity_form(identity),

@@ -1,4 +1,4 @@
-"""What the Unkey stand-in knows of keys and identities, and how it judges a key (facts/unkey.md §3, §5, §6).
+"""What the Unkey stand-in knows of keys and identities, and how it judges a key (facts/unkey.md, unkey-real.md).
 
 Keeps hashes of keys, never keys. Instants are Unix milliseconds, as on Unkey's wire.
 """
@@ -6,7 +6,7 @@ Keeps hashes of keys, never keys. Instants are Unix milliseconds, as on Unkey's 
 import calendar
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -79,6 +79,18 @@ class Identity(msgspec.Struct, rename="camel", omit_defaults=True):
     ratelimits: list[Limit] = []
 
 
+class Kept(msgspec.Struct):
+    """Everything that outlives a restart."""
+
+    keys: dict[str, Key] = {}
+    identities: dict[str, Identity] = {}
+    """By external id."""
+    roles: dict[str, list[str]] = {}
+    """The permissions of each role, by its name."""
+    permissions: set[str] = set()
+    """Names that the workspace has, whoever is given them."""
+
+
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
     """A rate limit that one verification names, on the key, on its identity, or of its own."""
 
@@ -86,6 +98,15 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
     cost: Annotated[int, Meta(ge=0, le=INT64_MAX)] = 1
     limit: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
     duration: Annotated[int, Meta(ge=1, le=INT64_MAX)] | None = None
+
+
+class Run(NamedTuple):
+    """A limit that one verification counts against."""
+
+    limit: Limit
+    cost: int
+    owner: str
+    """Whose uses are counted together: a key's id, or an identity's."""
 
 
 class UnknownLimit(Exception):
@@ -98,10 +119,10 @@ class Counters:
     def __init__(self) -> None:
         self._used: Final[dict[tuple[str, str, int, int], int]] = {}
 
-    def check(self, owner: str, limits: list[tuple[Limit, int]], now_ms: int) -> tuple[bool, list[dict[str, Any]]]:
+    def check(self, limits: list[Run], now_ms: int) -> tuple[bool, list[dict[str, Any]]]:
         """(whether all limits allow their cost, what Unkey says of each). Spends all of them or none."""
         seen = []
-        for limit, cost in limits:
+        for limit, cost, owner in limits:
             window = now_ms // limit.duration
             slot = (owner, limit.name, limit.duration, window)
             used = self._used.get(slot, 0)
@@ -129,15 +150,19 @@ class Counters:
         return allowed, said
 
 
-def limits_for(key: Key, identity: Identity | None, asked: list[Asked]) -> list[tuple[Limit, int]]:
-    """The limits that one verification runs, each with its cost. Raises UnknownLimit."""
-    known = {limit.name: limit for limit in [*(identity.ratelimits if identity else []), *key.ratelimits]}
-    wanted = {limit.name: (limit, 1) for limit in known.values() if limit.auto_apply}
+def limits_for(key: Key, identity: Identity | None, asked: list[Asked]) -> list[Run]:
+    """The limits that one verification runs. Those of key and identity are merged by name, and the key's wins; an
+    identity's counts over all its keys (facts/unkey-real.md A1, B). Raises UnknownLimit.
+    """
+    known = {limit.name: (limit, identity.id) for limit in identity.ratelimits} if identity else {}
+    known |= {limit.name: (limit, key.key_id) for limit in key.ratelimits}
+    wanted = {name: Run(limit, 1, owner) for name, (limit, owner) in known.items() if limit.auto_apply}
     for ask in asked:
         if ask.limit is not None and ask.duration is not None:
-            wanted[ask.name] = (Limit(ask.name, ask.limit, ask.duration), ask.cost)
+            wanted[ask.name] = Run(Limit(ask.name, ask.limit, ask.duration), ask.cost, key.key_id)
         elif ask.name in known:
-            wanted[ask.name] = (known[ask.name], ask.cost)
+            limit, owner = known[ask.name]
+            wanted[ask.name] = Run(limit, ask.cost, owner)
         else:
             raise UnknownLimit(ask.name)
     return list(wanted.values())
