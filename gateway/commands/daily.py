@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gateway import build
 from gateway.commands.database import database
 from gateway.core.config import Settings, required
+from gateway.core.daily.registration import ACTIVE, Webhook
 from gateway.core.errors import OptionError
 from gateway.core.ids import is_uuid
 from gateway.core.instants import parse_bound, rfc3339
-from gateway.edges.meetings import Webhook
 from gateway.edges.sessions import Counts, Inbox, Listing, Walks
 from gateway.flows.backfill import Backfill, Walked
 
@@ -129,6 +129,8 @@ async def backfill(
             walked = await walk.run(begins, ends, now=now, room=room, again=again, progress=progress)
     span = f"from {rfc3339(begins)} until {rfc3339(walked.until)}"
     said = f"{walked.meetings:,} meetings {span}, {walked.new:,} with something new; the workers take it up now."
+    if walked.incomplete:
+        said += f" People are missing in {walked.incomplete:,} of them: the log says why, and the next walk asks again."
     _say(console, walked._asdict() | {"until": rfc3339(walked.until)}, said, as_json=as_json)
     return walked
 
@@ -157,14 +159,22 @@ async def link(settings: Settings, console: Console, *, meeting: str, transcript
 
 def find_ours(webhooks: Sequence[Webhook], url: str | None) -> Webhook | None:
     """The webhook of this URL; of any that ends as ours does where `url` is None."""
-    return next((one for one in webhooks if (one.url == url if url else urlsplit(one.url).path == PATH)), None)
+    return next((one for one in webhooks if (one.url == url if url else _path(one.url) == PATH)), None)
+
+
+def _path(url: str) -> str | None:
+    """None of what is no URL: the list has other products' entries in it, however they are."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return None
 
 
 def problems_of(webhook: Webhook, secret: str | None) -> list[str]:
     """What is wrong with our webhook; `secret` is what we expect it to sign with."""
     problems = []
-    if webhook.state != "ACTIVE":
-        problems.append(f"it is {webhook.state}: Daily.co tells us nothing")
+    if webhook.state != ACTIVE:
+        problems.append(f"its state is {webhook.state or 'not told'}, not {ACTIVE}: Daily.co may tell us nothing")
     if webhook.retry_type != RETRY_TYPE:
         problems.append(f"it retries by {webhook.retry_type or 'circuit-breaker'}, which stops after three failures")
     if secret is None:
@@ -198,7 +208,7 @@ def _plain(webhook: Webhook) -> dict[str, Any]:
         "retry_type": webhook.retry_type,
         "failed_count": webhook.failed_count,
         "last_moment_pushed": webhook.last_moment_pushed,
-        "event_types": webhook.event_types,
+        "event_types": list(webhook.event_types),
     }
 
 

@@ -1,4 +1,5 @@
-"""Daily.co's REST API: past meetings, our webhook, and links to recordings and transcripts (facts/daily.md §1, §5).
+"""Daily.co's REST API: past meetings, our webhook, and links to recordings and transcripts (facts/daily.md §1, §5;
+stripe-daily-real.md).
 
 Asks again where Daily.co says that it was asked too often, or nothing at all; never shows the key.
 """
@@ -10,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import aiohttp
 import msgspec
 
+from gateway.core.daily.registration import Webhook, webhook_of, webhooks_of
 from gateway.core.errors import DependencyDown, Refused
 from gateway.core.lenient_json import repaired
 
@@ -30,29 +32,15 @@ RECORDING: Final = "daily-recording:"
 TRANSCRIPT: Final = "daily-transcript:"
 
 
-class Webhook(msgspec.Struct, rename="camel", kw_only=True):
-    """A registration at Daily.co."""
-
-    uuid: str
-    url: str = ""
-    hmac: str | None = None
-    retry_type: str | None = None
-    event_types: list[str] = []
-    state: str | None = None
-    failed_count: int | None = None
-    last_moment_pushed: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Webhook({self.uuid}, {self.state})"
-
-
 class Page(NamedTuple):
-    """Meetings, the newest first, as Daily.co writes them."""
+    """Meetings, the newest first, as Daily.co writes them, each with `whole`: whether all its people are there."""
 
     meetings: list[dict[str, Any]]
     cursor: str | None
     """Where the next page begins; None: there is none."""
     total: int | None
+    problem: str | None = None
+    """Why meetings are not whole, where that is so; of several, the last."""
 
 
 class Link(NamedTuple):
@@ -76,6 +64,10 @@ class _Access(msgspec.Struct):
     download_link: str | None = None
     link: str | None = None
     expires: float | None = None
+
+
+class NotFound(Refused):
+    """Daily.co has nothing there."""
 
 
 class Meetings:
@@ -106,31 +98,23 @@ class Meetings:
         if after is not None:
             query["starting_after"] = after
         answer = _decoded(await self._ask("GET", "/meetings", query), _Meetings)
-        meetings = []
-        for meeting in answer.data:
-            meeting_id = meeting.get("id")
-            if not isinstance(meeting_id, str):
-                raise DependencyDown("daily", "a meeting without an id")
-            people, most = meeting.get("participants"), meeting.get("max_participants")
-            # So many were there at once: a shorter list has left some out.
-            if not isinstance(people, list) or (isinstance(most, int) and len(people) < most):
-                meeting["participants"] = await self._people(meeting_id)
-            meetings.append(meeting)
-        cursor = meetings[-1]["id"] if len(meetings) == PAGE else None
+        problem = await self._complete(answer.data)
+        cursor = answer.data[-1]["id"] if len(answer.data) == PAGE else None
         await self._sleep(PACE_S)
-        return Page(meetings, cursor, None if answer.total_count is None else int(answer.total_count))
+        total = None if answer.total_count is None else int(answer.total_count)
+        return Page(answer.data, cursor, total, problem)
 
     async def webhooks(self) -> list[Webhook]:
         """All registrations of the domain."""
-        return _decoded(await self._ask("GET", "/webhooks"), list[Webhook])
+        return webhooks_of(_decoded(await self._ask("GET", "/webhooks"), list[Any]))
 
     async def create_webhook(self, body: Mapping[str, Any]) -> Webhook:
         """Registers one; Daily.co asks the URL first whether anybody listens."""
-        return _decoded(await self._ask("POST", "/webhooks", body=body), Webhook)
+        return _registered(await self._ask("POST", "/webhooks", body=body))
 
     async def update_webhook(self, uuid: str, body: Mapping[str, Any]) -> Webhook:
         """Changes one and sets it going again."""
-        return _decoded(await self._ask("POST", f"/webhooks/{uuid}", body=body), Webhook)
+        return _registered(await self._ask("POST", f"/webhooks/{uuid}", body=body))
 
     async def link(self, reference: str) -> Link:
         """What `daily-recording:<id>` or `daily-transcript:<id>` stands for now. Raises ValueError for all else."""
@@ -146,24 +130,53 @@ class Meetings:
                 return Link(url, None if access.expires is None else int(access.expires))
         raise ValueError("it is no reference to a recording or transcript of Daily.co's")
 
-    async def _people(self, meeting_id: str) -> list[dict[str, Any]]:
-        """Everybody in a meeting. Which end a page begins at is not said, so it is walked to both ends."""
+    async def _complete(self, meetings: list[dict[str, Any]]) -> str | None:
+        """Asks for the people that a list has left out. What could not be had is said, and loses no meeting."""
+        problem, down = None, False
+        for meeting in meetings:
+            if not isinstance(meeting_id := meeting.get("id"), str):
+                raise DependencyDown("daily", "a meeting without an id")
+            people, most = meeting.get("participants"), meeting.get("max_participants")
+            listed = [one for one in people if isinstance(one, dict)] if isinstance(people, list) else []
+            meeting["participants"], meeting["whole"] = listed, isinstance(people, list)
+            # So many were there at once: a shorter list has left some out.
+            if isinstance(people, list) and not (isinstance(most, int | float) and len(listed) < most):
+                continue
+            meeting["whole"] = False
+            if down:  # the same would be said of every other one, after as many tries
+                continue
+            try:
+                found = await self._people(meeting_id)
+            except DependencyDown as error:
+                problem, down = f"people of {meeting_id}: {error.detail}", not isinstance(error, Refused)
+            else:
+                known = {str(one.get("participant_id")): one for one in listed}
+                meeting["participants"], meeting["whole"] = list((known | found).values()), True
+        return problem
+
+    async def _people(self, meeting_id: str) -> dict[str, dict[str, Any]]:
+        """Everybody in a meeting, by id. Which end a page begins at is not said, so it is walked to both ends; there is
+        nothing past an end but a 404."""
         path, found = f"/meetings/{meeting_id}/participants", dict[str, dict[str, Any]]()
         for direction, pick in (("joined_before", min), ("joined_after", max)):
             query = {"limit": str(PAGE)}
             for _ in range(PEOPLE_PAGES_MAX):
                 if found:
-                    at_the_end = pick(found.values(), key=lambda person: float(person.get("join_time") or 0))
+                    at_the_end = pick(found.values(), key=_join_time)
                     query[direction] = str(at_the_end["participant_id"])
-                page = _decoded(await self._ask("GET", path, query), _People).data
-                await self._sleep(PACE_S)
+                try:
+                    page = _decoded(await self._ask("GET", path, query), _People).data
+                except NotFound:
+                    break
+                finally:
+                    await self._sleep(PACE_S)
                 new = {str(one["participant_id"]): one for one in page if isinstance(one.get("participant_id"), str)}
                 if not new.keys() - found.keys():
                     break
                 found |= new
             else:
                 raise DependencyDown("daily", f"more than {PEOPLE_PAGES_MAX} pages of people in one meeting")
-        return list(found.values())
+        return found
 
     async def _ask(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
@@ -173,7 +186,9 @@ class Meetings:
             status, answer, retry_after = await self._once(method, path, query, body)
             if status == 200:
                 return answer
-            if status in (401, 403) or (400 <= status < 500 and status != 429):
+            if status == 404:
+                raise NotFound("daily", _why(status, answer))
+            if 400 <= status < 500 and status != 429:
                 raise Refused("daily", _why(status, answer))
             # A registration may have been made by a question that failed; only `too many` says that it was not.
             if not tries_left or (status != 429 and method != "GET"):
@@ -204,6 +219,18 @@ class Meetings:
                 return response.status, answer, _seconds(response.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError) as error:
             return 0, type(error).__name__.encode(), None
+
+
+def _registered(answer: bytes) -> Webhook:
+    webhook = webhook_of(_decoded(answer, dict[str, Any]))
+    if webhook is None:
+        raise DependencyDown("daily", "a webhook without a uuid")
+    return webhook
+
+
+def _join_time(person: Mapping[str, Any]) -> float:
+    joined = person.get("join_time")
+    return float(joined) if isinstance(joined, int | float) else 0.0
 
 
 def _seconds(header: str | None) -> float | None:

@@ -19,7 +19,7 @@ from gateway.edges.meetings import Page
 from gateway.edges.sessions import Event, Inbox, Reached, Walks
 
 RECONCILE: Final = "reconcile"
-KEPT: Final = ("id", "room", "start_time", "duration", "ongoing")
+KEPT: Final = ("id", "room", "start_time", "duration", "ongoing", "whole")
 KEPT_OF_PEOPLE: Final = ("user_id", "participant_id", "user_name", "join_time", "duration")
 _log: Final = structlog.get_logger("gateway.meetings")
 
@@ -38,6 +38,8 @@ class Walked(NamedTuple):
     new: int
     """Of these, with something that nobody had told yet; of the last part."""
     until: datetime
+    incomplete: int
+    """Meetings of this run whose people could not all be had."""
 
 
 Progress = Callable[[int, int | None], None]
@@ -69,15 +71,16 @@ class Backfill:
         reached = None if again else await self._walks.reached(name)
         if reached is None or reached.finished:
             reached = Reached(None, 0, finished=False, until=until or now)
-        ends, cursor, count, new = reached.until, reached.cursor, reached.meetings, 0
+        ends, cursor, count, new, incomplete = reached.until, reached.cursor, reached.meetings, 0, 0
         while True:
             page = await self._daily.page(_unix(since), _unix(ends), room=room, after=cursor)
             new += await self._keep(page)
+            incomplete += sum(not meeting.get("whole", True) for meeting in page.meetings)
             count, cursor = count + len(page.meetings), page.cursor
             await self._walks.reach(name, Reached(cursor, count, cursor is None, ends))
             progress(count, page.total)
             if cursor is None:
-                return Walked(count, new, ends)
+                return Walked(count, new, ends, incomplete)
 
     async def reconcile(self, now: datetime, *, hours: float, lease_s: float) -> int | None:
         """The meetings of the last hours; how many had something new. None when it is somebody else's turn."""
@@ -104,6 +107,8 @@ class Backfill:
             await asyncio.sleep(interval_s)
 
     async def _keep(self, page: Page) -> int:
+        if page.problem is not None:  # what is known of these meetings is kept all the same
+            _log.warning("people of meetings are missing", reason=page.problem)
         events = [event_of(meeting) for meeting in page.meetings]
         return len(await self._inbox.store(events)) if events else 0
 

@@ -9,6 +9,12 @@ POST   /_control/record        {"meeting_id", "at"?, "duration"?, "fails"?} → 
 POST   /_control/transcribe    {"meeting_id", "duration"?} → {"transcript_id"}
 POST   /_control/meetings      a whole past meeting that nobody is told about: {"id", "room", "start", "end", "people":
                                [{"session_id", "name", "joined_at", "left_at"}]}
+POST   /_control/enter         {"room", "name", "user_id"?, "owner"?, "at"?} → {"session_id"}: somebody comes into a
+                               room; sessions begin and end by Daily.co's own rules (`daily_rooms`), in order of time
+POST   /_control/exit          {"session_id", "at"?}: they go
+POST   /_control/pass          {"at"?} → {"meetings"}: what the rules bring about until then; ids of all meetings
+POST   /_control/webhooks      {"foreign"?: entries of `GET /webhooks` that are not ours, or "odd" for odd ones,
+                               "overlay"?: members of ours that are told otherwise, "without"?: [members left out]}
 POST   /_control/release       {"seed"?, "reversed"?}: tells what was held back, shuffled, or the last first: who leaves
                                before they came, who came before it began
 POST   /_control/limits        {"times"}: so many requests get 429
@@ -25,12 +31,14 @@ import msgspec
 from aiohttp import web
 
 from gateway.sandbox.daily import Faults, Person, Session, Unknown, World
-from gateway.sandbox.daily_hooks import Hooks, NobodyListens
+from gateway.sandbox.daily_hooks import ODD_HOOKS, Hooks, NobodyListens
+from gateway.sandbox.daily_rooms import Rooms
 
 PAGE_MAX: Final = 100
 LINK_S: Final = 3600
 SETTLE_S: Final = 20.0
 Handler = Callable[[web.Request], Awaitable[web.Response]]
+Act = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Daily:
@@ -42,6 +50,7 @@ class Daily:
         self.hooks: Final = Hooks(clock=clock)
         self.world: Final = World(self.hooks.tell, clock=clock)
         self.hooks.world = self.world
+        self.rooms: Final = Rooms(self.world)
         self.limited = 0
         """Requests that are to get 429."""
 
@@ -57,20 +66,14 @@ def _api(daily: Daily) -> list[web.RouteDef]:
     async def meetings(request: web.Request) -> web.Response:
         found = _wanted(world, request.query)
         return _page(found, [session.id for session in found], request, lambda session: world.as_rest(
-            session, people=request.query.get("no_participants") != "true"))  # fmt: skip
+            session, people=request.query.get("no_participants") != "true", most=world.faults.short_lists))  # fmt: skip
 
     async def meeting(request: web.Request) -> web.Response:
         return web.json_response(world.as_rest(world.session(request.match_info["id"]), people=True))
 
     async def people(request: web.Request) -> web.Response:
-        session, query = world.session(request.match_info["id"]), request.query
-        there = sorted(session.people, key=lambda person: -person.joined_at)
-        ids = [person.session_id for person in there]
-        if "joined_before" in query:
-            there = there[ids.index(query["joined_before"]) + 1 :]
-        elif "joined_after" in query:
-            there = there[: ids.index(query["joined_after"])]
-        told = [world.person_as_rest(session, person) for person in there[: int(query.get("limit", PAGE_MAX))]]
+        session = world.session(request.match_info["id"])
+        told = [world.person_as_rest(session, person) for person in _people_page(session, request.query)]
         return web.json_response({"data": told})
 
     async def recordings(request: web.Request) -> web.Response:
@@ -114,14 +117,14 @@ def _api(daily: Daily) -> list[web.RouteDef]:
 
 def _webhooks(hooks: Hooks) -> list[tuple[str, str, Handler]]:
     async def listed(_: web.Request) -> web.Response:
-        return web.json_response([hook.plain() for hook in hooks.registered.values()])
+        return web.json_response(hooks.listed())
 
     async def registered(request: web.Request) -> web.Response:
         uuid = request.match_info.get("uuid")
         if uuid is not None and uuid not in hooks.registered:
             raise Unknown("there is no such webhook")
         body = msgspec.json.decode(await request.read(), type=dict[str, Any])
-        return web.json_response((await hooks.register(uuid, body)).plain())
+        return web.json_response(hooks.plain(await hooks.register(uuid, body)))
 
     async def one(request: web.Request) -> web.Response:
         if request.match_info["uuid"] not in hooks.registered:
@@ -129,7 +132,7 @@ def _webhooks(hooks: Hooks) -> list[tuple[str, str, Handler]]:
         hook = hooks.registered[request.match_info["uuid"]]
         if request.method == "DELETE":
             del hooks.registered[hook.uuid]
-        return web.json_response(hook.plain())
+        return web.json_response(hooks.plain(hook))
 
     return [
         ("GET", "/v1/webhooks", listed),
@@ -140,18 +143,9 @@ def _webhooks(hooks: Hooks) -> list[tuple[str, str, Handler]]:
     ]
 
 
-def _control(daily: Daily) -> list[web.RouteDef]:
+def _acts(daily: Daily) -> dict[str, Act]:
+    """What may be had happen, by the last part of its path."""
     world = daily.world
-
-    def happens(act: Callable[[dict[str, Any]], dict[str, Any]]) -> Handler:
-        async def handle(request: web.Request) -> web.Response:
-            try:
-                said = msgspec.json.decode(await request.read() or b"{}", type=dict[str, Any])
-                return web.json_response(act(said))
-            except (msgspec.DecodeError, msgspec.ValidationError, TypeError, ValueError, KeyError) as error:
-                return web.json_response({"error": str(error)}, status=400)
-
-        return handle
 
     def faults(said: dict[str, Any]) -> dict[str, Any]:
         world.faults = msgspec.convert(said, Faults)
@@ -174,18 +168,22 @@ def _control(daily: Daily) -> list[web.RouteDef]:
         daily.hooks.answer_s = float(said.get("answer_s", daily.hooks.answer_s))
         return said
 
-    async def deliveries(_: web.Request) -> web.Response:
-        async with asyncio.timeout(SETTLE_S):
-            await daily.hooks.settled()
-        told = [vars(delivery) for delivery in daily.hooks.deliveries]
-        return web.json_response({"deliveries": told})
+    def webhooks(said: dict[str, Any]) -> dict[str, Any]:
+        foreign = said.get("foreign", [])
+        daily.hooks.foreign = list(ODD_HOOKS if foreign == "odd" else foreign)
+        daily.hooks.overlay, daily.hooks.without = dict(said.get("overlay", {})), list(said.get("without", []))
+        return said
 
-    acts: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    return {
         "faults": faults,
         "start": lambda said: {"meeting_id": world.start(**said).id},
         "join": lambda said: {"session_id": world.join(**said).session_id},
         "leave": lambda said: {"session_id": world.leave(**said).session_id},
         "end": lambda said: {"meeting_id": world.end(**said).id},
+        "enter": lambda said: {"session_id": daily.rooms.enter(**said)},
+        "exit": lambda said: {"session_id": daily.rooms.leave(**said)},
+        "pass": lambda said: {"meetings": daily.rooms.pass_time(**said)},
+        "webhooks": webhooks,
         "record": lambda said: {"recording_id": world.record(**said)},
         "transcribe": lambda said: {"transcript_id": world.transcribe(**said)},
         "meetings": past,
@@ -193,10 +191,30 @@ def _control(daily: Daily) -> list[web.RouteDef]:
         "limits": limits,
         "speed": speed,
     }
+
+
+def _control(daily: Daily) -> list[web.RouteDef]:
+    def happens(act: Act) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                said = msgspec.json.decode(await request.read() or b"{}", type=dict[str, Any])
+                return web.json_response(act(said))
+            except (msgspec.DecodeError, msgspec.ValidationError, TypeError, ValueError, KeyError) as error:
+                return web.json_response({"error": str(error)}, status=400)
+
+        return handle
+
+    async def deliveries(_: web.Request) -> web.Response:
+        async with asyncio.timeout(SETTLE_S):
+            await daily.hooks.settled()
+        told = [vars(delivery) for delivery in daily.hooks.deliveries]
+        return web.json_response({"deliveries": told})
+
+    acts = _acts(daily)
     return [
         *(web.post(f"/_control/{name}", happens(act)) for name, act in acts.items()),
         web.get("/_control/deliveries", deliveries),
-        web.delete("/_control", happens(lambda _: faults({}))),
+        web.delete("/_control", happens(lambda _: acts["faults"]({}))),
     ]
 
 
@@ -234,6 +252,20 @@ def _wanted(world: World, query: Any) -> list[Session]:
         and query.get("ongoing") in (None, "true" if session.end is None else "false")
     ]
     return sorted(found, key=lambda session: (-session.start, session.id))
+
+
+def _people_page(session: Session, query: Any) -> list[Person]:
+    """The newest first. Past either end it raises Unknown; whether Daily.co does of a meeting without people is not
+    known."""
+    there = sorted(session.people, key=lambda person: -person.joined_at)
+    ids = [person.session_id for person in there]
+    if "joined_before" in query:
+        there = there[ids.index(query["joined_before"]) + 1 :]
+    elif "joined_after" in query:
+        there = there[: ids.index(query["joined_after"])]
+    if not there:
+        raise Unknown("no participants found")
+    return there[: int(query.get("limit", PAGE_MAX))]
 
 
 def _page(

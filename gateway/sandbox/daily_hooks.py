@@ -1,6 +1,7 @@
 """Webhooks of the Daily.co stand-in: registrations, the question whether anybody listens, deliveries with their tries.
 
-Sends to loopback only. Facts: daily.md §1 to §3.
+Sends to loopback only. Facts: daily.md §1 to §3, stripe-daily-real.md: the list is of the whole domain, and its
+entries are not all alike.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +25,14 @@ BREAKER: Final = 3
 TRIES: Final = 5
 """Of the kind `exponential`, per event."""
 BACKOFF_S: Final = (1.0, 30.0, 120.0, 900.0)
+ODD_HOOKS: Final[tuple[Any, ...]] = (
+    {"uuid": "odd-types", "url": "https://example.com/a", "hmac": None, "eventTypes": None, "state": 1},
+    {"uuid": "odd-count", "url": None, "eventTypes": ["x", None], "state": "ACTVIE", "failedCount": 1.0},
+    {"uuid": "odd-url", "url": "https://[example", "retryType": 7, "lastMomentPushed": 1692124192},
+    {"url": "https://example.com/webhooks/daily"},
+    None,
+)
+"""Of other products, of older registrations, and half filled: what a list may hold beside ours."""
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -39,6 +49,7 @@ class Hook:
     state: str = "ACTIVE"
     failed_count: int = 0
     last_moment_pushed: str | None = None
+    created_at: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -53,6 +64,8 @@ class Hook:
             "failedCount": self.failed_count,
             "lastMomentPushed": self.last_moment_pushed,
             "domainId": "sandbox",
+            "createdAt": self.created_at,
+            "updatedAt": self.created_at,
         }
 
 
@@ -80,6 +93,12 @@ class Hooks:
         self.answer_s = answer_s
         """Seconds that a receiver has."""
         self.registered: Final[dict[str, Hook]] = {}
+        self.foreign: list[Any] = []
+        """Entries of the list that are not ours, as they are."""
+        self.overlay: dict[str, Any] = {}
+        """Members of our entries that are told otherwise."""
+        self.without: list[str] = []
+        """Members of our entries that are left out."""
         self.deliveries: Final[list[Delivery]] = []
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -98,11 +117,21 @@ class Hooks:
             list(body.get("eventTypes") or (before.event_types if before else [])),
             body.get("retryType") or (before.retry_type if before else "circuit-breaker"),
             body.get("basicAuth", before.basic_auth if before else None),
+            created_at=before.created_at if before else self._iso(),
         )
         if await self._send(hook, PING) != 200:
             raise NobodyListens("non-200 status code returned from webhook endpoint")
         self.registered[hook.uuid] = hook
         return hook
+
+    def plain(self, hook: Hook) -> dict[str, Any]:
+        """An entry as the API shows it now."""
+        told = hook.plain() | self.overlay
+        return {name: value for name, value in told.items() if name not in self.without}
+
+    def listed(self) -> list[Any]:
+        """The whole domain's."""
+        return [*self.foreign, *(self.plain(hook) for hook in self.registered.values())]
 
     def tell(self, event: dict[str, Any]) -> None:
         """Sends an event to every webhook that wants its type."""
@@ -127,6 +156,10 @@ class Hooks:
         if self._session is not None:
             await self._session.close()
 
+    def _iso(self) -> str:
+        at = datetime.fromtimestamp(self._clock(), UTC)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
     async def _deliver(self, hook: Hook, delivery: Delivery, event: dict[str, Any]) -> None:
         body = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
         tries = TRIES if hook.retry_type == "exponential" else 1
@@ -135,7 +168,7 @@ class Hooks:
                 return
             status = await self._send(hook, body)
             delivery.statuses.append(status)
-            hook.last_moment_pushed = str(self._clock())
+            hook.last_moment_pushed = self._iso()
             if status == 200:
                 hook.failed_count = 0
                 return

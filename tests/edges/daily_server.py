@@ -19,12 +19,14 @@ class DailyServer:
         self.port = free_port()
         self.meetings: list[dict[str, Any]] = []
         """The newest first."""
-        self.webhooks: list[dict[str, Any]] = []
+        self.webhooks: list[Any] = []
         self.troubles: list[tuple[int, str | None]] = []
         """Status and Retry-After of the next answers; 0 cuts the connection."""
         self.asked: list[str] = []
         self.people: list[dict[str, Any]] = [{"participant_id": "late", "join_time": 1, "duration": 2}]
         """Of every meeting, in the order of its pages."""
+        self.broken_people: int | None = None
+        """Status of every question for people, instead of an answer."""
         self.listens = True
         """Whether the verification of a webhook succeeds."""
 
@@ -72,10 +74,14 @@ class DailyServer:
         return web.json_response({"total_count": len(found), "data": page})
 
     def _people(self, request: web.BaseRequest) -> web.Response:
+        if self.broken_people is not None:
+            return web.json_response({"error": "broken", "info": "as told"}, status=self.broken_people)
         query, joins = request.query, {one["participant_id"]: one["join_time"] for one in self.people}
         before = joins[query["joined_before"]] if "joined_before" in query else float("inf")
         after = joins[query["joined_after"]] if "joined_after" in query else 0
         found = [one for one in self.people if after < one["join_time"] < before]
+        if not found:  # facts/stripe-daily-real.md
+            return web.json_response({"error": "not-found", "info": "none"}, status=404)
         return web.json_response({"data": found[: int(query["limit"])]})
 
     async def _registered(self, request: web.BaseRequest, uuid: list[str]) -> web.Response:

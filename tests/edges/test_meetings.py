@@ -9,6 +9,7 @@ import pytest
 from gateway.core.errors import DependencyDown, Refused
 from gateway.edges.meetings import PACE_S, PAGE, TRIES, Meetings
 from gateway.flows.backfill import event_of
+from gateway.sandbox.daily_hooks import ODD_HOOKS
 from tests.edges.daily_server import KEY, DailyServer, daily_server, meeting
 
 ALL = (0, 4_000_000_000)
@@ -116,3 +117,52 @@ async def test_half_an_emoji_in_a_name_hides_no_meeting(house: House) -> None:
     assert len(page.meetings) == 2
     assert page.meetings[0]["participants"][0]["user_name"] == "Ann \ufffd"
     assert b"Ann \xef\xbf\xbd" in event_of(page.meetings[0]).body
+
+
+async def test_nothing_but_a_404_lies_past_the_end_of_a_list_of_people(house: House) -> None:
+    """Of a meeting whose list is shorter than `max_participants` says, and of one whose list is missing."""
+    short, bare = meeting(2) | {"max_participants": 5}, meeting(1)
+    del bare["participants"]
+    house.server.meetings = [short, bare, meeting(0)]
+    page = await house.client.page(*ALL)
+    named = [sorted(one["participant_id"] for one in each["participants"]) for each in page.meetings]
+    assert named == [["late", "p2-a", "p2-b"], ["late"], ["p0-a", "p0-b"]]
+    assert (page.problem, [one["whole"] for one in page.meetings]) == (None, [True] * 3)
+
+
+async def test_a_meeting_without_a_list_of_people_keeps_those_that_are_known(house: House) -> None:
+    house.server.people = []  # a 404 at once
+    house.server.meetings = [meeting(1) | {"max_participants": 5}]
+    page = await house.client.page(*ALL)
+    assert [one["participant_id"] for one in page.meetings[0]["participants"]] == ["p1-a", "p1-b"]
+    assert (page.problem, len(house.server.asked)) == (None, 3)
+
+
+@pytest.mark.parametrize(("status", "tries"), [(400, 2), (403, 2), (500, TRIES)])
+async def test_people_that_cannot_be_had_lose_no_meeting(house: House, status: int, tries: int) -> None:
+    """One that is refused says nothing about the next; one that fails is not tried again for every other meeting."""
+    house.server.meetings = [meeting(number) | {"max_participants": 5} for number in (3, 2)] + [meeting(1)]
+    house.server.broken_people = status
+    page = await house.client.page(*ALL)
+    assert [one["id"] for one in page.meetings] == ["meeting-3", "meeting-2", "meeting-1"]
+    assert [len(one["participants"]) for one in page.meetings] == [2, 2, 2]
+    assert [one["whole"] for one in page.meetings] == [False, False, True]
+    assert f"HTTP {status}" in str(page.problem)
+    assert sum("participants" in asked for asked in house.server.asked) == tries
+
+
+async def test_a_list_of_webhooks_that_are_not_all_ours(house: House) -> None:
+    ours = {
+        "uuid": "u1", "url": "https://gateway.example.com/webhooks/daily", "hmac": "aGVsbG8=", "basicAuth": None,
+        "eventTypes": ["recording.started"], "state": "ACTIVE", "failedCount": 0,
+        "lastMomentPushed": "2026-11-15T18:29:52.000Z", "domainId": "d1", "createdAt": "2026-11-15T18:28:30.000Z",
+        "updatedAt": "2026-11-15T18:29:52.000Z",
+    }  # fmt: skip
+    house.server.webhooks = [*ODD_HOOKS, ours]
+    found = {one.uuid: one for one in await house.client.webhooks()}
+    assert sorted(found) == ["odd-count", "odd-types", "odd-url", "u1"]
+    assert (found["odd-types"].event_types, found["odd-types"].state) == ((), "1")
+    assert (found["odd-count"].state, found["odd-count"].failed_count, found["odd-count"].url) == ("ACTIVE", 1, "")
+    assert (found["odd-url"].retry_type, found["odd-url"].last_moment_pushed) == ("7", "1692124192")
+    assert (found["u1"].retry_type, found["u1"].last_moment_pushed) == (None, ours["lastMomentPushed"])
+    assert "aGVsbG8=" not in repr(found)

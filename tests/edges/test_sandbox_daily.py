@@ -216,6 +216,8 @@ async def test_people_by_page_are_named_by_their_ids(sandbox: Sandbox) -> None:
     assert await page("limit=2") == ["p4", "p3"]
     assert await page("limit=2&joined_before=p3") == ["p2", "p1"]
     assert await page("joined_after=p2") == ["p4", "p3"]
+    for past_an_end in ("joined_before=p0", "joined_after=p4"):
+        assert (await ask(sandbox, "GET", f"{path}?{past_an_end}"))[0] == 404
     assert (await ask(sandbox, "GET", f"{path}?joined_before=nobody"))[0] == 400
 
 

@@ -25,6 +25,13 @@ def test_milliseconds_are_seconds_too() -> None:
     assert is_genuine(SECRET, at, sign(SECRET, at, BODY).decode(), BODY, NOW)
 
 
+@pytest.mark.parametrize("at", ["1708972280.25", "2024-02-26T18:31:20Z", "2024-02-26T19:31:20.500+01:00"])
+def test_other_ways_to_write_an_instant(at: str) -> None:
+    assert is_genuine(SECRET, at, sign(SECRET, at, BODY).decode(), BODY, NOW)
+    assert not is_genuine(SECRET, at, sign(SECRET, at, BODY).decode(), BODY, NOW + 2 * PAST_S)
+    assert not is_genuine(SECRET, at, VECTOR, BODY, NOW)
+
+
 @pytest.mark.parametrize(
     ("late_s", "good"), [(PAST_S - 1, True), (PAST_S + 2, False), (-FUTURE_S + 2, True), (-FUTURE_S - 2, False)]
 )

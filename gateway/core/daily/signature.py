@@ -8,6 +8,7 @@ import binascii
 import hmac
 import json
 import re
+from datetime import datetime
 from typing import Final
 
 PAST_S: Final = 75 * 60.0
@@ -17,7 +18,7 @@ FUTURE_S: Final = 300.0
 SECRET_BYTES_MIN: Final = 16
 REWRITTEN_BYTES_MAX: Final = 64 * 1024
 """Larger documents are not written anew: anybody may send one, and Daily.co's are small."""
-_TIMESTAMP: Final = re.compile(r"\d{1,16}", re.ASCII)
+_TIMESTAMP: Final = re.compile(r"\d{1,16}(\.\d{1,9})?", re.ASCII)
 _MILLISECONDS_FROM: Final = 100_000_000_000
 """A timestamp above this is in milliseconds: as seconds it would be the year 5138."""
 
@@ -34,14 +35,13 @@ def secret_of(text: str) -> bytes:
 
 
 def is_genuine(secret: bytes, timestamp: str, signature: str, body: bytes, now_s: float) -> bool:
-    """Whether `signature` (base64) is that of `body` at `timestamp` (Unix seconds, or milliseconds), and not too old.
+    """Whether `signature` (base64) is that of `body` at `timestamp`, and not too old.
 
     The bytes as they came; else as Daily's own example signs them, the document written anew without spaces.
     """
-    if not _TIMESTAMP.fullmatch(timestamp) or not signature.isascii():
+    at_s = _unix_s(timestamp)
+    if at_s is None or not signature.isascii():
         return False
-    at = int(timestamp)
-    at_s = at / 1000 if at > _MILLISECONDS_FROM else at
     if not -FUTURE_S <= now_s - at_s <= PAST_S:
         return False
     given = signature.strip().encode()
@@ -49,6 +49,19 @@ def is_genuine(secret: bytes, timestamp: str, signature: str, body: bytes, now_s
         return True
     again = _written_anew(body)
     return again is not None and hmac.compare_digest(sign(secret, timestamp, again), given)
+
+
+def _unix_s(timestamp: str) -> float | None:
+    """Unix seconds or milliseconds, or an ISO instant: the unit is not documented (facts/stripe-daily-real.md)."""
+    if _TIMESTAMP.fullmatch(timestamp):
+        at = float(timestamp)
+        return at / 1000 if at > _MILLISECONDS_FROM else at
+    try:
+        instant = datetime.fromisoformat(timestamp) if timestamp.isascii() else None
+    except ValueError:
+        return None
+    # One without a zone could be of any.
+    return None if instant is None or instant.tzinfo is None else instant.timestamp()
 
 
 def sign(secret: bytes, timestamp: str, body: bytes) -> bytes:
