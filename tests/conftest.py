@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool, open_pool
@@ -21,9 +22,13 @@ WINDOW_S = 3600
 
 
 def pytest_configure() -> None:
-    """What a background job of a shell inherits, SIGINT ignored, must not reach the processes that tests interrupt."""
+    """Before any test is imported."""
+    # What a background job of a shell inherits must not reach the processes that tests interrupt.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # No example fails for being slow: the machine may be busy.
+    settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("unhurried")
 
 
 async def admin(dsn: str, *statements: str) -> None:

@@ -138,7 +138,7 @@ async def test_a_hold_that_nobody_settles_ends_by_itself(redis: "Redis") -> None
     assert len((await limits.state(claim.key)).held) == 1
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(1, 9), st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=20))
 async def test_held_and_spent_never_exceed_a_hard_budget(
     redis: "Redis", limit: int, calls: list[tuple[int, int]]

@@ -57,7 +57,7 @@ def model() -> Served:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fields=FIELDS, usual=USUAL)
 def test_any_request_is_answered_or_refused(model: Served, fields: dict[str, Any], usual: dict[str, Any]) -> None:
     wanted = fields | usual
@@ -75,13 +75,13 @@ def test_any_request_is_answered_or_refused(model: Served, fields: dict[str, Any
             assert wish.cap is None or choice.tokens <= wish.cap
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(schema=JSON | st.dictionaries(st.sampled_from(SCHEMA_WORDS.split()), JSON | TYPE, max_size=6))
 def test_any_schema_gives_a_value(schema: Any) -> None:
     fake(schema, bytes(range(32)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(given_input=JSON)
 def test_any_input_is_embedded_or_refused(given_input: Any) -> None:
     try:
@@ -93,7 +93,7 @@ def test_any_input_is_embedded_or_refused(given_input: Any) -> None:
         assert tokens >= 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=st.integers(1, 60), cap=st.integers(1, 400), effort=st.sampled_from(["none", "low", "high"]))
 def test_a_cap_holds_and_a_length_is_exact(model: Served, tokens: int, cap: int, effort: str) -> None:
     prompt = Prompt("x", 1, "x", answers_tool=False)
@@ -105,7 +105,7 @@ def test_a_cap_holds_and_a_length_is_exact(model: Served, tokens: int, cap: int,
     assert (capped.finish == "length") == (free.tokens > cap)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shared=st.integers(0, 2500), own=st.integers(1, 400))
 def test_the_cache_knows_the_shared_prefix_and_never_all(shared: int, own: int) -> None:
     cache = PromptCache(COUNTER)

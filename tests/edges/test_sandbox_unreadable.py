@@ -22,7 +22,7 @@ METER_ID: Final = "mtr_known"
 UNKEY: Final = {"Authorization": f"Bearer {credentials.UNKEY_ROOT_KEY}"}
 STRIPE: Final = {"Authorization": f"Bearer {credentials.STRIPE_SECRET_KEY}"}
 FEW: Final = settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 TEXT: Final = st.text(max_size=6) | st.sampled_from(["²", "٣", "9" * 5000, "-1", "0", "60", "(" * 900, "NaN"])

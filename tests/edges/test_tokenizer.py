@@ -37,7 +37,7 @@ def test_counts(text: str, encoding: str, tokens: int) -> None:
     assert SHARED.count(text, encoding) == tokens
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(max_size=200))
 def test_pieces_join_to_the_text(text: str) -> None:
     pieces = SHARED.pieces(text, "o200k_base")

@@ -72,7 +72,7 @@ JSON = st.recursive(
 NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,1100})(\.[0-9]{1,1100})?([eE][+-]?[0-9]{1,7})?", fullmatch=True)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=100)
 @given(st.data())
 async def test_what_is_kept_as_json_is_json_to_postgresql(pool: Pool, data: st.DataObject) -> None:
     blocks = data.draw(st.lists(JSON.map(json.dumps) | NUMBERS, min_size=1, max_size=30))

@@ -182,8 +182,11 @@ def pasted(output: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_stopped_leaves_nothing(folder: Path, number: signal.Signals) -> None:
     demo = Process(["demo"], clean_environment() | {"TMPDIR": str(folder)}, folder / "demo.log")
-    demo.wait_for("setting up PostgreSQL")
-    assert demo.stop(number) == 1
+    try:
+        demo.wait_for("setting up PostgreSQL")
+    finally:
+        status = demo.stop(number)
+    assert status == 1
     assert "stopped before its end" in demo.output()
     assert "Traceback" not in demo.output()
     assert [path.name for path in folder.iterdir()] == ["demo.log"]

@@ -22,7 +22,7 @@ AROUND = st.text("@:/#?&=% \u20ac", max_size=4)
 
 
 @given(AROUND, AROUND, st.sampled_from([":1/x", ":p/x", "/x?timeout=5&jit=off"]))
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 def test_by_no_command(tmp_path_factory: pytest.TempPathFactory, before: str, after: str, rest: str) -> None:
     place = f"u:{before}{MARK}{after}@127.0.0.1{rest}"
     env = ENV | {

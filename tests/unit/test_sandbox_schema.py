@@ -86,7 +86,7 @@ def test_a_schema_with_references_is_filled(model: type[BaseModel], seed: bytes)
     assert value == fake(schema, seed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     bounds=st.tuples(st.integers(-1000, 1000), st.integers(0, 500)),
     exclusive=st.booleans(),
