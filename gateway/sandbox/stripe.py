@@ -1,20 +1,38 @@
 """The Stripe stand-in: customers, meters, meter events and their summaries, as far as usage billing needs them.
 
-It counts exactly what it accepted; `events` is the tests' truth. Must not know that a gateway calls it. Its HTTP,
-idempotency and control calls are in `stripe_control`.
+`events` is what it counts, the tests' truth. A 200 says that an event was received, no more: one whose customer it does
+not have is never counted, and is reported later. Must not know that a gateway calls it. Its HTTP and idempotency are in
+`stripe_http`, its control calls in `stripe_control`.
 """
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from gateway.sandbox.stripe_meters import DAY_S, WINDOWS, Event, Meter, Refused, checked, summaries, whole
+from gateway.sandbox.stripe_customers import Customers
+from gateway.sandbox.stripe_meters import (
+    DAY_S,
+    NO_CUSTOMER_KEY,
+    WINDOWS,
+    Event,
+    Meter,
+    Refused,
+    checked,
+    listed,
+    missing,
+    summaries,
+    whole,
+)
+from gateway.sandbox.stripe_reports import NO_METER, Reports, Uncounted
 from gateway.sandbox.stripe_v2 import from_v2, rfc3339
 
 SESSION_S: Final = 900
 STREAM_EVENTS_MAX: Final = 100
+CUSTOMER_NOT_FOUND: Final = "meter_event_customer_not_found"
+NO_CUSTOMER_DEFINED: Final = "meter_event_no_customer_defined"
+INVALID_VALUE: Final = "meter_event_invalid_value"
 
 
 class Kept(msgspec.Struct):
@@ -24,6 +42,17 @@ class Kept(msgspec.Struct):
     meters: dict[str, Meter] = {}
     events: list[Event] = []
     identifiers: dict[str, int] = {}
+    uncounted: list[Uncounted] = []
+    reports: list[dict[str, Any]] = []
+
+
+class Ways(msgspec.Struct, forbid_unknown_fields=True):
+    """Where nobody knows what Stripe does: the choice of a test."""
+
+    summaries_of_unknown: Literal[200, 400, 404] = 200
+    """Status of event_summaries for a customer that this key does not see; 200 is an empty list."""
+    no_meter_late: bool = False
+    """Whether an event name without a meter is found out after a 200 in v1 too, rather than refused at once."""
 
 
 class Stripe:
@@ -32,12 +61,13 @@ class Stripe:
     def __init__(self, secret_key: str, *, clock: Callable[[], float]) -> None:
         """`clock` gives Unix seconds."""
         self.secret_key: Final = secret_key
-        self.customers: Final[dict[str, dict[str, Any]]] = {}
+        self.customers: Final = Customers()
         self.meters: Final[dict[str, Meter]] = {}
         self.events: Final[list[Event]] = []
-        """Everything accepted, in the order in which it came."""
-        self.rejected: Final[list[dict[str, Any]]] = []
-        """Events of the v2 stream that were found wrong after their 200."""
+        """Everything counted, in the order in which it came."""
+        self.reports: Final = Reports()
+        """What was received with a 200 and is never counted."""
+        self.ways = Ways()
         self._clock: Final = clock
         self._identifiers: Final[dict[str, int]] = {}
         """Identifier → when it was seen, Unix seconds."""
@@ -49,33 +79,21 @@ class Stripe:
 
     def kept(self) -> Kept:
         """What the next run should know."""
-        return Kept(self.customers, self.meters, self.events, self._identifiers)
+        reports = self.reports
+        return Kept(self.customers.all, self.meters, self.events, self._identifiers, reports.uncounted, reports.events)
 
     def load(self, kept: Kept) -> None:
         """Takes over what an earlier run kept."""
-        self.customers.update(kept.customers)
+        self.customers.all.update(kept.customers)
         self.meters.update(kept.meters)
         self.events.extend(kept.events)
         self._identifiers.update(kept.identifiers)
+        self.reports.uncounted.extend(kept.uncounted)
+        self.reports.events.extend(kept.reports)
 
     def create_customer(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/customers."""
-        customer_id = f"cus_{secrets.token_hex(7)}"
-        customer = {"id": customer_id, "object": "customer", "created": self.now(), "livemode": False}
-        customer |= {name: form.get(name) for name in ("email", "name", "description")}
-        self.customers[customer_id] = customer | {"metadata": form.get("metadata") or {}}
-        return self.customers[customer_id]
-
-    def customer(self, customer_id: str) -> dict[str, Any]:
-        """GET /v1/customers/{id}."""
-        if customer_id not in self.customers:
-            raise _missing("customer", customer_id)
-        return self.customers[customer_id]
-
-    def list_customers(self, query: dict[str, Any]) -> dict[str, Any]:
-        """GET /v1/customers, newest first; `email` must match to the letter."""
-        found = [one for one in self.customers.values() if query.get("email") in (None, one["email"])]
-        return _listed(found[::-1], query, "/v1/customers")
+        return self.customers.get(self.customers.add(self.now(), form))
 
     def add_meter(self, event_name: str, **fields: Any) -> Meter:
         """An active meter, made as a fixture; `fields` as in `Meter`."""
@@ -88,8 +106,8 @@ class Stripe:
     def create_meter(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/billing/meters."""
         event_name, formula = form.get("event_name"), _inner(form, "default_aggregation", "formula")
-        for name, value in (("display_name", form.get("display_name")), ("event_name", event_name)):
-            if not isinstance(value, str) or not 1 <= len(value) <= 250:
+        for name, longest in (("display_name", 250), ("event_name", 100)):
+            if not isinstance(form.get(name), str) or not 1 <= len(form[name]) <= longest:
                 raise Refused(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
         if formula not in ("sum", "count", "last"):
             raise Refused(400, "Invalid default_aggregation[formula].", param="default_aggregation[formula]")
@@ -110,13 +128,13 @@ class Stripe:
     def meter(self, meter_id: str) -> Meter:
         """GET /v1/billing/meters/{id}."""
         if meter_id not in self.meters:
-            raise _missing("billing.meter", meter_id)
+            raise missing("billing.meter", meter_id)
         return self.meters[meter_id]
 
     def list_meters(self, query: dict[str, Any]) -> dict[str, Any]:
         """GET /v1/billing/meters."""
         found = [meter for meter in self.meters.values() if query.get("status") in (None, meter.status)]
-        return _listed([meter.form() for meter in reversed(found)], query, "/v1/billing/meters")
+        return listed([meter.form() for meter in reversed(found)], query, "/v1/billing/meters")
 
     def set_status(self, meter_id: str, status: str) -> dict[str, Any]:
         """POST /v1/billing/meters/{id}/deactivate and /reactivate."""
@@ -145,24 +163,37 @@ class Stripe:
             return None
         return str(payload.get(meter.customer_key)), meter.id
 
-    def add_event(self, form: dict[str, Any]) -> Event:
-        """POST /v1/billing/meter_events. Raises Refused (400)."""
+    def add_event(self, form: dict[str, Any], *, is_stream: bool = False) -> Event:
+        """POST /v1/billing/meter_events. Raises Refused (400).
+
+        That it is received does not say that it is counted: the customer is looked up later. A stream finds all fault
+        later.
+        """
         event_name = form.get("event_name")
         if not event_name:
             raise Refused(400, "Missing required param: event_name.", code="parameter_missing", param="event_name")
         meter = self._active(str(event_name))
-        if meter is None:
+        if meter is None and not (self.ways.no_meter_late or is_stream):
             raise Refused(400, f'No active meter found for event name "{event_name}"', param="event_name")
         now = self.now()
         at = whole(form["timestamp"], "timestamp") if form.get("timestamp") else now
         identifier = str(form.get("identifier") or secrets.token_hex(16))
-        event = checked(meter, form.get("payload"), identifier, at, now)
+        event = checked(meter or Meter("", now, now, "", str(event_name)), form.get("payload"), identifier, at, now)
         if now - self._identifiers.get(identifier, now - DAY_S) < DAY_S:
             message = f"An event already exists with identifier {identifier}."
             raise Refused(400, message, headers={"stripe-should-retry": "false"})
-        self._identifiers[identifier] = now
-        self.events.append(event)
+        self._identifiers[identifier] = now  # used up, counted or not
+        if meter is None:
+            self._set_aside(NO_METER, f"No meter was found matching event_name {event_name}.", event)
+        elif not self.customers.pays(event.customer):
+            self._set_aside(CUSTOMER_NOT_FOUND, f"No customer was found matching id {event.customer}.", event)
+        else:
+            self.events.append(event)
         return event
+
+    def _set_aside(self, code: str, message: str, event: Event) -> None:
+        about = (event.identifier, event.event_name, event.customer, event.meter or None)
+        self.reports.uncounted.append(Uncounted(event.created, code, message, *about))
 
     def adjust(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/billing/meter_event_adjustments: takes one event back, within a day of its arrival."""
@@ -177,7 +208,7 @@ class Stripe:
                 about = {"event_name": event.event_name, "type": "cancel", "cancel": {"identifier": identifier}}
                 adjusted = {"object": "billing.meter_event_adjustment", "livemode": False, "status": "complete"}
                 return adjusted | about
-        raise _missing("billing.meter_event", str(identifier))
+        raise missing("billing.meter_event", str(identifier))
 
     def summaries(self, meter_id: str, query: dict[str, Any]) -> dict[str, Any]:
         """GET /v1/billing/meters/{id}/event_summaries."""
@@ -192,9 +223,17 @@ class Stripe:
         step = WINDOWS.get(str(grouping), 60)
         if start % step or end % step:
             raise Refused(400, f"start_time and end_time must be multiples of {step} seconds.", param="start_time")
+        if self.ways.summaries_of_unknown != 200 and not self.customers.pays(query["customer"]):
+            unknown = missing("customer", str(query["customer"]))
+            raise Refused(self.ways.summaries_of_unknown, str(unknown), code="resource_missing", param="customer")
         own = [event for event in self.events if (event.meter, event.customer) == (meter_id, query["customer"])]
         found = summaries(meter, own, start, end, grouping)
-        return _listed(found, query, f"/v1/billing/meters/{meter_id}/event_summaries")
+        return listed(found, query, f"/v1/billing/meters/{meter_id}/event_summaries")
+
+    def list_reports(self, query: dict[str, Any]) -> dict[str, Any]:
+        """GET /v2/core/events."""
+        self.reports.report(self.now())
+        return self.reports.list_all(query, self.now())
 
     def open_session(self) -> dict[str, Any]:
         """POST /v2/billing/meter_event_session: a token for the stream, for 15 minutes."""
@@ -210,7 +249,7 @@ class Stripe:
         }
 
     def stream(self, token: str, body: dict[str, Any]) -> dict[str, Any]:
-        """POST /v2/billing/meter_event_stream: answers at once, finds fault later (`rejected`)."""
+        """POST /v2/billing/meter_event_stream: answers at once, finds fault later."""
         expires = self._sessions.get(token)
         if expires is None:
             raise Refused(401, "The session token is not valid.", code="invalid_token")
@@ -222,10 +261,20 @@ class Stripe:
             raise Refused(400, f"events: 1 to {STREAM_EVENTS_MAX} are expected.", param="events")
         for given in events:
             try:
-                self.add_event(from_v2(given))
+                self.add_event(from_v2(given), is_stream=True)
             except Refused as refused:
-                self.rejected.append({"event": given, "error": refused.error})
+                self._set_aside_unread(given, str(refused))
         return {}
+
+    def _set_aside_unread(self, given: Any, why: str) -> None:
+        """What a stream's 200 does not say either."""
+        known = given if isinstance(given, dict) else {}
+        name, identifier = str(known.get("event_name")), str(known.get("identifier"))
+        meter = self._active(name)
+        code = NO_CUSTOMER_DEFINED if why.startswith(NO_CUSTOMER_KEY) else INVALID_VALUE
+        code = NO_METER if meter is None else code
+        one = Uncounted(self.now(), code, why, identifier, name, None, None if meter is None else meter.id)
+        self.reports.uncounted.append(one)
 
     def _active(self, event_name: str) -> Meter | None:
         found = [m for m in self.meters.values() if m.event_name == event_name and m.status == "active"]
@@ -235,18 +284,3 @@ class Stripe:
 def _inner(form: dict[str, Any], outer: str, name: str) -> Any:
     node = form.get(outer)
     return node.get(name) if isinstance(node, dict) else None
-
-
-def _missing(what: str, object_id: str) -> Refused:
-    return Refused(404, f"No such {what}: '{object_id}'", code="resource_missing", param="id")
-
-
-def _listed(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dict[str, Any]:
-    ids = [item["id"] for item in items]
-    after = query.get("starting_after")
-    start = ids.index(after) + 1 if after in ids else 0
-    limit = whole(query.get("limit", "10"), "limit")
-    if not 1 <= limit <= 100:
-        raise Refused(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
-    end = start + limit
-    return {"object": "list", "data": items[start:end], "has_more": end < len(items), "url": url}

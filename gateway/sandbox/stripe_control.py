@@ -1,197 +1,45 @@
-"""The Stripe stand-in's HTTP: its API under `/v1` and `/v2`, idempotency, and the control calls of tests.
+"""What the Stripe stand-in answers: its API under `/v1` and `/v2`, and the control calls of tests.
 
-GET    /_control          the troubles that wait
-POST   /_control          adds one: a JSON object with the fields of `Trouble`; unknown ones are 400
-DELETE /_control          no trouble
-GET    /_control/events   {"events": […], "rejected": […]}: everything accepted, with customer, value and identifier
-GET    /_control/calls    {"calls": {"POST /v1/billing/meter_events": 3, …}, "crowded": 0}: `crowded` counts events
-                          that came while another one for the same customer and meter was running
-DELETE /_control/calls    counts from 0 again
+GET    /_control            the troubles that wait
+POST   /_control            adds one: a JSON object with the fields of `Trouble`; unknown ones are 400
+DELETE /_control            no trouble
+GET    /_control/calls      {"calls": {"POST /v1/billing/meter_events": 3, …}, "crowded": 0}: `crowded` counts events
+                            that came while another one for the same customer and meter was running
+DELETE /_control/calls      counts from 0 again
+GET    /_control/events     {"events": […], "uncounted": […]}: everything counted, with customer, value and identifier;
+                            and everything received with a 200 and never counted, with why
+POST   /_control/customers  {"id": "cus_1", "livemode": false}: a customer with an id of one's own; a live one is of the
+                            other mode, and this key does not see it
+POST   /_control/ways       the fields of `Ways`: what Stripe does where nobody knows it
+POST   /_control/endpoints  {"url": …, "secret": "whsec_…"}: who is told of thin events; loopback only
+POST   /_control/report     reports at once what was not counted, rather than when its ten seconds are over, and tells
+                            the endpoints: {"reported": [thin events], "told": [their statuses]}
 """
 
-import asyncio
-import json
-import secrets
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from itertools import product
+from typing import Any, Final
+from urllib.parse import urlsplit
 
+import aiohttp
 import msgspec
 from aiohttp import web
 
-from gateway.sandbox.stripe import Kept, Stripe
-from gateway.sandbox.stripe_form import nested, read_form
-from gateway.sandbox.stripe_meters import DAY_S, Refused
+from gateway.sandbox.stripe import Kept, Stripe, Ways
+from gateway.sandbox.stripe_http import Params, StripeHttp, Trouble, path_of
+from gateway.sandbox.stripe_meters import Refused
+from gateway.sandbox.stripe_reports import Endpoint, notification, signature
 from gateway.sandbox.stripe_v2 import adjustment_form, event_form, from_v2
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
-Params = dict[str, Any]
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
-class Trouble(msgspec.Struct, forbid_unknown_fields=True):
-    """What goes wrong with the next `times` matching requests or, without it, until cleared."""
+class Person(msgspec.Struct, forbid_unknown_fields=True):
+    """A customer as a test orders one."""
 
-    times: int | None = None
-    path: str | None = None
-    """Only requests whose path ends so, as `meter_events`."""
-    delay_s: float = 0.0
-    """Seconds that the request takes, its place among the concurrent ones kept."""
-    status: int | None = None
-    """An error instead of the work: 429, 500, 401 and so on."""
-    code: str | None = None
-    message: str | None = None
-    reason: str | None = None
-    """Of a 429: `Stripe-Rate-Limited-Reason`."""
-    should_retry: bool | None = None
-    """The header `stripe-should-retry`."""
-    accept: bool = False
-    """The work is done all the same; only the answer is an error or lost."""
-    drop: bool = False
-    """Closes the connection without an answer."""
-
-
-class Answer(NamedTuple):
-    """What was sent, as it is sent again to the same idempotency key."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str]
-
-
-class First(NamedTuple):
-    """The first request of an idempotency key."""
-
-    fingerprint: str
-    at: int
-    answer: Answer | None
-    """None while it still runs."""
-
-
-class StripeHttp:
-    """One stand-in on the wire."""
-
-    def __init__(self, stripe: Stripe, save: Callable[[Kept], None]) -> None:
-        self.stripe: Final = stripe
-        self._save: Final = save
-        self.troubles: Final[list[Trouble]] = []
-        self.calls: Final[Counter[str]] = Counter()
-        self.crowded = 0
-        self._kept: Final[dict[str, First]] = {}
-        self._running: Final[set[tuple[str, str]]] = set()
-
-    def handler(self, run: Callable[[web.Request, Params], Any], *, session: bool = False) -> Handler:
-        """The handler of one endpoint; `session` endpoints take a token instead of the secret key."""
-
-        async def handle(request: web.Request) -> web.Response:
-            self.calls[f"{request.method} {_path(request)}"] += 1
-            trouble = self._take(_path(request))
-            try:
-                if not session and request.headers.get("Authorization") != f"Bearer {self.stripe.secret_key}":
-                    raise Refused(401, "Invalid API Key provided: sk_test_***")
-                answer = await self._once(request, trouble, run)
-            except Refused as refused:
-                answer = _refusal(refused)
-            if trouble.drop and request.transport is not None:
-                request.transport.close()
-            headers = {"Request-Id": f"req_{secrets.token_hex(7)}"} | answer.headers
-            return web.Response(
-                status=answer.status, body=answer.body, content_type="application/json", headers=headers
-            )
-
-        return handle
-
-    async def _once(self, request: web.Request, trouble: Trouble, run: Callable[[web.Request, Params], Any]) -> Answer:
-        """Runs a request, or answers as before when its idempotency key has been used. Raises Refused."""
-        params = await _params(request)
-        key = request.headers.get("Idempotency-Key")
-        if key is None or request.method != "POST":
-            return await self._run(request, params, trouble, run)
-        fingerprint = json.dumps([_path(request), params], sort_keys=True)
-        now = self.stripe.now()
-        kept = self._kept.get(key)
-        if kept is not None and now - kept.at < DAY_S:
-            if kept.fingerprint != fingerprint:
-                message = f"Keys for idempotent requests can only be used with the parameters of their first use: {key}"
-                raise Refused(400, message, kind="idempotency_error")
-            if kept.answer is None:
-                message = "There is another request in progress with this idempotency key."
-                raise Refused(409, message, kind="idempotency_error", code="idempotency_key_in_use")
-            return kept.answer._replace(headers=kept.answer.headers | {"idempotent-replayed": "true"})
-        self._kept[key] = First(fingerprint, now, None)
-        answer = None
-        try:
-            answer = await self._run(request, params, trouble, run)
-            return answer
-        finally:
-            # What was refused before it ran may be tried again under the same key; what ran is played back.
-            if answer is None or (400 <= answer.status < 500):
-                del self._kept[key]
-            else:
-                self._kept[key] = First(fingerprint, now, answer)
-
-    async def _run(
-        self, request: web.Request, params: Params, trouble: Trouble, run: Callable[[web.Request, Params], Any]
-    ) -> Answer:
-        slot = self.stripe.slot(params) if _path(request).endswith("/meter_events") else None
-        if slot in self._running:
-            self.crowded += 1
-            reason = {"Stripe-Rate-Limited-Reason": "endpoint-concurrency"}
-            raise Refused(429, "Too many concurrent requests for this customer and meter.", headers=reason)
-        if slot is not None:
-            self._running.add(slot)
-        try:
-            await asyncio.sleep(trouble.delay_s)
-            if trouble.drop and not trouble.accept:
-                # The request never arrived, so its idempotency key is as good as new.
-                raise Refused(503, "Nobody reads this: the connection closes.")
-            wrong = _told(trouble)
-            if wrong is not None and not trouble.accept:
-                return _refusal(wrong)
-            done = run(request, params)
-            if request.method == "POST":
-                self._save(self.stripe.kept())
-            return Answer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(wrong)
-        finally:
-            if slot is not None:
-                self._running.discard(slot)
-
-    def _take(self, path: str) -> Trouble:
-        for trouble in self.troubles:
-            if trouble.path is None or path.endswith(trouble.path):
-                if trouble.times is not None:
-                    trouble.times -= 1
-                    if trouble.times <= 0:
-                        self.troubles.remove(trouble)
-                return trouble
-        return Trouble()
-
-
-async def _params(request: web.Request) -> Params:
-    """The parameters from wherever the request carries them. Raises Refused (400)."""
-    try:
-        if request.method in ("GET", "DELETE"):
-            return nested(request.query.items())
-        body = await request.read()
-        if not _path(request).startswith("/v2/"):
-            return read_form(body.decode())
-        return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
-    except (ValueError, msgspec.DecodeError, RecursionError) as error:
-        raise Refused(400, f"The request could not be read: {error}") from None
-
-
-def _told(trouble: Trouble) -> Refused | None:
-    if trouble.status is None:
-        return None
-    headers = {} if trouble.reason is None else {"Stripe-Rate-Limited-Reason": trouble.reason}
-    if trouble.should_retry is not None:
-        headers["stripe-should-retry"] = str(trouble.should_retry).lower()
-    kind = "api_error" if trouble.status >= 500 else "invalid_request_error"
-    message = trouble.message or "The sandbox was told to say so."
-    return Refused(trouble.status, message, kind=kind, code=trouble.code, headers=headers)
-
-
-def _refusal(refused: Refused) -> Answer:
-    return Answer(refused.status, msgspec.json.encode({"error": refused.error}), refused.headers)
+    id: str
+    email: str | None = None
+    livemode: bool = False
 
 
 def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
@@ -200,8 +48,9 @@ def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
     one = "/v1/billing/meters/{id}"
     v1: list[tuple[str, str, Callable[[web.Request, Params], Any]]] = [
         ("POST", "/v1/customers", lambda _, form: stripe.create_customer(form)),
-        ("GET", "/v1/customers", lambda _, query: stripe.list_customers(query)),
-        ("GET", "/v1/customers/{id}", lambda request, _: stripe.customer(request.match_info["id"])),
+        ("GET", "/v1/customers", lambda _, query: stripe.customers.list_all(query)),
+        ("GET", "/v1/customers/{id}", lambda request, _: stripe.customers.get(request.match_info["id"])),
+        ("DELETE", "/v1/customers/{id}", lambda request, _: stripe.customers.delete(request.match_info["id"])),
         ("POST", "/v1/billing/meters", lambda _, form: stripe.create_meter(form)),
         ("GET", "/v1/billing/meters", lambda _, query: stripe.list_meters(query)),
         ("GET", one, lambda request, _: stripe.meter(request.match_info["id"]).form()),
@@ -218,6 +67,8 @@ def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
             lambda _, body: adjustment_form(stripe.adjust(body), stripe.now()),
         ),
         ("POST", "/v2/billing/meter_event_session", lambda _, __: stripe.open_session()),
+        ("GET", "/v2/core/events", lambda _, query: stripe.list_reports(query)),
+        ("GET", "/v2/core/events/{id}", lambda request, _: stripe.reports.get(request.match_info["id"])),
     ]
     found = [web.route(method, path, http.handler(run)) for method, path, run in v1]
 
@@ -228,16 +79,15 @@ def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
     return [*found, *_control(http), web.route("*", "/{path:.*}", http.handler(_unknown))]
 
 
-def _path(request: web.Request) -> str:
-    """The path without the prefix under which the stand-in is mounted."""
-    return request.path[max(request.path.find("/v1/"), request.path.find("/v2/"), 0) :]
-
-
 def _unknown(request: web.Request, _: Params) -> Any:
-    raise Refused(404, f"Unrecognized request URL ({request.method}: {_path(request)}).")
+    raise Refused(404, f"Unrecognized request URL ({request.method}: {path_of(request)}).")
 
 
 def _control(http: StripeHttp) -> list[web.RouteDef]:
+    return [*_control_troubles(http), *_control_world(http.stripe, http)]
+
+
+def _control_troubles(http: StripeHttp) -> list[web.RouteDef]:
     async def waiting(_: web.Request) -> web.Response:
         return _json({"troubles": http.troubles})
 
@@ -252,9 +102,6 @@ def _control(http: StripeHttp) -> list[web.RouteDef]:
         http.troubles.clear()
         return await waiting(request)
 
-    async def events(_: web.Request) -> web.Response:
-        return _json({"events": http.stripe.events, "rejected": http.stripe.rejected})
-
     async def calls(_: web.Request) -> web.Response:
         return _json({"calls": dict(http.calls), "crowded": http.crowded})
 
@@ -267,10 +114,66 @@ def _control(http: StripeHttp) -> list[web.RouteDef]:
         web.get("/_control", waiting),
         web.post("/_control", add),
         web.delete("/_control", clear),
-        web.get("/_control/events", events),
         web.get("/_control/calls", calls),
         web.delete("/_control/calls", forget),
     ]
+
+
+def _control_world(stripe: Stripe, http: StripeHttp) -> list[web.RouteDef]:
+    async def events(_: web.Request) -> web.Response:
+        return _json({"events": stripe.events, "uncounted": stripe.reports.uncounted})
+
+    async def add_customer(request: web.Request) -> web.Response:
+        try:
+            given = msgspec.json.decode(await request.read(), type=Person)
+        except msgspec.DecodeError as error:
+            return _json({"error": str(error)}, 400)
+        stripe.customers.add(stripe.now(), {"email": given.email}, customer_id=given.id, livemode=given.livemode)
+        http.save()
+        return _json({"id": given.id})
+
+    async def set_ways(request: web.Request) -> web.Response:
+        try:
+            stripe.ways = msgspec.json.decode(await request.read(), type=Ways)
+        except msgspec.DecodeError as error:
+            return _json({"error": str(error)}, 400)
+        return _json(stripe.ways)
+
+    async def add_endpoint(request: web.Request) -> web.Response:
+        try:
+            endpoint = msgspec.json.decode(await request.read(), type=Endpoint)
+        except msgspec.DecodeError as error:
+            return _json({"error": str(error)}, 400)
+        if urlsplit(endpoint.url).hostname not in LOOPBACK:
+            return _json({"error": "url: loopback only"}, 400)
+        stripe.reports.endpoints.append(endpoint)
+        return _json({"url": endpoint.url})
+
+    async def report(_: web.Request) -> web.Response:
+        made = stripe.reports.report(stripe.now(), at_once=True)
+        http.save()
+        return _json({"reported": made, "told": await _tell(stripe, made)})
+
+    return [
+        web.get("/_control/events", events),
+        web.post("/_control/customers", add_customer),
+        web.post("/_control/ways", set_ways),
+        web.post("/_control/endpoints", add_endpoint),
+        web.post("/_control/report", report),
+    ]
+
+
+async def _tell(stripe: Stripe, made: list[dict[str, Any]]) -> list[int]:
+    """Posts the notification of each event to each endpoint: the statuses that they answered."""
+    statuses = []
+    async with aiohttp.ClientSession() as session:
+        for event, endpoint in product(made, stripe.reports.endpoints):
+            body = msgspec.json.encode(notification(event))
+            signed = signature(body, endpoint.secret, stripe.now())
+            headers = {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signed}
+            async with session.post(endpoint.url, data=body, headers=headers) as response:
+                statuses.append(response.status)
+    return statuses
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -15,6 +15,7 @@ DAY_S: Final = 86_400
 PAST_S: Final = 35 * DAY_S
 FUTURE_S: Final = 300
 DIGITS_MAX: Final = 15
+NO_CUSTOMER_KEY: Final = "Customer mapping key"
 WINDOWS: Final = {"hour": HOUR_S, "day": DAY_S}
 _VALUE: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _WHOLE: Final = re.compile(r"[0-9]{1,15}")
@@ -38,6 +39,23 @@ class Refused(Exception):
         self.headers: Final = dict(headers or {})
         fields = {"type": kind, "message": message, "code": code, "param": param}
         self.error: Final = {name: value for name, value in fields.items() if value is not None}
+
+
+def missing(what: str, object_id: str, hint: str = "") -> Refused:
+    """The 404 for an object that this key does not see."""
+    return Refused(404, f"No such {what}: '{object_id}'{hint}", code="resource_missing", param="id")
+
+
+def listed(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dict[str, Any]:
+    """A page of a v1 list. Raises Refused (400)."""
+    ids = [item["id"] for item in items]
+    after = query.get("starting_after")
+    start = ids.index(after) + 1 if after in ids else 0
+    limit = whole(query.get("limit", "10"), "limit")
+    if not 1 <= limit <= 100:
+        raise Refused(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
+    end = start + limit
+    return {"object": "list", "data": items[start:end], "has_more": end < len(items), "url": url}
 
 
 class Meter(msgspec.Struct):
@@ -114,7 +132,8 @@ def checked(meter: Meter, payload: Any, identifier: str, timestamp: int, now: in
         raise Refused(400, "Invalid payload: a map of strings is expected.", param="payload")
     customer, value = payload.get(meter.customer_key), payload.get(meter.value_key)
     if not customer:
-        raise Refused(400, f"Missing payload key: {meter.customer_key}.", param="payload")
+        # The words that the error report of docs.stripe.com has for it.
+        raise Refused(400, f"{NO_CUSTOMER_KEY} {meter.customer_key} not found in payload.", param="payload")
     if meter.formula != "count" and value is None:
         raise Refused(400, f"Missing payload key: {meter.value_key}.", param="payload")
     if value is not None and not _VALUE.fullmatch(value):
@@ -126,7 +145,9 @@ def checked(meter: Meter, payload: Any, identifier: str, timestamp: int, now: in
     if timestamp > now + FUTURE_S:
         raise Refused(400, "The timestamp may not be more than 5 minutes in the future.", param="timestamp")
     if timestamp < now - PAST_S:
-        raise Refused(400, "The timestamp must be within the past 35 days.", param="timestamp")
+        # As production has it (theanswerai/theanswer PR 624): no param, and the lowest instant that is taken.
+        least = f"Expected a timestamp greater than or equal to {now - PAST_S}."
+        raise Refused(400, f"The event timestamp cannot be more than 35 days in past. {least}")
     return Event(identifier, meter.event_name, meter.id, customer, value or "1", timestamp, now, payload)
 
 

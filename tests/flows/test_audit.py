@@ -211,6 +211,7 @@ async def test_without_a_journal_it_says_so(house: House, tmp_path: Path) -> Non
 async def stripe_has_it(house: House, pool: Pool) -> AsyncIterator[Billing]:
     """The Stripe stand-in, to which every frozen amount has been sent."""
     async with sandbox_at(NOW.timestamp) as sandbox:
+        sandbox.stripe.customers.add(0, {}, customer_id="cus_payer")
         billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=sandbox.stripe_base_url)
         log = structlog.get_logger()
         bill = Bill(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0, log=log)
