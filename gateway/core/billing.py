@@ -65,8 +65,28 @@ class FreezeCounts(NamedTuple):
     """Outbox rows made."""
 
 
+class Customer(NamedTuple):
+    """A customer as Stripe knows it."""
+
+    is_live: bool | None
+    """Whether it is of live mode; None when it is not there."""
+    problem: str | None
+    """Why nothing that is sent for it counts, as the end of a sentence; None when it does."""
+
+
+class Uncounted(NamedTuple):
+    """Events that Stripe received and did not count."""
+
+    code: str
+    """Stripe's reason, as `meter_event_customer_not_found`."""
+    events: int
+    """How many."""
+    identifiers: tuple[str, ...]
+    """Of some of them."""
+
+
 class Delivered(NamedTuple):
-    """Stripe took it."""
+    """Stripe has received it."""
 
 
 class Duplicate(NamedTuple):
@@ -86,7 +106,7 @@ class Retry(NamedTuple):
     after_s: float | None
     """Seconds Stripe asked to wait, if it did."""
     in_doubt: bool
-    """Whether Stripe may have counted it all the same (an answer lost, a timeout, a 5xx)."""
+    """Whether Stripe may have counted it all the same (an answer lost or not Stripe's, a timeout, a 5xx)."""
 
 
 class Refused(NamedTuple):
@@ -126,7 +146,12 @@ def unix_seconds(instant: datetime) -> int:
 
 def identifier(meter: str, customer: str, window_start: datetime, seq: int) -> str:
     """`<meter>:<customer>:<window start, unix seconds>:<seq>`, at most 100 characters, always the same for the same."""
-    return f"{_short(meter)}:{_short(customer)}:{unix_seconds(window_start)}:{seq}"
+    return f"{identifier_prefix(meter)}{_short(customer)}:{unix_seconds(window_start)}:{seq}"
+
+
+def identifier_prefix(meter: str) -> str:
+    """How every identifier of this meter begins."""
+    return f"{_short(meter)}:"
 
 
 def _short(text: str) -> str:
