@@ -32,6 +32,8 @@ STAGES: Final = re.split(r"^(?=FROM )", DOCKERFILE, flags=re.MULTILINE)[1:]
 COMPOSE: Final = (TOP / "deploy" / "compose.yaml").read_text()
 BUILD_REQUIREMENTS: Final = TOP / ".ci" / "build-requirements.txt"
 CLIENTS: Final = TOP / "tests" / "clients"
+PYTHON_LOCKS: Final = sorted((CLIENTS / "python").glob("*.lock"))
+NODE_FOLDERS: Final = sorted(file.parent for file in (CLIENTS / "node").glob("*/package.json"))
 SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -107,7 +109,7 @@ def test_the_lock_is_read_whole() -> None:
     assert "".join(entry.group() for entry in found.values()) == text
 
 
-@pytest.mark.parametrize("file", [BUILD_REQUIREMENTS, CLIENTS / "langchain.lock"], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [BUILD_REQUIREMENTS, *PYTHON_LOCKS], ids=lambda file: file.name)
 def test_every_other_lock_is_hashed_and_names_no_index(file: Path) -> None:
     entry = re.compile(r"[a-z0-9._-]+==[^ ]+( ; [^\\]+)? \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+")
     assert entry.sub("", file.read_text()) == ""
@@ -272,9 +274,17 @@ def test_what_the_compose_file_sets_are_settings() -> None:
         assert [variable for variable in names if variable.lower() not in Settings.model_fields] == []
 
 
-def test_the_node_lock_names_no_registry_and_pins_exactly() -> None:
-    package = json.loads((CLIENTS / "node" / "package.json").read_text())
-    lock = json.loads((CLIENTS / "node" / "package-lock.json").read_text())
-    locked = {path.rpartition("node_modules/")[2]: entry for path, entry in lock["packages"].items() if path}
-    assert {name: locked[name]["version"] for name in package["dependencies"]} == package["dependencies"]
-    assert [name for name, entry in locked.items() if "resolved" in entry or "integrity" not in entry] == []
+def test_the_clients_have_locks() -> None:
+    assert {lock.stem for lock in PYTHON_LOCKS} == {file.stem for file in (CLIENTS / "python").glob("*.in")}
+    assert PYTHON_LOCKS
+    assert NODE_FOLDERS
+
+
+@pytest.mark.parametrize("folder", NODE_FOLDERS, ids=lambda folder: folder.name)
+def test_a_node_lock_names_no_registry_and_pins_exactly(folder: Path) -> None:
+    package = json.loads((folder / "package.json").read_text())
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    wanted = {**package.get("dependencies", {}), **package.get("optionalDependencies", {})}
+    assert {name: locked[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    entries = {path: entry for path, entry in locked.items() if path}
+    assert [path for path, entry in entries.items() if "resolved" in entry or "integrity" not in entry] == []
