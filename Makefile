@@ -42,10 +42,11 @@ test-clients: .venv/.ready ## the clients of docs/clients.md against the gateway
 replay: .venv/.ready ## recorded calls of the real OpenAI through the gateway: make replay REPLAY=/folder/of/recordings ARGS=--restart
 	@$(RUN) -m tests.replay "$(REPLAY)" $(ARGS)
 
-check: .venv/.ready ## lint, format, types and the rules of the house
+check: .venv/.ready ## lint, format, types, imports and the rules of the house
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
+	@.venv/bin/lint-imports
 	@$(RUN) -m pytest -q tests/unit/test_style.py tests/unit/test_no_float.py tests/unit/test_house.py
 
 bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and the ratios
@@ -65,7 +66,7 @@ lock: .venv/.ready ## write requirements.lock anew from pyproject.toml (UPGRADE=
 		--generate-hashes --extra embedded --extra otel --extra dev $(UPGRADE) --output-file requirements.lock pyproject.toml
 
 clean: ## remove .venv and the caches; the data in .gateway stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Python that has since been removed leaves a dangling link.
