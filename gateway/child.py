@@ -17,14 +17,16 @@ from gateway.app import Place
 from gateway.core.config import Settings
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.log import configure
-from gateway.processes import Parent, Ready, stop_with_parent
+from gateway.loops import LoopFailed
+from gateway.parent import Parent, stop_with_parent
+from gateway.processes import Ready
 
 Run = Callable[[Settings, Place, asyncio.Event, Ready], Awaitable[None]]
 Kind = Literal["proxy", "keeper", "worker", "sandbox"]
 
 
 def main(failpoint: Failpoint = pass_by) -> None:
-    """Returns when the process has stopped in order."""
+    """Returns when the process has stopped in order; exits 1 when a background loop has failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=get_args(Kind))
     parser.add_argument("--ready-fd", type=int, required=True)
@@ -36,7 +38,11 @@ def main(failpoint: Failpoint = pass_by) -> None:
     run: Run = import_module(f"gateway.app.{options.kind}").run
     configure(f"{options.kind}-{options.slot}" if options.kind == "proxy" else options.kind)
     calm_gc()
-    uvloop.run(_run(run, Settings(), options.ready_fd, Place(options.slot, options.host, options.port, failpoint)))
+    place = Place(options.slot, options.host, options.port, failpoint)
+    try:
+        uvloop.run(_run(run, Settings(), options.ready_fd, place))
+    except LoopFailed:  # its log line says all; a traceback could quote what somebody sent
+        raise SystemExit(1) from None
 
 
 def calm_gc() -> None:

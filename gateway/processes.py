@@ -113,6 +113,9 @@ class Child:
                 stderr=self._log_fd,
                 pass_fds=(writer,),
             )
+        except BaseException:
+            os.close(reader)
+            raise
         finally:
             os.close(writer)
         ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -131,17 +134,23 @@ class Child:
             raise (ChildKilled if killed else ChildFailed)(f"{self.name} did not start")
 
     async def _listen(self, fd: int, ready: "asyncio.Future[bool]") -> None:
-        """Everything the child says of itself, until it ends; the fd is closed in every case."""
+        """Everything the child says of itself, until it ends; the fd is closed in every case. What does not read is
+        skipped: a child of which nothing is heard for long is shown as such."""
         loop = asyncio.get_running_loop()
         with os.fdopen(fd, "rb") as file:
             lines = asyncio.StreamReader(limit=STATUS_BYTES_MAX)
             transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), file)
             try:
-                while line := await lines.readline():
+                while line := await _next_line(lines):
                     if not ready.done():
                         ready.set_result(line == READY)
                     elif self._watcher is not None and line.endswith(b"\n"):
-                        self._watcher.heard(self.name, msgspec.json.decode(line, type=Status))
+                        try:
+                            status = msgspec.json.decode(line, type=Status)
+                        except msgspec.DecodeError:
+                            _log.error("status does not read", child=self.name)
+                            continue
+                        self._watcher.heard(self.name, status)
             finally:
                 transport.close()
                 if not ready.done():
@@ -160,8 +169,12 @@ class Child:
             patience_s = RESTART_MIN_S if time.monotonic() - begun > STEADY_S else min(RESTART_MAX_S, patience_s * 2)
             _log.error("child died, restarting", child=self.name, code=code, wait_s=patience_s)
             await asyncio.sleep(patience_s)
-            with contextlib.suppress(ChildFailed):
+            try:
                 await self._spawn()
+            except ChildFailed:
+                continue
+            except Exception as error:  # noqa: BLE001  # no process, no file left: whatever it is, it is tried again
+                _log.error("child not started", child=self.name, error=type(error).__name__)
 
     def _is_stopping(self) -> bool:
         return self._stopping
@@ -188,6 +201,15 @@ class Child:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+async def _next_line(lines: asyncio.StreamReader) -> bytes:
+    """The next line, b"" at the end; one that is too long is skipped."""
+    while True:
+        try:
+            return await lines.readline()
+        except ValueError:
+            _log.error("a child's status is too long")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -234,55 +256,3 @@ async def run_until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event
     with contextlib.suppress(asyncio.CancelledError):
         await task
     return False
-
-
-def stop_with_parent(stop: asyncio.Event) -> None:
-    """SIGTERM and the end of stdin (the parent is gone) set `stop`; Ctrl-C is the parent's to hear, and to pass on in
-    its order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    loop = asyncio.get_running_loop()
-
-    def readable() -> None:
-        if not os.read(0, 4096):
-            loop.remove_reader(0)
-            stop.set()
-
-    os.set_blocking(0, False)
-    loop.add_reader(0, readable)
-
-
-class Parent:
-    """The parent, as a child talks to it."""
-
-    def __init__(self, fd: int) -> None:
-        """`fd`: the writing end of its pipe."""
-        self._fd: Final = fd
-        self._status_of: StatusOf | None = None
-        self._unsent = b""
-
-    def ready(self, status_of: StatusOf) -> None:
-        """Says so, and from now on says how this process is."""
-        os.write(self._fd, READY)
-        os.set_blocking(self._fd, False)
-        self._status_of = status_of
-        self._say()
-
-    def _say(self) -> None:
-        self._write()
-        asyncio.get_running_loop().call_later(STATUS_EVERY_S, self._say)
-
-    def _write(self) -> None:
-        if self._status_of is None:
-            return
-        if not self._unsent:
-            self._unsent = msgspec.json.encode(self._status_of()) + b"\n"
-        # A parent that does not read loses nothing but freshness; one that is gone is told by stdin.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            self._unsent = self._unsent[os.write(self._fd, self._unsent) :]
-
-    def close(self) -> None:
-        """The last counts of a process that ends in order."""
-        for _ in range(2):  # the rest of a line that was cut, then the last one
-            self._write()
-        os.close(self._fd)

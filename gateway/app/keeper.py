@@ -1,8 +1,9 @@
 """The keeper: one per journal folder. Ships what the journal holds, confirms it in PostgreSQL, sweeps what died."""
 
 import asyncio
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -20,11 +21,12 @@ from gateway.edges.journal import Journal
 from gateway.edges.segments import Segments
 from gateway.flows.ship import Ship
 from gateway.flows.sweep import Sweep
+from gateway.loops import Loops
 from gateway.processes import Ready
 
 STEP_S: Final = 0.1
+"""Seconds between two steps without a backlog: a pause makes the next one larger, and cheaper per call."""
 RETIRE_EVERY_S: Final = 60.0
-BACK_OFF_MAX_S: Final = 5.0
 _log: Final = structlog.get_logger("gateway.keeper")
 
 
@@ -47,10 +49,9 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             failpoint=place.failpoint,
         )
         sweep = Sweep(upstream, settler, journal, clock=time.time, failpoint=place.failpoint)
-        waiting = process.Waiting()
         retire_at = time.monotonic() + RETIRE_EVERY_S
 
-        async def step() -> bool:
+        async def turn() -> float:
             nonlocal retire_at
             behind = await ship.step_once() > 0 and ship.behind
             oldest = build.unix_ms() - int(settings.journal.open_max_s * 1000)
@@ -58,42 +59,32 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             if time.monotonic() >= retire_at:
                 segments.retire(now_s=time.time(), keep_s=settings.journal.keep_s)
                 retire_at = time.monotonic() + RETIRE_EVERY_S
-            return behind
+            return 0.0 if behind else STEP_S
 
-        ready(partial(status, waiting, ship, sweep, segments, journal, time.time))
-        await repeat(step, stop, waiting)
-
-
-async def repeat(step: Callable[[], Awaitable[bool]], stop: asyncio.Event, waiting: process.Waiting) -> None:
-    """`step` until `stop`, then once more; a dependency that is away is waited for with growing patience.
-
-    A step that got on and says that it is behind is followed by the next at once. Without a backlog a pause makes the
-    next step larger, and cheaper per call.
-    """
-    wait_s = STEP_S
-    while True:
-        last = stop.is_set()
+        loops = Loops(uniform=random.uniform)
+        loops.paced("journal", turn, finishes=True)
+        ready(partial(status, loops, ship, sweep, segments, journal, time.time))
+        async with loops:
+            await loops.until(stop)
         try:
-            wait_s, waiting.on = 0.0 if await step() else STEP_S, None
+            await turn()  # what the last calls have left
         except DependencyDown as error:
-            wait_s, waiting.on = min(BACK_OFF_MAX_S, max(STEP_S, wait_s * 2)), error.what
-            _log.warning("waiting", what=error.what, detail=error.detail)
-        if last:
-            return
-        try:
-            await asyncio.wait_for(stop.wait(), wait_s)
-        except TimeoutError:
-            continue
+            _log.warning("not all is shipped", what=error.what, detail=error.detail)
 
 
 def status(
-    waiting: process.Waiting, ship: Ship, sweep: Sweep, segments: Segments, journal: Journal, clock: Callable[[], float]
+    loops: Loops,
+    ship: Ship,
+    sweep: Sweep,
+    segments: Segments,
+    journal: Journal,
+    clock: Callable[[], float],
 ) -> Status:
     """The journal as the keeper sees it. It waits when Redis, PostgreSQL or, for an orphan, the disk is away."""
     opened, settled = ship.oldest_unix_ms()
     return Status(
-        journal.failure,
-        waiting.on,
+        journal.failure or loops.failure,
+        loops.waiting_on,
         (
             Sample("gateway_journal_bytes", (), segments.bytes_on_disk()),
             Sample("gateway_journal_corrupt_records", (), segments.corrupt),
@@ -103,7 +94,7 @@ def status(
             Sample("gateway_journal_unconfirmed_events", (), ship.unconfirmed),
             Sample("gateway_journal_oldest_unconfirmed_seconds", (), _age(settled, clock())),
             Sample("gateway_swept_total", (), sweep.settled_total),
-            Sample("gateway_waiting", ("keeper",), int(waiting.on is not None)),
+            Sample("gateway_waiting", ("keeper",), int(loops.waiting_on is not None)),
             *process.samples("keeper"),
         ),
     )

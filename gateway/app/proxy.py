@@ -35,7 +35,7 @@ from gateway.flows.proxy.admission import Admission
 from gateway.flows.proxy.breaker import Breaker
 from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.handler import Proxy
-from gateway.flows.proxy.limiter import Limiter
+from gateway.flows.proxy.limiter import RENEW_S, Limiter
 from gateway.flows.proxy.line import CallLog
 from gateway.flows.proxy.meetings import Meetings
 from gateway.flows.proxy.metrics import CallMetrics
@@ -44,13 +44,16 @@ from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.questions import Questions
 from gateway.flows.proxy.recheck import Recheck
 from gateway.flows.proxy.record import Recorder
-from gateway.flows.proxy.relay import Drains
+from gateway.flows.proxy.relay import WATCH_S, Drains
+from gateway.loops import Loops
 from gateway.processes import Ready, listen
 
 STDERR: Final = 2
 _log: Final = structlog.get_logger("gateway.proxy")
 DRAIN_S: Final = 600.0
 """Seconds a stopping proxy lets its calls finish before it settles the rest as estimates."""
+FAILED_DRAIN_S: Final = 10.0
+"""The same, of a proxy that ends because a background loop has failed."""
 
 
 async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
@@ -79,9 +82,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             unix_s=time.time,
         )
         drains, metrics = Drains(), CallMetrics()
-        watch = asyncio.create_task(drains.watch())
-        stack.callback(watch.cancel)
-        _recheck(stack, settings, admission, drains)
+        # Before anybody is listened to, until the last call has ended.
+        loops = await stack.enter_async_context(_loops(settings, limiter, drains, admission))
         cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
             Parts(
@@ -107,18 +109,30 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             )
         )
         front = await _open_front(stack, settings, proxy, admission)
-        await _listen(stack, open_server(front, cors, keepalive_s=settings.gateway_keepalive_s), listener)
-        ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions))
-        await stop.wait()
-        drains.closing = True
+        server = open_server(front, cors, keepalive_s=settings.gateway_keepalive_s)
+        await _listen(stack, server, listener, loops)
+        ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions, loops))
+        try:
+            await loops.until(stop)
+        finally:
+            drains.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
 
 
-async def _listen(stack: AsyncExitStack, server: web.Server, listener: socket.socket) -> None:
+async def _listen(stack: AsyncExitStack, server: web.Server, listener: socket.socket, loops: Loops) -> None:
     """Requests are taken from here on, until the stack closes."""
     runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
     await runner.setup()
-    stack.push_async_callback(runner.cleanup)
+
+    async def close() -> None:
+        if loops.failed is not None:
+            # Another process is to take over soon, and nobody may hold the time-outs of the calls any more.
+            for site in runner.sites:
+                await site.stop()
+            await server.shutdown(FAILED_DRAIN_S)
+        await runner.cleanup()
+
+    stack.push_async_callback(close)
     await web.SockSite(runner, listener, backlog=1024).start()
 
 
@@ -144,10 +158,13 @@ async def _open_front(stack: AsyncExitStack, settings: Settings, proxy: Proxy, a
     return Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
 
 
-def _recheck(stack: AsyncExitStack, settings: Settings, admission: Admission, drains: Drains) -> None:
+def _loops(settings: Settings, limiter: Limiter, drains: Drains, admission: Admission) -> Loops:
+    loops = Loops(uniform=random.uniform)
+    loops.every("slots", limiter.renew, every_s=RENEW_S)
+    loops.every("bounds", drains.check, every_s=WATCH_S)
     if settings.keys.recheck_s:
-        watch = asyncio.create_task(Recheck(admission, drains).watch(interval_s=settings.keys.recheck_s))
-        stack.callback(watch.cancel)
+        loops.every("recheck", Recheck(admission, drains).step_once, every_s=settings.keys.recheck_s)
+    return loops
 
 
 async def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler) -> Limiter:
@@ -157,8 +174,6 @@ async def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Sett
     limits = build.open_limits(stack, settings, values["redis_url"])
     limiter = Limiter(limits, Spending(pool), settler, settings.limits)
     stack.push_async_callback(limiter.close)
-    keeping = asyncio.create_task(limiter.keep())
-    stack.callback(keeping.cancel)
     return limiter
 
 
@@ -170,9 +185,11 @@ def status(
     drains: Drains,
     limiter: Limiter,
     questions: Questions,
+    loops: Loops,
 ) -> Status:
-    """A proxy fails when calls cannot be recorded."""
+    """A proxy fails when calls cannot be recorded, or when a loop has failed. Calls go on while its loops wait."""
     own = (
+        Sample("gateway_waiting", (name,), int(loops.waiting_on is not None)),
         Sample("gateway_drains_running", (), drains.running),
         Sample("gateway_settles_not_on_disk", (), recorder.stranded),
         Sample("gateway_unkey_left_alone", (), int(questions.is_left_alone)),
@@ -183,4 +200,6 @@ def status(
             for share, count in limiter.warnings.counted.items()
         ),
     )
-    return Status(recorder.failure, None, (*metrics.samples(), *own, *process.samples(name)))
+    return Status(
+        recorder.failure or loops.failure, loops.waiting_on, (*metrics.samples(), *own, *process.samples(name))
+    )

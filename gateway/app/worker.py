@@ -6,10 +6,10 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
 import structlog
@@ -20,7 +20,6 @@ from gateway import build
 from gateway.app import Place, process
 from gateway.build_stripe import open_billing
 from gateway.core.config import Settings, required
-from gateway.core.errors import DependencyDown
 from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.metrics import Sample, Status
 from gateway.edges.billing import Billing
@@ -40,6 +39,7 @@ from gateway.flows.meetings import Work
 from gateway.flows.poll import Poll
 from gateway.flows.recount import Recount
 from gateway.flows.rooms.expire import Expiry
+from gateway.loops import Loops
 from gateway.processes import Ready
 
 POLL_EVERY_S: Final = 60.0
@@ -57,84 +57,73 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         pool = await open_pool(values["database_url"], connections_min=0, connections_max=6)
         stack.push_async_callback(pool.close)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+        loops, inbox = Loops(uniform=random.uniform), Inbox(pool)
         flush = build_flush(settings, buffer, ledger, place.failpoint)
         helper = build_flush(settings, buffer, ledger, place.failpoint)
-        bill, waiters = None, list[Waits]()
+        for writer in (flush, helper):
+            stack.push_async_callback(writer.leave)
+        loops.paced("flush", flush.turn, finishes=True)
+        loops.paced("flush helper", partial(helper.turn, helps=flush), finishes=True)
         if settings.stripe_secret_key is not None:
+            # Cancelled at the end: between a send and its mark an event is in doubt; its lease ends, and the identifier
+            # makes it harmless.
             billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
-            biller = build_bill(settings, pool, billing, place.failpoint)
-            bill = asyncio.create_task(biller.run(build.now, asyncio.sleep, interval_s=settings.billing.interval_s))
-            waiters.append(biller)
-        work = [asyncio.create_task(flush.run(stop)), asyncio.create_task(helper.run(stop, helps=flush))]
-        if bill is not None:
-            work.append(bill)
-        _poll(stack, settings, ledger, pool)
+            bill, bill_s = build_bill(settings, pool, billing, place.failpoint), settings.billing.interval_s
+            loops.paced("bill", lambda: bill.turn(build.now(), interval_s=bill_s))
         recount = Recount(build.open_limits(stack, settings, values["redis_url"]), Spending(pool), now=build.now)
-        recounting = asyncio.create_task(recount.run(interval_s=settings.limits.recount_s))
-        stack.callback(recounting.cancel)
-        _expire(stack, settings, pool)
-        inbox = Inbox(pool)
-        _meet(stack, settings, inbox, pool)
-        await _reconcile(stack, settings, inbox, pool)
-        _retain(stack, settings, pool)
+        loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
+        _poll(loops, stack, settings, ledger, pool)
+        loops.every("expire", Expiry(Rooms(pool), now=build.now).step_once, every_s=settings.rooms.expire_interval_s)
+        loops.every("meetings", _meetings(settings, inbox, pool).turn, every_s=MEET_EVERY_S)
+        await _reconcile(loops, stack, settings, inbox, pool)
+        _retain(loops, settings, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
-        looking = asyncio.create_task(backlog.watch(asyncio.sleep))
-        stack.callback(looking.cancel)
-        waiters += [flush, helper, recount, backlog]
-        ready(partial(status, (flush, helper), waiters, backlog))
-        # Neither ends before `stop` unless it is broken; then this process ends too, seen by all, and is restarted.
-        await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-        for task in work:
-            if not stop.is_set():
-                task.cancel()
-        if bill is not None:
-            # Between a send and its mark an event is in doubt; its lease ends, and the identifier makes it harmless.
-            bill.cancel()
-        for result in await asyncio.gather(*work, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
+        loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
+        async with loops:
+            ready(partial(status, (flush, helper), loops, backlog))
+            await loops.until(stop)
 
 
-def _poll(stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool) -> None:
+def _poll(loops: Loops, stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool) -> None:
     """Asks OpenAI about estimates where this worker has its key; one that has not only writes."""
     if settings.openai_api_key is None:
         return
     upstream = build.open_upstream(stack, settings, settings.openai_api_key.get_secret_value())
     settler = build.build_settler(settings, pricing.parse(pricing.data.read_texts()))
     poll = Poll(OpenItems(pool), ledger, upstream, settler, now=build.now)
-    task = asyncio.create_task(poll.run(interval_s=POLL_EVERY_S))
-    stack.callback(task.cancel)
+    loops.every("poll", poll.step_once, every_s=POLL_EVERY_S)
 
 
-def _meet(stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
+def _meetings(settings: Settings, inbox: Inbox, pool: Pool) -> Work:
     is_used = settings.daily_api_key is not None or settings.daily_webhook_secret is not None
-    work = Work(inbox, Listing(pool), new_id=lambda: str(uuid4()), is_used=is_used)
-    task = asyncio.create_task(work.run(interval_s=MEET_EVERY_S))
-    stack.callback(task.cancel)
+    return Work(inbox, Listing(pool), new_id=lambda: str(uuid4()), is_used=is_used)
 
 
-async def _reconcile(stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
+async def _reconcile(loops: Loops, stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
     """Asks Daily.co what webhooks have not told, where this worker has its key."""
-    if settings.daily_api_key is None or not settings.daily.reconcile_s:
+    every_s, hours = settings.daily.reconcile_s, settings.daily.reconcile_hours
+    if settings.daily_api_key is None or not every_s:
         return
     backfill = Backfill(await build.open_daily(stack, settings), inbox, Walks(pool))
-    task = asyncio.create_task(
-        backfill.watch(interval_s=settings.daily.reconcile_s, hours=settings.daily.reconcile_hours, now=build.now)
+    # The turn is a little shorter than the interval, or a worker alone would miss every other one. One that failed was
+    # this worker's all the same: sooner than at its end there is nothing to try.
+    loops.every(
+        "reconcile",
+        lambda: backfill.reconcile(build.now(), hours=hours, lease_s=every_s * 0.9),
+        every_s=every_s,
+        retry_s=every_s,
     )
-    stack.callback(task.cancel)
 
 
-def _retain(stack: AsyncExitStack, settings: Settings, pool: Pool) -> None:
+def _retain(loops: Loops, settings: Settings, pool: Pool) -> None:
     limits = retention.limits_of(settings.retention)
     if limits:
-        task = asyncio.create_task(retention.watch(Retention(pool), Walks(pool), limits, build.now))
-        stack.callback(task.cancel)
-
-
-def _expire(stack: AsyncExitStack, settings: Settings, pool: Pool) -> None:
-    expiry = Expiry(Rooms(pool), now=build.now)
-    task = asyncio.create_task(expiry.run(interval_s=settings.rooms.expire_interval_s))
-    stack.callback(task.cancel)
+        store, turns = Retention(pool), Walks(pool)
+        loops.every(
+            "retention",
+            lambda: retention.take_daily(store, turns, limits, build.now()),
+            every_s=retention.LOOK_S,
+        )
 
 
 def build_flush(settings: Settings, buffer: Buffer, ledger: Ledger, failpoint: Failpoint) -> Flush:
@@ -174,17 +163,10 @@ class Backlog:
         self._ledger: Final = ledger
         self._outbox: Final = outbox
         self._samples: tuple[Sample, ...] = ()
-        self.waiting_on: str | None = None
 
-    async def watch(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Looks every LOOK_EVERY_S seconds, until cancelled."""
-        while True:
-            try:
-                self._samples = (*await self._look(),)
-                self.waiting_on = None
-            except DependencyDown as error:
-                self.waiting_on = error.what
-            await sleep(LOOK_EVERY_S)
+    async def look(self) -> None:
+        """Looks now. Raises DependencyDown; then the last figures stay."""
+        self._samples = (*await self._look(),)
 
     async def _look(self) -> list[Sample]:
         depth = await self._buffer.depth()
@@ -206,24 +188,16 @@ class Backlog:
         return self._samples
 
 
-class Waits(Protocol):
-    """Work that may have to wait for Redis or PostgreSQL."""
-
-    @property
-    def waiting_on(self) -> str | None: ...
-
-
-def status(writers: Sequence[Flush], waiters: Sequence[Waits], backlog: Backlog) -> Status:
-    """A worker waits when any of its work does: a store that still answers questions may take no writes. Nothing is
+def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog) -> Status:
+    """A worker waits when any of its loops does: a store that still answers questions may take no writes. Nothing is
     lost by that."""
-    waiting = next((each.waiting_on for each in waiters if each.waiting_on is not None), None)
     return Status(
-        None,
-        waiting,
+        loops.failure,
+        loops.waiting_on,
         (
             Sample("gateway_flushed_total", (), sum(each.entries_total for each in writers)),
             Sample("gateway_quarantined_total", (), sum(each.quarantined_total for each in writers)),
-            Sample("gateway_waiting", ("worker",), int(waiting is not None)),
+            Sample("gateway_waiting", ("worker",), int(loops.waiting_on is not None)),
             *backlog.samples(),
             *process.samples("worker"),
         ),

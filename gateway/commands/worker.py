@@ -4,10 +4,12 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 from gateway.admin import Board
 from gateway.app import Place
 from gateway.app import worker as worker_process
+from gateway.app.process import Reporter
 from gateway.commands.preflight import Patience, Stopped, check_egress, stores_are_there
 from gateway.commands.stack import Say, open_admin
 from gateway.core.config import Settings, required
@@ -29,17 +31,11 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
         # Not GATEWAY_ADMIN_PORT: beside a `serve` of the same environment, whoever came first would keep it.
         admin_url = await open_admin(settings.gateway_admin_host, admin_port, board, stack)
         say(f"metrics and readiness on {admin_url}")
-        watching: list[asyncio.Task[None]] = []
-        stack.callback(lambda: [task.cancel() for task in watching])
 
         def ready(status_of: StatusOf) -> None:
-            watching.append(asyncio.create_task(_watch(board, status_of)))
+            board.started("worker", os.getpid())
+            reporter = Reporter(status_of, partial(board.heard, "worker"), every_s=STATUS_EVERY_S)
+            stack.callback(reporter.close)
+            reporter.start()
 
         await worker_process.run(settings, Place(0, "", 0), stop, ready)
-
-
-async def _watch(board: Board, status_of: StatusOf) -> None:
-    board.started("worker", os.getpid())
-    while True:
-        board.heard("worker", status_of())
-        await asyncio.sleep(STATUS_EVERY_S)

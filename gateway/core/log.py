@@ -5,6 +5,7 @@ Never log a key, a prompt or an answer, nor an exception's message that could ca
 
 import logging
 import sys
+import traceback
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -19,18 +20,21 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = None if record.exc_info is None else record.exc_info[0]
         kind = None if error is None else error.__name__
-        structlog.get_logger(record.name).warning("library error", error=kind, where=record.funcName)
+        trace = None if record.exc_info is None else record.exc_info[2]
+        frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)[-3:]]
+        structlog.get_logger(record.name).warning("library error", error=kind, where=[record.funcName, *frames])
 
 
 def configure(process: str) -> None:
-    """Sends structlog's lines, aiohttp's and OpenTelemetry's to standard error as JSON; `process` names this one."""
+    """Sends structlog's lines, aiohttp's, asyncio's and OpenTelemetry's to standard error as JSON; `process` names this
+    one."""
 
     def add_process(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
         line.setdefault("process", process)
         line["version"] = VERSION
         return line
 
-    for name in ("aiohttp", "opentelemetry"):
+    for name in ("aiohttp", "asyncio", "opentelemetry"):
         library = logging.getLogger(name)
         library.handlers = [_Complaints()]
         library.propagate = False

@@ -4,7 +4,6 @@ What is there already changes nothing, so a walk may be broken off, gone on with
 meeting: that is for whoever applies the inbox, and a webhook's values are better.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ import msgspec
 import structlog
 
 from gateway.core.daily.events import API_MEETING
-from gateway.core.errors import DependencyDown
 from gateway.edges.meetings import Page
 from gateway.edges.sessions import Event, Inbox, Reached, Walks
 
@@ -83,7 +81,10 @@ class Backfill:
                 return Walked(count, new, ends, incomplete)
 
     async def reconcile(self, now: datetime, *, hours: float, lease_s: float) -> int | None:
-        """The meetings of the last hours; how many had something new. None when it is somebody else's turn."""
+        """The meetings of the last hours; how many had something new. None when it is somebody else's turn.
+
+        Raises DependencyDown.
+        """
         if not await self._walks.lease(RECONCILE, lease_s):
             return None
         since, until = _unix(now - timedelta(hours=hours)), _unix(now) + 60
@@ -92,19 +93,9 @@ class Backfill:
         while page.cursor is not None:
             page = await self._daily.page(since, until, after=page.cursor)
             new += await self._keep(page)
+        if new:
+            _log.info("meetings reconciled", new=new)
         return new
-
-    async def watch(self, *, interval_s: float, hours: float, now: Callable[[], datetime]) -> None:
-        """Reconciles every `interval_s` seconds, until cancelled; Daily.co being away is said and waited for."""
-        while True:
-            try:
-                # A little shorter than the interval, or a worker alone would miss every other turn.
-                new = await self.reconcile(now(), hours=hours, lease_s=interval_s * 0.9)
-                if new:
-                    _log.info("meetings reconciled", new=new)
-            except DependencyDown as error:
-                _log.warning("meetings not reconciled", what=error.what, detail=error.detail)
-            await asyncio.sleep(interval_s)
 
     async def _keep(self, page: Page) -> int:
         if page.problem is not None:  # what is known of these meetings is kept all the same

@@ -6,7 +6,7 @@ the event comes up again after its lease, and Stripe answers that it has it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
@@ -22,7 +22,6 @@ from gateway.core.billing import (
     Rejected,
     Retry,
 )
-from gateway.core.errors import DependencyDown
 from gateway.core.failpoints import Failpoint, pass_by
 
 LEASE_S: Final = 120.0
@@ -35,8 +34,6 @@ ROUNDS_MAX: Final = 200
 """Batches in one pass."""
 BACKOFF_MIN_S: Final = 2.0
 BACKOFF_MAX_S: Final = 900.0
-AWAY_MAX_S: Final = 60.0
-"""Seconds between two looks at a database that is away: looking costs it nothing, and afterwards there is a backlog."""
 STOPPED_S: Final = 300.0
 """Seconds until credentials that Stripe refused are tried again."""
 
@@ -106,8 +103,6 @@ class Bill:
         `monotonic` counts seconds, so that the leases of a long pass are whole ones; `random` gives numbers in
         [0, 1), for jitter.
         """
-        self.waiting_on: str | None = None
-        """What it waits for; None while it works."""
         self._outbox: Final = outbox
         self._stripe: Final = stripe
         self._grace_s: Final = grace_s
@@ -115,6 +110,8 @@ class Bill:
         self._random: Final = random
         self._log: Final = log
         self._failpoint: Final = failpoint
+        self._failures = 0
+        """Passes in a row in which Stripe took nothing."""
 
     async def step_once(self, now: datetime, *, grace_s: float | None = None) -> BillCounts:
         """Freezes what is closed at `now` and sends what is due. `grace_s` replaces the usual one; negative closes
@@ -194,33 +191,19 @@ class Bill:
         """Doubles with each attempt up to 15 minutes, times a jitter of 0.5 to 1.5."""
         return min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(attempts - 1, 16)) * (0.5 + self._random())
 
-    async def run(
-        self, clock: Callable[[], datetime], sleep: Callable[[float], Awaitable[None]], *, interval_s: float
-    ) -> None:
-        """Passes for ever, until cancelled: every `interval_s` seconds, less often while nothing works.
+    async def turn(self, now: datetime, *, interval_s: float) -> float:
+        """One pass, and the seconds until the next: `interval_s`, longer while Stripe takes nothing.
 
-        `clock` gives the time in UTC. An outage is logged and waited out; anything else is a bug and is raised.
+        Raises DependencyDown when PostgreSQL is away.
         """
-        failures = 0
-        while True:
-            longest_s = BACKOFF_MAX_S
-            try:
-                counts = await self.step_once(clock())
-            except DependencyDown as error:
-                failures, longest_s, self.waiting_on = failures + 1, AWAY_MAX_S, error.what
-                self._log.warning("bill_waits", dependency=error.what, detail=error.detail)
-            else:
-                self.waiting_on = None
-                failures = failures + 1 if counts.retry and not counts.sent + counts.duplicate else 0
-                if counts.stopped is not None:
-                    self._log.error("bill_stopped", reason=counts.stopped, next_try_s=STOPPED_S)
-                elif counts.done or counts.retry:
-                    self._log.info("billed", **counts._asdict())
-                if counts.stopped is not None:
-                    await sleep(STOPPED_S)
-                    continue
-            wait_s = min(longest_s, interval_s * 2.0 ** min(failures, 8))
-            await sleep(wait_s * (0.9 + 0.2 * self._random()))
+        counts = await self.step_once(now)
+        self._failures = self._failures + 1 if counts.retry and not counts.sent + counts.duplicate else 0
+        if counts.stopped is not None:
+            self._log.error("bill_stopped", reason=counts.stopped, next_try_s=STOPPED_S)
+            return STOPPED_S
+        if counts.done or counts.retry:
+            self._log.info("billed", **counts._asdict())
+        return min(BACKOFF_MAX_S, interval_s * 2.0 ** min(self._failures, 8))
 
 
 def _sum(a: BillCounts, b: BillCounts) -> BillCounts:

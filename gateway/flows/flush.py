@@ -4,7 +4,6 @@ Never acknowledges before the ledger has committed, and never prices or repairs 
 a repeat is harmless, an early acknowledgement is lost money. Any number of writers may run, on any host.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -25,8 +24,6 @@ BLOCK_MS_MAX: Final = 500
 """Milliseconds a read waits for a first entry; a stop is noticed after that at the latest."""
 SHOWN_MAX: Final = 10
 """Ids in a log line."""
-BACK_OFF_S: Final = 0.1
-BACK_OFF_MAX_S: Final = 5.0
 
 
 class Flush:
@@ -59,8 +56,6 @@ class Flush:
         self._claim_at_s = monotonic()
         self.behind = False
         """Whether the last batch was full: more is waiting than one writer brings to rest at its pace."""
-        self.waiting_on: str | None = None
-        """What this writer waits for; None while it works."""
         self.entries_total = 0
         """Entries brought to rest by this writer."""
         self.quarantined_total = 0
@@ -95,32 +90,24 @@ class Flush:
             await self._forget_owners(entries)
         return len(entries)
 
-    async def run(self, stop: asyncio.Event, *, helps: "Flush | None" = None) -> None:
-        """Steps until `stop` is set; waits and goes on when Redis or Postgres is away.
+    async def turn(self, *, helps: "Flush | None" = None) -> float:
+        """One step, and the seconds until the next. Raises DependencyDown.
 
         One that `helps` another only steps while that one is behind, so that PostgreSQL is at work on one batch while
         the next is read; without a backlog two would only make two small batches out of one.
         """
-        back_off_s = 0.0
-        while not stop.is_set():
-            if helps is not None and not helps.behind and not self._held:
-                self.waiting_on = None
-                await _wait(stop, self._interval_s)
-                continue
-            try:
-                handled = await self.step_once(block_ms=BLOCK_MS_MAX)
-                if back_off_s:
-                    self._log.info("flush resumed")
-                back_off_s, self.waiting_on = 0.0, None
-            except DependencyDown as error:
-                handled, self.waiting_on = 0, error.what
-                back_off_s = min(BACK_OFF_MAX_S, back_off_s * 2 or BACK_OFF_S)
-                self._log.warning("flush waits", what=error.what, detail=error.detail, wait_s=back_off_s)
-            # A batch that was not full is worth a pause: the next one is then bigger, and cheaper per row.
-            pause_s = back_off_s or (self._interval_s if 0 < handled < self._batch_rows_max else 0.0)
-            if pause_s:
-                await _wait(stop, pause_s)
-        await self._leave()
+        if helps is not None and not helps.behind and not self._held:
+            return self._interval_s
+        handled = await self.step_once(block_ms=BLOCK_MS_MAX)
+        # A batch that was not full is worth a pause: the next one is then bigger, and cheaper per row.
+        return self._interval_s if 0 < handled < self._batch_rows_max else 0.0
+
+    async def leave(self) -> None:
+        """A writer that goes in order takes its name out of the group; what it still holds is taken over."""
+        try:
+            await self._buffer.forget_consumer(self._consumer)
+        except DependencyDown as error:
+            self._log.info("flush left its name behind", detail=error.detail)
 
     async def _take(self, block_ms: int) -> list[StreamEntry]:
         """Now and then what another writer left lying, else what is new."""
@@ -152,13 +139,6 @@ class Flush:
             shown = [event_id for event_id in event_ids if is_uuid(event_id)][:SHOWN_MAX]
             self._log.error("usage in quarantine", entries=len(event_ids), reason=kind, ids=shown)
 
-    async def _leave(self) -> None:
-        """A writer that goes in order takes its name out of the group; what it still holds is taken over."""
-        try:
-            await self._buffer.forget_consumer(self._consumer)
-        except DependencyDown as error:
-            self._log.info("flush left its name behind", detail=error.detail)
-
 
 async def correct_estimates(ledger: Ledger, raws: Iterable[bytes], now: datetime) -> None:
     """A call that was swept as an estimate, and whose own process has settled it after all: the exact answer becomes a
@@ -177,11 +157,3 @@ def _exact_event(raw: bytes) -> UsageEvent | None:
     except UNREADABLE:
         return None  # it is in quarantine
     return event if event.evidence in EXACT and is_uuid(event.id) else None
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

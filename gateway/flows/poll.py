@@ -3,7 +3,6 @@
 Only a stored response can be asked for. Must not settle anything anew: the estimate stays, the difference is added.
 """
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -50,15 +49,6 @@ class Poll:
                     raise
                 await self._put_off(item, error.detail)
         return corrected
-
-    async def run(self, *, interval_s: float) -> None:
-        """Steps until cancelled; a database that is away is waited for."""
-        while True:
-            try:
-                await self.step_once()
-            except DependencyDown as error:
-                self._log.warning("waiting", what=error.what, detail=error.detail)
-            await asyncio.sleep(interval_s)
 
     async def _ask(self, item: Item) -> bool:
         body = await self._upstream.stored_response(item.upstream_id)

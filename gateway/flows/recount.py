@@ -5,7 +5,6 @@ goes when the swept call has its row, an adjustment counts, and losing all of Re
 refuse or let in a call: that is the proxy's.
 """
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +13,6 @@ import msgspec
 import structlog
 
 from gateway.core.budgets import Window
-from gateway.core.errors import DependencyDown
 from gateway.edges.limits import Limits
 from gateway.edges.spending import Spending
 
@@ -34,19 +32,6 @@ class Recount:
         self._spending: Final = spending
         self._now: Final = now
         self._passes = 0
-        self.waiting_on: str | None = None
-        """What it waits for; None while it works."""
-
-    async def run(self, *, interval_s: float) -> None:
-        """Passes until cancelled; waits and goes on when Redis or PostgreSQL is away."""
-        while True:
-            try:
-                await self.step_once()
-                self.waiting_on = None
-            except DependencyDown as error:
-                self.waiting_on = error.what
-                _log.warning("budgets not recounted", what=error.what, detail=error.detail)
-            await asyncio.sleep(interval_s)
 
     async def step_once(self) -> int:
         """One pass over all periods that have counters. How many were recounted. Raises DependencyDown."""

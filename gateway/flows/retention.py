@@ -3,7 +3,6 @@
 May be broken off and begun again, by two at once as well. Must not touch the ledger.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -11,7 +10,6 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.core.config import RetentionSettings
-from gateway.core.errors import DependencyDown
 from gateway.edges.retention import Kind, Month
 
 KINDS: Final[tuple[Kind, ...]] = ("participants", "inbox", "rooms")
@@ -61,14 +59,9 @@ async def take(store: Store, limits: Limits, now: datetime, progress: Callable[[
     return taken
 
 
-async def watch(store: Store, turns: Turns, limits: Limits, now: Callable[[], datetime]) -> None:
-    """Takes it away once a day, one worker at a time, until cancelled."""
-    while True:
-        try:
-            if await turns.lease(NAME, DAY_S):
-                taken = await take(store, limits, now(), lambda *_: None)
-                if any(taken.values()):
-                    _log.info("personal data taken away", **taken)
-        except DependencyDown as error:
-            _log.warning("retention waits", what=error.what, detail=error.detail)
-        await asyncio.sleep(LOOK_S)
+async def take_daily(store: Store, turns: Turns, limits: Limits, now: datetime) -> None:
+    """Takes it away once a day, by one worker at a time: nothing where it is another's turn. Raises DependencyDown."""
+    if await turns.lease(NAME, DAY_S):
+        taken = await take(store, limits, now, lambda *_: None)
+        if any(taken.values()):
+            _log.info("personal data taken away", **taken)

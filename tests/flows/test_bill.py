@@ -189,42 +189,22 @@ async def test_usage_of_more_than_35_days_ago_is_never_filed_under_another_time(
     assert held.timestamp == TEN + HOUR - timedelta(seconds=1)
 
 
-class Slept(Exception):
-    """Ends a loop that has no end."""
-
-
-async def sleeps_of(bill: Bill, count: int, between: list[timedelta]) -> list[float]:
-    """Seconds that the loop slept, for `count` passes, while the clock moves by `between`."""
-    slept: list[float] = []
-    at = NOW
-
-    def clock() -> datetime:
-        return at
-
-    async def sleep(seconds: float) -> None:
-        nonlocal at
-        slept.append(seconds)
-        if len(slept) == count:
-            raise Slept
-        at += between[len(slept) - 1]
-
-    with pytest.raises(Slept):
-        await bill.run(clock, sleep, interval_s=30)
-    return slept
+async def waits_of(bill: Bill, count: int) -> list[float]:
+    """Seconds between passes, for `count` of them, two minutes apart."""
+    return [await bill.turn(NOW + number * timedelta(minutes=2), interval_s=30) for number in range(count)]
 
 
 async def test_the_loop_waits_longer_while_stripe_is_away(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
     await owe(ledger)
     truth.next.extend(["500", "500"])
-    assert await sleeps_of(bill, 3, [timedelta(minutes=2)] * 3) == [60.0, 120.0, 30.0]
+    assert await waits_of(bill, 3) == [60.0, 120.0, 30.0]
     assert truth.total() == 5
 
 
-async def test_the_loop_outlives_a_database_that_is_away(bill: Bill, pool: Pool) -> None:
+async def test_a_database_that_is_away_is_an_outage(bill: Bill, pool: Pool) -> None:
     await pool.close()
     with pytest.raises(DependencyDown):
-        await bill.step_once(NOW)
-    assert await sleeps_of(bill, 3, [timedelta(minutes=2)] * 3) == [60.0, 60.0, 60.0]
+        await bill.turn(NOW, interval_s=30)
 
 
 async def test_the_loop_asks_seldom_while_credentials_are_refused(
@@ -232,5 +212,5 @@ async def test_the_loop_asks_seldom_while_credentials_are_refused(
 ) -> None:
     await owe(ledger)
     truth.next.extend(["401"])
-    assert await sleeps_of(bill, 2, [timedelta(minutes=2)] * 2) == [STOPPED_S, 30.0]
+    assert await waits_of(bill, 2) == [STOPPED_S, 30.0]
     assert truth.total() == 5

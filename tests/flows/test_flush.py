@@ -1,11 +1,13 @@
 """From the stream into the ledger exactly once, whatever repeats, breaks or dies in between."""
 
 import asyncio
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from random import Random
+from functools import partial
+from random import Random, uniform
 from typing import Any
 
 import asyncpg
@@ -17,6 +19,7 @@ from gateway.edges.buffer import Buffer, Depth
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.redis_client import open_redis
 from gateway.flows.flush import Flush
+from gateway.loops import Loops
 from tests.conftest import METER, WINDOW_S
 from tests.events import call, new_id, sums_are_right
 from tests.servers import free_port
@@ -136,21 +139,18 @@ async def test_a_helper_works_only_while_there_is_a_backlog(buffer: Buffer, ledg
     events = await some_calls(ledger, 420)
     lead = writer(buffer, ledger, Clock(), consumer="a", batch_rows_max=20)
     helper = writer(buffer, ledger, Clock(), consumer="b", batch_rows_max=20)
-    stop = asyncio.Event()
-    running = [asyncio.create_task(lead.run(stop)), asyncio.create_task(helper.run(stop, helps=lead))]
-    for event in events[:20]:
-        await buffer.append(entries([event]))
-        while (await buffer.depth()).entries:
-            await asyncio.sleep(0.002)
-    assert helper.entries_total == 0
-    await buffer.append(entries(events[20:]))
-    async with asyncio.timeout(10):
-        while (await buffer.depth()).entries:
-            await asyncio.sleep(0.01)
-    assert lead.entries_total + helper.entries_total == 420
-    assert helper.entries_total > 0
-    stop.set()
-    await asyncio.gather(*running)
+    async with looped(lead.turn, partial(helper.turn, helps=lead)):
+        for event in events[:20]:
+            await buffer.append(entries([event]))
+            while (await buffer.depth()).entries:
+                await asyncio.sleep(0.002)
+        assert helper.entries_total == 0
+        await buffer.append(entries(events[20:]))
+        async with asyncio.timeout(60):
+            while (await buffer.depth()).entries:
+                await asyncio.sleep(0.01)
+        assert lead.entries_total + helper.entries_total == 420
+        assert helper.entries_total > 0
     await check(pool, events)
 
 
@@ -240,7 +240,9 @@ async def test_the_loop_stops_when_told_and_takes_its_name_along(
 
     flush = writer(buffer, ledger, Clock(), batch_rows_max=100, failpoint=after_first)
     await buffer.append(entries(events))
-    await asyncio.wait_for(flush.run(stop), 20)
+    async with looped(flush.turn):
+        await asyncio.wait_for(stop.wait(), 60)
+    await flush.leave()
     await check(pool, events)
     redis = open_redis(redis_url)
     assert await redis.xinfo_consumers("gateway:usage", "ledger") == []
@@ -249,13 +251,23 @@ async def test_the_loop_stops_when_told_and_takes_its_name_along(
 
 async def test_the_loop_waits_out_an_outage(ledger: Ledger) -> None:
     redis = open_redis(f"redis://127.0.0.1:{free_port()}/0")
-    stop = asyncio.Event()
-    running = asyncio.create_task(writer(Buffer(redis, stream="s"), ledger, Clock()).run(stop))
-    await asyncio.sleep(0.3)
-    assert not running.done()
-    stop.set()
-    await asyncio.wait_for(running, 20)
+    flush = writer(Buffer(redis, stream="s"), ledger, Clock())
+    async with looped(flush.turn) as loops:
+        while loops.waiting_on is None:
+            await asyncio.sleep(0.01)
+        assert loops.waiting_on == "redis"
+    await flush.leave()
     await redis.aclose()
+
+
+@contextlib.asynccontextmanager
+async def looped(*turns: Callable[[], Awaitable[float]]) -> AsyncIterator[Loops]:
+    """Writers that step until the end of the block, and complete their last step."""
+    loops = Loops(uniform=uniform)
+    for number, turn in enumerate(turns):
+        loops.paced(f"flush {number}", turn, finishes=True)
+    async with loops:
+        yield loops
 
 
 async def start(

@@ -12,7 +12,7 @@ from gateway.core.config import RetentionSettings
 from gateway.edges.ledger import Entry, Ledger, Pool
 from gateway.edges.retention import Retention
 from gateway.edges.sessions import Walks
-from gateway.flows.retention import limits_of, take, watch
+from gateway.flows.retention import limits_of, take, take_daily
 from tests.events import call
 from tests.flows.daily_lives import T0, ended, joined, left, started, told
 from tests.flows.invoke import gateway
@@ -131,11 +131,6 @@ async def test_two_at_once_and_a_worker_s_turn(pool: Pool, filled: dict[str, Any
         "insert into rooms (room_name, sealed, sealed_key_id, ended_at) values ('c', 'x', 'k', $1)",
         T0 - timedelta(days=99),
     )
-    watching = asyncio.create_task(watch(Retention(pool), Walks(pool), limits, lambda: now))
-    for _ in range(100):
-        if await pool.fetchval("select sealed is null from rooms where room_name = 'c'"):
-            break
-        await asyncio.sleep(0.02)
-    watching.cancel()
+    await take_daily(Retention(pool), Walks(pool), limits, now)
     assert await pool.fetchval("select sealed is null from rooms where room_name = 'c'")
     assert not await Walks(pool).lease("retention", 60)  # it was today's

@@ -1,6 +1,7 @@
 """A store that answers questions and takes no writes: whoever watches the worker sees that it waits."""
 
 import asyncio
+from random import uniform
 
 from gateway.app.worker import Backlog, status
 from gateway.core.metrics import Status
@@ -8,6 +9,7 @@ from gateway.edges.buffer import Buffer
 from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.outbox import Outbox
 from gateway.edges.sessions.inbox import Inbox
+from gateway.loops import Loops
 from tests.conftest import METER, WINDOW_S
 from tests.flows.test_flush import Clock, entries, some_calls, writer
 
@@ -24,18 +26,15 @@ async def test_a_postgres_that_only_reads(pool: Pool, ledger: Ledger, buffer: Bu
     reading = await open_pool(f"{database_url}&options=-c%20default_transaction_read_only%3Don")
     flush = writer(buffer, Ledger(reading, meter=METER, window_s=WINDOW_S), Clock())
     backlog = Backlog(buffer, Ledger(reading, meter=METER, window_s=WINDOW_S), Outbox(reading), Inbox(reading))
-    stop = asyncio.Event()
-    looking = asyncio.create_task(backlog.watch(asyncio.sleep))
-    writing = asyncio.create_task(flush.run(stop))
-    while not (backlog.samples() and flush.waiting_on):
-        await asyncio.sleep(0.01)
-    assert backlog.waiting_on is None  # every question was answered
-    assert waits(status([flush], [flush, backlog], backlog)) == ("postgres", 1)
-    flush._ledger = ledger  # type: ignore[misc]  # as when it takes writes again
-    while flush.waiting_on:
-        await asyncio.sleep(0.01)
-    assert waits(status([flush], [flush, backlog], backlog)) == (None, 0)
-    stop.set()
-    looking.cancel()
-    await asyncio.gather(writing, looking, return_exceptions=True)
+    loops = Loops(uniform=uniform)
+    loops.every("backlog", backlog.look, every_s=0.1)
+    loops.paced("flush", flush.turn, finishes=True)
+    async with loops:
+        while not (backlog.samples() and loops.waiting_on):  # every question was answered
+            await asyncio.sleep(0.01)
+        assert waits(status([flush], loops, backlog)) == ("postgres", 1)
+        flush._ledger = ledger  # type: ignore[misc]  # as when it takes writes again
+        while loops.waiting_on:
+            await asyncio.sleep(0.01)
+        assert waits(status([flush], loops, backlog)) == (None, 0)
     await reading.close()

@@ -10,6 +10,7 @@ import structlog
 
 from gateway.core.errors import DependencyDown
 from gateway.flows.meetings import Work
+from gateway.loops import Loops
 
 
 class Away:
@@ -37,12 +38,11 @@ class Away:
 async def told(inbox: Any, *, is_used: bool) -> int:
     work = Work(inbox, inbox, new_id=lambda: "", is_used=is_used)
     with structlog.testing.capture_logs() as lines:
-        task = asyncio.create_task(work.run(interval_s=0))
-        await asyncio.wait_for(inbox.asked.wait(), 30)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    return sum(line["event"] == "meetings wait" for line in lines)
+        loops = Loops(uniform=lambda _, __: 1.0)
+        loops.every("meetings", work.turn, every_s=0, retry_s=0)
+        async with loops:
+            await asyncio.wait_for(inbox.asked.wait(), 30)
+    return sum(line["event"] == "loop waits" for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from typing import Final
 from gateway.core.errors import DependencyDown, Expected
 from gateway.core.frames import BOOT, NOTE, OPEN, frame
 from gateway.core.metrics import LATENCY_S, Histogram
+from gateway.edges.journal.folder import sync_folder
 from gateway.edges.journal.reserve import Reserve
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -182,7 +183,11 @@ class Journal:
         while (batch := self._jobs.get()) is not None:
             lines, waiters = batch
             begun = time.perf_counter()
-            failure = self._commit(b"".join(lines))
+            try:
+                failure = self._commit(b"".join(lines))
+            except Exception as error:  # noqa: BLE001  # the thread must live on, or every call would wait for ever
+                # How much of it was written is unknown: what comes next goes into a segment of its own.
+                self._poisoned, failure = True, type(error).__name__
             self.commits.observe(time.perf_counter() - begun)
             self._loop.call_soon_threadsafe(self._committed, waiters, failure)
 
@@ -275,7 +280,7 @@ class Journal:
             opened.append(os.open(path, flags))
             if os.write(opened[0], header) != len(header):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._sync_folder()
+            sync_folder(self._folder)
         except OSError:
             for fd in opened:
                 os.close(fd)
@@ -289,11 +294,3 @@ class Journal:
         else:
             self._sync_fd, self._note_fd = opened
         self._size, self._poisoned = len(header), False
-
-    def _sync_folder(self) -> None:
-        """Makes the new file's name durable too."""
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -31,28 +31,19 @@ class Work:
         self._listing: Final = listing
         self._new_id: Final = new_id
         self._is_used = is_used
-        self._waits = False
+        self._claim_at_s = 0.0
 
-    async def run(self, *, interval_s: float) -> None:
-        """Until cancelled: all that is due, every `interval_s` seconds."""
-        claim_at_s = 0.0
-        while True:
-            try:
-                while await self.step_once():
-                    self._is_used = True
-                self._waits = False
-                if (now_s := asyncio.get_running_loop().time()) >= claim_at_s:
-                    claim_at_s = now_s + CLAIM_S
-                    await self._listing.claim()
-            except DependencyDown as error:
-                self._tell(error)
-            await asyncio.sleep(interval_s)
-
-    def _tell(self, error: DependencyDown) -> None:
-        """One line for an outage, however long it takes."""
-        if self._is_used and not self._waits:
-            _log.warning("meetings wait", what=error.what, detail=error.detail)
-        self._waits = True
+    async def turn(self) -> None:
+        """All that is due. Raises DependencyDown where an outage is this worker's to report."""
+        try:
+            while await self.step_once():
+                self._is_used = True
+            if (now_s := asyncio.get_running_loop().time()) >= self._claim_at_s:
+                self._claim_at_s = now_s + CLAIM_S
+                await self._listing.claim()
+        except DependencyDown:
+            if self._is_used:
+                raise
 
     async def step_once(self) -> bool:
         """Applies one event; False when none is due. Raises DependencyDown."""

@@ -23,6 +23,7 @@ from gateway.flows.proxy.warnings import Warnings
 
 TRIES: Final = 3
 RENEW_S: Final = LEASE_S / 3
+"""Seconds between two renewals of running calls' slots."""
 CLOSE_S: Final = 2.0
 SLOT_WAIT_S: Final = 0.25
 """Seconds for which the last byte waits for a slot to be free again, at most."""
@@ -86,15 +87,12 @@ class Limiter:
         """The call may have run, and nothing is known of it: its hold stays until its row comes or its time is up."""
         self._running.pop(event_id, None)
 
-    async def keep(self) -> None:
-        """Renews the slots of running calls until cancelled."""
-        while True:
-            await asyncio.sleep(RENEW_S)
-            renewals = [self._limits.renew(event_id, claims) for event_id, claims in list(self._running.items())]
-            for result in await asyncio.gather(*renewals, return_exceptions=True):
-                if isinstance(result, DependencyDown):
-                    _log.warning("slots not renewed", detail=result.detail)
-                    break
+    async def renew(self) -> None:
+        """Renews the slots of running calls, all that can be renewed. Raises DependencyDown."""
+        renewals = [self._limits.renew(event_id, claims) for event_id, claims in list(self._running.items())]
+        for result in await asyncio.gather(*renewals, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def close(self) -> None:
         """Lets what is being given back arrive."""

@@ -4,7 +4,6 @@ Its client is told and let go, and the answer is read on as for any client that 
 outage ends nobody: only a plain refusal does. One timer looks after all answers of the process.
 """
 
-import asyncio
 from typing import Final
 
 import structlog
@@ -24,12 +23,6 @@ class Recheck:
     def __init__(self, admission: Admission, drains: Drains) -> None:
         self._admission: Final = admission
         self._drains: Final = drains
-
-    async def watch(self, *, interval_s: float) -> None:
-        """Looks every `interval_s` seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(interval_s)
-            await self.step_once()
 
     async def step_once(self) -> int:
         """Looks at every answer that has a client. How many were ended."""

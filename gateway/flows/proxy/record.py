@@ -98,13 +98,22 @@ class Recorder:
         while self._stranded:
             batch = list(self._stranded.items())
             try:
-                await self._buffer.append(batch)
-            except DependencyDown:
-                if not await self._append_all(batch):
-                    await asyncio.sleep(RETRY_S)
-                    continue
+                landed = await self._send(batch) or await self._append_all(batch)
+            except Exception as error:  # noqa: BLE001  # these calls are in memory only: whatever it is, try again
+                _log.error("settles cannot be written", error=type(error).__name__)
+                landed = False
+            if not landed:
+                await asyncio.sleep(RETRY_S)
+                continue
             for event_id, _ in batch:
                 del self._stranded[event_id]
+
+    async def _send(self, batch: list[tuple[str, bytes]]) -> bool:
+        try:
+            await self._buffer.append(batch)
+        except DependencyDown:
+            return False
+        return True
 
     async def _append_all(self, batch: list[tuple[str, bytes]]) -> bool:
         results = await asyncio.gather(

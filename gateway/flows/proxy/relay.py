@@ -30,6 +30,7 @@ SLOW_BUFFER_BYTES: Final = 64 * 1024
 """Unsent bytes beyond which a write to the client is timed."""
 NOTE_EVERY_S: Final = 1.0
 WATCH_S: Final = 1.0
+"""Seconds between two looks for answers that are beyond their bounds."""
 _BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, ConnectionError, TimeoutError)
 
 
@@ -46,13 +47,11 @@ class Drains:
         elsewhere instead of into a connection that is being closed."""
         self.relays: set[Relay] = set()
 
-    async def watch(self) -> None:
-        """Looks once a second, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(WATCH_S)
-            for relay in list(self.relays):
-                relay.check(loop.time())
+    async def check(self) -> None:
+        """Gives up every answer that is beyond its bounds."""
+        now = asyncio.get_running_loop().time()
+        for relay in list(self.relays):
+            relay.check(now)
 
 
 class Relay:

@@ -1,13 +1,11 @@
 """Expiry: what is sealed in a room goes when its time is over. Needs no key."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
 import structlog
 
-from gateway.core.errors import DependencyDown
 from gateway.edges.rooms import Rooms
 
 BATCH: Final = 500
@@ -21,20 +19,11 @@ class Expiry:
         self._rooms: Final = rooms
         self._now: Final = now
 
-    async def run(self, *, interval_s: float) -> None:
-        """Looks every `interval_s` seconds until cancelled; waits and goes on when PostgreSQL is away."""
-        while True:
-            try:
-                expired = await self.step_once()
-                if expired:
-                    _log.info("rooms expired", rooms=expired)
-            except DependencyDown as error:
-                _log.warning("rooms not expired", what=error.what, detail=error.detail)
-            await asyncio.sleep(interval_s)
-
     async def step_once(self) -> int:
         """Expires every room that is due; how many. Raises DependencyDown."""
         expired = 0
         while batch := await self._rooms.expire_due(self._now(), rows_max=BATCH):
             expired += batch
+        if expired:
+            _log.info("rooms expired", rooms=expired)
         return expired
