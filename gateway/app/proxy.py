@@ -109,8 +109,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             )
         )
         front = await _open_front(stack, settings, proxy, admission)
-        server = open_server(front, cors, keepalive_s=settings.gateway_keepalive_s)
-        await _listen(stack, server, listener, loops)
+        await _listen(stack, open_server(front, cors, keepalive_s=settings.gateway_keepalive_s), listener, loops)
         ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions, loops))
         try:
             await loops.until(stop)

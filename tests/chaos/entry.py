@@ -1,8 +1,9 @@
-"""`gateway …` with something of a test's own in its processes: a failpoint that kills, or a planted bug.
+"""`gateway …` with something of a test's own in its processes: a failpoint that kills, a planted bug, a failing loop.
 
-Run as `python -m tests.chaos.entry serve …`, with CHAOS_FAILPOINT=site[:nth pass] and CHAOS_DIED=file, or with
-CHAOS_PLANTED=bug; the children of `serve` come by this entry too. The product has no such switch: nothing that it reads
-from its environment can arm a failpoint or change what it does.
+Run as `python -m tests.chaos.entry serve …`, with CHAOS_FAILPOINT=site[:nth pass] and CHAOS_DIED=file, with
+CHAOS_LOOP=background loop and CHAOS_DIED=file, or with CHAOS_PLANTED=bug; the children of `serve` come by this entry
+too. The product has no such switch: nothing that it reads from its environment can arm a failpoint or change what it
+does.
 """
 
 import os
@@ -19,7 +20,7 @@ from gateway import child, cli
 from gateway.commands import stack
 from gateway.core.failpoints import SITES, Failpoint, pass_by
 from gateway.processes import Child
-from tests.chaos.planted import BUGS
+from tests.chaos.planted import BUGS, failing_loop
 
 MODULE: Final = "tests.chaos.entry"
 
@@ -51,6 +52,8 @@ def main() -> None:
     with ExitStack() as changes:
         if bug := os.environ.get("CHAOS_PLANTED"):
             changes.enter_context(BUGS[bug]())
+        if loop := os.environ.get("CHAOS_LOOP"):
+            changes.enter_context(failing_loop(loop, Path(os.environ["CHAOS_DIED"])))
         if "--ready-fd" in sys.argv:
             child.main(armed(os.environ))
         else:

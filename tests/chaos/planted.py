@@ -5,9 +5,11 @@ that would heal it (the shipping again of what PostgreSQL lacks, Stripe's memory
 together hide what one of them does wrong. Never imported by the product.
 """
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -18,6 +20,9 @@ from gateway.edges.buffer import Buffer, StreamEntry
 from gateway.edges.ledger import Ledger, sql
 from gateway.flows.flush import Flush
 from gateway.flows.proxy.record import Recorder
+from gateway.loops import Loops
+
+CONTENT: Final = "something that a client has sent"
 
 
 @contextmanager
@@ -83,6 +88,24 @@ def _never_shipped_again() -> Iterator[None]:
         return set(event_ids)
 
     with patch.object(Ledger, "confirmed", confirmed):
+        yield
+
+
+@contextmanager
+def failing_loop(name: str, died: Path) -> Iterator[None]:
+    """One pass of this background loop raises what no loop expects: the first in whichever process makes `died`."""
+    run = Loops._run
+
+    async def failing(self: Loops, loop: Any) -> None:
+        async def step() -> Any:
+            if not died.exists():
+                died.write_text(str(os.getpid()))
+                raise KeyError(CONTENT)
+            return await loop.step()
+
+        await run(self, loop._replace(step=step) if loop.name == name else loop)
+
+    with patch.object(Loops, "_run", failing):
         yield
 
 
