@@ -69,7 +69,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             # makes it harmless.
             billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
             bill, bill_s = build_bill(settings, pool, billing, place.failpoint), settings.billing.interval_s
-            loops.paced("bill", lambda: bill.turn(build.now(), interval_s=bill_s))
+            loops.paced("bill", lambda: bill.turn_s(build.now(), interval_s=bill_s))
         recount = Recount(build.open_limits(stack, settings, values["redis_url"]), Spending(pool), now=build.now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         _poll(loops, stack, settings, ledger, pool)

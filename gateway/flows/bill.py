@@ -191,7 +191,7 @@ class Bill:
         """Doubles with each attempt up to 15 minutes, times a jitter of 0.5 to 1.5."""
         return min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(attempts - 1, 16)) * (0.5 + self._random())
 
-    async def turn(self, now: datetime, *, interval_s: float) -> float:
+    async def turn_s(self, now: datetime, *, interval_s: float) -> float:
         """One pass, and the seconds until the next: `interval_s`, longer while Stripe takes nothing.
 
         Raises DependencyDown when PostgreSQL is away.

@@ -191,7 +191,7 @@ async def test_usage_of_more_than_35_days_ago_is_never_filed_under_another_time(
 
 async def waits_of(bill: Bill, count: int) -> list[float]:
     """Seconds between passes, for `count` of them, two minutes apart."""
-    return [await bill.turn(NOW + number * timedelta(minutes=2), interval_s=30) for number in range(count)]
+    return [await bill.turn_s(NOW + number * timedelta(minutes=2), interval_s=30) for number in range(count)]
 
 
 async def test_the_loop_waits_longer_while_stripe_is_away(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
@@ -204,7 +204,7 @@ async def test_the_loop_waits_longer_while_stripe_is_away(ledger: Ledger, bill: 
 async def test_a_database_that_is_away_is_an_outage(bill: Bill, pool: Pool) -> None:
     await pool.close()
     with pytest.raises(DependencyDown):
-        await bill.turn(NOW, interval_s=30)
+        await bill.turn_s(NOW, interval_s=30)
 
 
 async def test_the_loop_asks_seldom_while_credentials_are_refused(

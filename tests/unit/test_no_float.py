@@ -44,7 +44,12 @@ def is_float(node: ast.Constant | ast.Name) -> bool:
 def is_duration(node: ast.AST) -> bool:
     """Whether this is about seconds (or about chance, which only waiting uses), or only asks what type something is."""
     match node:
-        case ast.arg(arg=name) | ast.keyword(arg=str(name)) | ast.FunctionDef(name=name):
+        case (
+            ast.arg(arg=name)
+            | ast.keyword(arg=str(name))
+            | ast.FunctionDef(name=name)
+            | ast.AsyncFunctionDef(name=name)
+        ):
             return name.endswith(("_s", "_seconds")) or name in ("sleep", "monotonic", "random")
         case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
             return name.lower().endswith("_s")
