@@ -13,7 +13,9 @@ app = typer.Typer(no_args_is_help=True, help="Accounts: whom keys belong to and 
 
 Who = Annotated[str, typer.Argument(metavar="WHO", help="E-mail address or UUID of the user.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Customer = Annotated[str | None, typer.Option(metavar="cus_…", help="The customer at Stripe who pays.")]
+Customer = Annotated[
+    str | None, typer.Option(metavar="cus_…", help="The customer at Stripe who pays; Stripe must have it.")
+]
 Name = Annotated[str | None, typer.Option(help="What people call them.")]
 
 
@@ -34,10 +36,13 @@ def create(
 
 @app.command("list")
 def list_users(
-    every: Annotated[bool, typer.Option("--all", help="Disabled ones too.")] = False, as_json: Json = False
+    every: Annotated[bool, typer.Option("--all", help="Disabled ones too.")] = False,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Asks Stripe whether it has each customer.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Lists users, with the number of their keys that work."""
-    run(users_command.list_users(settings(), Console(), now=datetime.now(UTC), every=every, as_json=as_json))
+    now = datetime.now(UTC)
+    run(users_command.list_users(settings(), Console(), now=now, every=every, ask_stripe=stripe, as_json=as_json))
 
 
 @app.command()

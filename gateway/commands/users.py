@@ -5,6 +5,7 @@ Which key is let in is decided by the proxy (flows/proxy/admission.py), which re
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.commands.customers import NOT_ASKED, ask_all, check_customer, mode_of, said
 from gateway.commands.database import database
 from gateway.commands.keys_list import minute
+from gateway.core.billing import Customer
 from gateway.core.config import KeySettings, Settings
 from gateway.core.errors import OptionError
 from gateway.core.instants import rfc3339
@@ -38,36 +41,49 @@ async def create(
     stripe_customer: str | None = None,
     as_json: bool = False,
 ) -> User:
-    """Makes a user, prints and returns them. Raises OptionError when one exists or an option is wrong, ConfigError,
-    DependencyDown.
+    """Makes a user, prints and returns them. Raises OptionError when one exists, an option is wrong or Stripe has no
+    such customer, ConfigError, DependencyDown.
     """
     address = valid_email(email)
     title = None if name is None else valid_name(name)
     customer = None if stripe_customer is None else valid_customer(stripe_customer)
+    known = None if customer is None else await check_customer(settings, customer)
     async with database(settings, _WHY) as pool:
         accounts = Accounts(pool)
         made = await accounts.create(address, name=title, stripe_customer_id=customer)
         if made is None:
             raise await _taken(accounts, address, customer)
-    _say(console, made, f"Made user {made.email}, id {made.id}, {_billed(made)}.", as_json=as_json)
+    sentence = f"Made user {made.email}, id {made.id}, {_billed(made)}.{_asked(customer, known)}"
+    _say(console, made, sentence, known, as_json=as_json)
     return made
 
 
 async def list_users(
-    settings: Settings, console: Console, *, now: datetime, every: bool = False, as_json: bool = False
+    settings: Settings,
+    console: Console,
+    *,
+    now: datetime,
+    every: bool = False,
+    ask_stripe: bool = False,
+    as_json: bool = False,
 ) -> list[UserRow]:
-    """Prints the users, oldest first, and returns them; disabled ones only with `every`. Raises ConfigError,
-    DependencyDown.
+    """Prints the users, oldest first, and returns them; disabled ones only with `every`. With `ask_stripe` also whether
+    Stripe has their customers. Raises ConfigError, DependencyDown.
     """
     async with database(settings, _WHY) as pool:
         users = await Accounts(pool).users(now=now, inactive_too=every)
+    customers = [user.stripe_customer_id for user in users if user.stripe_customer_id is not None]
+    known = await ask_all(settings, customers) if ask_stripe else {}
     if as_json:
         rows = [
-            _plain(user) | {"active_keys": user.active_keys, "created_at": rfc3339(user.created_at)} for user in users
+            _plain(user)
+            | {"active_keys": user.active_keys, "created_at": rfc3339(user.created_at)}
+            | (_at_stripe(known.get(user.stripe_customer_id or "")) if ask_stripe else {})
+            for user in users
         ]
         console.file.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     elif users:
-        console.print(_table(users))
+        console.print(_table(users, known))
     else:
         hint = "No users. `gateway users create EMAIL` makes one." if every else "No users that are not disabled."
         console.print(hint, markup=False, highlight=False)
@@ -85,7 +101,7 @@ async def set_active(settings: Settings, console: Console, *, who: str, is_activ
     user = user._replace(is_active=is_active)
     verb = "enabled" if is_active else "disabled"
     first = f"{user.email} is {verb}{'' if changed else ' already'}."
-    _say(console, user, f"{first} {_takes_effect(settings.keys, is_active=is_active)}", as_json=as_json)
+    _say(console, user, f"{first} {_takes_effect(settings.keys, is_active=is_active)}", None, as_json=as_json)
     return user
 
 
@@ -101,7 +117,8 @@ async def set_fields(
 ) -> User:
     """Links a user to a Stripe customer (or, with `unlink`, to none) and renames them; an empty name is none.
 
-    Raises OptionError when an option is wrong or the customer is another user's, ConfigError, DependencyDown.
+    Raises OptionError when an option is wrong, Stripe has no such customer or it is another user's, ConfigError,
+    DependencyDown.
     """
     if stripe_customer is not None and unlink:
         raise OptionError("--stripe-customer and --no-stripe-customer contradict each other: give one")
@@ -109,6 +126,7 @@ async def set_fields(
         raise OptionError("nothing to set: give --stripe-customer, --no-stripe-customer or --name")
     customer = None if stripe_customer is None else valid_customer(stripe_customer)
     title = valid_name(name) if name else None
+    known = None if customer is None else await check_customer(settings, customer)
     async with database(settings, _WHY) as pool:
         accounts = Accounts(pool)
         before = after = await known_user(accounts, who)
@@ -119,7 +137,7 @@ async def set_fields(
         if name is not None:
             await accounts.set_name(before.id, title)
             after = after._replace(name=title)
-    _say(console, after, " ".join(_changes(before, after)), as_json=as_json)
+    _say(console, after, " ".join(_changes(before, after)) + _asked(customer, known), known, as_json=as_json)
     return after
 
 
@@ -145,7 +163,7 @@ def valid_name(text: str) -> str:
 
 
 def valid_customer(text: str) -> str:
-    """The Stripe customer's id. Raises OptionError; whether Stripe has it is not asked."""
+    """The Stripe customer's id. Raises OptionError; whether Stripe has it, `check_customer` asks."""
     customer = text.strip()
     if not _CUSTOMER.fullmatch(customer) or len(customer) > CUSTOMER_MAX:
         # Not repeated: what does not begin with cus_ may be a secret key.
@@ -201,6 +219,20 @@ def _billed(user: User) -> str:
     )
 
 
+def _asked(customer: str | None, known: Customer | None) -> str:
+    """What Stripe said of a customer that is being linked; empty where there is none."""
+    if customer is None:
+        return ""
+    return f" {NOT_ASKED.format(customer)}" if known is None else f" Stripe has it, in {mode_of(known)} mode."
+
+
+def _at_stripe(found: Customer | str | None) -> dict[str, Any]:
+    """For programs; both are null where there is no customer, and where all is well with it the problem is."""
+    if isinstance(found, Customer):
+        return {"stripe_is_live": found.is_live, "stripe_problem": found.problem}
+    return {"stripe_is_live": None, "stripe_problem": found}
+
+
 def _plain(user: User | UserRow) -> dict[str, Any]:
     return {
         "user_id": user.id,
@@ -211,15 +243,16 @@ def _plain(user: User | UserRow) -> dict[str, Any]:
     }
 
 
-def _say(console: Console, user: User, sentence: str, *, as_json: bool) -> None:
+def _say(console: Console, user: User, sentence: str, known: Customer | None, *, as_json: bool) -> None:
     if as_json:
+        told = _plain(user) | ({} if known is None else _at_stripe(known))
         # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(_plain(user), ensure_ascii=False) + "\n")
+        console.file.write(json.dumps(told, ensure_ascii=False) + "\n")
     else:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(users: list[UserRow]) -> Table:
+def _table(users: list[UserRow], known: Mapping[str, Customer | str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("email", "id", "name", "active", "Stripe customer"):
         table.add_column(name, overflow="fold", no_wrap=name == "id")
@@ -231,7 +264,7 @@ def _table(users: list[UserRow]) -> Table:
             user.id,
             Text(user.name or "–"),
             "yes" if user.is_active else "no",
-            Text(user.stripe_customer_id or "–"),
+            Text((user.stripe_customer_id or "–") + said(known.get(user.stripe_customer_id or ""))),
             f"{user.active_keys:,}",
             minute(user.created_at),
         )

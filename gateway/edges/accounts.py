@@ -24,6 +24,12 @@ insert into public.users (email, name, stripe_customer_id) values (lower($1), $2
 on conflict do nothing returning {_USER}
 """  # noqa: S608 - as above
 _BY_CUSTOMER: Final = f"select {_USER} from public.users where stripe_customer_id = $1"  # noqa: S608 - as above
+# Stripe customers, those who owe something that is not frozen yet first, then those of the newest users; $1 at most.
+_CUSTOMERS: Final = """
+select u.stripe_customer_id from public.users u where u.stripe_customer_id is not null
+order by exists (select from public.stripe_windows w where w.user_id = u.id and w.unfrozen) desc, u.created_at desc
+limit $1
+"""
 _SET_ACTIVE: Final = "update public.users set is_active = $2 where id = $1::uuid and is_active <> $2 returning 1"
 _SET_NAME: Final = "update public.users set name = $2 where id = $1::uuid"
 _SET_CUSTOMER: Final = "update public.users set stripe_customer_id = $2 where id = $1::uuid"
@@ -155,6 +161,10 @@ class Accounts:
     async def of_customer(self, stripe_customer_id: str) -> User | None:
         """The user whom this Stripe customer pays for."""
         return _user(await self._rows(_BY_CUSTOMER, stripe_customer_id))
+
+    async def customers(self, *, at_most: int) -> list[str]:
+        """Stripe customers of users, those first who owe something that is not frozen yet."""
+        return [row["stripe_customer_id"] for row in await self._rows(_CUSTOMERS, at_most)]
 
     async def set_active(self, user_id: str, *, is_active: bool) -> bool:
         """Whether that changed anything."""

@@ -75,7 +75,7 @@ async def test_stripe(sandbox: Sandbox, database_url: str) -> None:
     (off,) = await found("stripe", settings())
     assert (off.level, "not configured" in off.says) == ("warn", True)
     fits = behind(sandbox, database_url=database_url)
-    assert says(await found("stripe", fits)) == [("ok", "the meter is there, nothing is stuck")]
+    assert says(await found("stripe", fits)) == [("ok", "the meter and the customers are there, nothing is stuck")]
     other_meter = behind(sandbox, database_url=database_url, billing=BillingSettings(meter_event_name="another"))
     (no_meter,) = await found("stripe", other_meter)
     assert (no_meter.level, "no active meter" in no_meter.says) == ("warn", True)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 import pricing
 import pricing.data
-from gateway.commands.doctor import daily, rooms, stores, vendors
+from gateway.commands.doctor import daily, rooms, stores, stripe, vendors
 from gateway.commands.doctor.findings import Check, Finding, Level
 from gateway.core.config import Settings
 from gateway.core.config_errors import without_effect
@@ -31,7 +31,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("journal", stores.journal),
     ("unkey", vendors.unkey),
     ("openai", vendors.openai),
-    ("stripe", vendors.stripe),
+    ("stripe", stripe.stripe),
     ("daily", daily.daily),
     ("rooms", rooms.rooms),
 )

@@ -1,4 +1,4 @@
-"""Unkey, OpenAI and Stripe: whether they answer, take our credentials, and fit together."""
+"""Unkey and OpenAI: whether they answer and take our credentials; and what addresses say of both."""
 
 import ipaddress
 import time
@@ -9,16 +9,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import build
-from gateway.build_stripe import open_billing
 from gateway.commands.doctor.findings import Finding, skew
 from gateway.core.config import Settings, required
 from gateway.core.regions import region_of
 from gateway.edges.keys import Keys
-from gateway.edges.ledger import open_pool
-from gateway.edges.outbox import Outbox
 from gateway.edges.upstream import Upstream
 
-REAL_OPENAI: Final = "api.openai.com"
 DATE_S: Final = 2.0
 """A Date header has whole seconds, and has been on its way."""
 
@@ -63,42 +59,6 @@ async def openai(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     region = region_of(settings.openai_base_url)
     priced = "" if region is None else f"; region {region}: tokens cost 10 % more"
     return found or [Finding("openai", "ok", f"it answers, and takes our key{priced}")]
-
-
-async def stripe(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
-    """The meter, and what is stuck on the way to it."""
-    if settings.stripe_secret_key is None:
-        mend = "set STRIPE_SECRET_KEY when amounts should be billed"
-        return [Finding("stripe", "warn", "not configured: amounts accrue and are not reported", mend)]
-    secret = settings.stripe_secret_key.get_secret_value()
-    found = in_clear("stripe", "STRIPE_BASE_URL", settings.stripe_base_url)
-    is_test, is_real = "_test_" in secret[:8], (urlsplit(settings.openai_base_url).hostname or "").endswith(REAL_OPENAI)
-    if is_test and is_real:
-        says = "a test key, with the real OpenAI: calls cost money and nobody is charged"
-        found.append(Finding("stripe", "warn", says, "a live key (sk_live_ or rk_live_), when this bills customers"))
-    if not is_test and not is_real:
-        says = "a live key, and an OpenAI that is not OpenAI's: real customers are charged for its calls"
-        found.append(Finding("stripe", "warn", says, "a test key while trying"))
-    billing = await open_billing(stack, settings, secret)
-    problems = await billing.check(settings.billing.meter_event_name)
-    found += [Finding("stripe", "warn", problem, "docs/billing.md") for problem in problems]
-    found += await _outbox(settings, stack)
-    return found or [Finding("stripe", "ok", "the meter is there, nothing is stuck")]
-
-
-async def _outbox(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
-    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
-    stack.push_async_callback(pool.close)
-    status = await Outbox(pool).status()
-    found = [
-        Finding("stripe", "warn", f"{count} meter event(s) {state}", "gateway billing held, docs/billing.md")
-        for state in ("rejected", "unknown")
-        if (count := status.counts.get(state, 0))
-    ]
-    if status.users_without_customer:
-        says = f"{status.users_without_customer} user(s) with amounts have no Stripe customer; they accrue"
-        found.append(Finding("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
-    return found
 
 
 def _skew_of_date(what: str, header: str) -> list[Finding]:

@@ -149,6 +149,11 @@ class Outbox:
             if await connection.fetchval(sql.RESOLVE, held_identifier, now) is None:
                 raise KeyError(held_identifier)
 
+    async def customers_of(self, identifiers: Sequence[str]) -> list[str]:
+        """The customers of these events."""
+        async with self._connection() as connection:
+            return [row["customer"] for row in await connection.fetch(sql.CUSTOMERS_OF, list(identifiers))]
+
     async def status(self) -> OutboxStatus:
         """Counts for `doctor`; reads only."""
         async with self._connection() as connection, connection.transaction(isolation="repeatable_read"):

@@ -139,5 +139,10 @@ from public.stripe_windows w join public.users u on u.id = w.user_id where w.unf
 # The Stripe customer a user has now.
 CUSTOMER: Final = "select stripe_customer_id from public.users where id = $1"
 
+# Whom events are for.
+CUSTOMERS_OF: Final = """
+select distinct customer from public.stripe_meter_events where identifier = any($1::text[]) order by customer
+"""
+
 # Whether an identifier has been used.
 TAKEN: Final = "select exists (select from public.stripe_meter_events where identifier = $1)"
