@@ -99,6 +99,30 @@ async def test_it_mends_itself_without_calls(
     assert read_all(tmp_path) == [payload(2)]
 
 
+async def test_a_bug_in_a_commit_fails_its_records_and_not_the_journal(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.02)
+    write, left = journal._write, 1
+
+    def fails_once(data: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyError("a bug")
+        write(data)
+
+    monkeypatch.setattr(journal, "_write", fails_once)
+    with pytest.raises(DependencyDown, match="KeyError"):
+        await asyncio.wait_for(journal.append(SETTLE, payload(1)), 60)
+    assert journal.failure == "KeyError"
+    async with asyncio.timeout(60):
+        while is_failed(journal):
+            await asyncio.sleep(0.01)
+        await journal.append(SETTLE, payload(2))
+    assert read_all(tmp_path) == [payload(2)]
+
+
 async def test_no_room_for_a_new_segment_does_not_refuse_what_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
