@@ -180,6 +180,7 @@ class Backlog:
             Sample("gateway_webhook_events", ("new",), events.new),
             Sample("gateway_webhook_events", ("waiting",), events.waiting),
             Sample("gateway_webhook_events", ("failed",), events.failed),
+            Sample("gateway_webhook_events", ("lapsed",), events.lapsed),
             Sample("gateway_unreported_users", (), outbox.users_without_customer),
         ]
 

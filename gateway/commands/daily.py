@@ -51,7 +51,7 @@ class Health(NamedTuple):
 
 
 async def register(settings: Settings, console: Console, *, url: str, as_json: bool = False) -> Webhook:
-    """Makes our webhook at Daily.co, or mends the one with this URL; leaves all others alone. Raises OptionError,
+    """Makes our webhook at Daily.co, or fixes the one with this URL; leaves all others alone. Raises OptionError,
     ConfigError, DependencyDown, Refused."""
     secret = required(settings, "daily_webhook_secret")["daily_webhook_secret"]
     wanted = {
@@ -66,7 +66,7 @@ async def register(settings: Settings, console: Console, *, url: str, as_json: b
         if ours is None:
             made, did = await daily.create_webhook(wanted), "Registered"
         elif problems := problems_of(ours, secret):
-            made, did = await daily.update_webhook(ours.uuid, wanted), f"Mended ({'; '.join(problems)})"
+            made, did = await daily.update_webhook(ours.uuid, wanted), f"Fixed ({'; '.join(problems)})"
         else:
             made, did = ours, "Nothing to do for"
     _say(console, _plain(made), f"{did} {made.url}, {made.uuid}, {made.state}.", as_json=as_json)
@@ -220,6 +220,8 @@ def _lines(health: Health) -> list[str]:
         lines.append(f"last told at {webhook.last_moment_pushed or 'no time yet'}")
     if events is not None:
         lines.append(f"inbox: {events.new} new, {events.waiting} wait for their meeting, {events.failed} failed")
+        if events.lapsed:
+            lines.append(f"{events.lapsed} lapsed in the last day: visits that never became a meeting")
     return [*lines, *(f"wrong: {problem}" for problem in health.problems)]
 
 

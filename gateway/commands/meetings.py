@@ -38,6 +38,8 @@ async def list_meetings(
         console.file.write(json.dumps({"meetings": plain, "events": events}, indent=2, ensure_ascii=False) + "\n")
         return meetings
     console.print(_table(meetings))
+    if counts.lapsed:
+        console.print(f"{counts.lapsed:,} events have lapsed in the last day: no meeting was told.", highlight=False)
     if counts.waiting or counts.failed:
         failed = f"{counts.failed:,} have failed ({counts.given_up:,} for good)"
         said = f"{counts.waiting:,} events wait for their meeting, {failed}"

@@ -79,7 +79,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "gateway_meter_events": Family("gauge", "Stripe meter events in the outbox.", ("state",), merge="max"),
     "gateway_webhook_events": Family(
         "gauge",
-        "Events of the inbox that are not done: new, waiting for their meeting, failed.",
+        "Events of the inbox: new, waiting for their meeting, failed; lapsed without one in the last day.",
         ("state",),
         merge="max",
     ),

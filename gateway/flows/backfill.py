@@ -75,7 +75,7 @@ class Backfill:
             new += await self._keep(page)
             incomplete += sum(not meeting.get("whole", True) for meeting in page.meetings)
             count, cursor = count + len(page.meetings), page.cursor
-            await self._walks.reach(name, Reached(cursor, count, cursor is None, ends))
+            await self._walks.reach(name, Reached(cursor, count, cursor is None, ends), since, room)
             progress(count, page.total)
             if cursor is None:
                 return Walked(count, new, ends, incomplete)
@@ -93,6 +93,7 @@ class Backfill:
         while page.cursor is not None:
             page = await self._daily.page(since, until, after=page.cursor)
             new += await self._keep(page)
+        await self._walks.looked(RECONCILE, now - timedelta(hours=hours), now)
         if new:
             _log.info("meetings reconciled", new=new)
         return new

@@ -1,4 +1,4 @@
-"""`gateway daily`: our webhook made, mended and looked at; past meetings walked over, broken off and gone on with."""
+"""`gateway daily`: our webhook made, fixed and looked at; past meetings walked over, broken off and gone on with."""
 
 import json
 from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ async def daily(env: Env, *arguments: str) -> Done:
     return done
 
 
-async def test_register_makes_mends_and_leaves_alone(env: Env, server: DailyServer) -> None:
+async def test_register_makes_fixes_and_leaves_alone(env: Env, server: DailyServer) -> None:
     server.webhooks = [{"uuid": "theirs", "url": "https://example.com/other", "state": "FAILED", "eventTypes": ["x"]}]
     done = await daily(env, "register", "--url", URL)
     assert (done.status, "Registered" in done.out) == (0, True), done
@@ -63,7 +63,7 @@ async def test_register_makes_mends_and_leaves_alone(env: Env, server: DailyServ
         server.webhooks[1] |= change
         looked = await daily(env, "status")
         assert (looked.status, "wrong: " in looked.out) == (1, True)
-        assert "Mended" in (await daily(env, "register", "--url", URL)).out
+        assert "Fixed" in (await daily(env, "register", "--url", URL)).out
         looked = await daily(env, "status")
         assert (looked.status, "ACTIVE, 0 failures in a row" in looked.out) == (0, True), looked
     assert (len(server.webhooks), server.webhooks[0]["state"]) == (2, "FAILED")

@@ -17,12 +17,12 @@ from gateway.core.daily.events import (
     RecordingSeen,
     SessionSeen,
     TranscriptSeen,
-    Unreadable,
     envelope_of,
     facts_of,
     occurred_at,
     read_envelope,
 )
+from gateway.core.daily.fields import Unreadable
 
 AT = datetime(2024, 2, 26, 18, 31, 19, 960000, tzinfo=UTC)
 TS = 1708972279.96
@@ -71,7 +71,8 @@ def test_a_meeting_by_rest() -> None:
     )
     session, someone = told
     assert isinstance(session, SessionSeen)
-    assert (session.rank, session.ended_at) == (REST, session.started_at + timedelta(seconds=60))
+    whole = AT.replace(microsecond=0)
+    assert session == SessionSeen("m", "r", whole, whole + timedelta(seconds=60), REST, listed=True)
     assert isinstance(someone, PersonSeen)
     assert (someone.daily_id, someone.owner, someone.rank) == ("m", False, REST)
     (running,) = facts("api.meeting", id="m", room="r", start_time=1708972279, duration=60, ongoing=True)

@@ -1,16 +1,17 @@
-"""What Daily.co's events say, as plain facts (facts/daily.md §4, §5). Pure.
+"""What Daily.co's events say, as plain facts (facts/daily.md §4, §5; stripe-daily-real.md). Pure.
 
 Tolerant where the facts are: fields may be missing, numbers may be whole or not, and a type that nobody knows says
 nothing. What a fact needs and is not there makes the event unreadable, which is for a person to see.
 """
 
 import hashlib
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from gateway.core.daily import fields
+from gateway.core.daily.fields import TEXT_CHARS_MAX, Unreadable
 from gateway.core.lenient_json import repaired
 from pricing.readers.text import storable
 
@@ -20,17 +21,10 @@ WEBHOOK: Final = 2
 """How good a webhook's is: exact."""
 API_MEETING: Final = "api.meeting"
 """Type of an event of our own: one meeting as `GET /meetings` tells it."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_INSTANT_MAX: Final = Decimal(4_102_444_800)  # the year 2100
-TEXT_CHARS_MAX: Final = 500
 UNKNOWN: Final = "unknown"
 """Type of an event that names none."""
 UNREADABLE: Final = "unreadable"
 """Type of what is signed and no event."""
-
-
-class Unreadable(ValueError):
-    """An event that does not say what its type must say; the message names the field."""
 
 
 class SessionSeen(NamedTuple):
@@ -38,13 +32,16 @@ class SessionSeen(NamedTuple):
 
     daily_id: str
     room: str
-    started_at: datetime
+    started_at: datetime | None
+    """None: the event says only when it ended."""
     ended_at: datetime | None
     rank: int
+    listed: bool = False
+    """All its people are told, now that it has ended: whoever is not among them was not there."""
 
 
 class PersonSeen(NamedTuple):
-    """Somebody has come, or has left."""
+    """Somebody has come, or has left: of the whole connection, or of one meeting where `daily_id` names it."""
 
     session_id: str
     """Of one connection: who comes again has another."""
@@ -131,7 +128,7 @@ def _id_of(body: bytes) -> str:
 def occurred_at(envelope: Envelope) -> datetime | None:
     """When Daily sent it, as far as it says."""
     try:
-        return _instant({"event_ts": envelope.event_ts}, "event_ts")
+        return fields.instant({"event_ts": envelope.event_ts}, "event_ts")
     except Unreadable:
         return None
 
@@ -146,82 +143,95 @@ def facts_of(envelope: Envelope) -> list[Fact]:
         return []
     if not isinstance(payload, dict):
         raise Unreadable("payload is not an object")
-    return read(payload)
+    return read(payload, occurred_at(envelope))
 
 
-def _started(payload: dict[str, Any]) -> list[Fact]:
+def _started(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
+    daily_id, room = fields.text(payload, "meeting_id"), _room(payload)
+    return [SessionSeen(daily_id, room, fields.instant(payload, "start_ts"), None, WEBHOOK)]
+
+
+def _ended(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
+    began = None if payload.get("start_ts") is None else fields.instant(payload, "start_ts")
+    ends = fields.instant(payload, "end_ts")
     return [
-        SessionSeen(_text(payload, "meeting_id"), _text(payload, "room"), _instant(payload, "start_ts"), None, WEBHOOK)
+        SessionSeen(
+            fields.text(payload, "meeting_id"),
+            _room(payload),
+            began,
+            ends if began is None else max(began, ends),
+            WEBHOOK,
+        )
     ]
 
 
-def _ended(payload: dict[str, Any]) -> list[Fact]:
-    began, ends = _instant(payload, "start_ts"), _instant(payload, "end_ts")
-    return [SessionSeen(_text(payload, "meeting_id"), _text(payload, "room"), began, max(began, ends), WEBHOOK)]
-
-
-def _joined(payload: dict[str, Any]) -> list[Fact]:
+def _joined(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
     return [_person(payload, None)]
 
 
-def _left(payload: dict[str, Any]) -> list[Fact]:
-    joined = _instant(payload, "joined_at")
-    return [_person(payload, joined + _duration(payload, "duration"))]
+def _left(payload: dict[str, Any], sent_at: datetime | None) -> list[Fact]:
+    joined = fields.instant(payload, "joined_at")
+    if payload.get("duration") is not None:
+        return [_person(payload, joined + fields.duration(payload, "duration"))]
+    # It is sent as soon as they have left.
+    return [_person(payload, None if sent_at is None else max(joined, sent_at))]
 
 
 def _person(payload: dict[str, Any], left_at: datetime | None) -> PersonSeen:
     return PersonSeen(
-        session_id=_text(payload, "session_id"),
-        room=_text(payload, "room"),
-        joined_at=_instant(payload, "joined_at"),
+        session_id=fields.text(payload, "session_id"),
+        room=_room(payload),
+        joined_at=fields.instant(payload, "joined_at"),
         left_at=left_at,
-        name=_maybe(payload, "user_name"),
-        user_id=_maybe(payload, "user_id"),
+        name=fields.maybe(payload, "user_name"),
+        user_id=fields.maybe(payload, "user_id"),
         owner=payload.get("owner") is True,
         rank=WEBHOOK,
     )
 
 
-def _recording(payload: dict[str, Any]) -> list[Fact]:
-    seconds = payload.get("duration")
+def _room(payload: dict[str, Any]) -> str:
+    """Events have called it both."""
+    return fields.text(payload, "room" if payload.get("room") is not None else "room_name")
+
+
+def _recording(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
     return [
         RecordingSeen(
-            _text(payload, "recording_id"),
-            _text(payload, "room_name"),
-            _instant(payload, "start_ts"),
-            _maybe(payload, "type"),
-            None if seconds is None else _whole(_duration(payload, "duration")),
+            fields.text(payload, "recording_id"),
+            fields.text(payload, "room_name"),
+            fields.instant(payload, "start_ts"),
+            fields.maybe(payload, "type"),
+            _seconds(payload),
         )
     ]
 
 
-def _transcript(payload: dict[str, Any]) -> list[Fact]:
-    seconds = payload.get("duration")
-    return [
-        TranscriptSeen(
-            _text(payload, "id"),
-            _text(payload, "mtg_session_id"),
-            None if seconds is None else _whole(_duration(payload, "duration")),
-        )
-    ]
+def _transcript(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
+    return [TranscriptSeen(fields.text(payload, "id"), fields.text(payload, "mtg_session_id"), _seconds(payload))]
 
 
-def _of_rest(payload: dict[str, Any]) -> list[Fact]:
+def _seconds(payload: dict[str, Any]) -> int | None:
+    return None if payload.get("duration") is None else fields.whole(fields.duration(payload, "duration"))
+
+
+def _of_rest(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
     """A meeting with its people, as `GET /meetings` has it."""
-    daily_id, room, began = _text(payload, "id"), _text(payload, "room"), _instant(payload, "start_time")
-    ongoing = payload.get("ongoing") is True
-    ended = None if ongoing else began + _duration(payload, "duration")
-    facts: list[Fact] = [SessionSeen(daily_id, room, began, ended, REST)]
+    daily_id, room = fields.text(payload, "id"), fields.text(payload, "room")
+    began, ongoing = fields.instant(payload, "start_time"), payload.get("ongoing") is True
+    ended = None if ongoing else began + fields.duration(payload, "duration")
     people = payload.get("participants")
+    listed = isinstance(people, list) and not ongoing and payload.get("whole") is not False
+    facts: list[Fact] = [SessionSeen(daily_id, room, began, ended, REST, listed)]
     for person in people if isinstance(people, list) else []:
         if not isinstance(person, dict):
             raise Unreadable("participants holds something that is no object")
-        joined = _instant(person, "join_time")
-        left = None if ongoing or person.get("duration") is None else joined + _duration(person, "duration")
+        joined = fields.instant(person, "join_time")
+        left = None if ongoing or person.get("duration") is None else joined + fields.duration(person, "duration")
         session_id, name, user_id = (
-            _text(person, "participant_id"),
-            _maybe(person, "user_name"),
-            _maybe(person, "user_id"),
+            fields.text(person, "participant_id"),
+            fields.maybe(person, "user_name"),
+            fields.maybe(person, "user_id"),
         )
         facts.append(PersonSeen(session_id, room, joined, left, name, user_id, False, REST, daily_id))
     return facts
@@ -236,49 +246,3 @@ _READERS: Final = {
     "transcript.ready-to-download": _transcript,
     API_MEETING: _of_rest,
 }
-
-
-def _text(payload: dict[str, Any], name: str) -> str:
-    value = payload.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= TEXT_CHARS_MAX:
-        raise Unreadable(f"{name} must be text of 1 to {TEXT_CHARS_MAX} characters")
-    return storable(value)
-
-
-def _maybe(payload: dict[str, Any], name: str) -> str | None:
-    value = payload.get(name)
-    if not isinstance(value, str) or not value:
-        return None
-    return storable(value[:TEXT_CHARS_MAX])
-
-
-def _number(payload: dict[str, Any], name: str) -> Decimal:
-    value = payload.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise Unreadable(f"{name} must be a number of seconds")
-    try:
-        number = Decimal(str(value))  # of a float: the digits that Daily wrote
-    except InvalidOperation:
-        raise Unreadable(f"{name} must be a number of seconds") from None
-    if not number.is_finite() or not 0 <= number <= _INSTANT_MAX:
-        raise Unreadable(f"{name} is no number of seconds that makes sense")
-    return number
-
-
-def _instant(payload: dict[str, Any], name: str) -> datetime:
-    return _EPOCH + _span(_number(payload, name))
-
-
-def _duration(payload: dict[str, Any], name: str) -> timedelta:
-    span = _span(_number(payload, name))
-    if span > timedelta(days=3660):
-        raise Unreadable(f"{name} is longer than any meeting")
-    return span
-
-
-def _span(seconds: Decimal) -> timedelta:
-    return timedelta(microseconds=int(seconds.scaleb(6).to_integral_value()))
-
-
-def _whole(span: timedelta) -> int:
-    return round(span.total_seconds())

@@ -1,20 +1,25 @@
-"""How facts about one room add up to meetings and people: the same, in whatever order and however often they come.
+"""How facts about one room add up to meetings: the same, in whatever order and however often they come.
 
 Pure. Every value remembers how good its source is (`rank`), and the better one stays; of equals the earlier beginning
-and the later end. A meeting that nobody has seen ending ends when the room's next one begins. Who and what belongs to a
-meeting follows from the instants alone.
+and the later end. A meeting that nobody has seen ending ends when the room's next one begins. What belongs to a meeting
+follows from the instants alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from gateway.core.daily.events import PersonSeen, SessionSeen
+from gateway.core.daily.events import WEBHOOK, SessionSeen
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SLACK: Final = timedelta(seconds=60)
-"""Somebody may join this long before their meeting's beginning, or after its end, by Daily's own clocks."""
+"""Somebody may join this long before their meeting's beginning: it begins with the second person, or once one has been
+alone for 30 seconds. An end that only REST has told may be as much too early."""
+CLOCKS: Final = timedelta(seconds=2)
+"""By which clocks of Daily.co's may differ."""
+COARSE: Final = timedelta(seconds=15)
+"""How far REST's instants may be off: `start_time` and `join_time` have about that granularity."""
 
 
 class Seen(NamedTuple):
@@ -22,6 +27,11 @@ class Seen(NamedTuple):
 
     at: datetime
     rank: int
+
+    @property
+    def tolerance(self) -> timedelta:
+        """How far off it may be."""
+        return timedelta(0) if self.rank >= WEBHOOK else COARSE
 
 
 def earlier(one: Seen | None, other: Seen | None) -> Seen | None:
@@ -46,6 +56,8 @@ class Session:
     start: Seen
     end: Seen | None = None
     """As somebody saw it."""
+    listed: bool = False
+    """All its people have been told since it ended."""
 
     @property
     def key(self) -> tuple[datetime, str]:
@@ -54,9 +66,14 @@ class Session:
 
     def with_fact(self, fact: SessionSeen) -> "Session":
         """Both of them together."""
-        start = earlier(self.start, Seen(fact.started_at, fact.rank)) or self.start
+        told = None if fact.started_at is None else Seen(fact.started_at, fact.rank)
         seen_end = None if fact.ended_at is None else Seen(fact.ended_at, fact.rank)
-        return replace(self, start=start, end=later(self.end, seen_end))
+        return replace(
+            self,
+            start=earlier(self.start, told) or self.start,
+            end=later(self.end, seen_end),
+            listed=self.listed or fact.listed,
+        )
 
     def ends(self, next_start: datetime | None) -> datetime | None:
         """When it ends, as far as anybody can tell; None: it goes on."""
@@ -65,17 +82,18 @@ class Session:
         return None if next_start is None else max(next_start, self.start.at)
 
 
-def session_of(fact: SessionSeen) -> Session:
-    """What one event alone says."""
-    seen_end = None if fact.ended_at is None else Seen(fact.ended_at, fact.rank)
-    return Session(fact.daily_id, Seen(fact.started_at, fact.rank), seen_end)
+def session_of(fact: SessionSeen) -> Session | None:
+    """What one event alone says; None where it does not say when the meeting began."""
+    if fact.started_at is None:
+        return None
+    return Session(fact.daily_id, Seen(fact.started_at, fact.rank)).with_fact(fact)
 
 
 def place(sessions: Sequence[Session], at: datetime) -> Session | None:
     """The meeting that something at the instant `at` belongs to; None while none fits. `sessions` in order of `key`.
 
     The last one that had begun and had not ended; else the next one, where it begins within SLACK; else the last one,
-    where it had ended within SLACK.
+    where it had ended so shortly before that its end may be told wrong.
     """
     begun = [session for session in sessions if session.start.at <= at]
     coming = [session for session in sessions if session.start.at > at]
@@ -84,64 +102,10 @@ def place(sessions: Sequence[Session], at: datetime) -> Session | None:
         return last
     if coming and coming[0].start.at - at <= SLACK:
         return coming[0]
-    if last is not None and last.end is not None and at - last.end.at <= SLACK:
-        return last
+    if last is not None and last.end is not None:
+        slack = CLOCKS if last.end.rank >= WEBHOOK else SLACK
+        return last if at - last.end.at <= slack else None
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """One connection of somebody to a meeting."""
-
-    session_id: str
-    joined: Seen
-    left: Seen | None = None
-    name: str | None = field(default=None, repr=False)
-    name_rank: int = 0
-    user_id: str | None = field(default=None, repr=False)
-    owner: bool = False
-    daily_id: str | None = None
-    """The meeting, where an event has said it."""
-    events: tuple[str, ...] = ()
-    """Ids of the inbox, sorted: what is told here was told by them."""
-
-    def with_fact(self, fact: PersonSeen, event_id: str) -> "Person":
-        """Both of them together."""
-        joined = earlier(self.joined, Seen(fact.joined_at, fact.rank)) or self.joined
-        left = later(self.left, None if fact.left_at is None else Seen(fact.left_at, fact.rank))
-        # Who leaves may have another name by then; it is the last word of the better source.
-        told = (2 * fact.rank + (fact.left_at is not None), fact.name or "")
-        known = (self.name_rank, self.name or "")
-        rank, name = max(told, known) if fact.name else known
-        return replace(
-            self,
-            joined=joined,
-            left=left,
-            name=name or None,
-            name_rank=rank,
-            user_id=max(filter(None, (self.user_id, fact.user_id)), default=None),
-            owner=self.owner or fact.owner,
-            daily_id=max(filter(None, (self.daily_id, fact.daily_id)), default=None),
-            events=tuple(sorted({*self.events, event_id})),
-        )
-
-    def leaves(self, meeting_end: datetime | None) -> datetime | None:
-        """When they leave: as somebody saw it, or with the meeting; None: they are there."""
-        if self.left is not None:
-            return max(self.left.at, self.joined.at)
-        return None if meeting_end is None else max(meeting_end, self.joined.at)
-
-
-def person_of(fact: PersonSeen, event_id: str) -> Person:
-    """What one event alone says."""
-    return Person(fact.session_id, Seen(fact.joined_at, fact.rank)).with_fact(fact, event_id)
-
-
-def host_of(people: Sequence[Person], users: frozenset[str]) -> str | None:
-    """The user who is the meeting's host: of the owners by token who are users here, the first to come."""
-    hosts = [person for person in people if person.owner and (person.user_id or "").lower() in users]
-    first = min(hosts, key=lambda person: (person.joined.at, person.session_id), default=None)
-    return None if first is None or first.user_id is None else first.user_id.lower()
 
 
 # As they are kept in `metadata.daily`.
@@ -149,51 +113,27 @@ def host_of(people: Sequence[Person], users: frozenset[str]) -> str | None:
 
 def plain(session: Session) -> dict[str, Any]:
     """A session's sources as JSON values."""
-    kept: dict[str, Any] = {"start": _plain(session.start)}
+    kept: dict[str, Any] = {"start": plain_seen(session.start)}
     if session.end is not None:
-        kept["end"] = _plain(session.end)
+        kept["end"] = plain_seen(session.end)
+    if session.listed:
+        kept["listed"] = True
     return kept
 
 
 def session_from(daily_id: str, kept: dict[str, Any]) -> Session:
     """The session that `plain` has written."""
     end = kept.get("end")
-    return Session(daily_id, _seen(kept["start"]), None if end is None else _seen(end))
-
-
-def plain_person(person: Person) -> dict[str, Any]:
-    """A person's sources as JSON values; the name is a column of its own."""
-    kept = {
-        "joined": _plain(person.joined),
-        "left": None if person.left is None else _plain(person.left),
-        "name_rank": person.name_rank or None,
-        "user_id": person.user_id,
-        "owner": person.owner or None,
-        "meeting": person.daily_id,
-        "events": list(person.events),
-    }
-    return {name: value for name, value in kept.items() if value is not None}
-
-
-def person_from(session_id: str, name: str | None, kept: dict[str, Any]) -> Person:
-    """The person that `plain_person` has written."""
-    left = kept.get("left")
-    return Person(
-        session_id,
-        _seen(kept["joined"]),
-        None if left is None else _seen(left),
-        name,
-        kept.get("name_rank", 0),
-        kept.get("user_id"),
-        kept.get("owner", False),
-        kept.get("meeting"),
-        tuple(kept.get("events", ())),
+    return Session(
+        daily_id, seen_from(kept["start"]), None if end is None else seen_from(end), kept.get("listed", False)
     )
 
 
-def _plain(seen: Seen) -> list[Any]:
+def plain_seen(seen: Seen) -> list[Any]:
+    """An instant and its rank as JSON values."""
     return [seen.at.isoformat(), seen.rank]
 
 
-def _seen(kept: list[Any]) -> Seen:
+def seen_from(kept: list[Any]) -> Seen:
+    """What `plain_seen` has written."""
     return Seen(datetime.fromisoformat(kept[0]), kept[1])

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from gateway.core.daily.room import Person, Seen, Session, person_from, plain_person, session_from
+from gateway.core.daily.people import Person, person_from, plain_person
+from gateway.core.daily.room import Seen, Session, session_from
+from gateway.edges.sessions.event_turn import EventTurn
 
-_LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('daily ' || $1, 0))"
 _MEETING: Final = """
 id::text, daily_meeting_id, room_name, user_id::text, status, started_at, ended_at, created_at, metadata::text
 """
@@ -50,14 +51,24 @@ select user_id::text from public.rooms where room_name = $1 and user_id is not n
   and ($2::timestamptz is null or created_at <= $2) order by created_at desc, id desc limit 1
 """
 _USERS: Final = "select id::text from public.users where id = any($1::uuid[])"
-_PEOPLE: Final = """
-select id::text, meeting_id::text, daily_participant_id, name, metadata::text from public.participants
-where meeting_id = any($1::uuid[]) and metadata ? 'daily' for update
-"""
+# The meetings of a room that a connection may have been in: the last that began before it, and all until its end;
+# of one that nobody has seen ending, those that may follow each other without a gap.
+_SPANNED_MAX: Final = 200
+_SPANNED: Final = f"""
+select {_MEETING} from public.meetings where room_name = $1 and daily_meeting_id is not null and started_at >= $2
+  and started_at <= coalesce($3::timestamptz, 'infinity')
+order by started_at, daily_meeting_id limit {_SPANNED_MAX} for update
+"""  # noqa: S608 - names of columns and a number
 _PERSON: Final = """
-select id::text, meeting_id::text, daily_participant_id, name, metadata::text from public.participants
-where daily_participant_id = $1 and metadata ? 'daily' for update
+id::text, meeting_id::text, daily_participant_id, name, joined_at, left_at, metadata::text
 """
+_PEOPLE: Final = f"""
+select {_PERSON} from public.participants where meeting_id = any($1::uuid[]) and metadata ? 'daily' for update
+"""  # noqa: S608 - names of columns
+_ROWS_OF: Final = f"""
+select {_PERSON} from public.participants
+where daily_participant_id = any($1::text[]) and metadata ? 'daily' order by id for update
+"""  # noqa: S608 - as above
 _INSERT_PERSON: Final = """
 insert into public.participants (meeting_id, daily_participant_id, name, role, joined_at, left_at, duration_seconds,
   metadata)
@@ -69,31 +80,7 @@ update public.participants set meeting_id = $2::uuid, name = $3, role = $4, join
 where id = $1::uuid
 """
 _MOVE: Final = "update public.participants set meeting_id = $2::uuid where meeting_id = $1::uuid and metadata ? 'daily'"
-_DELETE_PERSON: Final = "delete from public.participants where id = $1::uuid"
-_DONE: Final = """
-update public.webhook_inbox set processed_at = now(), waits_for = null, last_error = null
-where source = $1 and event_id = $2
-"""
-# Looked at again after as long as it has waited, at least half a minute and at most an hour.
-_WAIT: Final = """
-update public.webhook_inbox set waits_for = $3, last_error = 'waits for its meeting', attempts = 0,
-  next_attempt_at = now() + least(interval '1 hour', greatest(interval '30 seconds', now() - received_at))
-where source = $1 and event_id = $2
-"""
-# An event that somebody has in hand at this moment waits for the lock that this turn holds, and sees what it has done:
-# it must not be waited for in turn.
-_WAKE: Final = """
-update public.webhook_inbox set next_attempt_at = now() where source = $1 and event_id in (
-  select event_id from public.webhook_inbox
-  where source = $1 and processed_at is null and waits_for = any($2::text[]) for update skip locked)
-"""
-_WHOLE: Final = """
-select coalesce(bool_and(length(body) > 0), false) from public.webhook_inbox where source = $1 and event_id = any($2)
-"""
-_REDO: Final = """
-update public.webhook_inbox set processed_at = null, next_attempt_at = now() where source = $1 and event_id in (
-  select event_id from public.webhook_inbox where source = $1 and event_id = any($2) for update skip locked)
-"""
+_DELETE_PEOPLE: Final = "delete from public.participants where id = any($1::uuid[])"
 
 
 @dataclass(slots=True)
@@ -111,6 +98,12 @@ class MeetingRow:
     """Whatever anybody keeps there; ours is under `daily`."""
 
     @property
+    def key(self) -> tuple[datetime, str]:
+        """What a room's meetings are ordered by."""
+        assert self.session is not None
+        return self.session.key
+
+    @property
     def ours(self) -> dict[str, Any]:
         """Our part of the metadata."""
         kept: dict[str, Any] = self.metadata.get("daily", {})
@@ -119,25 +112,17 @@ class MeetingRow:
 
 @dataclass(slots=True)
 class PersonRow:
-    """A row of `participants`."""
+    """A row of `participants`: one connection in one meeting."""
 
     id: str
     meeting_id: str
+    joined_at: datetime | None
+    left_at: datetime | None
     person: Person
 
 
-class Turn:
+class Turn(EventTurn):
     """One event. What it is about must be locked before it is read; locks and changes end with the transaction."""
-
-    def __init__(self, connection: Any, source: str, event_id: str, body: bytes) -> None:
-        self._connection: Final = connection
-        self._source: Final = source
-        self.event_id: Final = event_id
-        self.body: Final = body
-
-    async def lock(self, name: str) -> None:
-        """Nobody else works on `name` until this turn has ended."""
-        await self._connection.execute(_LOCK, name)
 
     async def session(self, daily_id: str) -> MeetingRow | None:
         """The meeting of this id at Daily.co."""
@@ -195,49 +180,37 @@ class Turn:
         """Everybody in these meetings that Daily.co has told about."""
         return [_person(row) for row in await self._connection.fetch(_PEOPLE, list(meeting_ids))]
 
-    async def person(self, session_id: str) -> PersonRow | None:
-        """One connection, in whatever meeting it is kept."""
-        row = await self._connection.fetchrow(_PERSON, session_id)
-        return None if row is None else _person(row)
+    async def rows_of(self, session_ids: Sequence[str]) -> list[PersonRow]:
+        """These connections, in whatever meetings they are kept."""
+        return [_person(row) for row in await self._connection.fetch(_ROWS_OF, list(session_ids))]
 
-    async def write_person(self, row_id: str | None, meeting_id: str, person: Person, left: datetime | None) -> None:
-        """Makes (`row_id` None) or replaces somebody's row."""
-        seconds = None if left is None else round((left - person.joined.at).total_seconds())
-        role = "host" if person.owner else "guest"
-        values = (person.name, role, person.joined.at, left, seconds, json.dumps({"daily": plain_person(person)}))
+    async def spanned(self, room: str, since: datetime, until: datetime | None) -> list[MeetingRow]:
+        """Daily.co's meetings of a room that a connection from `since` until then may have been in, in order."""
+        rows = [*await self._connection.fetch(_BEFORE, room, since, 1)]
+        rows += await self._connection.fetch(_SPANNED, room, since, until)
+        return [_meeting(row) for row in rows]
+
+    async def write_person(
+        self, row_id: str | None, meeting: MeetingRow, person: Person, joined: datetime, left: datetime | None
+    ) -> None:
+        """Makes (`row_id` None) or replaces somebody's row in a meeting."""
+        assert meeting.session is not None
+        seconds = None if left is None else round((left - joined).total_seconds())
+        role, name = "host" if person.owner else "guest", None if person.name is None else person.name.text
+        kept = json.dumps({"daily": plain_person(person, meeting.session.daily_id)})
+        values = (name, role, joined, left, seconds, kept)
         if row_id is None:
-            await self._connection.execute(_INSERT_PERSON, meeting_id, person.session_id, *values)
+            await self._connection.execute(_INSERT_PERSON, meeting.id, person.session_id, *values)
         else:
-            await self._connection.execute(_UPDATE_PERSON, row_id, meeting_id, *values)
+            await self._connection.execute(_UPDATE_PERSON, row_id, meeting.id, *values)
 
     async def move_people(self, from_id: str, to_id: str) -> None:
         """Everybody of one meeting's row into another's."""
         await self._connection.execute(_MOVE, from_id, to_id)
 
-    async def remove_person(self, row: PersonRow) -> None:
-        """Takes somebody out of where they do not belong; the events that told about them are taken up again.
-
-        Where these were emptied meanwhile there is nothing left to take up, and they stay where they are.
-        """
-        if await self._connection.fetchval(_WHOLE, self._source, list(row.person.events)):
-            await self._connection.execute(_DELETE_PERSON, row.id)
-            await self.redo(row.person.events)
-
-    async def redo(self, event_ids: Sequence[str]) -> None:
-        """These events are taken up again."""
-        await self._connection.execute(_REDO, self._source, list(event_ids))
-
-    async def done(self) -> None:
-        """This event is dealt with."""
-        await self._connection.execute(_DONE, self._source, self.event_id)
-
-    async def wait(self, what: str) -> None:
-        """This event waits until `what` is known; somebody will `wake` it, or it looks again by itself."""
-        await self._connection.execute(_WAIT, self._source, self.event_id, what)
-
-    async def wake(self, whats: Sequence[str]) -> None:
-        """Whoever waits for one of these is taken up again."""
-        await self._connection.execute(_WAKE, self._source, list(whats))
+    async def remove_people(self, rows: Sequence[PersonRow]) -> None:
+        """Takes somebody out of meetings that they were not in."""
+        await self._connection.execute(_DELETE_PEOPLE, [row.id for row in rows])
 
 
 def _meeting(row: Any) -> MeetingRow:
@@ -261,4 +234,5 @@ def _session(row: Any, metadata: dict[str, Any]) -> Session | None:
 
 def _person(row: Any) -> PersonRow:
     kept = json.loads(row["metadata"])["daily"]
-    return PersonRow(row["id"], row["meeting_id"], person_from(row["daily_participant_id"], row["name"], kept))
+    person = person_from(row["daily_participant_id"], row["name"], kept)
+    return PersonRow(row["id"], row["meeting_id"], row["joined_at"], row["left_at"], person)

@@ -44,7 +44,8 @@ where source = $1 and processed_at is null and attempts > 0 returning event_id
 _COUNTS: Final = """
 select count(*) filter (where waits_for is null and attempts = 0) as new,
   count(*) filter (where waits_for is not null) as waiting, count(*) filter (where attempts > 0) as failed,
-  count(*) filter (where attempts >= $2) as given_up, min(received_at) as oldest
+  count(*) filter (where attempts >= $2) as given_up, min(received_at) as oldest,
+  (select count(*) from public.webhook_inbox where source = $1 and lapsed_at > now() - interval '1 day') as lapsed
 from public.webhook_inbox where source = $1 and processed_at is null
 """
 
@@ -63,7 +64,7 @@ class Event(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Events that are not done."""
+    """Events that are not done, and those that have just lapsed."""
 
     new: int
     waiting: int
@@ -72,6 +73,8 @@ class Counts(NamedTuple):
     given_up: int
     """Of these, those that wait for a person."""
     oldest: datetime | None
+    lapsed: int
+    """Dealt with in the last day because no meeting was told: visits under 30 seconds."""
 
 
 class Inbox:

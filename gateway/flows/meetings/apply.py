@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from gateway.core.daily.events import (
-    Fact,
     PersonSeen,
     RecordingSeen,
     SessionSeen,
@@ -18,9 +17,11 @@ from gateway.core.daily.events import (
     facts_of,
     read_envelope,
 )
-from gateway.core.daily.room import Session, host_of, person_of, place, plain, session_of
+from gateway.core.daily.people import host_of, user_of
+from gateway.core.daily.room import Session, place, plain, session_of
 from gateway.core.ids import is_uuid
-from gateway.edges.sessions import MeetingRow, Turn
+from gateway.edges.sessions import MeetingRow, Turn, Wait
+from gateway.flows.meetings.people import settle_people, tell_people
 
 BEFORE: Final = 2
 AFTER: Final = 5
@@ -33,29 +34,29 @@ NewId = Callable[[], str]
 async def apply(turn: Turn, new_id: NewId) -> bool:
     """True when the event is dealt with, False when it waits. Raises Unreadable."""
     if not turn.body:  # emptied by retention: everything it said is in the rows
-        await turn.done()
+        await turn.done([turn.event_id])
         return True
-    waits = None
-    for fact in facts_of(read_envelope(turn.body)):
-        waits = await _apply(turn, fact, new_id) or waits
+    facts, waits = facts_of(read_envelope(turn.body)), None
+    people = [fact for fact in facts if isinstance(fact, PersonSeen)]
+    for fact in facts:
+        if not isinstance(fact, PersonSeen):
+            waits = await _apply(turn, fact, new_id) or waits
+    if people:  # of one room, as no event is about two
+        waits = await _people(turn, people) or waits
     if waits is None:
-        await turn.done()
+        await turn.done([turn.event_id])
     else:
         await turn.wait(waits)
     return waits is None
 
 
-async def _apply(turn: Turn, fact: Fact, new_id: NewId) -> str | None:
+async def _apply(turn: Turn, fact: SessionSeen | RecordingSeen | TranscriptSeen, new_id: NewId) -> Wait | None:
     """What the fact waits for; None when it is in the rows."""
     match fact:
         case SessionSeen():
             await turn.lock(room_of(fact.room))
             await turn.lock(session_name(fact.daily_id))
-            await _session(turn, fact, new_id)
-            return None
-        case PersonSeen():
-            await turn.lock(room_of(fact.room))
-            return await _person(turn, fact)
+            return await _session(turn, fact, new_id)
         case RecordingSeen():
             await turn.lock(room_of(fact.room))
             return await _recording(turn, fact)
@@ -74,10 +75,12 @@ def session_name(daily_id: str) -> str:
     return f"session {daily_id}"
 
 
-async def _session(turn: Turn, fact: SessionSeen, new_id: NewId) -> None:
+async def _session(turn: Turn, fact: SessionSeen, new_id: NewId) -> Wait | None:
     known = await turn.session(fact.daily_id)
     before = None if known is None else known.session
     session = session_of(fact) if before is None else before.with_fact(fact)
+    if session is None:
+        return Wait(session_name(fact.daily_id), fact.room, until=fact.ended_at)
     first = session.start.at if before is None else min(session.start.at, before.start.at)
     around = await turn.around(fact.room, first, before=BEFORE, after=AFTER)
     cut = len([row for row in around if row.session and row.session.start.at >= first]) == AFTER
@@ -90,12 +93,14 @@ async def _session(turn: Turn, fact: SessionSeen, new_id: NewId) -> None:
     planned = await turn.planned(fact.room)
     if known is None:
         rows.append(await _new(turn, session, fact.room, planned, rows, new_id))
-    rows.sort(key=_key)
+    rows.sort(key=lambda row: row.key)
     if planned is not None and planned.session is None:  # it holds the room's open place: what began before is over
         await _settle(turn, rows, cut=cut, over_at=planned.created_at)
     else:
         await _settle(turn, rows, cut=cut)
-    await turn.wake([room_of(fact.room), session_name(session.daily_id)])
+    ended = None if session.end is None else session.end.at
+    await turn.wake([room_of(fact.room), session_name(session.daily_id)], session.start.at, ended)
+    return None
 
 
 async def _new(
@@ -144,31 +149,23 @@ async def _settle(turn: Turn, rows: list[MeetingRow], *, cut: bool, over_at: dat
     for number, row in enumerate(judged):
         following = sessions[number + 1].start.at if number + 1 < len(sessions) else over_at
         ends[row.id] = sessions[number].ends(following)
-    changed = set()
+    changed = dict[str, MeetingRow]()
     # Those that end first: a room has one open place.
     for row in sorted(judged, key=lambda row: ends[row.id] is None):
         taken_out = await _take_out_recordings(turn, row, sessions)
         if await _write(turn, row, ends=ends[row.id], force=taken_out):
-            changed.add(row.id)
-    by_id = {row.id: row.session for row in rows}
-    for kept in await turn.people([row.id for row in judged]):
-        pinned, session = kept.person.daily_id, by_id[kept.meeting_id]
-        fits = place(sessions, kept.person.joined.at)
-        if fits != session if pinned is None else session is None or pinned != session.daily_id:
-            await turn.remove_person(kept)
-            changed.add(kept.meeting_id)
-        elif kept.person.left is None:  # they leave with the meeting, as far as anybody knows
-            await turn.write_person(kept.id, kept.meeting_id, kept.person, kept.person.leaves(ends[kept.meeting_id]))
-    for row in judged:
-        if row.id in changed:
-            await _own(turn, row, ends[row.id])
+            changed[row.id] = row
+    there = [kept.person for kept in await turn.people([row.id for row in judged])]
+    settled = await settle_people(turn, rows[0].room, there)
+    for row in (changed | {row.id: row for row in settled.changed}).values():
+        await _own(turn, row, row.ended_at)
 
 
 async def _write(turn: Turn, row: MeetingRow, *, ends: datetime | None, force: bool = False, new: bool = False) -> bool:
     """Writes a meeting with this end, if that changes anything; whether it did."""
     session = row.session
     assert session is not None
-    others = {name: value for name, value in row.ours.items() if name not in ("start", "end", "ended_by")}
+    others = {name: value for name, value in row.ours.items() if name not in ("start", "end", "listed", "ended_by")}
     ours = others | plain(session)
     if session.end is None and ends is not None:
         ours["ended_by"] = "next_meeting"
@@ -189,40 +186,32 @@ async def _own(turn: Turn, row: MeetingRow, ends: datetime | None) -> None:
     owner = await turn.room_owner(row.room, ends)
     if owner is None:
         people = [kept.person for kept in await turn.people([row.id])]
-        hosts = [person.user_id for person in people if person.owner and person.user_id and is_uuid(person.user_id)]
-        owner = host_of(people, await turn.users([host.lower() for host in hosts]))
+        hosts = [user for person in people if person.owner and (user := user_of(person)) and is_uuid(user)]
+        owner = host_of(people, await turn.users(hosts))
     if owner == row.user_id or (row.user_id is not None and await turn.is_named(row.id)):
         return
     row.user_id = owner
     await _write(turn, row, ends=ends, force=True)
 
 
-async def _person(turn: Turn, fact: PersonSeen) -> str | None:
-    kept = await turn.person(fact.session_id)
-    person = person_of(fact, turn.event_id) if kept is None else kept.person.with_fact(fact, turn.event_id)
-    meeting: MeetingRow | None
-    if person.daily_id is not None:
-        meeting, waits = await turn.session(person.daily_id), session_name(person.daily_id)
-    else:
-        rows = await turn.around(fact.room, person.joined.at, before=BEFORE, after=BEFORE)
-        fits = place([row.session for row in rows if row.session is not None], person.joined.at)
-        meeting, waits = next((row for row in rows if row.session == fits), None) if fits else None, room_of(fact.room)
-    if meeting is None:
-        if kept is not None:
-            await turn.remove_person(kept)
-        return waits
-    row_id = None if kept is None else kept.id
-    await turn.write_person(row_id, meeting.id, person, person.leaves(meeting.ended_at))
-    await _own(turn, meeting, meeting.ended_at)
-    return None
+async def _people(turn: Turn, facts: Sequence[PersonSeen]) -> Wait | None:
+    await turn.lock(room_of(facts[0].room))
+    settled = await tell_people(turn, facts)
+    for row in settled.changed:
+        await _own(turn, row, row.ended_at)
+    if not settled.nowhere:
+        return None
+    person = settled.nowhere[0]  # the only one: REST's people have their meeting in the same event
+    left = None if person.left is None else person.left.at
+    return Wait(room_of(facts[0].room), facts[0].room, person.begins(), left, about=person.session_id)
 
 
-async def _recording(turn: Turn, fact: RecordingSeen) -> str | None:
+async def _recording(turn: Turn, fact: RecordingSeen) -> Wait | None:
     rows = await turn.around(fact.room, fact.started_at, before=BEFORE, after=BEFORE)
     fits = place([row.session for row in rows if row.session is not None], fact.started_at)
     row = next((row for row in rows if row.session == fits), None) if fits else None
     if row is None:
-        return room_of(fact.room)
+        return Wait(room_of(fact.room), fact.room, fact.started_at)
     told: dict[str, Any] = {
         "id": fact.id,
         "at": fact.started_at.isoformat(),
@@ -245,10 +234,10 @@ async def _take_out_recordings(turn: Turn, row: MeetingRow, sessions: Sequence[S
     return bool(astray)
 
 
-async def _transcript(turn: Turn, fact: TranscriptSeen) -> str | None:
+async def _transcript(turn: Turn, fact: TranscriptSeen) -> Wait | None:
     row = await turn.session(fact.daily_id)
     if row is None:
-        return session_name(fact.daily_id)
+        return Wait(session_name(fact.daily_id))
     await _keep(turn, row, "transcripts", {"id": fact.id, "seconds": fact.duration_seconds})
     return None
 
@@ -264,8 +253,3 @@ async def _keep(turn: Turn, row: MeetingRow, name: str, told: dict[str, Any]) ->
 def _may_be(planned: MeetingRow, session: Session) -> bool:
     """Whether a session can be what the platform has planned."""
     return planned.created_at is None or session.start.at >= planned.created_at - PLANNED_LATE
-
-
-def _key(row: MeetingRow) -> tuple[datetime, str]:
-    assert row.session is not None
-    return row.session.key

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from gateway.core.daily.events import Unreadable
+from gateway.core.daily.fields import Unreadable
 from gateway.core.errors import DependencyDown
 from gateway.edges.sessions import Inbox, Listing, NotApplied
 from gateway.flows.meetings.apply import apply
