@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from gateway.edges.buffer import Buffer
@@ -29,6 +30,13 @@ def pytest_configure() -> None:
     # No example fails for being slow: the machine may be busy.
     settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def plain_logging() -> Iterator[None]:
+    """A command run in this process sets logging up on a standard error that is captured for one test only."""
+    yield
+    structlog.reset_defaults()
 
 
 async def admin(dsn: str, *statements: str) -> None:

@@ -48,5 +48,6 @@ def configure(process: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        # Not cached: a cached logger would keep a standard error that is gone (tests capture it anew each time).
+        cache_logger_on_first_use=False,
     )

@@ -58,7 +58,7 @@ async def test_kill_9_of_the_proxy_in_the_middle_of_streams(fresh_stack: Stack, 
     # And the gateway is whole again: the parent has started another proxy.
     fresh_stack.control("openai", "DELETE")
     async with aiohttp.ClientSession() as session:
-        for _ in range(100):
+        for _ in range(900):
             try:
                 async with session.post(
                     f"{fresh_stack.base_url}/chat/completions",
@@ -69,6 +69,8 @@ async def test_kill_9_of_the_proxy_in_the_middle_of_streams(fresh_stack: Stack, 
                     break
             except aiohttp.ClientError:
                 await asyncio.sleep(0.1)
+        else:
+            raise AssertionError("no proxy answers")
     assert fresh_stack.pid_of("proxy") != old
     rows = await settled_rows(fresh_stack.env["DATABASE_URL"], 9)
     assert rows[-1]["evidence"] == "reported"
