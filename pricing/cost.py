@@ -15,9 +15,17 @@ from pricing.tools import ToolUse
 from pricing.tools import read as read_tools
 from pricing.usage import Output, Quantities, UsageError, decode, decompose
 
-ENDPOINTS: Final = frozenset(
-    ("chat", "completions", "responses", "responses.compact", "embeddings", "moderations", "decisions")
-)
+PRICE_FAMILIES: Final[dict[str, Output]] = {
+    "chat": "said",
+    "completions": "in_total",
+    "responses": "said",
+    "responses.compact": "said",
+    "embeddings": "none",
+    "moderations": "none",
+    "decisions": "said",
+}
+"""What a call can be priced as, and what a missing count of its output means. This package knows no gateway, so it has
+its own table; a caller names the price family."""
 _TIERS: Final = {
     None: "default",
     "default": "default",
@@ -27,8 +35,6 @@ _TIERS: Final = {
     "fast": "priority",
     "ultrafast": "ultrafast",
 }
-_OUTPUT: Final[dict[str, Output]] = {"embeddings": "none", "moderations": "none", "completions": "in_total"}
-"""What a missing count of the output means, where OpenAI may leave it out."""
 _WINDOWS: Final = {"2h": "background_2h", "8h": "background_8h"}
 
 
@@ -122,7 +128,7 @@ def price(book: Book, request: PriceRequest) -> Priced:
         model, tier = _identity(request, use, bill)
         plan = _plan(book, model, tier, request.region)
         if not plan.model.free or request.usage.strip() != b"null":
-            output = _OUTPUT.get(request.endpoint, "said")
+            output = PRICE_FAMILIES[request.endpoint]
             quantities = decompose(decode(request.usage), cache_ttl=request.cache_ttl, output=output)
         if not plan.model.free and quantities is not None:
             rates = rates_at(plan, request.at, quantities.prompt_tokens)
@@ -155,7 +161,7 @@ def rates_at(plan: Plan, at: datetime, input_tokens: int) -> dict[str, Rate]:
 
 def _identity(request: PriceRequest, use: ToolUse | None, bill: Bill) -> tuple[str, str]:
     """(model, tier of the book) to price by: what the response says wins (facts/openai-metering.md §0.2)."""
-    if request.endpoint not in ENDPOINTS:
+    if request.endpoint not in PRICE_FAMILIES:
         raise Unpriceable(f"endpoint {request.endpoint[:80]!r} is not priced")
     if request.at.utcoffset() is None:
         raise Unpriceable("at has no offset from UTC")

@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from pricing.book import Book, Plan, Rate
-from pricing.cost import ENDPOINTS, Bill, Line, Unpriceable, rates_at
+from pricing.cost import PRICE_FAMILIES, Bill, Line, Unpriceable, rates_at
 from pricing.money import nano
 
 _TIERS = {None: ("default",), "default": ("default",), "flex": ("flex", "default"), "ultrafast": ("ultrafast",)}
@@ -79,7 +79,7 @@ def estimate(
 
 def _tiers(endpoint: str, service_tier: str | None, at: datetime) -> tuple[str, ...]:
     """The tier to estimate by, then the others that the bound must cover (a request may be served as default)."""
-    if endpoint not in ENDPOINTS:
+    if endpoint not in PRICE_FAMILIES:
         raise Unpriceable(f"endpoint {endpoint[:80]!r} is not priced")
     if at.utcoffset() is None:
         raise Unpriceable("at has no offset from UTC")

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from gateway.core.families.catalogue import price_family
 from pricing import Book, PriceRequest, nano_text, price
 
 _T = TypeVar("_T")
@@ -96,7 +97,7 @@ def _request(fields: dict[str, msgspec.Raw]) -> PriceRequest:
     if bytes(response)[:1] not in (b"{", b"n"):
         raise _BadLine("response must be an object or null")
     return PriceRequest(
-        endpoint=_field(fields, "endpoint", str, "a string"),
+        endpoint=price_family(_field(fields, "endpoint", str, "a string")),
         model=_field(fields, "model", str, "a string"),
         at=at,
         usage=bytes(usage),

@@ -7,19 +7,19 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.core.families.catalogue import FAMILY_OF, PROMPT_FIELDS
+
 MESSAGE_TOKENS: Final = 3
 """Overhead of a chat message, and of the reply's priming (facts/openai-metering.md §3, "Estimating input")."""
-_READ: Final = (
-    "messages", "prompt", "suffix", "input", "instructions", "tools", "functions", "response_format", "text",
-)  # fmt: skip
 _NOT_TEXT: Final = frozenset({
     "type", "role", "id", "call_id", "status", "execution", "url", "image_url", "data", "file_data", "detail", "format",
 })  # fmt: skip
 """Members whose text is not read as such; one that is an object (a schema, a custom tool's grammar) is looked into."""
 
 
-def prompt_text(body: bytes) -> tuple[str, int]:
-    """(all text of the request joined, tokens of overhead, or the count itself for token arrays).
+def prompt_text(body: bytes, endpoint: str | None = None) -> tuple[str, int]:
+    """(all text of the request joined, tokens of overhead, or the count itself for token arrays). Without a known
+    `endpoint`, the text of every field that any family reads.
 
     Never raises: a body that cannot be read to its depths, although it was forwarded, counts whole.
     """
@@ -29,7 +29,9 @@ def prompt_text(body: bytes) -> tuple[str, int]:
         return body.decode("utf-8", "replace"), 0
     texts: list[str] = []
     tokens = 0
-    stack: list[Any] = [document[name] for name in _READ if name in document]
+    family = None if endpoint is None else FAMILY_OF.get(endpoint)
+    names = PROMPT_FIELDS if family is None else family.prompt_fields
+    stack: list[Any] = [document[name] for name in names if name in document]
     while stack:
         node = stack.pop()
         if isinstance(node, str):

@@ -7,21 +7,13 @@ OpenAI might read the other one. Item shapes: openai-python 3.54, `types/respons
 
 from typing import Any, Final
 
+from gateway.core.families.family import Family
 from gateway.core.json_fields import DuplicateField, document
 from gateway.core.request_errors import bad_request, duplicate, unreadable, unsupported
 from gateway.core.tools import OBJECT_IDS, judge_tool
 
 ITEMS_MAX: Final = 4096
 """Items of earlier answers that one request may refer to."""
-_HELD: Final = {"chat": ("messages",), "completions": (), "responses": ("input", "instructions"), "embeddings": ()}
-"""Fields whose parts may name an object of OpenAI's."""
-_MARKS: Final = {
-    "chat": (b"file_id", b'"audio"', b"\\u"),
-    "responses": (b"item_reference", b'"id"', b'"tools"', b"\\u", *(name.encode() for name in OBJECT_IDS)),
-    "completions": (),
-    "embeddings": (),
-}
-"""Bytes without which these fields cannot name one; an escape may spell any of them."""
 _JUDGED: Final = (
     "type", "id", "role", "audio", "tools", "environment", "execution", "skills", "encrypted_content", "result",
     "results", *OBJECT_IDS,
@@ -43,12 +35,13 @@ _SAYS_ALL: Final = frozenset({"compaction_trigger"})
 _Path = tuple["_Path | None", str]
 
 
-def read_references(endpoint: str, name: str, raw: bytes) -> list[str]:
-    """The ids of items that the request's field `name`, whose value is `raw`, refers to.
+def read_references(family: Family, name: str, raw: bytes) -> list[str]:
+    """The ids of items that the request's field `name` refers to. `raw` is its value; it is one of the family's
+    `referring_fields`.
 
     Raises ApiError 400 when it names anything else that may be somebody else's.
     """
-    if name not in _HELD[endpoint] or not any(mark in raw for mark in _MARKS[endpoint]):
+    if not any(mark in raw for mark in family.reference_marks):
         return []
     try:
         value = document(raw, once=_JUDGED)
@@ -65,8 +58,8 @@ def read_references(endpoint: str, name: str, raw: bytes) -> list[str]:
             stack.extend((child, (path, f"[{at}]")) for at, child in enumerate(node) if isinstance(child, (dict, list)))
         elif isinstance(node, dict):
             _refuse_objects(node, path)
-            if endpoint == "responses":
-                _read_item(node, path, found, is_item=path[0] is root)
+            if family.has_items:
+                _read_item(family, node, path, found, is_item=path[0] is root)
             stack.extend(
                 (child, (path, f".{key}"))
                 for key, child in node.items()
@@ -87,7 +80,7 @@ def _refuse_objects(node: dict[str, Any], path: _Path) -> None:
         raise unsupported(_shown(path) + ".audio.id", "references to earlier audio answers")
 
 
-def _read_item(node: dict[str, Any], path: _Path, found: list[str], *, is_item: bool) -> None:
+def _read_item(family: Family, node: dict[str, Any], path: _Path, found: list[str], *, is_item: bool) -> None:
     """Judges the tools that an item brings, and notes its id in `found` when OpenAI must look up what it says."""
     item_id, kind = node.get("id"), node.get("type")
     if kind == "item_reference" or (is_item and item_id is not None and _only_refers(node, kind)):
@@ -98,7 +91,7 @@ def _read_item(node: dict[str, Any], path: _Path, found: list[str], *, is_item: 
     if is_item and isinstance(tools, list) and kind != "mcp_list_tools":
         # `additional_tools` and `tool_search_output` items bring tools of their own.
         for index, tool in enumerate(tools):
-            judge_tool("responses", tool, f"{_shown(path)}.tools[{index}]")
+            judge_tool(family, tool, f"{_shown(path)}.tools[{index}]")
 
 
 def _only_refers(node: dict[str, Any], kind: object) -> bool:

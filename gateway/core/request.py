@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.core.families.catalogue import ENDPOINT_OF, FAMILY_OF
+from gateway.core.families.family import Family
 from gateway.core.json_fields import DuplicateField, Field, fields
 from gateway.core.references import read_references
 from gateway.core.request_errors import bad_request, duplicate, unreadable, unsupported
@@ -21,9 +23,6 @@ _LINK: Final = re.compile(rb'"(?:image_url|file_url)"\s*:')
 _INLINE: Final = (b'"file_data"', b'"data"')
 """Media that no `…_url` stands for."""
 _MEDIA_FIELDS: Final = ("messages", "input")
-_NEVER_STREAMS: Final = ("embeddings", "responses.compact")
-COMPLETION_CAP: Final = 16
-"""Output tokens of a legacy completion that sets no limit (openai-python 3.54, `max_tokens`)."""
 PROMPTS_MAX: Final = 2048
 """Prompts of one legacy completion; each is answered on its own."""
 CAP_MAX: Final = 1 << 53
@@ -32,29 +31,6 @@ CHOICES_MAX: Final = 128
 """OpenAI's own limit; it refuses more."""
 NAME_CHARS_MAX: Final = 256
 """Characters of a model or a service tier; longer ones are no names, and would only fill the ledger."""
-_TEXT_FIELDS: Final = {
-    "chat": ("messages", "tools", "functions", "response_format", "prediction"),
-    "completions": ("prompt", "suffix"),
-    "responses": ("input", "instructions", "tools", "text"),
-    "embeddings": ("input",),
-}
-_CAP_FIELDS: Final = {
-    "chat": ("max_completion_tokens", "max_tokens"),
-    "completions": ("max_tokens",),
-    "responses": ("max_output_tokens",),
-    "embeddings": (),
-}
-_REFUSED: Final = {
-    "chat": {"web_search_options": "hosted web search"},
-    "completions": {},
-    "responses": {
-        "conversation": "conversations",
-        "prompt": "stored prompts",
-        "background_options": "background responses",
-        "multi_agent": "multi-agent responses",
-    },
-    "embeddings": {},
-}
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _NULLS: Final = (b"null", b"false")
 _DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
@@ -99,15 +75,15 @@ class Request(msgspec.Struct, frozen=True):
 
 def read_request(endpoint: str, body: bytes) -> Request:
     """Raises ApiError (400) naming the field when the request is no JSON object, repeats a field, or is refused."""
-    top, family = _top(body), _family(endpoint)
+    top, entry, family = _top(body), ENDPOINT_OF[endpoint], FAMILY_OF[endpoint]
     model = _name(top, "model")
     if not model:
         raise bad_request("you must provide a model parameter", "model", "missing_required_parameter")
     refers = _read_references(family, top)
-    stream = bool(_typed(top, "stream", bool)) and endpoint not in _NEVER_STREAMS
+    stream = bool(_typed(top, "stream", bool)) and entry.stream is not None
     ttl = "12h" if _asks_for_12h(body) else None
     withhold = False
-    if stream and family in ("chat", "completions"):
+    if stream and family.usage_on_request:
         body, withhold = _ask_for_usage(top, body)
     text_bytes, media_parts = _sizes(family, top)
     return Request(
@@ -122,18 +98,13 @@ def read_request(endpoint: str, body: bytes) -> Request:
         media_parts=media_parts,
         refers=refers,
         cache_ttl=ttl,
-        stored=endpoint == "responses" and _typed(top, "store", bool) is not False,
+        stored=entry.settles_later and _typed(top, "store", bool) is not False,
     )
 
 
 def read_counted(endpoint: str, body: bytes) -> References:
     """What a free call's body goes on from. Raises ApiError (400) as `read_request` does."""
-    return _read_references(_family(endpoint), _top(body))
-
-
-def _family(endpoint: str) -> str:
-    """`responses.compact` and the like are asked as `responses` is."""
-    return endpoint.partition(".")[0]
+    return _read_references(FAMILY_OF[endpoint], _top(body))
 
 
 def _top(body: bytes) -> dict[str, Field]:
@@ -145,14 +116,12 @@ def _top(body: bytes) -> dict[str, Field]:
         raise unreadable() from None
 
 
-def _choices(family: str, top: dict[str, Field]) -> int:
+def _choices(family: Family, top: dict[str, Field]) -> int:
     """How many answers the model writes at most."""
-    if family not in ("chat", "completions"):
+    if not family.choice_fields:
         return 1
-    choices = _typed(top, "n", int) or 1
-    if family == "completions":
-        # `best_of` are written and billed, `n` are shown; each of several prompts is answered.
-        choices = max(choices, _typed(top, "best_of", int) or 1)
+    choices = max(_typed(top, name, int) or 1 for name in family.choice_fields)
+    # Each of several prompts is answered.
     return min(CHOICES_MAX, max(1, choices)) * _prompts(top)
 
 
@@ -168,10 +137,10 @@ def _prompts(top: dict[str, Field]) -> int:
     return min(PROMPTS_MAX, max(1, len(items))) if several else 1
 
 
-def _sizes(endpoint: str, top: dict[str, Field]) -> tuple[int, int]:
+def _sizes(family: Family, top: dict[str, Field]) -> tuple[int, int]:
     """(bytes the model reads as text, pictures, files and sounds)."""
     size = parts = 0
-    for name in _TEXT_FIELDS[endpoint]:
+    for name in family.text_fields:
         if name not in top:
             continue
         raw = top[name].raw
@@ -219,28 +188,29 @@ def _name(top: dict[str, Field], name: str) -> str | None:
     return value
 
 
-def _cap(endpoint: str, top: dict[str, Field]) -> int | None:
-    caps = [_typed(top, name, int) for name in _CAP_FIELDS[endpoint]]
+def _cap(family: Family, top: dict[str, Field]) -> int | None:
+    caps = [_typed(top, name, int) for name in family.cap_fields]
     known = [cap for cap in caps if cap is not None and cap >= 0]
-    return min(*known, CAP_MAX) if known else COMPLETION_CAP if endpoint == "completions" else None
+    return min(*known, CAP_MAX) if known else family.cap_unless_set
 
 
-def _read_references(family: str, top: dict[str, Field]) -> References:
+def _read_references(family: Family, top: dict[str, Field]) -> References:
     """Refuses what cannot be metered or owned; what remains is the caller's to be checked."""
-    for name, what in _REFUSED[family].items():
+    for name, what in family.refused.items():
         if name in top and top[name].raw not in _NULLS:
             raise unsupported(name, what)
-    if family == "responses" and _typed(top, "background", bool):
-        raise unsupported("background", "background responses")
-    if family == "chat" and "audio" in top:
-        _refuse_custom_voice(top["audio"].raw)
+    for name, what in family.refused_if_true.items():
+        if _typed(top, name, bool):
+            raise unsupported(name, what)
+    if family.voice_field is not None and family.voice_field in top:
+        _refuse_custom_voice(family.voice_field, top[family.voice_field].raw)
     if "tools" in top and top["tools"].raw != b"null":
         refuse_hosted_tools(family, top["tools"].raw)
     item_ids: list[str] = []
-    for name in ("messages", "input", "instructions"):
+    for name in family.referring_fields:
         if name in top:
             item_ids += read_references(family, name, top[name].raw)
-    previous = _name(top, "previous_response_id") if family == "responses" else None
+    previous = None if family.previous_field is None else _name(top, family.previous_field)
     return References(previous, _compared(top), tuple(dict.fromkeys(item_ids)))
 
 
@@ -254,15 +224,15 @@ def _compared(top: dict[str, Field]) -> str | None:
     return _name(inner, "comparison_response_id")
 
 
-def _refuse_custom_voice(raw: bytes) -> None:
-    """`raw`: chat's `audio`. A voice that somebody made is named by an object with its id (openai-python 3.54,
-    `chat_completion_audio_param.py`); OpenAI's own are strings."""
+def _refuse_custom_voice(name: str, raw: bytes) -> None:
+    """`raw`: the value of the field `name`. A voice that somebody made is named by an object with its id (openai-python
+    3.54, `chat_completion_audio_param.py`); OpenAI's own are strings."""
     try:
         voice = fields(raw).get("voice") if raw[:1] == b"{" else None
     except DuplicateField as error:
-        raise duplicate(f"audio.{error.args[0]}") from None
+        raise duplicate(f"{name}.{error.args[0]}") from None
     if voice is not None and voice.raw[:1] == b"{":
-        raise unsupported("audio.voice", "custom voices")
+        raise unsupported(f"{name}.voice", "custom voices")
 
 
 def _ask_for_usage(top: dict[str, Field], body: bytes) -> tuple[bytes, bool]:

@@ -13,6 +13,7 @@ import msgspec
 
 import pricing
 from gateway.core.event import Evidence, OpenRecord, UsageEvent
+from gateway.core.families.catalogue import has_output, price_family
 from gateway.core.usage_block import NO_USAGE, Kept, keep
 from pricing.readers.body import Said
 
@@ -57,7 +58,7 @@ class Settler:
         model = said.model or opened.model
         tier, notices = _tier(opened, said)
         request = pricing.PriceRequest(
-            endpoint=opened.endpoint,
+            endpoint=price_family(opened.endpoint),
             model=model,
             at=opened.started_at,
             usage=usage,
@@ -181,14 +182,14 @@ class Settler:
             earlier = (self._book.context_tokens(model) or CONTEXT_TOKENS_MAX) if opened.continues else 0
             return pricing.estimate(
                 self._book,
-                endpoint=opened.endpoint,
+                endpoint=price_family(opened.endpoint),
                 model=model,
                 at=opened.started_at,
                 service_tier=_tier(opened, said)[0] or opened.service_tier,
                 input_tokens=tokens.input,
                 output_tokens=tokens.output,
                 input_bound=max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX, earlier),
-                output_bound=max(tokens.output, 0 if opened.endpoint == "embeddings" else cap * opened.choices),
+                output_bound=max(tokens.output, cap * opened.choices if has_output(opened.endpoint) else 0),
                 region=self._region,
                 cache_ttl=opened.cache_ttl,
             )

@@ -10,14 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.errors import ApiError
+from gateway.core.families.family import Family
 from gateway.core.json_fields import DuplicateField, document, fields
 from gateway.core.request_errors import bad_request, duplicate
 
 TOOL_DEPTH_MAX: Final = 8
 """Namespaces within each other; in OpenAI's own types there is one."""
 OF_CLIENT: Final = frozenset({"function", "custom"})
-"""Always run by the client, and the only ones of chat completions."""
-_MORE_OF_CLIENT: Final = frozenset({"apply_patch", "local_shell", "computer", "computer_use_preview"})
+"""Always run by the client, whatever the family."""
 _ONLY: Final = {
     "shell": "with 'environment': {'type': 'local'}, where your program runs the commands",
     "tool_search": "with 'execution': 'client', where your program searches",
@@ -35,7 +35,7 @@ OBJECT_IDS: Final = {
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def refuse_hosted_tools(endpoint: str, raw: bytes) -> None:
+def refuse_hosted_tools(family: Family, raw: bytes) -> None:
     """`raw`: the request's `tools`. Raises ApiError 400 unless every tool is run by the client."""
     try:
         tools = _raw_list.decode(raw)
@@ -46,21 +46,21 @@ def refuse_hosted_tools(endpoint: str, raw: bytes) -> None:
         try:
             kind = fields(bytes(tool)).get("type")
             if kind is None or msgspec.json.decode(kind.raw) not in OF_CLIENT:
-                judge_tool(endpoint, document(bytes(tool), once=_READ), where)
+                judge_tool(family, document(bytes(tool), once=_READ), where)
         except DuplicateField as error:
             raise duplicate(f"{where}.{error.args[0]}") from None
         except (TypeError, ValueError):
             raise bad_request(f"Invalid type for '{where}': expected an object.", where, "invalid_type") from None
 
 
-def judge_tool(endpoint: str, tool: Any, where: str, depth: int = TOOL_DEPTH_MAX) -> None:
+def judge_tool(family: Family, tool: Any, where: str, depth: int = TOOL_DEPTH_MAX) -> None:
     """Raises ApiError 400 unless the client runs this tool, and each one inside it."""
     kind = tool.get("type") if isinstance(tool, dict) else None
     if not isinstance(kind, str):
         raise _refusal(where, "(none)")
-    if kind in OF_CLIENT or (endpoint == "responses" and _runs_at_client(kind, tool)):
+    if kind in OF_CLIENT or (kind in family.client_tools and _runs_at_client(kind, tool)):
         return
-    if endpoint != "responses" or kind != "namespace":
+    if kind != "namespace" or kind not in family.client_tools:
         raise _refusal(where, kind)
     inner = tool.get("tools")
     if not isinstance(inner, list):
@@ -70,7 +70,7 @@ def judge_tool(endpoint: str, tool: Any, where: str, depth: int = TOOL_DEPTH_MAX
         message = f"Namespaces of tools may be nested {TOOL_DEPTH_MAX} deep."
         raise bad_request(message, f"{where}.tools", "unsupported_parameter")
     for index, each in enumerate(inner):
-        judge_tool(endpoint, each, f"{where}.tools[{index}]", depth - 1)
+        judge_tool(family, each, f"{where}.tools[{index}]", depth - 1)
 
 
 def _runs_at_client(kind: str, tool: dict[str, Any]) -> bool:
@@ -80,7 +80,7 @@ def _runs_at_client(kind: str, tool: dict[str, Any]) -> bool:
         return isinstance(environment, dict) and environment.get("type") == "local" and not _names_object(environment)
     if kind == "tool_search":
         return tool.get("execution") == "client"  # "server" is the default
-    return kind in _MORE_OF_CLIENT
+    return kind != "namespace"  # which is as good as the tools in it
 
 
 def _names_object(environment: dict[str, Any]) -> bool:

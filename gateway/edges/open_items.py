@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from gateway.core.errors import DependencyDown
+from gateway.core.families.catalogue import SETTLES_LATER
 
 KIND: Final = "estimate"
 """A response whose row is an estimate, and whose object OpenAI may have kept."""
@@ -20,7 +21,7 @@ insert into public.open_items (id, kind, upstream_id, user_id, api_key_id, meeti
 select u.id, $1, u.response_id, u.user_id, u.api_key_id, u.meeting_id, u.endpoint, u.model, u.service_tier,
   u.started_at, now()
 from public.openai_usage u
-where u.evidence = 'estimated' and u.created_at > now() - interval '720 hours' and u.endpoint = 'responses'
+where u.evidence = 'estimated' and u.created_at > now() - interval '720 hours' and u.endpoint = any($3::text[])
   and u.response_id is not null and not exists (select from public.open_items o where o.id = u.id)
 order by u.created_at limit $2
 on conflict do nothing
@@ -67,7 +68,7 @@ class OpenItems:
 
     async def enlist(self, *, rows_max: int) -> None:
         """Takes up estimates that may become exact."""
-        await self._rows(_ENLIST, KIND, rows_max)
+        await self._rows(_ENLIST, KIND, rows_max, list(SETTLES_LATER))
 
     async def claim(self, *, rows_max: int, first_wait_s: float) -> list[Item]:
         """Items whose turn it is. One that is not ended comes again after `first_wait_s` seconds, then twice that, …"""

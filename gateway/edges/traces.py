@@ -16,9 +16,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.core.event import UsageEvent
+from gateway.core.families.catalogue import ENDPOINT_OF
 from pricing import nano_text
-
-_OPERATIONS: Final = {"chat": "chat", "responses": "chat", "completions": "text_completion", "embeddings": "embeddings"}
 
 
 class CallSpan:
@@ -59,7 +58,7 @@ class OpenTelemetry:
 
     def begin(self, endpoint: str, model: str, headers: dict[str, str], started_s: float) -> CallSpan:
         """A span below the one that `headers` name, if any; they name this one afterwards. `started_s`: Unix time."""
-        operation = _OPERATIONS.get(endpoint, endpoint)
+        operation = ENDPOINT_OF[endpoint].operation or endpoint
         span = self._tracer.start_span(
             f"{operation} {model}",
             context=self._context.extract(headers),

@@ -13,6 +13,7 @@ import structlog
 from gateway.core.errors import DependencyDown
 from gateway.core.event import NoteRecord, OpenRecord, Orphan, UsageEvent, decode_note, decode_open, encode
 from gateway.core.failpoints import Failpoint, pass_by
+from gateway.core.families.catalogue import SETTLES_LATER
 from gateway.core.frames import SETTLE
 from gateway.core.settle import Settler
 from gateway.edges.journal import Journal
@@ -79,7 +80,7 @@ class Sweep:
         """The event of an orphan, or None while OpenAI may still say more."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         reason, said = "process_died", None
-        if opened.endpoint == "responses" and note.response_id is not None:
+        if opened.endpoint in SETTLES_LATER and note.response_id is not None:
             try:
                 said = await self._ask(note.response_id)
             except DependencyDown as error:

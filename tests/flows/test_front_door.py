@@ -98,7 +98,24 @@ def test_a_websocket_is_told_to_come_by_http(running: Stack) -> None:
         ("POST", "/v1/v1/responses", "must end in /v1, once"),
         ("POST", "/v1/chat/completions/chat/completions", "must end in /v1, once"),
         ("GET", "/v1/responses", "GET /v1/responses is not served: this path takes POST."),
-        ("POST", "/v1/images/generations", "POST /v1/images/generations is not served by this gateway"),
+        (
+            "POST",
+            "/v1/images/generations",
+            "/v1/images/generations is not served: the gateway does not meter images yet.",
+        ),
+        ("GET", "/v1/files", "GET /v1/files is not served: the gateway keeps no record of whose a file is."),
+        (
+            "GET",
+            "/v1/files?after=CANARY",
+            "GET /v1/files is not served: the gateway keeps no record of whose a file is.",
+        ),
+        (
+            "GET",
+            "/v1/chat/completions",
+            "GET /v1/chat/completions is not served: the gateway keeps no record of whose a",
+        ),
+        ("DELETE", "/v1/models/ft:gpt-5:a", "is not served: a model belongs to the whole organization."),
+        ("POST", "/v1/nothing", "POST /v1/nothing is not served by this gateway, because it could not meter it."),
     ],
 )
 def test_404_names_the_path_and_the_usual_mistake(running: Stack, method: str, path: str, says: str) -> None:

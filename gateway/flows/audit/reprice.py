@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 import pricing
+from gateway.core.families.catalogue import price_family
 from gateway.edges.audit import PricedRow
 from gateway.flows.audit.verdict import Collector, Verdict, judged
 
@@ -113,7 +114,7 @@ class Reprice:
                 return None
             model, tier, region, cache_ttl = known.model, known.service_tier, known.region, known.cache_ttl
         return pricing.PriceRequest(
-            endpoint=row.endpoint,
+            endpoint=price_family(row.endpoint),
             model=model,
             at=row.started_at,
             usage=row.usage,

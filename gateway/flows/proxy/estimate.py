@@ -42,7 +42,7 @@ class Estimator:
             return self._settler.by_bytes(opened, max(deltas, _by_bytes(answer)))
 
     def _count(self, opened: OpenRecord, body: bytes, meter: StreamMeter | None, answer: bytes) -> Tokens:
-        text, overhead = prompt_text(body)
+        text, overhead = prompt_text(body, opened.endpoint)
         spent = self._count_text(opened, text) + overhead + opened.media_parts * MEDIA_TOKENS
         shown = answer_text(answer) if meter is None else meter.visible_text()
         # No event has less than a token: a floor for what is not text, such as audio.

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from gateway.core.event import OpenRecord, UsageEvent
+from gateway.core.families.catalogue import has_output
 from gateway.core.request import Request
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relayed import Relayed
@@ -80,7 +81,7 @@ class Settlement:
         if relayed is not None and relayed.said.usage is not None:
             event = parts.settler.unfinished(self._exact(relayed, metadata), self._opened, reason)
         else:
-            shown = relayed is not None and self.status == 200 and self._opened.endpoint != "embeddings"
+            shown = relayed is not None and self.status == 200 and has_output(self._opened.endpoint)
             answer = relayed.text if relayed is not None and shown else b""
             tokens = await parts.estimator.tokens(self._opened, self._asked.body, meter, answer)
             said = Said() if relayed is None else relayed.said

@@ -1,4 +1,4 @@
-"""What a request is told that no entry of the catalogue takes: the mistakes that people make are named.
+"""What a request is told that no family takes: why it is refused, or the mistake that people make.
 
 Must not quote a query: it may hold a key.
 """
@@ -8,6 +8,7 @@ from aiohttp import web
 from gateway.core import endpoints
 from gateway.core.cors import Cors
 from gateway.core.errors import ApiError
+from gateway.core.families.refused import why_unserved
 from gateway.flows.proxy.seen import plain
 
 
@@ -32,10 +33,14 @@ def _refusal(request: web.BaseRequest) -> ApiError:
         # Codex tries this first, and goes on by HTTP at once when it is told so (with 404 it tries seven times).
         message = f"{plain(path)} is not served over WebSocket; use POST, with stream: true for a stream."
         return ApiError(426, "websocket_not_supported", message, headers={"Upgrade": "HTTP/1.1"})
-    return ApiError(404, "endpoint_not_supported", f"{plain(method)} {plain(path)} is not served{_why(path, served)}")
+    message = f"{plain(method)} {plain(path)} is not served{_why(method, path, served)}"
+    return ApiError(404, "endpoint_not_supported", message)
 
 
-def _why(path: str, served: list[str]) -> str:
+def _why(method: str, path: str, served: list[str]) -> str:
+    reason = why_unserved(method, path)
+    if reason is not None:
+        return f": {reason}."
     if served:
         return f": this path takes {' and '.join(served)}."
     if not path.startswith("/v1/"):
