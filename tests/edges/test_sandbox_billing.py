@@ -53,6 +53,15 @@ ONCE: Final = [("cus_1", "1235", EVENT.identifier, int(EVENT.timestamp.timestamp
         ({"status": 500}, Retry, Delivered),
         ({"status": 500, "accept": True}, Retry, Duplicate),
         ({"status": 401}, Refused, Delivered),
+        # From something between: Stripe may have had the request, and then plays its own answer back.
+        ({"body": ""}, Retry, Delivered),
+        ({"body": "", "accept": True}, Retry, Delivered),
+        ({"body": "", "status": 204, "accept": True}, Retry, Delivered),
+        ({"body": "<html>", "accept": True}, Retry, Delivered),
+        ({"body": "", "status": 302, "headers": {"Location": "/"}, "accept": True}, Retry, Delivered),
+        ({"body": "<html>", "status": 400, "accept": True}, Retry, Delivered),
+        ({"status": 408}, Retry, Delivered),
+        ({"status": 408, "accept": True}, Retry, Delivered),
     ],
 )
 async def test_an_event_is_counted_once(

@@ -11,7 +11,7 @@ import structlog
 from gateway.edges.billing import Billing
 from gateway.edges.ledger import Ledger, Pool
 from gateway.edges.outbox import Outbox
-from gateway.flows.bill import Bill
+from gateway.flows.bill import Bill, BillCounts
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from tests.audits import audited
@@ -112,13 +112,14 @@ async def test_the_list_asks_when_told_to(env: dict[str, str], ledger: Ledger) -
     assert (away.status, "not known: stripe:" in " ".join(away.out.split())) == (0, True)
 
 
-async def bill(pool: Pool, sandbox: Sandbox) -> None:
-    """Sends everything that is owed, an hour ago."""
+async def bill(pool: Pool, sandbox: Sandbox, at: datetime) -> BillCounts:
+    """Sends everything that is due."""
     billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=sandbox.stripe_base_url, timeout_s=10)
     log = structlog.get_logger()
     reporter = Bill(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0, log=log)
-    assert (await reporter.step_once(NOW - timedelta(hours=1))).sent == 3
+    counts = await reporter.step_once(at)
     await billing.close()
+    return counts
 
 
 async def findings(env: dict[str, str]) -> list[str]:
@@ -133,7 +134,7 @@ async def test_what_is_sent_for_them_is_sent_and_never_counted_and_both_doctor_a
     for name in ("here", "gone", "never"):
         user = await ledger.create_user(f"{name}@example.com", stripe_customer_id=f"cus_{name}")
         await ledger.insert_batch(entries(usage(user, AGO, 7_000)))
-    await bill(pool, sandbox)
+    assert (await bill(pool, sandbox, NOW - timedelta(hours=1))).sent == 3
     assert (await Outbox(pool).status()).counts == {"sent": 3}  # Stripe answered 200 to all of them
     assert [event.customer for event in sandbox.stripe.events] == ["cus_here"]
     before = await findings(env)
@@ -157,3 +158,19 @@ async def test_a_key_that_may_not_read_reports_hides_nothing_else(env: dict[str,
     await control(sandbox, "stripe", path="/v2/core/events", status=403)
     (only,) = await findings(env)
     assert only.startswith("its reports on meter events that it did not count could not be read")
+
+
+@pytest.mark.parametrize("trouble", [{"body": ""}, {"body": "<html>"}, {"status": 408}])
+async def test_what_something_between_says_leaves_nothing_to_charge_twice(
+    env: dict[str, str], sandbox: Sandbox, ledger: Ledger, pool: Pool, trouble: dict[str, Any]
+) -> None:
+    """Stripe has counted it, and the answer was lost: a person cannot send it again, and the worker does no harm."""
+    user = await ledger.create_user("here@example.com", stripe_customer_id="cus_here")
+    await ledger.insert_batch(entries(usage(user, AGO, 7_000)))
+    await control(sandbox, "stripe", path="meter_events", times=1, accept=True, **trouble)
+    assert (await bill(pool, sandbox, NOW - timedelta(hours=1))).retry == 1
+    (event,) = await Outbox(pool).events(["pending"])
+    again = await gateway(env, "billing", "again", event.identifier)
+    assert (again.status, "gateway billing held" in again.error) == (1, True)
+    assert (await bill(pool, sandbox, NOW - timedelta(minutes=50))).sent == 1
+    assert [one.value for one in sandbox.stripe.events] == ["7"]
