@@ -38,6 +38,8 @@ class KeySettings(_Section):
     """Seconds between two looks at the keys of answers that run; 0: never."""
     negative_s: float = Field(10, ge=0)
     """Seconds a refused key is refused without asking again."""
+    revoked_s: float = Field(660, ge=0)
+    """Seconds a key that was good stays refused once Unkey calls it disabled, expired or unknown (docs/keys.md)."""
     negative_max: int = Field(10_000, ge=0)
     """Refused keys remembered at most."""
     cache_max: int = Field(100_000, ge=1)

@@ -45,6 +45,11 @@ def allowed_of(permissions: Iterable[str]) -> Allowed | None:
     return Allowed(endpoints or None, models or None)
 
 
+def are_told(permissions: Iterable[str]) -> bool:
+    """Whether any of these is about OpenAI's API: a key that is bound has some, or they were left out."""
+    return any(name.startswith(ENDPOINT) for name in permissions)
+
+
 def granted_of(permissions: Iterable[str]) -> frozenset[str]:
     """Those that are about something beside OpenAI's API: `rooms.read`, `rooms.*`. Unlike ours they only ever add."""
     return frozenset(name for name in permissions if not name.startswith(ENDPOINT))

@@ -60,15 +60,18 @@ _CHANGE_KEY: Final = """
 update public.api_keys set
   name = case when $2 then $3 else name end,
   description = case when $4 then $5 else description end,
-  expires_at = case when $6 then $7::timestamptz else expires_at end
+  expires_at = case when $6 then $7::timestamptz else expires_at end,
+  enabled_at = case when $6 then now() else enabled_at end
 where id = $1::uuid and revoked_at is null returning 1
 """
 _SET_KEY_ACTIVE: Final = """
-update public.api_keys set is_active = $2 where id = $1::uuid and revoked_at is null returning 1
+update public.api_keys set is_active = $2, enabled_at = case when $2 then now() else enabled_at end
+where id = $1::uuid and revoked_at is null returning 1
 """
 # $2 to $4 are the values to be, $5 to $7 those that were read: whatever has changed since is left alone.
 _AGREE: Final = """
-update public.api_keys set name = $2, is_active = $3, expires_at = $4::timestamptz
+update public.api_keys set name = $2, is_active = $3, expires_at = $4::timestamptz,
+  enabled_at = case when $3 and (not is_active or expires_at is distinct from $4) then now() else enabled_at end
 where id = $1::uuid and revoked_at is null
   and name is not distinct from $5 and is_active = $6 and expires_at is not distinct from $7::timestamptz
 returning 1

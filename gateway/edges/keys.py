@@ -4,7 +4,7 @@ Says what Unkey said and nothing more; caching and refusals belong to the proxy.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import msgspec
@@ -36,10 +36,12 @@ class Identity(msgspec.Struct, rename="camel"):
 
 
 class KeyMeta(msgspec.Struct):
-    """What we keep at a key beside Unkey's own fields."""
+    """What we keep at a key beside Unkey's own fields; others may keep anything there, under these names too."""
 
-    concurrent: int | None = None
+    concurrent: Any = None
     """How many calls of the key may run at the same time."""
+    bound: Any = None
+    """True: permissions bind the key, so an answer without them is not the whole answer."""
 
 
 class Verdict(msgspec.Struct, rename="camel"):
@@ -59,12 +61,22 @@ class Verdict(msgspec.Struct, rename="camel"):
     """Whatever anybody keeps at the key; ours is KeyMeta."""
 
 
+class AskedTooOften(DependencyDown):
+    """The workspace has sent its requests of this minute; Unkey is well."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("unkey", f"the workspace's limit is reached; it asks to wait {retry_after_s:g} s")
+        self.retry_after_s: Final = retry_after_s
+
+
 class _Answer(msgspec.Struct):
     data: Verdict
 
 
 _decoder: Final = msgspec.json.Decoder(_Answer)
 ANSWER_BYTES_MAX: Final = 256 * 1024
+WAIT_S_MAX: Final = 60
+"""The workspace's limit is one per minute, so there is no reason to wait longer."""
 
 
 class Keys:
@@ -78,7 +90,7 @@ class Keys:
 
     async def verify(self, key: str, tags: Sequence[str] = ()) -> Verdict:
         """What Unkey says of `key`; costs no credits. `tags` (20 at most, of 1 to 512 characters) are for Unkey's
-        analytics. Raises DependencyDown when it does not say anything.
+        analytics. Raises DependencyDown when it does not say anything, AskedTooOften when it asks us to wait.
 
         An HTTP error is never about the customer's key but about us or Unkey (facts/unkey.md §3, last row).
         """
@@ -97,9 +109,16 @@ class Keys:
                     answer += piece
         except (aiohttp.ClientError, TimeoutError) as error:
             raise DependencyDown("unkey", type(error).__name__) from error
+        if status == 429:
+            raise AskedTooOften(_wait_s(response.headers.get("Retry-After", "")))
         if status != 200:
             raise DependencyDown("unkey", f"HTTP {status}")
         try:
             return _decoder.decode(answer).data
         except msgspec.DecodeError as error:
             raise DependencyDown("unkey", "its answer could not be read") from error
+
+
+def _wait_s(retry_after: str) -> float:
+    """Seconds of a Retry-After header; one second where it has none that can be used."""
+    return min(max(int(retry_after), 1), WAIT_S_MAX) if retry_after.isascii() and retry_after.isdigit() else 1

@@ -20,10 +20,10 @@ async def test_identity(database_url: str, option: str) -> None:
     by_user, by_key = await ledger.identity(user, "key_a"), await ledger.identity(None, "key_a")
     assert by_user is not None
     assert by_user == by_key
-    assert astuple(by_user) == (user, True, key, True, None, "[]")
+    assert astuple(by_user) == (user, True, key, True, None, None, "[]")
     unlinked = await ledger.identity(other, "key_nobody_linked")
     assert unlinked is not None
-    assert astuple(unlinked) == (other, True, None, None, "cus_b", "[]")
+    assert astuple(unlinked) == (other, True, None, None, None, "cus_b", "[]")
     # Our own row is the stronger fact, whatever Unkey's externalId says: another user of ours, or another system's id.
     for external_id in (other, "user_2abc", "00000000-0000-7000-8000-00000000000f"):
         assert await ledger.identity(external_id, "key_a") == by_key

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ class Linked:
     is_active: bool = True
     api_key_id: str | None = "api-key"
     key_is_active: bool | None = True
+    key_enabled_at: datetime | None = None
     budgets: str = "[]"
 
 

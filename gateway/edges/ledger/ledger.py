@@ -59,6 +59,8 @@ class Identity:
     is_active: bool
     api_key_id: str | None
     key_is_active: bool | None
+    key_enabled_at: datetime | None
+    """When a command last let it in again."""
     stripe_customer_id: str | None
     budgets: str
     """JSON: a list of core/budgets.Budget."""

@@ -167,12 +167,13 @@ select event_id from public.usage_quarantine where event_id = any($2::text[])
 # Whose key this is: by the key's own row, else by the user id that Unkey holds.
 IDENTITY: Final = """
 with key as (
-  select id, user_id, is_active and (expires_at is null or expires_at > now()) as is_active
+  select id, user_id, is_active and (expires_at is null or expires_at > now()) as is_active, enabled_at
   from public.api_keys where unkey_key_id = $2
 )
 select u.id::text as user_id, u.is_active,
   (select k.id::text from key k where k.user_id = u.id) as api_key_id,
   (select k.is_active from key k) as key_is_active,
+  (select k.enabled_at from key k) as key_enabled_at,
   u.stripe_customer_id,
   -- What bounds their spending, as core/budgets reads it; credit is a budget whose limit is what was paid.
   (select coalesce(jsonb_agg(to_jsonb(bound) || jsonb_build_object('since',

@@ -9,17 +9,21 @@ import hmac
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from gateway.core.config import KeySettings, LimitSettings
 from gateway.core.errors import ApiError, DependencyDown
 from gateway.core.limits import Terms
 from gateway.core.permissions import ENDPOINT, MODEL, Allowed, allowed_of, granted_of
-from gateway.edges.keys import Verdict
+from gateway.edges.keys import RateLimit, Verdict
+from gateway.flows.proxy.ended import Ended, has_ended
 from gateway.flows.proxy.misses import Misses
 from gateway.flows.proxy.questions import Questions
 from gateway.flows.proxy.terms import terms_of
-from gateway.flows.proxy.verdicts import invalid_key, lacks, refusal_of, unavailable
+from gateway.flows.proxy.verdicts import invalid_key, lacks, lacks_its_bounds, refusal_of, unavailable, unbound
 
 REFRESH_SHARE: Final = 0.8
 """Share of the fresh time after which a key in use is asked for again in the background."""
@@ -35,6 +39,7 @@ class Linked(Protocol):
     is_active: bool
     api_key_id: str | None
     key_is_active: bool | None
+    key_enabled_at: datetime | None
     budgets: str
 
 
@@ -70,11 +75,30 @@ class Principal(NamedTuple):
             raise lacks(f"{MODEL}{name}", "model")
 
 
-class _Entry:
-    __slots__ = ("fresh_until_s", "principal", "retry_at_s", "stale_until_s")
+class _Limits(NamedTuple):
+    """The limits that Unkey last told of a key, and until when they stand in for an answer without any."""
 
-    def __init__(self, principal: Principal, fresh_until_s: float, stale_until_s: float, retry_at_s: float) -> None:
+    ratelimits: list[RateLimit] | None
+    until_s: float
+
+
+class _Entry:
+    __slots__ = ("expires", "fresh_until_s", "limits", "principal", "retry_at_s", "stale_until_s")
+
+    def __init__(
+        self,
+        principal: Principal,
+        limits: _Limits,
+        expires: int | None,
+        *,
+        fresh_until_s: float,
+        stale_until_s: float,
+        retry_at_s: float,
+    ) -> None:
         self.principal = principal
+        self.limits = limits
+        self.expires = expires
+        """As Unkey told it with the answer."""
         self.fresh_until_s = fresh_until_s
         self.stale_until_s = stale_until_s
         self.retry_at_s = retry_at_s
@@ -104,6 +128,7 @@ class Admission:
         self._known: Final[OrderedDict[bytes, _Entry]] = OrderedDict()
         self._refused: Final[OrderedDict[bytes, tuple[float, ApiError]]] = OrderedDict()
         self._asking: Final[dict[bytes, asyncio.Task[Principal]]] = {}
+        self._ended: Final = Ended(settings.revoked_s, settings.negative_max, monotonic=monotonic, unix_s=unix_s)
         self._misses: Final = Misses(settings.misses_per_minute, monotonic=monotonic)
 
     async def admit(self, key: str, *, endpoint: str = "", peer: str | None = None) -> Principal:
@@ -171,8 +196,8 @@ class Admission:
             self._misses.give_back(stranger)
 
     async def _verify(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
-        was_good = digest in self._known
-        verdict = await self._questions.ask(key, endpoint=endpoint, model=model, was_good=was_good)
+        known = self._known.get(digest)
+        verdict = await self._questions.ask(key, endpoint=endpoint, model=model, was_good=known is not None)
         now = self._monotonic()
         refusal = refusal_of(verdict, self._unix_s())
         if refusal is None:
@@ -180,6 +205,8 @@ class Admission:
                 return await self._link(digest, verdict, now)
             except ApiError as error:
                 refusal = error
+        if known is not None and has_ended(verdict, known.expires, self._unix_s()):
+            self._ended.remember(digest, refusal)
         self._known.pop(digest, None)
         # A limit that ends sooner than the negative cache is asked about as soon as the client was told to come back.
         wait = min(self._settings.negative_s, float(refusal.headers.get("Retry-After", math.inf)))
@@ -193,6 +220,9 @@ class Admission:
         key_id = verdict.key_id or ""
         external_id = verdict.identity.external_id if verdict.identity else None
         known = self._known.get(digest)
+        if lacks_its_bounds(verdict):
+            raise unbound()
+        limits = self._limits_told(verdict, known, now)
         try:
             linked = await self._accounts.identity(external_id or None, key_id)
         except DependencyDown:
@@ -206,7 +236,9 @@ class Admission:
                 raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
             if linked.key_is_active is False:
                 raise invalid_key("This API key is disabled.")
-            terms = terms_of(verdict, linked.budgets, self._limits)
+            self._ended.check(digest, linked.key_enabled_at)
+            told = msgspec.structs.replace(verdict, ratelimits=limits.ratelimits)
+            terms = terms_of(told, linked.budgets, self._limits)
             given = verdict.permissions or ()
             principal = Principal(
                 linked.user_id, linked.api_key_id, key_id, terms, allowed_of(given), granted_of(given)
@@ -216,9 +248,24 @@ class Admission:
         fresh = now + self._settings.fresh_s
         stale = fresh + self._settings.stale_s
         renew = now + self._settings.fresh_s * REFRESH_SHARE
-        self._known[digest] = _Entry(principal, min(fresh, ends), min(stale, ends), renew)
+        self._known[digest] = _Entry(
+            principal,
+            limits,
+            verdict.expires,
+            fresh_until_s=min(fresh, ends),
+            stale_until_s=min(stale, ends),
+            retry_at_s=renew,
+        )
         self._known.move_to_end(digest)
         self._refused.pop(digest, None)
         while len(self._known) > self._settings.cache_max:
             self._known.popitem(last=False)
         return principal
+
+    def _limits_told(self, verdict: Verdict, known: _Entry | None, now: float) -> _Limits:
+        """Those of this answer. One without any, of a key that had some, may come of a limiter that is down: Unkey
+        lets such keys pass (facts/unkey-real.md A8), so the last ones hold as long as a key may without Unkey."""
+        if not verdict.ratelimits and known is not None and now < known.limits.until_s:
+            return known.limits
+        until_s = now + self._settings.fresh_s + self._settings.stale_s if verdict.ratelimits else now
+        return _Limits(verdict.ratelimits, until_s)

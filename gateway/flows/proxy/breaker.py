@@ -1,15 +1,17 @@
 """When Unkey is left alone: after failures in a row nobody waits for it, until one question finds it back.
 
 Keys that are known go on in their stale time, others get 503 at once. The while is drawn anew each time, so that the
-proxies of many hosts do not come back together.
+proxies of many hosts do not come back together. Where Unkey itself says how long to wait (its 429), it is that long.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from gateway.core.errors import DependencyDown
+from gateway.edges.keys import AskedTooOften
 
 FAILURES: Final = 5
 """Failures in a row after which it is left alone."""
@@ -28,6 +30,7 @@ class Breaker:
         self._failures = 0
         self._until_s = 0.0
         self._trying = False
+        self._held_until_s = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -35,7 +38,10 @@ class Breaker:
         return self._failures >= FAILURES
 
     def enter(self) -> None:
-        """Before a question. Raises DependencyDown while none is to be sent."""
+        """Before a question. Raises DependencyDown while none is to be sent, AskedTooOften while it asked for that."""
+        held_s = self._held_until_s - self._monotonic()
+        if held_s > 0:
+            raise AskedTooOften(math.ceil(held_s))
         if self._failures < FAILURES:
             return
         if self._trying or self._monotonic() < self._until_s:
@@ -47,6 +53,11 @@ class Breaker:
         if self.is_open:
             _log.warning("unkey is back")
         self._failures, self._trying = 0, False
+
+    def hold(self, seconds: float) -> None:
+        """It answered, and asked to be left alone for so long: no failure."""
+        self.worked()
+        self._held_until_s = self._monotonic() + seconds
 
     def failed(self) -> None:
         """No answer came, or one that nobody can read."""

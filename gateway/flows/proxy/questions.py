@@ -2,7 +2,8 @@
 
 A root key that may not verify makes Unkey call every key unknown, with status 200 (facts/unkey.md §3). So where there
 is a canary, a key that must verify, nobody is turned away as unknown unless Unkey still knows the canary: until then
-such an answer counts as none.
+such an answer counts as none. Nor does one without permissions, while the canary comes without its own: that answers
+leave them out is allowed by the API's description (facts/unkey-real.md A2), and a key without any may call everything.
 """
 
 import asyncio
@@ -14,13 +15,17 @@ from typing import Final
 import structlog
 
 from gateway.core.errors import DependencyDown
-from gateway.edges.keys import Keys, Verdict
+from gateway.core.permissions import are_told
+from gateway.edges.keys import AskedTooOften, Keys, Verdict
 from gateway.flows.proxy.breaker import Breaker
+from gateway.flows.proxy.verdicts import lacks_its_bounds
 
 DOUBTED: Final = ("NOT_FOUND", "FORBIDDEN")
 """What Unkey says of every key when the root key, or the workspace, is the trouble."""
 TRUSTED_S: Final = 30.0
 """Seconds for which a canary that was known answers for other keys that nobody has seen before."""
+SHOWN_S: Final = 300.0
+"""Seconds for which a canary that came with its permissions answers for keys that have none."""
 AGAIN_S: Final = 2.0
 """Seconds after which an unknown canary is asked about again."""
 TAG_CHARS_MAX: Final = 100
@@ -39,6 +44,10 @@ class Questions:
         self._known_s = -math.inf
         """When Unkey last knew the canary."""
         self._unknown_s = -math.inf
+        self._untold = False
+        """Whether the canary, a bound key, last came without its permissions."""
+        self._judged_s = math.inf
+        """When that was; never for a canary that is not bound."""
         self._checking: asyncio.Task[bool] | None = None
 
     @property
@@ -48,7 +57,11 @@ class Questions:
 
     @property
     def is_doubted(self) -> bool:
-        """Whether Unkey did not know the canary when it was last asked."""
+        """Whether Unkey did not know the canary, or not its permissions, when it was last asked."""
+        return self._is_unknown or self._untold
+
+    @property
+    def _is_unknown(self) -> bool:
         return self._unknown_s > self._known_s
 
     async def ask(self, key: str, *, endpoint: str = "", model: str = "", was_good: bool = False) -> Verdict:
@@ -63,6 +76,13 @@ class Questions:
             since = asked_s if was_good else asked_s - TRUSTED_S
             if not await self._canary_is_known(since):
                 raise DependencyDown("unkey", "it does not know the canary either: the root key may lack verify_key")
+        if verdict.code == "VALID" and key != self._canary:
+            if lacks_its_bounds(verdict):
+                await self._canary_is_known(asked_s)
+            elif self._untold or not verdict.permissions:
+                self._look_again()
+            if self._untold and not are_told(verdict.permissions or ()):
+                raise DependencyDown("unkey", "it leaves permissions out of its answers, also those of the canary")
         return verdict
 
     async def check(self) -> bool:
@@ -70,11 +90,13 @@ class Questions:
         if self._canary is None:
             return True
         verdict = await self._verify(self._canary, [])
-        doubted, now = self.is_doubted, self._monotonic()
+        doubted, now = self._is_unknown, self._monotonic()
         if verdict.code not in DOUBTED:
             self._known_s = now
             if doubted:
                 _log.warning("canary key is known again")
+            if verdict.code == "VALID":
+                self._judge_permissions(verdict, now)
             return True
         self._unknown_s = now
         if not doubted:
@@ -85,12 +107,32 @@ class Questions:
     async def _canary_is_known(self, since_s: float) -> bool:
         if self._canary is None or self._known_s >= since_s:
             return True
+        if self._checking is None and self._is_unknown and self._monotonic() < self._unknown_s + AGAIN_S:
+            return False
+        return await asyncio.shield(self._look())
+
+    def _judge_permissions(self, canary: Verdict, now: float) -> None:
+        """Whether the canary, if it is a bound key, came with its permissions."""
+        untold, self._untold = self._untold, lacks_its_bounds(canary)
+        if self._untold and not untold:
+            look = "Unkey leaves permissions out, or somebody took those of keys.canary"
+            _log.error("canary key comes without its permissions", look=look)
+        if untold and not self._untold:
+            _log.warning("canary key comes with its permissions again")
+        if self._untold or are_told(canary.permissions or ()):
+            self._judged_s = now
+
+    def _look_again(self) -> None:
+        """Asks about a bound canary now and then, on behalf of keys without permissions, which do not wait for it."""
+        if self._monotonic() >= self._judged_s + (AGAIN_S if self._untold else SHOWN_S):
+            self._look()
+
+    def _look(self) -> "asyncio.Task[bool]":
+        """The one question about the canary that is under way."""
         if self._checking is None:
-            if self.is_doubted and self._monotonic() < self._unknown_s + AGAIN_S:
-                return False
             self._checking = asyncio.get_running_loop().create_task(self.check())
             self._checking.add_done_callback(self._checked)
-        return await asyncio.shield(self._checking)
+        return self._checking
 
     def _checked(self, task: "asyncio.Task[bool]") -> None:
         self._checking = None
@@ -101,6 +143,10 @@ class Questions:
         self._breaker.enter()
         try:
             verdict = await self._keys.verify(key, tags)
+        except AskedTooOften as busy:
+            _log.warning("unkey asks to wait", seconds=busy.retry_after_s)
+            self._breaker.hold(busy.retry_after_s)
+            raise
         except BaseException as error:
             if isinstance(error, DependencyDown):
                 _log.warning("unkey did not answer", detail=error.detail)  # while it is left alone, nothing is asked

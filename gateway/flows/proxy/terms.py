@@ -1,8 +1,8 @@
 """What bounds a key: rates from Unkey where it has some, else from our settings, and budgets from the ledger.
 
 Unkey's own counting is left to Unkey: it sees one verification for many calls, so what it allows per minute is counted
-here as well, call by call (facts/unkey.md §6). A limit named `tokens` counts tokens, one named `concurrent` calls at
-the same time; any other that each verification counts against counts requests.
+here as well, call by call (facts/unkey.md §6). A limit named `key-tokens` or `tokens` counts tokens, one named
+`concurrent` calls at the same time; any other that each verification counts against counts requests.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,15 @@ import msgspec
 from gateway.core.budgets import Budget
 from gateway.core.config import LimitSettings
 from gateway.core.limits import RateLimits, Terms
-from gateway.edges.keys import KeyMeta, RateLimit, Verdict
+from gateway.edges.keys import RateLimit, Verdict
+from gateway.flows.proxy.verdicts import meta_of
 
 MINUTE_S: Final = 60.0
 NONE: Final = RateLimits()
 _budgets: Final = msgspec.json.Decoder(tuple[Budget, ...])
-_meta: Final = msgspec.json.Decoder(KeyMeta)
+KINDS: Final = {"tokens": "tokens", "key-tokens": "tokens", "concurrent": "concurrent"}
+"""What limits of these names are about; any other is about requests. Limits of key and identity are merged by name at
+Unkey, and the key's wins: `keys create` names the key's so that no identity's has the same (facts/unkey-real.md A1)."""
 
 
 def terms_of(verdict: Verdict, budgets: str, settings: LimitSettings) -> Terms | None:
@@ -36,7 +39,7 @@ def _limits(limits: Iterable[RateLimit], requests: int | None, tokens: int | Non
     """The tightest of each kind; what Unkey has none of comes from our settings."""
     found: dict[str, tuple[int, float]] = {}
     for limit in limits:
-        kind = limit.name if limit.name in ("tokens", "concurrent") else "requests"
+        kind = KINDS.get(limit.name, "requests")
         if limit.limit < 1 or limit.duration < 1 or (kind == "requests" and not limit.auto_apply):
             continue  # one that only counts when it is asked for by name is not about calls
         given = (limit.limit, limit.duration / 1000)
@@ -53,8 +56,5 @@ def _limits(limits: Iterable[RateLimit], requests: int | None, tokens: int | Non
 
 def _concurrent(verdict: Verdict) -> int | None:
     """Kept at the key itself: a limit of Unkey's would count verifications."""
-    try:
-        found = _meta.decode(verdict.meta).concurrent
-    except msgspec.DecodeError:  # somebody else's, of another shape
-        return None
-    return found if found is not None and found > 0 else None
+    found = meta_of(verdict).concurrent
+    return found if type(found) is int and found > 0 else None

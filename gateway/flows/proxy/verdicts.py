@@ -1,9 +1,15 @@
 """What a client is told of each of Unkey's answers (facts/unkey.md §3). Pure; all but a plain VALID is a refusal."""
 
 import math
+from typing import Final
+
+import msgspec
 
 from gateway.core.errors import ApiError, DependencyDown
-from gateway.edges.keys import Verdict
+from gateway.core.permissions import are_told
+from gateway.edges.keys import AskedTooOften, KeyMeta, Verdict
+
+_meta: Final = msgspec.json.Decoder(KeyMeta)
 
 
 def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
@@ -40,7 +46,28 @@ def invalid_key(message: str = "Incorrect API key provided.") -> ApiError:
 def unavailable(error: DependencyDown) -> ApiError:
     """503: nobody can tell whether the key is good."""
     message = "The key could not be verified right now; please try again."
-    return ApiError(503, "key_verification_unavailable", message, kind="server_error", headers={"Retry-After": "2"})
+    wait = math.ceil(error.retry_after_s) if isinstance(error, AskedTooOften) else 2
+    headers = {"Retry-After": str(wait)}
+    return ApiError(503, "key_verification_unavailable", message, kind="server_error", headers=headers)
+
+
+def meta_of(verdict: Verdict) -> KeyMeta:
+    """What we keep at the key; nothing where somebody else's is of another shape."""
+    try:
+        return _meta.decode(verdict.meta)
+    except msgspec.DecodeError:
+        return KeyMeta()
+
+
+def lacks_its_bounds(verdict: Verdict) -> bool:
+    """Whether permissions bind this key and the answer has none of them: then it does not say what it may call."""
+    return meta_of(verdict).bound is True and not are_told(verdict.permissions or ())
+
+
+def unbound() -> ApiError:
+    """403 for a key whose bounds are gone; without them it could call everything."""
+    message = "This API key is bound by permissions, and none of them could be found."
+    return ApiError(403, "insufficient_permissions", message)
 
 
 def lacks(permission: str, param: str | None) -> ApiError:
