@@ -151,7 +151,7 @@ def sync(
     ] = 10,
     as_json: Json = False,
 ) -> None:
-    """Compares all keys at Unkey with those linked here; exits 1 while anything differs. Changes nothing at Unkey."""
+    """Compares all keys at Unkey with those linked here; exits 1 while anything differs."""
     synced = run(
         sync_command.sync(settings(), Console(), repair=repair, revoke_at_most=revoke_at_most, as_json=as_json)
     )

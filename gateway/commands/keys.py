@@ -14,14 +14,14 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from rich.console import Console
 
-from gateway.commands.key_bounds import CONCURRENT, KeyBounds
+from gateway.commands.key_bounds import KeyBounds, warnings_of
 from gateway.commands.users import NAME_MAX, is_email
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
 from gateway.core.ids import is_uuid
 from gateway.core.instants import parse_expiry, rfc3339
 from gateway.edges.accounts import Accounts, User
-from gateway.edges.key_admin import KeyAdmin, MadeKey
+from gateway.edges.key_admin import KeyAdmin, MadeKey, Pause
 from gateway.edges.ledger import Ledger, open_pool
 
 UNBOUND: Final = KeyBounds()
@@ -65,7 +65,7 @@ class KeyMaker(Protocol):
         meta: Mapping[str, Any] | None = None,
         prefix: str | None = None,
     ) -> MadeKey: ...
-    async def delete_key(self, key_id: str) -> None: ...
+    async def delete_key(self, key_id: str) -> bool: ...
 
 
 class CreatedKey(NamedTuple):
@@ -113,6 +113,7 @@ async def create(
     expires: str | None = None,
     bounds: KeyBounds = UNBOUND,
     as_json: bool = False,
+    pause: Pause = asyncio.sleep,
 ) -> CreatedKey:
     """Makes a key for `user` (e-mail address or UUID), prints it once and returns it.
 
@@ -131,14 +132,17 @@ async def create(
     async with AsyncExitStack() as stack:
         pool = await open_pool(database_url.get_secret_value(), connections_max=1)
         stack.push_async_callback(pool.close)
-        admin = await stack.enter_async_context(KeyAdmin(root_key.get_secret_value(), base_url=settings.unkey_base_url))
+        admin = await stack.enter_async_context(
+            KeyAdmin(root_key.get_secret_value(), base_url=settings.unkey_base_url, pause=pause)
+        )
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         created = await create_key(
             Accounts(pool), ledger, admin, api_id,
             user=user, name=name, description=description, prefix=prefix,
             create_user=create_user, expires_at=expires_at, bounds=bounds,
         )  # fmt: skip
-    _show(console, created, as_json=as_json)
+        warnings = await _warnings(admin, created, bounds)
+    _show(console, created, warnings, as_json=as_json)
     return created
 
 
@@ -168,15 +172,14 @@ async def create_key(
     if prefix is not None and _PREFIX.fullmatch(prefix) is None:
         raise OptionError(f"--prefix: 1 to 16 letters, digits and _, not {prefix!r}")
     owner, user_created = await _owner(accounts, ledger, user, create_user=create_user)
-    per_minute = {"requests": bounds.requests, "tokens": bounds.tokens}
     made = await admin.create_key(
         api_id,
         external_id=owner.id,
         name=name,
         expires_at=expires_at,
         permissions=bounds.permissions,
-        per_minute={kind: most for kind, most in per_minute.items() if most is not None},
-        meta=None if bounds.concurrent is None else {CONCURRENT: bounds.concurrent},
+        per_minute=bounds.per_minute(),
+        meta=bounds.meta(),
         prefix=prefix,
     )
     try:
@@ -235,19 +238,36 @@ async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_use
 async def take_back(admin: KeyMaker, key_id: str) -> str:
     """Deletes a key that nobody knows of; returns a sentence on how that went."""
     try:
-        await admin.delete_key(key_id)
+        deleted = await admin.delete_key(key_id)
     except (DependencyDown, ConfigError) as error:
         return (
             f"It exists at Unkey as {key_id} and could not be deleted there either ({error}): delete it in Unkey's "
             "dashboard. Its secret was shown to nobody."
         )
+    if not deleted:  # its reads go to a replica: not found is no proof that there is none
+        return (
+            f"Unkey does not find it yet ({key_id}), so it was not deleted: it may be there in a moment, enabled, as a "
+            "key of that user. Delete it in Unkey's dashboard before `gateway keys sync --repair`, which would link "
+            "it. Its secret was shown to nobody."
+        )
     return f"It has been deleted at Unkey again ({key_id}); nothing is left over."
 
 
-def _show(console: Console, created: CreatedKey, *, as_json: bool) -> None:
+async def _warnings(admin: KeyAdmin, created: CreatedKey, bounds: KeyBounds) -> list[str]:
+    """What does not hold of a key with limits, as far as the root key may look; it has been made either way."""
+    if not bounds.per_minute():
+        return []
+    try:
+        key = await admin.describe_key(created.unkey_key_id)
+    except (DependencyDown, ConfigError):
+        return []
+    return [] if key is None else warnings_of(key)
+
+
+def _show(console: Console, created: CreatedKey, warnings: list[str], *, as_json: bool) -> None:
     if as_json:
         # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(created.to_json()) + "\n")
+        console.file.write(json.dumps(created.to_json() | {"warnings": warnings}) + "\n")
         return
     until = "never expires" if created.expires_at is None else f"expires {created.expires_at:%Y-%m-%d %H:%M} UTC"
     made = " (new user)" if created.user_created else ""
@@ -257,5 +277,6 @@ def _show(console: Console, created: CreatedKey, *, as_json: bool) -> None:
         f"  {created.secret}",
         "",
         f"name {created.name or '(none)'} · Unkey id {created.unkey_key_id} · user {created.user_id}",
+        *(f"warning: {warning}" for warning in warnings),
     )
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

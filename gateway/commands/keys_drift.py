@@ -6,11 +6,13 @@ whose it is: usage that is billed hangs on that, so a person has to look.
 
 from typing import Literal, NamedTuple
 
+from gateway.commands.key_bounds import is_unmarked
 from gateway.core.instants import rfc3339
 from gateway.edges.accounts import KeyRow
 from gateway.edges.key_admin import DescribedKey, unix_ms
 
-Kind = Literal["not_linked", "not_at_unkey", "owner", "enabled", "expires_at", "name"]
+Kind = Literal["not_linked", "not_at_unkey", "owner", "enabled", "expires_at", "name", "mark"]
+"""`mark`: permissions bind a key that does not say so in its meta (docs/keys.md)."""
 
 
 class Drift(NamedTuple):
@@ -34,7 +36,7 @@ def drifts(row: KeyRow | None, unkey: DescribedKey | None, *, owner_known: bool)
     if unkey is None:
         return [] if row is None or row.revoked_at is not None else [_gone(row)]
     if row is None:
-        return [_unlinked(unkey, owner_known=owner_known)]
+        return [_unlinked(unkey, owner_known=owner_known), *_unmarked(unkey, None)]
     found = []
     if unkey.external_id not in (None, row.user_id):
         hint = "calls count for Unkey's; revoke it, or mend its externalId at Unkey"
@@ -51,7 +53,12 @@ def drifts(row: KeyRow | None, unkey: DescribedKey | None, *, owner_known: bool)
         found.append(_drift("expires_at", row, rfc3339(row.expires_at), rfc3339(unkey.expires_at)))
     if (row.name or None) != (unkey.name or None):
         found.append(_drift("name", row, row.name, unkey.name))
-    return found
+    return found + _unmarked(unkey, row.id)
+
+
+def _unmarked(unkey: DescribedKey, api_key_id: str | None) -> list[Drift]:
+    hint = "--repair marks it at Unkey as a bound key"
+    return [Drift("mark", unkey.key_id, api_key_id, None, "bound", True, hint)] if is_unmarked(unkey) else []
 
 
 def _gone(row: KeyRow) -> Drift:

@@ -2,7 +2,8 @@
 
 Until the new key is whole (same limits and permissions, linked, the credits its own) its secret is shown to nobody, and
 whatever fails takes it back. Unkey copies what is left of the credits to the new key, which could then be spent twice
-(facts/unkey.md §5): the old key has none any more before the new one is shown. The secret goes to standard output only.
+(facts/unkey.md §5): the old key has none any more before the new one is shown. That does not stop it here, where a
+verification costs none; ending it does. The secret goes to standard output only.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from gateway.core.config import Settings
 from gateway.core.errors import DependencyDown, Expected, OptionError
 from gateway.core.instants import parse_span, rfc3339
 from gateway.edges.accounts import Accounts, KeyFields, KeyRow
-from gateway.edges.key_admin import DescribedKey, KeyAdmin, KeyChange, MadeKey
+from gateway.edges.key_admin import DescribedKey, KeyAdmin, KeyChange, MadeKey, Pause
 from gateway.edges.ledger import Ledger
 
 OVERLAP_MAX: Final = timedelta(days=90)
@@ -56,7 +57,14 @@ class Sides(NamedTuple):
 
 
 async def reroll(
-    settings: Settings, console: Console, *, reference: str, overlap: str, now: datetime, as_json: bool = False
+    settings: Settings,
+    console: Console,
+    *,
+    reference: str,
+    overlap: str,
+    now: datetime,
+    as_json: bool = False,
+    pause: Pause = asyncio.sleep,
 ) -> Rerolled:
     """Makes the new key, prints it once, and ends the old one after `overlap` (`0s`, `12h`, …).
 
@@ -66,13 +74,13 @@ async def reroll(
     span = parse_span(overlap, "--overlap", OVERLAP_MAX)
     async with AsyncExitStack() as stack:
         with meaning("Nothing was changed"):
-            admin = await stack.enter_async_context(unkey(settings, "a key is rerolled at Unkey"))
+            admin = await stack.enter_async_context(unkey(settings, "a key is rerolled at Unkey", pause))
             pool = await stack.enter_async_context(database(settings, "the new key is linked in PostgreSQL"))
             ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
             sides = Sides(admin, Accounts(pool), ledger)
             key = await linked_key(settings, reference)
             old = await _usable(admin, key, now)
-        made = await _made(admin, key)
+        made = await _made(admin, key, old, now)
         done = await _whole(sides, key, old, made, _end(now, span, old))
         failed: BaseException | None = None
         try:
@@ -111,13 +119,14 @@ def _end(now: datetime, span: timedelta, old: DescribedKey) -> datetime | None:
     return at if old.expires_at is None else min(at, old.expires_at)
 
 
-async def _made(admin: KeyAdmin, key: KeyRow) -> MadeKey:
+async def _made(admin: KeyAdmin, key: KeyRow, old: DescribedKey, now: datetime) -> MadeKey:
+    left_ms = None if old.expires_at is None else (old.expires_at - now) // timedelta(milliseconds=1)
     with meaning(
         f"{key.unkey_key_id} works as before. If Unkey has made a new key all the same, nobody has seen its secret: "
         "`gateway keys sync` names it, delete it in Unkey's dashboard. Run this command again",
         right="api.*.create_key",
     ):
-        made = await admin.reroll_key(key.unkey_key_id)
+        made = await admin.reroll_key(key.unkey_key_id, ends_in_ms=left_ms)
     if made is None:
         raise OptionError(f"key: Unkey does not know {key.unkey_key_id} any more. Nothing was changed")
     return made
@@ -128,12 +137,9 @@ async def _whole(sides: Sides, key: KeyRow, old: DescribedKey, made: MadeKey, en
     linked: list[str] = []
     try:
         with meaning(f"The new key {made.key_id} could not be made whole"):
-            new = await sides.admin.describe_key(made.key_id)
-            if new is None or new.external_id != old.external_id:
-                raise DependencyDown("unkey", "its new key is not there, or is somebody else's")
-            lacking = carried(old, new)
-            if lacking is not None:
-                await sides.admin.update_key(made.key_id, lacking)
+            if made.end_moved:
+                await sides.admin.update_key(old.key_id, KeyChange(expires_at=old.expires_at))
+            new = await complete_key(sides.admin, old, made)
             linked.append(await _linked(sides.ledger, key, old, made))
             budgets = await sides.accounts.carry_budgets(key.id, linked[0])
             if old.credits is not None:
@@ -146,6 +152,19 @@ async def _whole(sides: Sides, key: KeyRow, old: DescribedKey, made: MadeKey, en
             raise
     refill = old.refill if old.refill != new.refill else None
     return Rerolled(made, linked[0], key, ends_at, old.credits, refill, budgets)
+
+
+async def complete_key(admin: KeyAdmin, old: DescribedKey, made: MadeKey) -> DescribedKey:
+    """The new key, with all that the old one has; it may take seconds until Unkey finds it."""
+    new = await admin.describe_when(made.key_id, lambda _: True)
+    if new is None or new.external_id != old.external_id:
+        raise DependencyDown("unkey", "its new key is not there, or is somebody else's")
+    lacking = carried(old, new)
+    if lacking is not None:
+        await admin.update_key(made.key_id, lacking)
+        new = await admin.describe_when(made.key_id, lambda found: carried(old, found) is None) or new
+    await admin.add_permissions(made.key_id, [name for name in old.permissions if name not in new.permissions])
+    return new
 
 
 async def _linked(ledger: Ledger, key: KeyRow, old: DescribedKey, made: MadeKey) -> str:
@@ -174,6 +193,12 @@ async def _undo(sides: Sides, old: DescribedKey, made: MadeKey, linked: list[str
             await sides.accounts.revoke_key(api_key_id)
     except DependencyDown as error:
         told.append(f"Its row could not be marked revoked ({error}): `gateway keys sync --repair` does that.")
+    if made.end_moved:
+        try:
+            await sides.admin.update_key(old.key_id, KeyChange(expires_at=old.expires_at))
+        except Expected as error:
+            ends = "never" if old.expires_at is None else minute(old.expires_at)
+            told.append(f"Whether {old.key_id} still ends as it did ({ends}) is not known ({error}): look there.")
     if old.credits is None or not linked:
         return " ".join([*told, f"{old.key_id} works as before"])
     try:
@@ -191,7 +216,8 @@ async def _end_old(sides: Sides, old: DescribedKey, done: Rerolled) -> None:
     if at is not None:
         change = KeyChange(expires_at=at, without_credits=old.refill is not None)
     with meaning(
-        f"The new key works. That the old one ends was not confirmed: `gateway keys revoke {key.unkey_key_id}` ends it",
+        f"The new key works. That the old one ends was not confirmed, and without credits it works as well: "
+        f"`gateway keys revoke {key.unkey_key_id}` ends it",
         right="api.*.update_key",
     ):
         await sides.admin.update_key(key.unkey_key_id, change)

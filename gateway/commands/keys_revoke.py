@@ -5,7 +5,7 @@ Whatever fails on the way, the message says what was done and what was not; runn
 
 import json
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 
@@ -77,12 +77,16 @@ async def _mark(settings: Settings, key: KeyRow, *, known_to_unkey: bool) -> dat
         done = "is disabled at Unkey" if known_to_unkey else "is not known to Unkey"
         raise DependencyDown(
             "postgres",
-            f"{error.detail}. {key.unkey_key_id} {done}, so it is refused all the same, but it could not be marked "
-            "revoked here: run this command again",
+            f"{error.detail}. {key.unkey_key_id} {done}, so it is refused all the same, but only within "
+            f"{until_told(settings.keys):g} s, and it could not be marked revoked here: run this command again",
         ) from error
     if revoked_at is None:
         raise DependencyDown("postgres", f"the row of {key.unkey_key_id} is gone: it was there a moment ago")
     return revoked_at
+
+
+UNKEY_STALE_S: Final = 600
+"""Seconds for which a node of Unkey may answer with what it knew (facts/unkey-real.md A3)."""
 
 
 def memory_of(keys: KeySettings) -> str:
@@ -91,6 +95,11 @@ def memory_of(keys: KeySettings) -> str:
         f"Calls that begin within {keys.fresh_s:g} s may still get in (keys.fresh_s), where a proxy remembers the key; "
         f"up to {keys.fresh_s + keys.stale_s:g} s if Unkey does not answer (with keys.stale_s)."
     )
+
+
+def until_told(keys: KeySettings) -> float:
+    """Seconds after which every proxy goes by a change that only Unkey knows of, while Unkey answers."""
+    return UNKEY_STALE_S + keys.fresh_s
 
 
 def _lines(revoked: Revoked, keys: KeySettings) -> list[str]:

@@ -4,6 +4,7 @@ What is not named stays as it is, also what others have left at the key. Whateve
 again is right.
 """
 
+import asyncio
 import json
 from datetime import datetime
 from typing import Any, Final
@@ -15,21 +16,25 @@ from rich.console import Console
 from gateway.commands.database import database
 from gateway.commands.key_bounds import (
     BoundsChange,
+    Changed,
     changed,
     endpoint_permissions,
     limit,
     model_permissions,
     plain_bounds,
+    warnings_of,
 )
 from gateway.commands.keys import key_description, key_name
-from gateway.commands.keys_revoke import memory_of
+from gateway.commands.keys_list import legible
+from gateway.commands.keys_permissions import change_permissions
+from gateway.commands.keys_revoke import UNKEY_STALE_S, until_told
 from gateway.commands.keys_show import linked_key
 from gateway.commands.keys_unkey import meaning, unkey
 from gateway.core.config import Settings
 from gateway.core.errors import OptionError
 from gateway.core.instants import parse_expiry, rfc3339
 from gateway.edges.accounts import Accounts, KeyFields, KeyRow
-from gateway.edges.key_admin import DescribedKey, KeyChange
+from gateway.edges.key_admin import RIGHTS_TO_SET, DescribedKey, KeyAdmin, KeyChange, Pause, unix_ms
 
 _WHY: Final = "a key is changed at Unkey first. Nothing was changed"
 Tri = str | UnsetType | None
@@ -87,14 +92,20 @@ def wanted(
 
 
 async def set_fields(
-    settings: Settings, console: Console, *, reference: str, change: Wanted, as_json: bool = False
+    settings: Settings,
+    console: Console,
+    *,
+    reference: str,
+    change: Wanted,
+    as_json: bool = False,
+    pause: Pause = asyncio.sleep,
 ) -> dict[str, Any]:
     """Changes the key with this id, ours or Unkey's; prints and returns what is different: `{field: {from, to}}`.
 
     Raises OptionError when there is no such key, it is revoked, or Unkey does not know it or take a value; ConfigError,
     DependencyDown; the message says what was done.
     """
-    async with unkey(settings, _WHY) as admin:
+    async with unkey(settings, _WHY, pause) as admin:
         with meaning("Nothing was changed"):
             key = await linked_key(settings, reference)
             if key.revoked_at is not None:
@@ -102,15 +113,9 @@ async def set_fields(
             before = await admin.describe_key(key.unkey_key_id)
             if before is None:
                 raise OptionError(f"key: Unkey does not know {key.unkey_key_id}")
-        fields = _fields(before, change)
-        if fields:
-            with meaning(
-                f"It did not confirm that {key.unkey_key_id} is changed, and here nothing was changed: run this "
-                "command again",
-                right="api.*.update_key",
-            ):
-                if not await admin.update_key(key.unkey_key_id, KeyChange(**fields)):
-                    raise OptionError(f"key: Unkey does not know {key.unkey_key_id} any more")
+        plan = changed(before, change.bounds)
+        fields = _fields(change) | plan.fields
+        after = await _tell(admin, before, plan, fields)
     with meaning(
         f"{key.unkey_key_id} is changed at Unkey, but not here: run this command again, or `gateway keys sync --repair`"
     ):
@@ -118,9 +123,33 @@ async def set_fields(
             ours = KeyFields(name=change.name, description=change.description, expires_at=change.expires_at)
             if not await Accounts(pool).change_key(key.id, ours):
                 raise OptionError(f"key: {key.unkey_key_id} was revoked meanwhile")
-    different = _different(key, before, before._replace(**fields), change)
-    _say(settings, console, key, before, different, as_json=as_json)
+    different = _different(key, before, after, change)
+    _say(settings, console, key, (before, after), different, as_json=as_json)
     return different
+
+
+async def _tell(admin: KeyAdmin, before: DescribedKey, plan: Changed, fields: dict[str, Any]) -> DescribedKey:
+    """Changes the key at Unkey; how Unkey then describes it, which a replica may take seconds to know."""
+    if not (plan.add or plan.remove or fields):
+        return before
+    with meaning(
+        f"It did not confirm that {before.key_id} is changed, and here nothing was changed: run this command again",
+        right=RIGHTS_TO_SET,
+    ):
+        await change_permissions(admin, before, plan)
+        if fields and not await admin.update_key(before.key_id, KeyChange(**fields)):
+            raise OptionError(f"key: Unkey does not know {before.key_id} any more")
+        wanted = before._replace(**fields, permissions=tuple(plan.permissions))
+        after = await admin.describe_when(before.key_id, lambda found: _looks(found) == _looks(wanted))
+    if after is None:
+        raise OptionError(f"key: Unkey does not know {before.key_id} any more")
+    return after
+
+
+def _looks(key: DescribedKey) -> tuple[Any, ...]:
+    """What this command may change of a key, to be compared."""
+    own = {one for one in key.ratelimits if one.of == "key"}
+    return key.name, unix_ms(key.expires_at), frozenset(key.permissions), own, key.meta
 
 
 def _given(option: str, pair: tuple[Any, bool], opposite: str) -> Any:
@@ -131,10 +160,10 @@ def _given(option: str, pair: tuple[Any, bool], opposite: str) -> Any:
     return None if cleared else UNSET if value is None else value
 
 
-def _fields(before: DescribedKey, change: Wanted) -> dict[str, Any]:
-    """Fields of a KeyChange, which have the names of a DescribedKey's; empty when only ours change."""
+def _fields(change: Wanted) -> dict[str, Any]:
+    """Fields of a KeyChange, which have the names of a DescribedKey's; empty when only ours and its bounds change."""
     own: dict[str, Any] = {"name": change.name, "expires_at": change.expires_at}
-    return {name: value for name, value in own.items() if value is not UNSET} | changed(before, change.bounds)
+    return {name: value for name, value in own.items() if value is not UNSET}
 
 
 def _different(key: KeyRow, before: DescribedKey, after: DescribedKey, change: Wanted) -> dict[str, Any]:
@@ -152,14 +181,16 @@ def _say(
     settings: Settings,
     console: Console,
     key: KeyRow,
-    before: DescribedKey,
+    sides: tuple[DescribedKey, DescribedKey],
     different: dict[str, Any],
     *,
     as_json: bool,
 ) -> None:
+    before, after = sides
     if as_json:
         document: dict[str, Any] = {"key_id": key.unkey_key_id, "api_key_id": key.id, "email": key.email}
-        document |= {"changed": different, "takes_effect_within_s": settings.keys.fresh_s}
+        document |= {"changed": different, "takes_effect_within_s": until_told(settings.keys)}
+        document["warnings"] = warnings_of(after)
         console.file.write(json.dumps(document, ensure_ascii=False) + "\n")
         return
     lines = [f"{key.unkey_key_id} ({key.name or 'no name'}) of {key.email}:"]
@@ -167,9 +198,13 @@ def _say(
     if not different:
         lines.append("  nothing changed at Unkey, it was so before.")
     else:
-        lines.append(memory_of(settings.keys).replace("still get in", "be judged as before"))
+        lines.append(
+            f"Calls that begin within {until_told(settings.keys):g} s may be judged as before: a node of Unkey may "
+            f"have the key as it was for {UNKEY_STALE_S} s, and a proxy for keys.fresh_s after that."
+        )
     if before.roles and {"models", "endpoints"} & different.keys():
         lines.append(f"It has the roles {', '.join(before.roles)}: what they allow comes on top (at Unkey).")
+    lines += [f"warning: {legible(warning)}" for warning in warnings_of(after)]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

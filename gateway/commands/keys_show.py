@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.database import database
-from gateway.commands.key_bounds import plain_bounds
+from gateway.commands.key_bounds import plain_bounds, warnings_of
 from gateway.commands.keys_list import legible, limits_text, minute, plain, state_of
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
@@ -108,7 +108,7 @@ def _document(shown: Shown, now: datetime) -> dict[str, Any]:
         limits = [limit._asdict() for limit in shown.unkey.ratelimits]
         unkey = shown.unkey._asdict() | times | {"ratelimits": limits}
     problem = None if shown.problem is None else str(shown.problem)
-    told = {"unkey": unkey, "unkey_problem": problem, "differences": shown.differences}
+    told = {"unkey": unkey, "unkey_problem": problem, "differences": shown.differences, "warnings": _warnings(shown)}
     return plain(shown.key, now) | plain_bounds(shown.unkey) | told
 
 
@@ -128,6 +128,12 @@ def _print(console: Console, shown: Shown, now: datetime) -> None:
         console.print(f"description: {legible(key.description)}", markup=False, highlight=False, soft_wrap=True)
     for line in shown.differences:
         console.print(f"differs: {line}", markup=False, highlight=False, soft_wrap=True)
+    for line in _warnings(shown):
+        console.print(f"warning: {legible(line)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _warnings(shown: Shown) -> list[str]:
+    return [] if shown.unkey is None else warnings_of(shown.unkey)
 
 
 def _here(key: KeyRow, now: datetime) -> dict[str, str]:

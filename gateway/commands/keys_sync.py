@@ -1,8 +1,8 @@
 """`gateway keys sync`: compares every key of the Unkey API with our rows, and with `--repair` makes ours agree.
 
-Never makes, changes or deletes a key at Unkey. Lists are only a first look, because keys change while pages are turned:
-what seems to differ is read again, the row first and Unkey second, and written only if the row is still as it was read.
-So it may run at any time, beside every other command and beside itself.
+At Unkey it makes and deletes no key, and changes nothing but the mark of a bound one. Lists are only a first look,
+because keys change while pages are turned: what seems to differ is read again, the row first and Unkey second, and
+written only if the row is still as it was read. So it may run at any time, beside every other command and itself.
 """
 
 import json
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.database import database
+from gateway.commands.key_bounds import BOUND
 from gateway.commands.keys_drift import Drift, drifts
 from gateway.commands.keys_list import legible
 from gateway.commands.keys_unkey import key_pages, meaning, unkey
@@ -21,7 +22,7 @@ from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, Expected, OptionError
 from gateway.core.ids import is_uuid
 from gateway.edges.accounts import Accounts, KeyRow
-from gateway.edges.key_admin import DescribedKey, KeyAdmin
+from gateway.edges.key_admin import DescribedKey, KeyAdmin, KeyChange
 
 PAGE: Final = 100
 TRIES: Final = 3
@@ -138,14 +139,21 @@ class _Run:
                 self._gone.extend((row, drift) for drift in found)
                 return
             mend = self._repair and key is not None and any(one.mendable for one in found)
-            if not mend or (key is not None and await self._mend(row, key)):
+            if not mend or (key is not None and await self._mend(row, key, found)):
                 self.findings.extend(Finding(one, "repaired" if mend and one.mendable else "differs") for one in found)
                 return
         hint = "it keeps changing while it is compared: run it again"
         self.findings.extend(Finding(one._replace(hint=hint), "differs") for one in found)
 
-    async def _mend(self, row: KeyRow | None, key: DescribedKey) -> bool:
-        """Makes our side agree; False when it has changed since `row` was read."""
+    async def _mend(self, row: KeyRow | None, key: DescribedKey, found: list[Drift]) -> bool:
+        """Marks a bound key, and makes our side agree; False when either has changed since it was read."""
+        kinds = {one.kind for one in found if one.mendable}
+        if "mark" in kinds:
+            with meaning(f"{key.key_id} could not be marked as a bound key", right="api.*.update_key"):
+                if not await self._admin.update_key(key.key_id, KeyChange(meta=key.meta | {BOUND: True})):
+                    return False
+        if kinds == {"mark"}:
+            return True
         fields: dict[str, Any] = {"name": key.name, "is_active": key.enabled, "expires_at": key.expires_at}
         if row is None:
             return await self._accounts.adopt_key(str(key.external_id), key.key_id, **fields)

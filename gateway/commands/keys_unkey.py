@@ -3,23 +3,26 @@
 Decides nothing about a key.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from gateway.core.config import Settings
 from gateway.core.errors import ConfigError, DependencyDown, OptionError
-from gateway.edges.key_admin import DescribedKey, KeyAdmin
+from gateway.edges.key_admin import DescribedKey, KeyAdmin, Pause
 
 PAGES_MAX: Final = 100_000
 
 
 @asynccontextmanager
-async def unkey(settings: Settings, why: str) -> AsyncIterator[KeyAdmin]:
-    """Unkey's administration. `why` ends the sentence of the ConfigError that names a missing UNKEY_ROOT_KEY."""
+async def unkey(settings: Settings, why: str, pause: Pause = asyncio.sleep) -> AsyncIterator[KeyAdmin]:
+    """Unkey's administration. `why` ends the sentence of the ConfigError that names a missing UNKEY_ROOT_KEY; `pause`
+    waits for what is not there yet."""
     if settings.unkey_root_key is None:
         raise ConfigError(f"UNKEY_ROOT_KEY is not set: {why}")
-    async with KeyAdmin(settings.unkey_root_key.get_secret_value(), base_url=settings.unkey_base_url) as admin:
+    root_key = settings.unkey_root_key.get_secret_value()
+    async with KeyAdmin(root_key, base_url=settings.unkey_base_url, pause=pause) as admin:
         yield admin
 
 

@@ -111,7 +111,7 @@ async def test_a_segment_that_the_keeper_removes_meanwhile(tmp_path: Path, monke
 async def test_a_root_key_that_may_not_verify() -> None:
     """Unkey then finds no key at all, and answers 200 all the same: only the canary tells."""
     async with sandbox_at(time.time) as sandbox:
-        await control(sandbox, "unkey", "/keys", key=SECRET)
+        await control(sandbox, "unkey", "/keys", key=SECRET, permissions=["openai.models"], meta={"bound": True})
         loaded = settings(
             unkey_root_key=credentials.UNKEY_ROOT_KEY,
             unkey_api_id=credentials.UNKEY_API_ID,

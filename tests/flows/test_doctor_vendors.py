@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from gateway.commands import doctor
 from gateway.commands.doctor import findings, vendors
@@ -16,6 +17,7 @@ from gateway.edges.key_admin import KeyAdmin
 from gateway.embedded import Embedded
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
+from gateway.sandbox.unkey_keys import Limit
 from tests.edges.stand_ins import sandbox_at
 from tests.flows.doctors import found, on, says, settings
 from tests.flows.invoke import gateway
@@ -49,7 +51,14 @@ async def test_unkey(sandbox: Sandbox) -> None:
     (untried,) = await found("unkey", behind(sandbox))
     assert (untried.level, "was not tried" in untried.says) == ("warn", True)
     async with KeyAdmin(credentials.UNKEY_ROOT_KEY, base_url=sandbox.unkey_base_url) as admin:
-        made = await admin.create_key(credentials.UNKEY_API_ID, external_id="u", name=None, expires_at=None)
+        made = await admin.create_key(
+            credentials.UNKEY_API_ID,
+            external_id="u",
+            name=None,
+            expires_at=None,
+            permissions=["openai.models"],
+            meta={"bound": True},
+        )
     good = KeySettings(canary=made.secret)
     assert says(await found("unkey", behind(sandbox, keys=good))) == [("ok", "it answers, and the canary key verifies")]
     bad = KeySettings(canary=f"{SECRET}")
@@ -61,6 +70,28 @@ async def test_unkey(sandbox: Sandbox) -> None:
     assert (wrong.level, "UNKEY_ROOT_KEY" in wrong.mend) == ("fail", True)
     (away,) = await found("unkey", behind(sandbox, unkey_base_url="http://127.0.0.1:1"))
     assert away.level == "fail"
+
+
+async def test_what_unkey_would_do_that_nobody_expects(sandbox: Sandbox) -> None:
+    key = sandbox.unkey.add_key("sk_canary", api_id=credentials.UNKEY_API_ID, key_id="key_canary", external_id="u")
+    loaded = behind(sandbox, keys=KeySettings(canary=SecretStr("sk_canary")))
+    assert [("warn", "is no bound key" in one.says) for one in await found("unkey", loaded)] == [("warn", True)]
+    key.permissions = ["openai.models"]
+    (unmarked, _) = await found("unkey", loaded)
+    assert unmarked.says == "1 key(s) are bound by permissions and not marked so: key_canary"
+    key.meta = {"bound": True}
+    assert [one.level for one in await found("unkey", loaded)] == ["ok"]
+    sandbox.unkey.mode.permissions_hidden = True
+    (hidden,) = await found("unkey", loaded)
+    assert (hidden.level, "comes without its permissions" in hidden.says) == ("fail", True)
+    sandbox.unkey.mode.permissions_hidden = False
+    shared = [Limit("requests", 2, 60_000, "rl_1", True)]
+    key.ratelimits = [Limit("requests", 9, 60_000, "rl_2", True)]
+    sandbox.unkey.kept.identities["u"].ratelimits = shared
+    (collides,) = await found("unkey", loaded)
+    assert "limits of 1 key(s) hide" in collides.says
+    sandbox.unkey.permissions -= {"read_api"}  # a proxy's root key need not list keys
+    assert [one.level for one in await found("unkey", loaded)] == ["ok"]
 
 
 async def test_openai(sandbox: Sandbox) -> None:

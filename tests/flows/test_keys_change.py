@@ -37,9 +37,9 @@ async def test_what_is_set_holds_at_unkey_and_here(house: House) -> None:
     kept, row = house.kept("key_ann"), await house.row("key_ann")
     assert kept.permissions == ["usage.read", "openai.model.gpt-5", "openai.model.gpt-4.1*", "openai.responses"]
     assert [(one.name, one.limit, one.duration, one.auto_apply) for one in kept.ratelimits] == [
-        ("nightly", 5, 86_400_000, False), ("requests", 60, 60_000, True), ("tokens", 9000, 60_000, True),
+        ("nightly", 5, 86_400_000, False), ("key-requests", 60, 60_000, True), ("key-tokens", 9000, 60_000, True),
     ]  # fmt: skip
-    assert (kept.meta, kept.name, kept.enabled) == ({"plan": "pro", "concurrent": 3}, "desk", True)
+    assert (kept.meta, kept.name, kept.enabled) == ({"plan": "pro", "concurrent": 3, "bound": True}, "desk", True)
     assert (row["name"], row["description"], row["is_active"]) == ("desk", "at home", True)
     assert kept.expires == int(row["expires_at"].timestamp() * 1000)
     assert timedelta(days=30) <= row["expires_at"] - NOW < timedelta(days=31)
@@ -74,7 +74,7 @@ async def test_what_is_cleared_is_gone_and_the_rest_stays(house: House) -> None:
     await house.run("set", "key_ann", "--all-models", "--no-tpm", "--no-concurrent", "--description", "x")
     assert kept.permissions == ["usage.read", "openai.chat"]
     assert [one.name for one in kept.ratelimits] == ["nightly", "requests"]
-    assert (kept.meta, kept.expires is None, kept.name) == ({"plan": "pro"}, False, "ann")
+    assert (kept.meta, kept.expires is None, kept.name) == ({"plan": "pro", "bound": True}, False, "ann")
     told = await house.run("set", "key_ann", "--all-endpoints", "--no-rpm", "--no-expires", "--name", "")
     assert "requests_per_minute: 9 → (none)" in told.out
     kept = house.kept("key_ann")
@@ -143,6 +143,7 @@ async def test_an_unkey_that_fails_leaves_ours_as_it_was(house: House) -> None:
             if command[0] != "set" and "keys.getKey" in str(trouble):
                 assert done.status == 0  # it needs no description
                 await house.run("enable", "key_ann")
+                before = await house.row("key_ann")
                 continue
             assert (done.status, done.out, await house.row("key_ann")) == (1, "", before), (command, trouble)
             assert says.format(done="changed" if command[0] == "set" else f"{command[0]}d") in done.error

@@ -10,11 +10,18 @@ from urllib.parse import urlsplit
 
 from gateway import build
 from gateway.commands.doctor.findings import Finding, skew
+from gateway.commands.key_bounds import hidden_limits, is_unmarked
+from gateway.commands.keys_unkey import key_pages
 from gateway.core.config import Settings, required
+from gateway.core.errors import ConfigError
+from gateway.core.permissions import are_told
 from gateway.core.regions import region_of
-from gateway.edges.keys import Keys
+from gateway.edges.key_admin import KeyAdmin
+from gateway.edges.keys import Keys, Verdict
 from gateway.edges.upstream import Upstream
+from gateway.flows.proxy.verdicts import lacks_its_bounds, meta_of
 
+KEYS_LOOKED_AT: Final = 1000
 DATE_S: Final = 2.0
 """A Date header has whole seconds, and has been on its way."""
 
@@ -30,6 +37,8 @@ async def unkey(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
         return [*found, Finding("unkey", "fail", "a key that does not exist is VALID", "check UNKEY_BASE_URL")]
     if settings.unkey_api_id is None:
         found.append(Finding("unkey", "warn", "UNKEY_API_ID is not set: `keys create` cannot make keys", "set it"))
+    else:
+        found += await _keys(settings, root_key, settings.unkey_api_id)
     if settings.keys.canary is None:
         says = "it answers; whether good keys verify was not tried: a root key without permission finds none"
         return [*found, Finding("unkey", "warn", says, "set KEYS__CANARY to a key that must verify")]
@@ -38,7 +47,45 @@ async def unkey(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
         says = f"keys.canary is {canary.code}: every key would be refused"
         mend = "give the root key the permission api.*.verify_key for the API of your keys, or mend the canary"
         return [*found, Finding("unkey", "fail", says, mend)]
+    found += _canary_permissions(canary)
     return found or [Finding("unkey", "ok", "it answers, and the canary key verifies")]
+
+
+def _canary_permissions(canary: Verdict) -> list[Finding]:
+    """Whether the canary would tell that Unkey leaves permissions out of its answers."""
+    if lacks_its_bounds(canary):
+        says = "keys.canary is a bound key and comes without its permissions: answers without any are not believed"
+        mend = "give the canary its permission again; if it has it, Unkey leaves them out (docs/keys.md)"
+        return [Finding("unkey", "fail", says, mend)]
+    if meta_of(canary).bound is not True or not are_told(canary.permissions or ()):
+        says = "keys.canary is no bound key: whether Unkey leaves permissions out of its answers would not be noticed"
+        return [Finding("unkey", "warn", says, "make it with `gateway keys create --endpoints models` (docs/keys.md)")]
+    return []
+
+
+async def _keys(settings: Settings, root_key: str, api_id: str) -> list[Finding]:
+    """Limits that do not hold and bound keys that are not marked, among the first keys, where the root key may look."""
+    collide, unmarked, looked = [], [], 0
+    async with KeyAdmin(root_key, base_url=settings.unkey_base_url) as admin:
+        try:
+            async for page in key_pages(admin, api_id):
+                looked += len(page)
+                collide += [key.key_id for key in page if hidden_limits(key)]
+                unmarked += [key.key_id for key in page if is_unmarked(key)]
+                if looked >= KEYS_LOOKED_AT:
+                    break
+        except ConfigError:  # a proxy's root key need not list keys, and a wrong API id is found by whoever makes one
+            return []
+    found = []
+    if collide:
+        says = (
+            f"limits of {len(collide)} key(s) hide those of their users with the same names: {', '.join(collide[:5])}"
+        )
+        found.append(Finding("unkey", "warn", says, "`gateway keys show KEY` says how to mend it"))
+    if unmarked:
+        says = f"{len(unmarked)} key(s) are bound by permissions and not marked so: {', '.join(unmarked[:5])}"
+        found.append(Finding("unkey", "warn", says, "gateway keys sync --repair"))
+    return found
 
 
 async def openai(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
