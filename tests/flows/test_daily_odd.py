@@ -1,4 +1,4 @@
-"""`gateway daily` and `doctor` beside other products' webhooks, against the stand-in: odd entries break nothing."""
+"""`gateway daily` and `doctor` beside other products' webhooks and over lists that say too little: nothing breaks."""
 
 import json
 from collections.abc import AsyncIterator
@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from gateway.edges.ledger import Pool
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
+from tests.edges.daily_server import KEY, daily_server, meeting
 from tests.edges.stand_ins import Clock, control, sandbox_at
 from tests.edges.test_sandbox_daily import Receiver, receiver
+from tests.flows.daily_lives import work
 from tests.flows.invoke import gateway
 
 __all__ = ["receiver"]
@@ -66,3 +69,39 @@ async def test_an_old_registration_is_seen_to_retry_the_other_way(
     assert looked.status == 1
     for says in ("its state is 1, not ACTIVE", "retries by circuit-breaker", "does not tell of meeting.ended"):
         assert says in looked.out
+
+
+async def test_a_backfill_over_lists_that_leave_people_out(sandbox: Sandbox, pool: Pool, database_url: str) -> None:
+    """The people are asked for page by page, until there is nothing but a 404; no meeting of the page is lost."""
+    env = {
+        "DATABASE_URL": database_url,
+        "DAILY_API_KEY": credentials.DAILY_API_KEY,
+        "DAILY_BASE_URL": f"{sandbox.origin}/daily/v1",
+    }
+    for number in range(2):
+        who = [
+            (await control(sandbox, "daily", "/enter", room="r", name=name, at=NOW + 9000 * number))["session_id"]
+            for name in ("Ann", "Bob", "Cem")
+        ]
+        for session_id in who:
+            await control(sandbox, "daily", "/exit", session_id=session_id, at=NOW + 9000 * number + 60)
+    await control(sandbox, "daily", "/faults", short_lists=1)
+    done = await gateway(env, "daily", "backfill", "--from", "2026-01-01", "--to", "2027-01-01", "--json")
+    assert (done.status, json.loads(done.out)["meetings"], json.loads(done.out)["incomplete"]) == (0, 2, 0), done
+    worker = work(pool)
+    while await worker.step_once():
+        pass
+    assert await pool.fetchval("select count(*) from participants") == 6
+
+
+async def test_a_backfill_that_could_not_have_all_people_says_so(database_url: str, pool: Pool) -> None:
+    async with daily_server() as server:
+        server.meetings = [meeting(2) | {"max_participants": 5}, meeting(1)]
+        server.broken_people = 400
+        env = {"DATABASE_URL": database_url, "DAILY_API_KEY": KEY, "DAILY_BASE_URL": server.base_url}
+        done = await gateway(env, "daily", "backfill", "--from", "2026-01-01")
+        assert (done.status, "People are missing in 1 of them" in " ".join(done.out.split())) == (0, True), done
+        assert await pool.fetchval("select count(*) from webhook_inbox") == 2
+        server.broken_people = None
+        again = await gateway(env, "daily", "backfill", "--from", "2026-01-01", "--json")
+        assert (json.loads(again.out)["new"], json.loads(again.out)["incomplete"]) == (1, 0)

@@ -1,11 +1,13 @@
 """One connection may be in several meetings, or in none: the same rows in any order, from webhooks, REST, or both."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from gateway.edges.ledger import Pool
+from gateway.edges.ledger import Ledger, Pool, open_pool
 from gateway.edges.sessions import Event, Inbox
+from gateway.flows.proxy.meetings import Meetings
 from tests.flows.daily_lives import T0, ended, joined, left, outcome, rest, started, told, wipe, work
 from tests.flows.daily_rooms_lives import ROWS_OF_A_LONG_STAY, Daily, Source, a_long_stay
 from tests.flows.test_meetings import USER, shuffled
@@ -153,13 +155,30 @@ async def test_a_row_of_an_earlier_version_is_read(pool: Pool, user: str) -> Non
     assert await owners(pool) == [USER, USER]
 
 
-async def test_events_that_are_stored_before_any_is_applied(pool: Pool, user: str) -> None:
+async def test_workers_side_by_side_on_one_stay(pool: Pool, user: str, database_url: str) -> None:
+    """They take each other's waiting events along, and never wait for each other in a circle."""
+    many = await open_pool(database_url, connections_max=5)
     daily = a_long_stay(user)
     await told(pool, daily.events("both"))
     expected = await outcome(pool)
-    await wipe(pool)
-    await Inbox(pool).store(shuffled(daily.events("both"), 7))
-    worker = work(pool)
-    while await worker.step_once():
-        pass
-    assert await outcome(pool) == expected
+
+    async def drain() -> None:
+        worker = work(many)
+        while await worker.step_once():
+            pass
+
+    for seed in range(5):
+        await wipe(pool)
+        await Inbox(pool).store(shuffled(daily.events("both"), seed))
+        for _ in range(3):
+            await asyncio.gather(*(drain() for _ in range(4)))
+        assert await outcome(pool) == expected, seed
+    await many.close()
+
+
+async def test_calls_can_name_each_meeting_of_a_host_who_stays_on(pool: Pool, user: str, ledger: Ledger) -> None:
+    """Also the one that is still on, by the room's name."""
+    await told(pool, still_there())
+    ids = {row["daily_meeting_id"]: str(row["id"]) for row in await pool.fetch("select * from meetings")}
+    meetings = Meetings(ledger, monotonic=lambda: 0.0)
+    assert [await meetings.of([name], user) for name in ("m1", "m2", "room")] == [ids["m1"], ids["m2"], ids["m2"]]
