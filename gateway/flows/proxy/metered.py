@@ -20,6 +20,7 @@ from gateway.edges.upstream import Answer
 from gateway.flows.proxy.admission import Principal
 from gateway.flows.proxy.begun import AnswerBegun
 from gateway.flows.proxy.credential import key_of
+from gateway.flows.proxy.evidence import NoAnswer
 from gateway.flows.proxy.headers import (
     answer_headers,
     error_code_of,
@@ -123,7 +124,7 @@ class MeteredCall:
             await parts.recorder.open(self._opened)
         except asyncio.CancelledError:
             # The OPEN is on its way to the disk, the call is not: it must not be swept as if it had run.
-            await self._settlement.void("not_sent")
+            await self._settlement.settle(NoAnswer(code=None))
             raise
         parts.failpoint("proxy.opened")
         self._sent_s = self._time()
@@ -131,7 +132,7 @@ class MeteredCall:
         try:
             return await self._forward()
         except BaseException:
-            await asyncio.shield(self._settlement.interrupted())
+            await asyncio.shield(self._settlement.interrupt())
             raise
         finally:
             self._log()
@@ -172,10 +173,7 @@ class MeteredCall:
             source = await send(self._parts.upstream, "POST", self._route.path, headers, self._asked.body)
         except ApiError as error:
             self._settlement.status, self._failed, self._detail = error.status, error.code, detail_of(error)
-            if error.code == "upstream_unreachable":
-                await self._settlement.void("not_sent")
-            else:
-                await self._settlement.estimate(error.code)
+            await self._settlement.settle(NoAnswer(None if error.code == "upstream_unreachable" else error.code))
             raise
         self._parts.failpoint("proxy.headers")
         self._settlement.status = source.status
@@ -203,15 +201,15 @@ class MeteredCall:
         if source.status == 200 and shape is not None and is_event_stream(source, asked=self._asked.stream):
             meter = StreamMeter(shape, withhold=self._asked.withhold_usage)
             await relay.stream(meter)
-            await self._settlement.stream(relay.result, meter)
+            await self._settlement.settle(relay.result.describe_end(200))
             return
         if source.status == 401:  # before anything is read: a large body would pass to the client as it comes
-            await self._settlement.whole(relay.result)
+            await self._settlement.settle(relay.result.describe_end(source.status))
             error = upstream_refused_us()
             self._failed = error.code
             raise error
         await relay.whole()
-        await self._settlement.whole(relay.result)
+        await self._settlement.settle(relay.result.describe_end(source.status))
 
     async def _note(self, relayed: Relayed) -> None:
         """The response id is in the journal, and its owner known, before the client sees it."""

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from gateway.flows.proxy.evidence import BodyEnd, StreamEnd
 from pricing.readers.body import Said
 from pricing.stream import StreamMeter
 
@@ -36,3 +37,12 @@ class Relayed:
         """Whether the answer is OpenAI's own error object, which says that the call did not run."""
         self.last: bytes = b""
         """The bytes that wait for SETTLE."""
+
+    def describe_end(self, status: int) -> StreamEnd | BodyEnd:
+        """How the answer, whose status was `status`, has ended."""
+        meter, usage = self.meter, self.said.usage is not None
+        if meter is None:
+            return BodyEnd(status, usage, self.complete, self.is_error, self.broken, self.unread, self.client_left)
+        return StreamEnd(
+            usage, meter.terminal, meter.failed, meter.overflow, self.broken, self.unread, self.client_left
+        )

@@ -11,13 +11,12 @@ import structlog
 from gateway.core.event import OpenRecord, UsageEvent
 from gateway.core.families.catalogue import has_output
 from gateway.core.request import Request
+from gateway.core.settle import Tokens
+from gateway.flows.proxy.evidence import Decision, End, Interrupted, decide_evidence
 from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.relayed import Relayed
 from pricing.readers.body import Said
-from pricing.stream import StreamMeter
 
-INTERRUPTED: Final = "gateway_interrupted"
-"""Reason of an estimate: a shutdown, or a bug of ours. The call may have run."""
 _log: Final = structlog.get_logger("gateway.proxy")
 
 
@@ -42,76 +41,57 @@ class Settlement:
         self.event: UsageEvent | None = None
         """The SETTLE; None until the journal has taken it."""
 
-    async def stream(self, relayed: Relayed, meter: StreamMeter) -> None:
-        """An event stream has ended."""
-        if relayed.said.usage is not None and relayed.broken is None and not meter.overflow:
-            # Usage comes last: a chat stream that ended as it should in all but its `[DONE]` has said everything.
-            metadata = {"failed": True} if meter.failed else {}
-            await self._settle(self._exact(relayed, metadata if meter.terminal else {**metadata, "unterminated": True}))
-        elif relayed.complete:
-            await self.estimate("usage_missing")
-        else:
-            await self.estimate(
-                relayed.broken or relayed.unread or ("stream_failed" if meter.failed else "no_terminal_event")
-            )
+    async def settle(self, end: End) -> None:
+        """The call has ended like this. Its row says what `decide_evidence` makes of it."""
+        decision, relayed = decide_evidence(end), self.relayed
+        metadata: dict[str, Any] = dict.fromkeys(decision.marks, True)
+        if decision.shows_status and self.status:
+            metadata["status"] = self.status
+        said = Said() if relayed is None else relayed.said
+        await self._write(await self._value(decision, said, metadata))
 
-    async def whole(self, relayed: Relayed) -> None:
-        """Any other answer has ended."""
-        status = self.status
-        if status == 200 and relayed.complete and relayed.said.usage is not None:
-            await self._settle(self._exact(relayed, {}))
-        elif 400 <= status < 500 or (status in (500, 503) and relayed.is_error):
-            await self.void(f"http_{status}", {"status": status})
-        else:
-            unsaid = "usage_missing" if status == 200 else f"http_{status}"
-            await self.estimate(relayed.broken or relayed.unread or unsaid)
-
-    async def void(self, reason: str, metadata: dict[str, Any] | None = None) -> None:
-        """Proven not to have run."""
-        parts = self._parts
-        await self._settle(
-            parts.settler.void(self._opened, parts.now(), reason, request_id=self.request_id, metadata=metadata)
-        )
-
-    async def estimate(self, reason: str) -> None:
-        """OpenAI has not said what was used, or not to the end."""
-        parts, relayed = self._parts, self.relayed
-        meter = None if relayed is None else relayed.meter
-        metadata: dict[str, Any] = {"status": self.status} if self.status else {}
-        if relayed is not None and relayed.said.usage is not None:
-            event = parts.settler.unfinished(self._exact(relayed, metadata), self._opened, reason)
-        else:
-            shown = relayed is not None and self.status == 200 and has_output(self._opened.endpoint)
-            answer = relayed.text if relayed is not None and shown else b""
-            tokens = await parts.estimator.tokens(self._opened, self._asked.body, meter, answer)
-            said = Said() if relayed is None else relayed.said
-            event = parts.settler.estimated(
-                self._opened, said, parts.now(), reason, tokens, request_id=self.request_id, metadata=metadata
-            )
-        await self._settle(event)
-
-    async def interrupted(self) -> None:
+    async def interrupt(self) -> None:
         """The call ends in a way that nobody foresaw. With what is known of it, else from its OPEN alone."""
         if self.event is not None:
             return
+        usage = self.relayed is not None and self.relayed.said.usage is not None
         try:
-            await self.estimate(INTERRUPTED)
+            await self.settle(Interrupted(usage=usage))
         except Exception as error:  # noqa: BLE001  # whatever it is, a call that may have run has its row
             _log.error("settled from its OPEN alone", id=self._opened.id, error=type(error).__name__)
-            meter = None if self.relayed is None else self.relayed.meter
-            tokens = self._parts.settler.by_bytes(self._opened, 0 if meter is None else meter.deltas)
-            now = self._parts.now()
-            await self._settle(self._parts.settler.estimated(self._opened, Said(), now, INTERRUPTED, tokens))
+            await self.settle(Interrupted(usage=usage, estimate_failed=True))
 
-    def _exact(self, relayed: Relayed, metadata: dict[str, Any]) -> UsageEvent:
-        return self._parts.settler.exact(
-            self._opened,
-            relayed.said,
-            self._parts.now(),
-            drained=relayed.client_left,
-            request_id=self.request_id,
-            metadata=metadata,
-        )
+    async def _value(self, decision: Decision, said: Said, metadata: dict[str, Any]) -> UsageEvent:
+        """The row of `decision`, with `metadata`."""
+        parts, opened, request_id, reason = self._parts, self._opened, self.request_id, decision.reason or ""
+        settler, drained = parts.settler, decision.evidence == "drained"
+        match decision.figures:
+            case "openai":
+                return settler.exact(
+                    opened, said, parts.now(), drained=drained, request_id=request_id, metadata=metadata
+                )
+            case "unfinished":
+                event = settler.exact(opened, said, parts.now(), request_id=request_id, metadata=metadata)
+                return settler.unfinished(event, opened, reason)
+            case "counted":
+                tokens = await self._count()
+                return settler.estimated(
+                    opened, said, parts.now(), reason, tokens, request_id=request_id, metadata=metadata
+                )
+            case "open_record":
+                meter = None if self.relayed is None else self.relayed.meter
+                tokens = settler.by_bytes(opened, 0 if meter is None else meter.deltas)
+                return settler.estimated(opened, Said(), parts.now(), reason, tokens)
+            case "none":
+                return settler.void(opened, parts.now(), reason, request_id=request_id, metadata=metadata)
+
+    async def _count(self) -> Tokens:
+        """The call's tokens, from the request and from what the answer showed."""
+        relayed = self.relayed
+        meter = None if relayed is None else relayed.meter
+        shown = relayed is not None and self.status == 200 and has_output(self._opened.endpoint)
+        answer = relayed.text if relayed is not None and shown else b""
+        return await self._parts.estimator.tokens(self._opened, self._asked.body, meter, answer)
 
     async def _own(self, event: UsageEvent, said: Said) -> UsageEvent:
         """The answer and its items are known as the user's before the client has the end of it, in one trip to Redis;
@@ -122,7 +102,7 @@ class Settlement:
             await self._parts.owners.remember([*fresh, *said.item_ids], self._opened.user_id)
         return msgspec.structs.replace(event, item_ids=tuple(said.item_ids)) if said.item_ids else event
 
-    async def _settle(self, event: UsageEvent) -> None:
+    async def _write(self, event: UsageEvent) -> None:
         """SETTLE is on disk when this returns, also when the caller is cancelled meanwhile."""
         if self._asked.stored and self.relayed is not None:
             event = await self._own(event, self.relayed.said)
