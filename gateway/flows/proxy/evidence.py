@@ -7,7 +7,7 @@ must not happen: a call that may have run as `void`, and figures that OpenAI may
 the price book does not know the model or the tier.
 """
 
-from typing import Final, Literal, assert_never
+from typing import Final, Literal
 
 import msgspec
 
@@ -100,17 +100,13 @@ _FROM_OPEN: Final = Decision("estimated", "open_record", INTERRUPTED)
 
 def decide_evidence(end: End) -> Decision:
     """The evidence that this end of a call is."""
-    match end:
-        case StreamEnd():
-            return _decide_stream(end)
-        case BodyEnd():
-            return _decide_body(end)
-        case NoAnswer(code):
-            return _NEVER_SENT if code is None else _estimated(code, usage=False)
-        case Interrupted(usage, estimate_failed):
-            return _FROM_OPEN if estimate_failed else _estimated(INTERRUPTED, usage=usage)
-        case _:
-            assert_never(end)
+    if isinstance(end, StreamEnd):
+        return _decide_stream(end)
+    if isinstance(end, BodyEnd):
+        return _decide_body(end)
+    if isinstance(end, NoAnswer):
+        return _NEVER_SENT if end.code is None else _estimated(end.code, usage=False)
+    return _FROM_OPEN if end.estimate_failed else _estimated(INTERRUPTED, usage=end.usage)
 
 
 def _decide_stream(end: StreamEnd) -> Decision:

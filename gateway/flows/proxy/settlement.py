@@ -44,7 +44,7 @@ class Settlement:
     async def settle(self, end: End) -> None:
         """The call has ended like this. Its row says what `decide_evidence` makes of it."""
         decision, relayed = decide_evidence(end), self.relayed
-        metadata: dict[str, Any] = dict.fromkeys(decision.marks, True)
+        metadata: dict[str, Any] = dict.fromkeys(decision.marks, True) if decision.marks else {}
         if decision.shows_status and self.status:
             metadata["status"] = self.status
         said = Said() if relayed is None else relayed.said
