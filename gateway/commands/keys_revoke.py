@@ -78,7 +78,7 @@ async def _mark(settings: Settings, key: KeyRow, *, known_to_unkey: bool) -> dat
         raise DependencyDown(
             "postgres",
             f"{error.detail}. {key.unkey_key_id} {done}, so it is refused all the same, but only within "
-            f"{until_told(settings.keys):g} s, and it could not be marked revoked here: run this command again",
+            f"{told_after_s(settings.keys):g} s, and it could not be marked revoked here: run this command again",
         ) from error
     if revoked_at is None:
         raise DependencyDown("postgres", f"the row of {key.unkey_key_id} is gone: it was there a moment ago")
@@ -97,7 +97,7 @@ def memory_of(keys: KeySettings) -> str:
     )
 
 
-def until_told(keys: KeySettings) -> float:
+def told_after_s(keys: KeySettings) -> float:
     """Seconds after which every proxy goes by a change that only Unkey knows of, while Unkey answers."""
     return UNKEY_STALE_S + keys.fresh_s
 

@@ -27,7 +27,7 @@ from gateway.commands.key_bounds import (
 from gateway.commands.keys import key_description, key_name
 from gateway.commands.keys_list import legible
 from gateway.commands.keys_permissions import change_permissions
-from gateway.commands.keys_revoke import UNKEY_STALE_S, until_told
+from gateway.commands.keys_revoke import UNKEY_STALE_S, told_after_s
 from gateway.commands.keys_show import linked_key
 from gateway.commands.keys_unkey import meaning, unkey
 from gateway.core.config import Settings
@@ -189,7 +189,7 @@ def _say(
     before, after = sides
     if as_json:
         document: dict[str, Any] = {"key_id": key.unkey_key_id, "api_key_id": key.id, "email": key.email}
-        document |= {"changed": different, "takes_effect_within_s": until_told(settings.keys)}
+        document |= {"changed": different, "takes_effect_within_s": told_after_s(settings.keys)}
         document["warnings"] = warnings_of(after)
         console.file.write(json.dumps(document, ensure_ascii=False) + "\n")
         return
@@ -199,7 +199,7 @@ def _say(
         lines.append("  nothing changed at Unkey, it was so before.")
     else:
         lines.append(
-            f"Calls that begin within {until_told(settings.keys):g} s may be judged as before: a node of Unkey may "
+            f"Calls that begin within {told_after_s(settings.keys):g} s may be judged as before: a node of Unkey may "
             f"have the key as it was for {UNKEY_STALE_S} s, and a proxy for keys.fresh_s after that."
         )
     if before.roles and {"models", "endpoints"} & different.keys():

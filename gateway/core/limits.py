@@ -45,12 +45,15 @@ class Hold(NamedTuple):
 Claim = Rate | Slots | Hold
 
 
+CountInSeconds = tuple[int, float]
+"""How many, and within how many seconds."""
+
+
 class RateLimits(NamedTuple):
     """Limits of one key or one user; None is none."""
 
-    requests: tuple[int, float] | None = None
-    """How many, and within how many seconds."""
-    tokens: tuple[int, float] | None = None
+    requests: CountInSeconds | None = None
+    tokens: CountInSeconds | None = None
     concurrent: int | None = None
 
 

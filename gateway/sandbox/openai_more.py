@@ -20,6 +20,8 @@ from gateway.sandbox.openai_usage import Input, completions_usage, responses_usa
 from gateway.sandbox.openai_wire import Exchange, Told
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_SCORE_SHARE: Final = 0.000001
+"""How sure the moderation is of each category."""
 _CATEGORIES: Final = (
     "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
     "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic",
@@ -133,7 +135,7 @@ def _moderations(openai: OpenAI, fields: Fields) -> Any:
     result = {
         "flagged": False,
         "categories": dict.fromkeys(_CATEGORIES, False),
-        "category_scores": dict.fromkeys(_CATEGORIES, 0.000001),
+        "category_scores": dict.fromkeys(_CATEGORIES, _SCORE_SHARE),
         "category_applied_input_types": {name: ["text"] for name in _CATEGORIES},
     }
     # A list of parts (objects) is one input; a list of texts is one each.

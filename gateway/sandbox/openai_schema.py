@@ -177,9 +177,9 @@ def _number(schema: Schema, seed: bytes) -> float:
     low, high = _bound(schema, "minimum"), _bound(schema, "maximum")
     above, below = _bound(schema, "exclusiveMinimum"), _bound(schema, "exclusiveMaximum")
     # Half of what lies between two bounds that are not to be reached.
-    margin = (below - above) / 2 if above is not None and below is not None else 0.5
-    lows = [bound for bound in (low, None if above is None else above + margin) if bound is not None]
-    highs = [bound for bound in (high, None if below is None else below - margin) if bound is not None]
+    gap = (below - above) / 2 if above is not None and below is not None else 0.5
+    lows = [bound for bound in (low, None if above is None else above + gap) if bound is not None]
+    highs = [bound for bound in (high, None if below is None else below - gap) if bound is not None]
     return _between(lows, highs, seed[5], _bound(schema, "multipleOf"))
 
 

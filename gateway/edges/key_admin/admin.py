@@ -38,6 +38,8 @@ OVERLAP_MS: Final = 10 * YEAR_MS
 """The longest overlap that an older server is asked for."""
 RIGHTS_TO_SET: Final = "api.*.update_key, rbac.*.add_permission_to_key, .remove_permission_from_key, .create_permission"
 Pause = Callable[[float], Awaitable[None]]
+_GROWTH_RATIO: Final = 1.5
+"""How much longer each wait between tries is than the one before."""
 T = TypeVar("T")
 
 
@@ -87,7 +89,9 @@ class KeyAdmin:
             root_key=root_key, server_url=base_url.rstrip("/"), retry_config=None, timeout_ms=int(timeout_s * 1000)
         )
         # All but making keys is harmless to repeat: 5xx and refused connections, for three seconds at most.
-        self._again: Final = RetryConfig("backoff", BackoffStrategy(100, 1000, 1.5, 3000), retry_connection_errors=True)
+        self._again: Final = RetryConfig(
+            "backoff", BackoffStrategy(100, 1000, _GROWTH_RATIO, 3000), retry_connection_errors=True
+        )
 
     async def __aenter__(self) -> Self:
         await self._sdk.__aenter__()  # type: ignore[no-untyped-call]  # the SDK leaves these three unannotated

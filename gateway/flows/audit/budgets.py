@@ -39,7 +39,8 @@ async def compare(
     """
     try:
         waiting = dict(await limits.windows())
-        periods, waited_s = len(waiting), 0.0
+        periods = len(waiting)
+        waited_s = 0.0
         while True:
             wrong = {key: told for key, raw in waiting.items() if (told := await _differs(limits, spending, key, raw))}
             if not wrong or waited_s >= recount_s:

@@ -14,7 +14,6 @@ from gateway.core.families.catalogue import price_family
 from gateway.edges.audit import PricedRow
 from gateway.flows.audit.verdict import Collector, Verdict, judged
 
-_NANO: Final = Decimal("1e-9")
 _LOOK: Final = (
     "The row, its usage block and its lines do not belong together: compare them with `gateway price`, find out who "
     "wrote or changed the row, and correct it with an adjustment row."
@@ -133,7 +132,7 @@ def _sum_nano(lines: tuple[pricing.Line, ...]) -> int | None:
             if Decimal(line.quantity) * Decimal(line.usd_per_unit) != usd:
                 return None
             total += usd
-        return int((total / _NANO).to_integral_value(ROUND_HALF_EVEN))
+        return int(total.scaleb(9).to_integral_value(ROUND_HALF_EVEN))
     except (ArithmeticError, ValueError):  # no number, or none that is finite
         return None
 

@@ -14,7 +14,7 @@ import structlog
 from gateway.core.config import LimitSettings
 from gateway.core.errors import DependencyDown
 from gateway.core.event import OpenRecord, UsageEvent
-from gateway.core.limits import Claim, Hold, Kind, Rate, RateLimits, Slots, Terms
+from gateway.core.limits import Claim, CountInSeconds, Hold, Kind, Rate, RateLimits, Slots, Terms
 from gateway.core.settle import Settler
 from gateway.edges.limits import LEASE_S, PREFIX, Limits, NotCounted
 from gateway.edges.spending import Spending
@@ -156,7 +156,7 @@ class Limiter:
 
 def _rates(key: str, limits: RateLimits, tokens: int) -> list[Claim]:
     claims: list[Claim] = []
-    asked: tuple[tuple[Kind, tuple[int, float] | None, int], ...] = (
+    asked: tuple[tuple[Kind, CountInSeconds | None, int], ...] = (
         ("requests", limits.requests, 1),
         ("tokens", limits.tokens, tokens),
     )

@@ -64,7 +64,7 @@ class MeetingCost(NamedTuple):
     def per_minute(self) -> Decimal | None:
         """USD of cost per participant-minute, rounded to the nano-dollar; None where nobody was there."""
         seconds = self.time.participant_seconds
-        return (self.cost_usd * 60 / seconds).quantize(_NANO, ROUND_HALF_EVEN) if seconds else None
+        return (self.cost_usd * 60 / Decimal(seconds)).quantize(_NANO, ROUND_HALF_EVEN) if seconds else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; money as a string with nine decimals."""
@@ -102,7 +102,7 @@ class MeetingReport(NamedTuple):
         total = self.usage.totals.cost_usd
         if self.unattributed is None or not total:
             return Decimal(0)
-        return (self.unattributed.cost_usd * 100 / total).quantize(_PERCENT, ROUND_HALF_EVEN)
+        return (Decimal(100) * self.unattributed.cost_usd / total).quantize(_PERCENT, ROUND_HALF_EVEN)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
