@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, overload
 
 from gateway.core.errors import OptionError
 
@@ -90,6 +90,14 @@ def parse_bound(text: str, option: str, now: datetime) -> datetime:
     if _DATE.fullmatch(text) or _TIME.fullmatch(text):
         return parse_instant(text, option)
     raise OptionError(f"{option}: {text!r} is neither a {_FORMS}, {_NAMED_FORMS}")
+
+
+@overload
+def rfc3339(at: datetime) -> str: ...
+@overload
+def rfc3339(at: None) -> None: ...
+@overload
+def rfc3339(at: datetime | None) -> str | None: ...
 
 
 def rfc3339(at: datetime | None) -> str | None:

@@ -3,7 +3,6 @@
 Nothing here opens an envelope by itself; no repr shows one.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -13,7 +12,6 @@ from gateway.core.sealing import Place, Sealed
 READ: Final = "rooms.read"
 READ_SENSITIVE: Final = "rooms.read_sensitive"
 WRITE: Final = "rooms.write"
-EVERYTHING: Final = "rooms.*"
 EXPIRED: Final = "expired"
 """The state of a room whose sealed fields are gone; only expiry sets it."""
 CREATED: Final = "created"
@@ -55,12 +53,6 @@ class RoomFilter(NamedTuple):
 def place_of(room_id: str) -> Place:
     """What the envelope of a room is bound to."""
     return Place("rooms", room_id, "sealed")
-
-
-def missing(granted: Iterable[str], needed: Iterable[str]) -> str | None:
-    """The first permission of `needed` that `granted` has not; `rooms.*` has all of them."""
-    has = frozenset(granted)
-    return None if EVERYTHING in has else next((name for name in needed if name not in has), None)
 
 
 def name_fault(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The rooms API over HTTP, for the platform's backend: which request is what, who may do it, and what is answered.
+"""The rooms API over HTTP, for the platform's backend: its routes, who may use them, and what they answer.
 
 Whoever has the permission sees every user's rooms: these keys belong to the platform, not to a user. Sensitive fields
 leave only on `?include=sensitive`. Nothing of a body, and no field, may be logged.
@@ -7,17 +7,20 @@ leave only on `?include=sensitive`. Nothing of a body, and no field, may be logg
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import msgspec
 import structlog
 from aiohttp import web
 
 from gateway.core.errors import ApiError
-from gateway.core.ids import is_uuid
-from gateway.core.instants import rfc3339
-from gateway.core.rooms import READ, READ_SENSITIVE, WRITE, Room, missing
+from gateway.core.http.fields import Nothing
+from gateway.core.http.openapi import About, build_document
+from gateway.core.http.route import Answer, Call, Refusal, Result, Route
+from gateway.core.http.router import AnyRoute, Router
+from gateway.core.rooms import READ, READ_SENSITIVE, WRITE, Room
 from gateway.core.sealing import NotOpened
-from gateway.flows.rooms import request as asked
+from gateway.core.version import VERSION
+from gateway.flows.rooms.request import Listing, NewRoom, RoomChange, RoomPath, RoomQuery
 from gateway.flows.rooms.rooms import RoomKeeper
+from gateway.flows.rooms.view import RoomList, RoomView, view_of
 
 PATH: Final = "/rooms"
 BODY_BYTES_MAX: Final = 1024 * 1024
@@ -26,6 +29,30 @@ Admit = Callable[[web.BaseRequest], Awaitable[frozenset[str]]]
 """The permissions of whoever sends this request. Raises ApiError for who may not come in at all."""
 ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
 """The body, up to so many bytes. Raises ApiError."""
+
+COMMON: Final = (
+    Refusal(400, "duplicate_header", "a header that names the key comes twice"),
+    Refusal(400, "invalid_framing", "HTTP/1.0 with a Transfer-Encoding"),
+    Refusal(401, "missing_api_key", "no key was sent"),
+    Refusal(401, "invalid_api_key", "the key is unknown, revoked or expired"),
+    Refusal(403, "key_not_linked", "the key has no user of this gateway"),
+    Refusal(403, "user_disabled", "the user of the key is disabled"),
+    Refusal(403, "access_denied", "the key may not be used now"),
+    Refusal(403, "insufficient_permissions", "the key lacks the permission that the message names"),
+    Refusal(415, "unsupported_content_encoding", "the body is compressed"),
+    Refusal(429, "rate_limit_exceeded", "too many requests of this key, or with unknown keys"),
+    Refusal(429, "insufficient_quota", "the credit of this key is used up"),
+    Refusal(500, "gateway_error", "a bug in the gateway"),
+    Refusal(503, "key_verification_unavailable", "Unkey did not answer"),
+    Refusal(503, "gateway_unavailable", "PostgreSQL did not answer"),
+    Refusal(503, "rooms_not_configured", "ROOMS_KEYS is not set"),
+    Refusal(505, "http_version_not_supported", "neither HTTP/1.0 nor HTTP/1.1"),
+)
+"""What any of the routes may answer with."""
+_NOT_FOUND: Final = Refusal(404, "room_not_found", "there is no such room")
+_NOT_READABLE: Final = Refusal(500, "room_not_readable", "the sensitive fields cannot be opened")
+_TOO_LARGE: Final = Refusal(413, "room_too_large", "`data` or `sensitive` would be too large")
+_ETAG: Final = {"ETag": "The version of the room, in quotes."}
 _log: Final = structlog.get_logger("gateway.rooms")
 
 
@@ -34,115 +61,100 @@ class RoomsApi:
 
     def __init__(self, keeper: RoomKeeper, *, admit: Admit, read_body: ReadBody, new_id: Callable[[], str]) -> None:
         self._keeper: Final = keeper
-        self._admit: Final = admit
-        self._read_body: Final = read_body
         self._new_id: Final = new_id
+        self.routes: Final = self._list_routes()
+        self._router: Final = Router(
+            PATH,
+            self.routes,
+            admit=admit,
+            read_body=read_body,
+            body_bytes_max=BODY_BYTES_MAX,
+            tells_methods=False,  # 404 from its first day on
+        )
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answers any request below /rooms. Raises ApiError, DependencyDown."""
-        path, _, query = request.raw_path.partition("?")
-        granted = await self._admit(request)
         try:
-            return await self._route(request, path, query.partition("#")[0], granted)
+            reply = await self._router.handle(request)
         except NotOpened as error:
+            path = request.raw_path.partition("?")[0]
             _log.error("a room does not open", path=path, error=type(error).__name__)
             message = "The sensitive fields of this room cannot be opened; the operator has been told."
             raise ApiError(500, "room_not_readable", message, kind="server_error") from None
+        return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
 
-    async def _route(self, request: web.BaseRequest, path: str, query: str, granted: frozenset[str]) -> web.Response:
-        parts = path.removeprefix(PATH).split("/")[1:]
-        match request.method, parts:
-            case "POST", []:
-                return await self._create(request, query, granted)
-            case "GET", []:
-                return await self._page(query, granted)
-            case "GET", [room_id] if is_uuid(room_id):
-                return await self._get(room_id.lower(), query, granted)
-            case "PATCH", [room_id] if is_uuid(room_id):
-                return await self._update(request, room_id.lower(), query, granted)
-            case "POST", [room_id, "expire"] if is_uuid(room_id):
-                return await self._expire(request, room_id.lower(), query, granted)
-            case ("GET" | "PATCH", [_]) | ("POST", [_, "expire"]):
-                raise ApiError(400, "invalid_value", "The room's id in the path must be a UUID.", param="id")
-            case _:
-                raise ApiError(404, "endpoint_not_supported", "There is no such method and path below /rooms.")
+    def _list_routes(self) -> list[AnyRoute]:
+        one = f"{PATH}/{{id}}"
+        shown = {200: Result(RoomView, "The room.", _ETAG)}
+        return [
+            Route(
+                "POST", PATH, "create_room", "Create a room.", WRITE, Nothing, Nothing, NewRoom, self._create,
+                {201: Result(RoomView, "The new room.", {**_ETAG, "Location": "Its path."})},
+                (Refusal(409, "room_exists", "there is a room of this id already"), _TOO_LARGE),
+            ),
+            Route(
+                "GET", PATH, "list_rooms", "List rooms, the newest first.", READ, Nothing, Listing, Nothing, self._page,
+                {200: Result(RoomList, "A page of rooms.")},
+            ),
+            Route(
+                "GET", f"{PATH}/openapi.json", "describe_rooms", "Get this document.", None, Nothing, Nothing, Nothing,
+                self._describe, {200: Result(dict[str, Any], "An OpenAPI document.")},
+            ),
+            Route(
+                "GET", one, "get_room", "Get a room.", READ, RoomPath, RoomQuery, Nothing, self._get, shown,
+                (_NOT_FOUND, _NOT_READABLE),
+            ),
+            Route(
+                "PATCH", one, "update_room", "Change a room.", WRITE, RoomPath, Nothing, RoomChange, self._update,
+                shown,
+                (
+                    Refusal(400, "missing_field", "the body names nothing to change"),
+                    _NOT_FOUND,
+                    Refusal(409, "version_conflict", "somebody else has changed the room"),
+                    Refusal(409, "room_expired", "the room has expired"),
+                    _TOO_LARGE,
+                    _NOT_READABLE,
+                ),
+                headers={"If-Match": 'The version that the change was made from, as in ETag: `"3"`.'},
+            ),
+            Route(
+                "POST", f"{one}/expire", "expire_room", "Erase the sensitive fields of a room, for good.", WRITE,
+                RoomPath, Nothing, Nothing, self._expire, shown, (_NOT_FOUND,),
+                no_body="Expiring a room takes no body.",
+            ),
+        ]  # fmt: skip
 
-    async def _create(self, request: web.BaseRequest, query: str, granted: frozenset[str]) -> web.Response:
-        _may(granted, WRITE)
-        asked.no_query(query)
-        room_id, change = asked.read_new(await self._read_body(request, BODY_BYTES_MAX))
-        room = await self._keeper.create(room_id or self._new_id(), change)
-        return _answer(_plain(room), room, status=201, headers={"Location": f"{PATH}/{room.id}"})
+    async def _create(self, call: Call[Nothing, Nothing, NewRoom]) -> Answer:
+        room = await self._keeper.create(call.body.id or self._new_id(), call.body.change())
+        return Answer(201, view_of(room), {"Location": f"{PATH}/{room.id}", **_tagged(room)})
 
-    async def _page(self, query: str, granted: frozenset[str]) -> web.Response:
-        _may(granted, READ)
-        listing = asked.read_listing(query)
-        rooms, more = await self._keeper.page(listing.wanted, after=listing.after, rows_max=listing.rows_max)
+    async def _page(self, call: Call[Nothing, Listing, Nothing]) -> Answer:
+        query = call.query
+        rooms, more = await self._keeper.page(query.wanted(), after=query.after or None, rows_max=query.limit)
         last = rooms[-1].id if rooms else None
-        return _answer({"object": "list", "data": [_plain(room) for room in rooms], "has_more": more, "last_id": last})
+        return Answer(200, RoomList(data=[view_of(room) for room in rooms], has_more=more, last_id=last))
 
-    async def _get(self, room_id: str, query: str, granted: frozenset[str]) -> web.Response:
-        _may(granted, READ)
-        if not asked.read_include(query):
-            room = await self._keeper.get(room_id)
-            return _answer(_plain(room), room)
-        _may(granted, READ_SENSITIVE)
-        room = await self._keeper.get(room_id)
-        return _answer(_plain(room) | {"sensitive": self._keeper.sensitive_of(room)}, room)
+    async def _get(self, call: Call[RoomPath, RoomQuery, Nothing]) -> Answer:
+        if not call.query.include:
+            room = await self._keeper.get(call.path.id)
+            return Answer(200, view_of(room), _tagged(room))
+        call.require(READ_SENSITIVE)
+        room = await self._keeper.get(call.path.id)
+        return Answer(200, view_of(room, self._keeper.sensitive_of(room)), _tagged(room))
 
-    async def _update(
-        self, request: web.BaseRequest, room_id: str, query: str, granted: frozenset[str]
-    ) -> web.Response:
-        _may(granted, WRITE)
-        asked.no_query(query)
-        body = await self._read_body(request, BODY_BYTES_MAX)
-        change, version = asked.read_patch(body, request.headers.get("If-Match"))
-        room = await self._keeper.update(room_id, change, version=version)
-        return _answer(_plain(room), room)
+    async def _update(self, call: Call[RoomPath, Nothing, RoomChange]) -> Answer:
+        change, version = call.body.change(call.headers.get("If-Match"))
+        room = await self._keeper.update(call.path.id, change, version=version)
+        return Answer(200, view_of(room), _tagged(room))
 
-    async def _expire(
-        self, request: web.BaseRequest, room_id: str, query: str, granted: frozenset[str]
-    ) -> web.Response:
-        _may(granted, WRITE)
-        asked.no_query(query)
-        if await self._read_body(request, BODY_BYTES_MAX) not in (b"", b"{}"):
-            raise ApiError(400, "unknown_field", "Expiring a room takes no body.")
-        room = await self._keeper.expire(room_id)
-        return _answer(_plain(room), room)
+    async def _expire(self, call: Call[RoomPath, Nothing, Nothing]) -> Answer:
+        room = await self._keeper.expire(call.path.id)
+        return Answer(200, view_of(room), _tagged(room))
+
+    async def _describe(self, _call: Call[Nothing, Nothing, Nothing]) -> Answer:
+        about = About("Rooms", VERSION, "Rooms of interviews and meetings, for the platform's backend.", COMMON)
+        return Answer(200, build_document(about, self.routes))
 
 
-def _may(granted: frozenset[str], permission: str) -> None:
-    lacks = missing(granted, (permission,))
-    if lacks is not None:
-        raise ApiError(403, "insufficient_permissions", f"This API key lacks the permission {lacks!r}.")
-
-
-def _plain(room: Room) -> dict[str, Any]:
-    """The harmless columns, as the API shows them."""
-    return {
-        "object": "room",
-        "id": room.id,
-        "room_name": room.room_name,
-        "user_id": room.user_id,
-        "meeting_id": room.meeting_id,
-        "state": room.state,
-        "data": room.data,
-        "has_sensitive": room.sealed is not None,
-        "source_id": room.source_id,
-        "started_at": rfc3339(room.started_at),
-        "ended_at": rfc3339(room.ended_at),
-        "expires_at": rfc3339(room.expires_at),
-        "expired_at": rfc3339(room.expired_at),
-        "created_at": rfc3339(room.created_at),
-        "updated_at": rfc3339(room.updated_at),
-        "version": room.version,
-    }
-
-
-def _answer(
-    body: dict[str, Any], room: Room | None = None, *, status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    passed = {"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})}
-    if room is not None:
-        passed["ETag"] = f'"{room.version}"'
-    return web.Response(status=status, body=msgspec.json.encode(body), headers=passed)
+def _tagged(room: Room) -> dict[str, str]:
+    return {"ETag": f'"{room.version}"'}
