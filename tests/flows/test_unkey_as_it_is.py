@@ -213,6 +213,19 @@ async def test_a_canary_tells_that_permissions_are_left_out(house: House) -> Non
         assert not gate.questions.is_doubted
 
 
+async def test_a_canary_that_alone_has_lost_its_permission_stops_nobody(house: House) -> None:
+    await house.key("ann")
+    await house.key("bob", permissions=["openai.chat"])
+    house.at_unkey("watch", permissions=[], meta={"bound": True})
+    async with gate_at(house, canary=CANARY) as gate:
+        assert gate.questions.is_doubted
+        assert await gate.status(ANN) == 503  # nothing tells yet whether others come with theirs
+        await gate.later(1)
+        assert await gate.status("sk_bob_canary_012") == 200
+        assert await gate.status(ANN) == 200
+        assert not gate.questions.is_doubted
+
+
 async def test_a_canary_is_looked_at_again_for_keys_that_nothing_marks(house: House) -> None:
     await house.key("bob", permissions=["openai.model.gpt-4o-mini"])
     house.at_unkey("watch", permissions=["openai.models"], meta={"bound": True})

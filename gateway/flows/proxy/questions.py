@@ -46,6 +46,9 @@ class Questions:
         self._unknown_s = -math.inf
         self._untold = False
         """Whether the canary, a bound key, last came without its permissions."""
+        self._untold_since_s = math.inf
+        self._told_s = -math.inf
+        """When any other key last came with permissions: then only the canary has lost its own."""
         self._judged_s = math.inf
         """When that was; never for a canary that is not bound."""
         self._checking: asyncio.Task[bool] | None = None
@@ -58,7 +61,11 @@ class Questions:
     @property
     def is_doubted(self) -> bool:
         """Whether Unkey did not know the canary, or not its permissions, when it was last asked."""
-        return self._is_unknown or self._untold
+        return self._is_unknown or self._is_untold
+
+    @property
+    def _is_untold(self) -> bool:
+        return self._untold and self._told_s < self._untold_since_s
 
     @property
     def _is_unknown(self) -> bool:
@@ -77,11 +84,12 @@ class Questions:
             if not await self._canary_is_known(since):
                 raise DependencyDown("unkey", "it does not know the canary either: the root key may lack verify_key")
         if verdict.code == "VALID" and key != self._canary:
+            self._told_s = self._monotonic() if verdict.permissions else self._told_s
             if lacks_its_bounds(verdict):
                 await self._canary_is_known(asked_s)
             elif self._untold or not verdict.permissions:
                 self._look_again()
-            if self._untold and not are_told(verdict.permissions or ()):
+            if self._is_untold and not are_told(verdict.permissions or ()):
                 raise DependencyDown("unkey", "it leaves permissions out of its answers, also those of the canary")
         return verdict
 
@@ -115,6 +123,7 @@ class Questions:
         """Whether the canary, if it is a bound key, came with its permissions."""
         untold, self._untold = self._untold, lacks_its_bounds(canary)
         if self._untold and not untold:
+            self._untold_since_s = now
             look = "Unkey leaves permissions out, or somebody took those of keys.canary"
             _log.error("canary key comes without its permissions", look=look)
         if untold and not self._untold:
