@@ -33,6 +33,7 @@ from gateway.edges.spending import Spending
 from gateway.edges.tokenizer import Tokenizer
 from gateway.flows.proxy.admission import Admission
 from gateway.flows.proxy.breaker import Breaker
+from gateway.flows.proxy.drains import WATCH_S, Drains
 from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.handler import Proxy
 from gateway.flows.proxy.limiter import RENEW_S, Limiter
@@ -44,7 +45,6 @@ from gateway.flows.proxy.parts import Parts
 from gateway.flows.proxy.questions import Questions
 from gateway.flows.proxy.recheck import Recheck
 from gateway.flows.proxy.record import Recorder
-from gateway.flows.proxy.relay import WATCH_S, Drains
 from gateway.loops import Loops
 from gateway.processes import Ready, listen
 
@@ -54,6 +54,8 @@ DRAIN_S: Final = 600.0
 """Seconds a stopping proxy lets its calls finish before it settles the rest as estimates."""
 FAILED_DRAIN_S: Final = 10.0
 """The same, of a proxy that ends because a background loop has failed."""
+SETTLE_S: Final = 10.0
+"""Seconds for settling them; whatever hangs after that is left to the keeper."""
 
 
 async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
@@ -108,8 +110,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        front = await _open_front(stack, settings, proxy, admission)
-        await _listen(stack, open_server(front, cors, keepalive_s=settings.gateway_keepalive_s), listener, loops)
+        server = await _open_server(stack, settings, proxy, admission, cors)
+        await _listen(stack, server, listener, loops, drains)
         ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions, loops))
         try:
             await loops.until(stop)
@@ -118,17 +120,23 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         await asyncio.sleep(settings.gateway_stop_notice_s)
 
 
-async def _listen(stack: AsyncExitStack, server: web.Server, listener: socket.socket, loops: Loops) -> None:
-    """Requests are taken from here on, until the stack closes."""
-    runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
+async def _listen(
+    stack: AsyncExitStack, server: web.Server, listener: socket.socket, loops: Loops, drains: Drains
+) -> None:
+    """Requests are taken from here on, until the stack closes; then running calls finish."""
+    runner = web.ServerRunner(server)
     await runner.setup()
 
     async def close() -> None:
-        if loops.failed is not None:
-            # Another process is to take over soon, and nobody may hold the time-outs of the calls any more.
-            for site in runner.sites:
-                await site.stop()
-            await server.shutdown(FAILED_DRAIN_S)
+        # Another process is to take over soon from one that has failed, and nobody holds its calls' time-outs any more.
+        drain_s = DRAIN_S if loops.failed is None else FAILED_DRAIN_S
+        for site in runner.sites:
+            await site.stop()
+        await asyncio.sleep(0)  # what has come in before is begun
+        server.pre_shutdown()
+        giving_up = asyncio.get_running_loop().call_later(drain_s, drains.give_up)
+        await server.shutdown(drain_s + SETTLE_S)
+        giving_up.cancel()
         await runner.cleanup()
 
     stack.push_async_callback(close)
@@ -150,11 +158,14 @@ async def _open_questions(stack: AsyncExitStack, settings: Settings) -> Question
     return questions
 
 
-async def _open_front(stack: AsyncExitStack, settings: Settings, proxy: Proxy, admission: Admission) -> Front:
+async def _open_server(
+    stack: AsyncExitStack, settings: Settings, proxy: Proxy, admission: Admission, cors: Cors | None
+) -> web.Server:
     """The public port: the proxy, and what is beside it."""
     rooms = await open_rooms(stack, settings, admission)
     webhooks = await open_webhooks(stack, settings)
-    return Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
+    front = Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
+    return open_server(front, cors, keepalive_s=settings.gateway_keepalive_s)
 
 
 def _loops(settings: Settings, limiter: Limiter, drains: Drains, admission: Admission) -> Loops:

@@ -37,6 +37,7 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/edges/upstream/__init__.py:send": "ends a silent call",
     "gateway/edges/journal/journal.py:_committed": "hands what waits to the commit thread",
     "gateway/edges/journal/journal.py:_fail": "hands an empty batch to the commit thread; set again by its outcome",
+    "gateway/app/proxy.py:close": "ends what is still being read; what it leaves is settled by the keeper",
     "gateway/flows/proxy/line.py:_add": "writes lines; set again by the next line, whatever has failed",
     # Threads.
     "gateway/edges/journal/journal.py:__init__": "the commit thread: whatever fails is the outcome of its batch",

@@ -10,6 +10,7 @@ from gateway.core.failpoints import Failpoint, pass_by
 from gateway.core.settle import Settler
 from gateway.edges.upstream import Upstream
 from gateway.flows.proxy.admission import Admission
+from gateway.flows.proxy.drains import Drains
 from gateway.flows.proxy.estimate import Estimator
 from gateway.flows.proxy.limiter import Limiter
 from gateway.flows.proxy.line import CallLog
@@ -17,7 +18,6 @@ from gateway.flows.proxy.meetings import Meetings
 from gateway.flows.proxy.metrics import CallMetrics
 from gateway.flows.proxy.owners import Owners
 from gateway.flows.proxy.record import Recorder
-from gateway.flows.proxy.relay import Drains
 from gateway.flows.proxy.tracing import Traces
 
 

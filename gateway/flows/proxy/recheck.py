@@ -11,7 +11,7 @@ import structlog
 from gateway.core.errors import ApiError
 from gateway.flows.proxy.admission import Admission
 from gateway.flows.proxy.credential import key_of
-from gateway.flows.proxy.relay import Drains
+from gateway.flows.proxy.drains import Drains
 
 REVOKED: Final = (401, 403)
 _log: Final = structlog.get_logger("gateway.proxy")

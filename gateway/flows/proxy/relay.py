@@ -17,6 +17,7 @@ from gateway.core.config import UpstreamSettings
 from gateway.core.errors import ApiError
 from gateway.edges.upstream import Answer
 from gateway.flows.proxy.begun import error_event
+from gateway.flows.proxy.drains import Drains
 from gateway.flows.proxy.relayed import Relayed
 from gateway.flows.proxy.wholes import feed_large, read_large, read_whole
 from pricing.coded import CodedStream
@@ -29,29 +30,7 @@ WHOLE_BYTES_MAX: Final = 1024 * 1024
 SLOW_BUFFER_BYTES: Final = 64 * 1024
 """Unsent bytes beyond which a write to the client is timed."""
 NOTE_EVERY_S: Final = 1.0
-WATCH_S: Final = 1.0
-"""Seconds between two looks for answers that are beyond their bounds."""
 _BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, ConnectionError, TimeoutError)
-
-
-class Drains:
-    """The answers being read in this process, and how many of them for clients that have left.
-
-    One timer looks after all of them: a timer per read, as aiohttp would set, costs more than metering the chunk.
-    """
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.closing = False
-        """Whether this process is to stop: each answer then ends its connection, so that the client's next call goes
-        elsewhere instead of into a connection that is being closed."""
-        self.relays: set[Relay] = set()
-
-    async def check(self) -> None:
-        """Gives up every answer that is beyond its bounds."""
-        now = asyncio.get_running_loop().time()
-        for relay in list(self.relays):
-            relay.check(now)
 
 
 class Relay:
@@ -80,7 +59,7 @@ class Relay:
         self.result.heard_s = self._loop.time()
         coding = self.result.coding = coding_of(source.headers.get("Content-Encoding"))
         self._decoder: Final = None if coding is None else Decoder(coding)
-        drains.relays.add(self)
+        drains.add(self)
 
     async def stream(self, meter: StreamMeter) -> Relayed:
         """An event stream; `result.last` is the terminal event."""
@@ -276,17 +255,17 @@ class Relay:
         self._drained_bytes += size
         too_many = self._drains.running > self._bounds.drains_max
         if too_many or self._drained_bytes > self._bounds.drain_bytes_max:
-            self._give_up("drain_limit")
+            self.give_up("drain_limit")
         return self.result.broken is not None
 
     def check(self, now: float) -> None:
         """Gives the answer up when it is silent for too long, takes too long in all, or is drained for too long."""
         if now - self.result.heard_s > self._bounds.read_s or now > self._end_s:
-            self._give_up("upstream_timeout")
+            self.give_up("upstream_timeout")
         elif self._drain_until_s and now > self._drain_until_s:
-            self._give_up("drain_limit")
+            self.give_up("drain_limit")
 
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
         self.result.broken = self.result.broken or reason
         self._source.close()  # a read that waits ends with an error, or as if the body had ended
 
