@@ -69,9 +69,9 @@ async def test_a_visit_of_today_waits(pool: Pool) -> None:
 
 
 async def test_without_a_look_a_week_must_do(pool: Pool, visit: None) -> None:
-    await pool.execute("update webhook_inbox set received_at = now() - interval '6 days 23 hours'")
+    await pool.execute("update webhook_inbox set received_at = now() - interval '167 hours'")
     assert await look_again(pool) == [WAITS] * 3
-    await pool.execute("update webhook_inbox set received_at = now() - interval '7 days 1 minute'")
+    await pool.execute("update webhook_inbox set received_at = now() - interval '168 hours 1 minute'")
     assert await look_again(pool) == [LAPSED] * 3
 
 

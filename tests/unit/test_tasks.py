@@ -24,7 +24,7 @@ WATCHED: Final[dict[str, str]] = {
     # One question for several who wait: each of them awaits the task or its future, and hears its error.
     "gateway/edges/limits/__init__.py:_run": "_send hands every error to those who wait",
     "gateway/flows/webhooks.py:_keep": "_store_waiting hands every error to those who wait",
-    "gateway/flows/proxy/questions.py:_canary_is_known": "awaited by who asks",
+    "gateway/flows/proxy/questions.py:_look": "awaited by who asks; _checked reads its outcome",
     "gateway/flows/proxy/limiter.py:_beginning": "awaited by who asks",
     "gateway/flows/proxy/admission.py:_ask": "awaited by who asks; the next call makes a failed renewal again",
     "gateway/flows/proxy/meetings.py:_ask": "awaited by who asks",

@@ -21,8 +21,8 @@ where source = $1 and event_id = $2
 # REST is never asked, a week must do. A lapsed event is dealt with; a meeting that is told later still takes it up.
 _LAPSE: Final = """
 update public.webhook_inbox i set processed_at = now(), lapsed_at = now(), last_error = 'lapsed: no meeting was told'
-where i.source = $1 and i.event_id = $2 and (i.received_at < now() - interval '7 days' or (
-  $5::timestamptz < now() - interval '1 day' and exists (
+where i.source = $1 and i.event_id = $2 and (i.received_at < now() - interval '168 hours' or (
+  $5::timestamptz < now() - interval '24 hours' and exists (
     select from public.daily_backfills b where (b.room is null or b.room = $3::text) and b.since_at <= $4::timestamptz
       and b.until_at >= $5 and b.finished_at > $5 + interval '1 hour')))
 """
@@ -34,7 +34,7 @@ where source = $1 and event_id in (
   select event_id from public.webhook_inbox where source = $1 and waits_for = any($2::text[]) and (
     processed_at is null or (lapsed_at is not null and $3::timestamptz is not null
       and coalesce(occurred_at, received_at)
-        between $3 - interval '1 day' and coalesce($4::timestamptz, $3) + interval '1 day'))
+        between $3 - interval '24 hours' and coalesce($4::timestamptz, $3) + interval '24 hours'))
   for update skip locked)
 """
 _WAITING: Final = """

@@ -45,7 +45,7 @@ _COUNTS: Final = """
 select count(*) filter (where waits_for is null and attempts = 0) as new,
   count(*) filter (where waits_for is not null) as waiting, count(*) filter (where attempts > 0) as failed,
   count(*) filter (where attempts >= $2) as given_up, min(received_at) as oldest,
-  (select count(*) from public.webhook_inbox where source = $1 and lapsed_at > now() - interval '1 day') as lapsed
+  (select count(*) from public.webhook_inbox where source = $1 and lapsed_at > now() - interval '24 hours') as lapsed
 from public.webhook_inbox where source = $1 and processed_at is null
 """
 
