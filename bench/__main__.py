@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measure import all_in_ledger, cpu_s, descendants, helper, load
-from gateway.commands import local, up
-from gateway.core.config import Settings
+from gateway.config.settings import Settings
+from gateway.processes import local, up
 
 
 @dataclass

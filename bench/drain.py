@@ -20,12 +20,12 @@ import asyncpg
 import msgspec
 
 from bench.measure import SETTLED_WITHIN_S, all_in_ledger, cpu_s, descendants, helper, load
-from gateway.commands import local, up
-from gateway.core.config import Settings
-from gateway.core.frames import BOOT, OPEN, SETTLE, frame, id_of, unframe
-from gateway.core.ids import uuid7
-from gateway.edges.buffer import Buffer
-from gateway.edges.redis_client import open_redis
+from gateway.config.settings import Settings
+from gateway.journal.frames import BOOT, OPEN, SETTLE, frame, id_of, unframe
+from gateway.kit.ids import uuid7
+from gateway.ledger.stream import Buffer
+from gateway.processes import local, up
+from gateway.stores.redis import open_redis
 
 CALLS = 8
 

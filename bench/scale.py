@@ -17,8 +17,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from bench.measure import all_in_ledger, cpu_s, helper, load
-from gateway.commands import local, up
-from gateway.core.config import Settings
+from gateway.config.settings import Settings
+from gateway.processes import local, up
 
 PERIOD_S = 0.04
 

@@ -13,12 +13,15 @@ from typing import Any, cast
 import msgspec
 
 import pricing
-from gateway.core.event import encode
-from gateway.core.frames import OPEN, frame
-from gateway.core.settle import Settler
-from gateway.edges.audit import Offenders, Snapshot, Span
-from gateway.edges.ledger import Ledger, Pool
-from gateway.flows.audit import Counted, Policy, Report, audit
+from gateway.audit.budgets import Counted
+from gateway.audit.reads.snapshot import Offenders, Snapshot, Span
+from gateway.audit.run import Policy, audit
+from gateway.audit.verdict import Report
+from gateway.journal.frames import OPEN, frame
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
+from gateway.usage.event import encode
+from gateway.usage.settle import Settler
 from pricing.data import read_texts
 from tests.audits import Filled, insert, lines, segment
 from tests.conftest import METER, WINDOW_S

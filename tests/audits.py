@@ -9,11 +9,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.core.event import OpenRecord, UsageEvent, encode
-from gateway.core.frames import BOOT, OPEN, SETTLE, frame
-from gateway.core.ids import uuid7
-from gateway.core.settle import Settler, Tokens
-from gateway.edges.ledger import Entry, Ledger
+from gateway.journal.frames import BOOT, OPEN, SETTLE, frame
+from gateway.kit.ids import uuid7
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.usage.event import OpenRecord, UsageEvent, encode
+from gateway.usage.settle import Settler, Tokens
 from pricing.readers.body import Said
 from tests.flows.invoke import Done, gateway
 

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gateway.core import config
-from gateway.core.config import Settings
+from gateway.config import settings as config
+from gateway.config.settings import Settings
 
 HEAD = """\
 # Every setting of the gateway, with its default. Copy this file, take the # away from what you change, and name the

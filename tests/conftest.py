@@ -10,11 +10,12 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from gateway.edges.buffer import Buffer
-from gateway.edges.ledger import Ledger, Pool, open_pool
-from gateway.edges.migrator import migrate
-from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded, ephemeral
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.stores.migrator import migrate
+from gateway.stores.postgres import Pool, open_pool
+from gateway.stores.redis import open_redis
 from tests.servers import memory_folder, on_database
 
 TEMPLATE = "gateway_template"

@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.event import UsageEvent
-from gateway.core.ids import uuid7
-from gateway.edges.ledger import Ledger, Pool
+from gateway.kit.ids import uuid7
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
+from gateway.usage.event import UsageEvent
 from pricing import Line
 
 AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)

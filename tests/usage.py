@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from gateway.core.event import Evidence, UsageEvent
-from gateway.edges.ledger import Entry
+from gateway.ledger.rows import Entry
+from gateway.usage.event import Evidence, UsageEvent
 
 
 def usage(

@@ -13,8 +13,8 @@ from typing import Annotated, Final
 import typer
 
 from gateway.cli.examples import epilog
-from gateway.core.errors import Expected
-from gateway.core.version import VERSION
+from gateway.kit.errors import Expected
+from gateway.kit.version import VERSION
 
 PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "Try it on one machine": {"local": ("up", "demo", "sandbox")},
@@ -31,6 +31,30 @@ PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "Meetings and rooms": {"meetings": (), "daily": (), "rooms": (), "retention": ("retention",)},
 }
 """Heading in the help → file → its commands; a file without any is a group of commands under its own name."""
+
+HOMES: Final = {
+    "local": "processes.local_cli",
+    "serve": "processes.serve_cli",
+    "worker": "processes.worker_cli",
+    "migrate": "stores.cli",
+    "doctor": "doctor.cli",
+    "config": "doctor.config_cli",
+    "journal": "ledger.cli",
+    "users": "accounts.cli",
+    "keys": "keys.cli",
+    "budgets": "limits.cli",
+    "credits": "limits.credits_cli",
+    "report": "reports.cli",
+    "audit": "audit.cli",
+    "quarantine": "quarantine.cli",
+    "billing": "billing.cli",
+    "price": "prices.cli",
+    "meetings": "meetings.cli",
+    "daily": "meetings.daily_cli",
+    "rooms": "rooms.cli",
+    "retention": "retention.cli",
+}
+"""File → the module under `gateway` that has it."""
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
@@ -55,7 +79,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def _add(app: typer.Typer, file: str, commands: Sequence[str], panel: str) -> None:
     """Adds what a file has, with its place in the help and its examples."""
-    part: typer.Typer = import_module(f"gateway.cli.{file}").app
+    part: typer.Typer = import_module(f"gateway.{HOMES[file]}").app
     for info in part.registered_commands:
         name = info.name or ("" if info.callback is None else info.callback.__name__.replace("_", "-"))
         info.epilog = epilog(name if commands else f"{file} {name}")

@@ -11,16 +11,20 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.edges.tokenizer import Tokenizer
-from gateway.sandbox import credentials, daily_control, openai_control, stripe_control, unkey_control
-from gateway.sandbox.daily_control import Daily
-from gateway.sandbox.keeper import Keeper
-from gateway.sandbox.openai import BODY_BYTES_MAX, OpenAI
-from gateway.sandbox.openai_tokens import Coder
-from gateway.sandbox.stripe import Kept as StripeKept
-from gateway.sandbox.stripe import Stripe
-from gateway.sandbox.unkey import Unkey
-from gateway.sandbox.unkey_keys import Kept as UnkeyKept
+from gateway.openai.tokenizer import Tokenizer
+from gateway.sandbox import credentials
+from gateway.sandbox.daily import routes as daily_control
+from gateway.sandbox.daily.routes import Daily
+from gateway.sandbox.openai import routes as openai_control
+from gateway.sandbox.openai.service import BODY_BYTES_MAX, OpenAI
+from gateway.sandbox.openai.tokens import Coder
+from gateway.sandbox.saved_state import Keeper
+from gateway.sandbox.stripe import routes as stripe_control
+from gateway.sandbox.stripe.service import Kept as StripeKept
+from gateway.sandbox.stripe.service import Stripe
+from gateway.sandbox.unkey import routes as unkey_control
+from gateway.sandbox.unkey.keys import Kept as UnkeyKept
+from gateway.sandbox.unkey.service import Unkey
 from pricing import book, data
 
 METER: Final = "openai_usage_micro_usd"

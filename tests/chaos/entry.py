@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from gateway import child, cli
-from gateway.commands import stack
-from gateway.core.failpoints import SITES, Failpoint, pass_by
-from gateway.processes import Child
+from gateway import cli
+from gateway.kit.failpoints import SITES, Failpoint, pass_by
+from gateway.processes import child, stack
+from gateway.processes.supervisor import Child
 from tests.chaos.planted import BUGS, failing_loop
 
 MODULE: Final = "tests.chaos.entry"

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gateway import embedded
-from gateway.edges.migrator import migrate
+from gateway.stores.migrator import migrate
 from tests.chaos.payers import make_payer
 from tests.chaos.tcp import Link, Wires, wires
 from tests.stack import Process, Stack, children, stack
@@ -126,7 +126,7 @@ class House:
             return [self.worker.popen.pid] if self.worker.popen.poll() is None else []
         with contextlib.suppress(FileNotFoundError):
             below = children(self.stack.serve.popen.pid)
-            return [pid for pid, line in below.items() if f"gateway.child {kind}" in line]
+            return [pid for pid, line in below.items() if f"gateway.processes.child {kind}" in line]
         return []
 
     async def supervise(self) -> None:

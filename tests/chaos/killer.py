@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final
 
-from gateway.edges.redis_client import open_redis
+from gateway.stores.redis import open_redis
 from tests.chaos.excuses import Excuses
 from tests.chaos.house import House, since
 from tests.chaos.tcp import KINDS, Kind

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from gateway.edges.billing import Billing
+from gateway.billing.stripe import Billing
 from tests.conftest import METER
 from tests.stack import Stack
 

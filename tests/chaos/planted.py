@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-from gateway.core.billing import MeterEvent, Outcome
-from gateway.core.event import OpenRecord, UsageEvent, encode
-from gateway.edges.billing import Billing
-from gateway.edges.buffer import Buffer, StreamEntry
-from gateway.edges.ledger import Ledger, sql
-from gateway.flows.flush import Flush
-from gateway.flows.proxy.record import Recorder
-from gateway.loops import Loops
+from gateway.billing.stripe import Billing
+from gateway.billing.windows import MeterEvent, Outcome
+from gateway.kit.loops import Loops
+from gateway.ledger import sql
+from gateway.ledger.flush import Flush
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer, StreamEntry
+from gateway.proxy.record import Recorder
+from gateway.usage.event import OpenRecord, UsageEvent, encode
 
 CONTENT: Final = "something that a client has sent"
 

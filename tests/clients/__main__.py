@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.edges.migrator import migrate
 from gateway.embedded import ephemeral
+from gateway.stores.migrator import migrate
 from tests.clients.install import Command, Mismatch, find_node, install, run
 from tests.clients.ledger import ROWS_S, check_charged, check_told, make_meeting, rows_of
 from tests.clients.table import CLIENTS, Client

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from gateway.core.event import OpenRecord, encode
-from gateway.core.frames import OPEN
-from gateway.core.ids import uuid7
-from gateway.edges.journal import Journal
+from gateway.journal.frames import OPEN
+from gateway.journal.writer import Journal
+from gateway.kit.ids import uuid7
+from gateway.usage.event import OpenRecord, encode
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.core.frames import BOOT, OPEN, frame
-from gateway.core.ids import uuid7
-from gateway.edges.journal import Journal
-from gateway.edges.segments import Segments
+from gateway.journal.frames import BOOT, OPEN, frame
+from gateway.journal.reader import Segments
+from gateway.journal.writer import Journal
+from gateway.kit.ids import uuid7
 
 ID = uuid7(1, 1)
 

@@ -11,10 +11,10 @@ import sys
 from datetime import UTC, datetime
 from random import Random
 
-from gateway.core.budgets import Budget, Window
-from gateway.core.limits import Claim, Hold, Rate, Slots
-from gateway.edges.limits import Limits
-from gateway.edges.redis_client import open_redis
+from gateway.limits.budgets import Budget, Window
+from gateway.limits.claims import Claim, Hold, Rate, Slots
+from gateway.limits.counters import Limits
+from gateway.stores.redis import open_redis
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 BUDGET, SLOTS, RATE = "limit:b:shared", "limit:k:shared:running", "limit:k:shared:requests"

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from gateway.core.billing import Claim
-from gateway.edges.ledger import Ledger
-from gateway.edges.outbox import Held, Outbox
+from gateway.billing.outbox import Held, Outbox
+from gateway.billing.windows import Claim
+from gateway.ledger.store import Ledger
 from tests.usage import entries, usage
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import aiohttp
 
-from gateway.edges.keys import Keys
-from gateway.edges.tokenizer import Tokenizer
-from gateway.flows.proxy.breaker import Breaker
-from gateway.flows.proxy.questions import Questions
+from gateway.access.breaker import Breaker
+from gateway.access.verification import Questions
+from gateway.keys.verify import Keys
+from gateway.openai.tokenizer import Tokenizer
 from gateway.sandbox.server import Sandbox, start
 
 CODER: Final = Tokenizer()

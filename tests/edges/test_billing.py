@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.core.billing import Delivered, Duplicate, MeterEvent, Outcome, Refused, Rejected, Retry
-from gateway.core.errors import ConfigError, DependencyDown
-from gateway.edges.billing import Billing
+from gateway.billing.stripe import Billing
+from gateway.billing.windows import Delivered, Duplicate, MeterEvent, Outcome, Refused, Rejected, Retry
+from gateway.kit.errors import ConfigError, DependencyDown
 from tests.servers import free_port
 
 METER = "openai_usage_micro_usd"

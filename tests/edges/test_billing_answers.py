@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.core.billing import Delivered, Duplicate, Refused, Rejected, Retry
-from gateway.core.errors import ConfigError, DependencyDown
-from gateway.edges.billing import Billing
+from gateway.billing.stripe import Billing
+from gateway.billing.windows import Delivered, Duplicate, Refused, Rejected, Retry
+from gateway.kit.errors import ConfigError, DependencyDown
 from tests import stripe_samples
 from tests.edges.test_billing import EVENT, METER, OK, SECRET, meter, page
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from gateway.core.errors import ConfigError, DependencyDown
-from gateway.edges.buffer import GROUP, Buffer, Depth
-from gateway.edges.redis_client import open_redis
+from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.ledger.stream import GROUP, Buffer, Depth
+from gateway.stores.redis import open_redis
 from tests.servers import free_port
 
 STREAM = "gateway:usage"

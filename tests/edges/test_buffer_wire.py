@@ -7,10 +7,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import uvloop
 
-from gateway.core.errors import DependencyDown
-from gateway.edges.buffer import Buffer
-from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.stream import Buffer
+from gateway.stores.redis import open_redis
 from tests.chaos.tcp import KINDS, Kind, wires
 
 FAST_S = 0.5

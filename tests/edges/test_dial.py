@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway import build
-from gateway.core.config import EgressSettings, Settings
-from gateway.core.sockets import TCP_OPTIONS
-from gateway.edges.upstream import NotSent, Upstream
-from gateway.edges.upstream.dial import USER_TIMEOUT_MS, Dialer
+from gateway.config.settings import EgressSettings, Settings
+from gateway.http.dial import USER_TIMEOUT_MS, Dialer
+from gateway.http.outbound import vendor_session
+from gateway.kit.sockets import TCP_OPTIONS
+from gateway.openai.upstream import NotSent, Upstream
 from tests.edges.certificates import server_context
 from tests.servers import free_port
 
@@ -185,7 +185,7 @@ async def test_sessions_with_other_vendors_go_the_same_way(tmp_path: Path) -> No
         url = f"https://127.0.0.1:{port}"
         settings = Settings(egress=EgressSettings(proxy=SecretStr(f"http://ann:p%40ss@127.0.0.1:{proxy_port}")))
         tls = ssl.create_default_context(cafile=trusted)
-        async with build.vendor_session(settings, url) as session, session.get(url, ssl=tls) as answer:
+        async with vendor_session(settings, url) as session, session.get(url, ssl=tls) as answer:
             assert (answer.status, await answer.read()) == (200, b"hi")
     assert b"\r\nProxy-Authorization: Basic YW5uOnBAc3M=\r\n" in proxy.heads[0]
     assert b"p@ss" not in proxy.passed

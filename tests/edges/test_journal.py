@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.errors import DependencyDown
-from gateway.core.frames import OPEN, SETTLE, frame
-from gateway.edges.journal import Journal, SlotTaken
-from gateway.edges.segments import Segments
+from gateway.journal.frames import OPEN, SETTLE, frame
+from gateway.journal.reader import Segments
+from gateway.journal.writer import Journal, SlotTaken
+from gateway.kit.errors import DependencyDown
 from tests.edges.journals import Disk, make, payload, read_all, segment_of
 
 

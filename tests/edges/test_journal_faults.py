@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.errors import DependencyDown
-from gateway.core.frames import NOTE, OPEN, SETTLE, frame
-from gateway.edges.journal import Journal
-from gateway.edges.journal import journal as journal_module
-from gateway.edges.segments import Segments
+from gateway.journal import writer as journal_module
+from gateway.journal.frames import NOTE, OPEN, SETTLE, frame
+from gateway.journal.reader import Segments
+from gateway.journal.writer import Journal
+from gateway.kit.errors import DependencyDown
 from tests.edges.journals import ID, Disk, is_failed, make, payload, read_all, segment_of
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.errors import DependencyDown
-from gateway.core.frames import OPEN, SETTLE
-from gateway.edges.journal import journal as journal_module
+from gateway.journal import writer as journal_module
+from gateway.journal.frames import OPEN, SETTLE
+from gateway.kit.errors import DependencyDown
 from tests.edges.journals import is_failed, make, payload, read_all
 
 DISK_BYTES = 4 * 1024 * 1024

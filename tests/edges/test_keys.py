@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.core.errors import DependencyDown
-from gateway.edges.keys import Keys
+from gateway.keys.verify import Keys
+from gateway.kit.errors import DependencyDown
 from tests.servers import free_port
 
 VALID = b'{"meta":{"requestId":"r"},"data":{"valid":true,"code":"VALID","keyId":"k1","identity":{"externalId":"u1"}}}'

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.event import UsageEvent, encode
-from gateway.edges.accounts import Accounts
-from gateway.edges.ledger import Entry, Ledger, NotARow, Outcome, Pool
-from gateway.edges.ledger.rows import _Event, to_row
-from gateway.edges.ledger.sql import COLUMNS
+from gateway.accounts.store import Accounts
+from gateway.ledger.rows import Entry, NotARow, _Event, to_row
+from gateway.ledger.sql import COLUMNS
+from gateway.ledger.store import Ledger, Outcome
+from gateway.stores.postgres import Pool
+from gateway.usage.event import UsageEvent, encode
 from tests.conftest import WINDOW_S
 from tests.events import AT, call, linked, new_id, sums_are_right
 

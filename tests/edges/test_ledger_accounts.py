@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.edges.accounts import Accounts
-from gateway.edges.ledger import Ledger, Pool, open_pool
+from gateway.accounts.store import Accounts
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S
 from tests.events import AT, linked
 

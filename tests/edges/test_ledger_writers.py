@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from gateway.core.errors import DependencyDown
-from gateway.edges.ledger import Entry, Ledger, Outcome, Pool, open_pool
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger, Outcome
+from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S, admin
 from tests.events import call, linked, new_id, sums_are_right
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from gateway.core.budgets import Budget, Window
-from gateway.core.limits import Claim, Hold, Rate, Slots, Taken
-from gateway.edges.limits import Limits, NotCounted
-from gateway.edges.redis_client import open_redis
+from gateway.limits.budgets import Budget, Window
+from gateway.limits.claims import Claim, Hold, Rate, Slots, Taken
+from gateway.limits.counters import Limits, NotCounted
+from gateway.stores.redis import open_redis
 from tests.edges import limits_process
 
 USD = 1_000_000_000

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from gateway.core.errors import DependencyDown, Refused
-from gateway.edges.meetings import PACE_S, PAGE, TRIES, Meetings
-from gateway.flows.backfill import event_of
-from gateway.sandbox.daily_hooks import ODD_HOOKS
+from gateway.kit.errors import DependencyDown, Refused
+from gateway.meetings.backfill import event_of
+from gateway.meetings.daily_api import PACE_S, PAGE, TRIES, Meetings
+from gateway.sandbox.daily.hooks import ODD_HOOKS
 from tests.edges.daily_server import KEY, DailyServer, daily_server, meeting
 
 ALL = (0, 4_000_000_000)

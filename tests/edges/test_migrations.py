@@ -6,7 +6,7 @@ import re
 import asyncpg
 import pytest
 
-from gateway.edges.migrator import Migration, MigrationFailed, load, migrate, pending
+from gateway.stores.migrator import Migration, MigrationFailed, load, migrate, pending
 from tests.conftest import admin
 
 TABLES_GIVEN = {"users", "api_keys", "meetings", "participants", "openai_usage", "rooms"}

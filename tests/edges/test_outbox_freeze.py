@@ -7,9 +7,11 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from gateway.core.errors import DependencyDown
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.outbox import Outbox, sql
+from gateway.billing import outbox_sql as sql
+from gateway.billing.outbox import Outbox
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.conftest import METER
 from tests.edges.outboxes import GRACE_S, HANGS_S, HOUR, TEN, book, customer, oldest_first, one_pending
 from tests.usage import entries, usage

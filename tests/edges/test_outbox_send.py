@@ -5,8 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.outbox import Outbox, sql
+from gateway.billing import outbox_sql as sql
+from gateway.billing.outbox import Outbox
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.edges.outboxes import (
     GRACE_S,
     HANGS_S,

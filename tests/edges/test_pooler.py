@@ -13,8 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway.edges.ledger import Entry, Ledger, open_pool
-from gateway.edges.migrator import migrate
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.stores.migrator import migrate
+from gateway.stores.postgres import open_pool
 from tests.conftest import METER, WINDOW_S
 from tests.edges.test_roles import A, B, two_users
 from tests.events import call, new_id, sums_are_right

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import pytest
 
-from gateway.edges.migrator import migrate
+from gateway.stores.migrator import migrate
 from tests.conftest import admin
 from tests.edges.test_roles import (
     A,

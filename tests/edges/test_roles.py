@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
-from gateway.edges.migrator import load, migrate
 from gateway.embedded import ephemeral
+from gateway.stores.migrator import load, migrate
 from tests.conftest import admin
 from tests.servers import memory_folder, on_database
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.core.billing import Delivered, Duplicate, MeterEvent, Outcome, Refused, Rejected, Retry
-from gateway.edges.billing import Billing
+from gateway.billing.stripe import Billing
+from gateway.billing.windows import Delivered, Duplicate, MeterEvent, Outcome, Refused, Rejected, Retry
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox, start
 from tests.edges.stand_ins import CODER, Clock, control, sandbox_at

@@ -9,8 +9,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.core.daily.events import facts_of, read_envelope
-from gateway.core.daily.signature import is_genuine, secret_of
+from gateway.config.secrets import secret_of
+from gateway.meetings.daily_events import facts_of, read_envelope
+from gateway.meetings.signature import is_genuine
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from tests.edges.stand_ins import Clock, sandbox_at

@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from gateway.sandbox import credentials
-from gateway.sandbox.openai_calls import Call
+from gateway.sandbox.openai.calls import Call
 from gateway.sandbox.server import Sandbox
 from tests.edges.stand_ins import control, sandbox_at
 

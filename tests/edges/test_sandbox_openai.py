@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
 from gateway.sandbox import credentials
-from gateway.sandbox.openai_calls import Call
+from gateway.sandbox.openai.calls import Call
 from gateway.sandbox.server import Sandbox
 from tests.edges.stand_ins import CODER, control, sandbox_at
 

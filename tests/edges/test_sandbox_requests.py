@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.edges.tokenizer import Tokenizer
-from gateway.sandbox.openai_answer import Wish, answer
-from gateway.sandbox.openai_chat import chat_wish
-from gateway.sandbox.openai_embeddings import inputs_of
-from gateway.sandbox.openai_errors import Refused
-from gateway.sandbox.openai_models import Models, Served
-from gateway.sandbox.openai_responses import responses_wish
-from gateway.sandbox.openai_schema import fake
-from gateway.sandbox.openai_tokens import CACHE_BLOCK, CACHE_FROM, Counter, Prompt, PromptCache
+from gateway.openai.tokenizer import Tokenizer
+from gateway.sandbox.openai.answer import Wish, answer
+from gateway.sandbox.openai.chat import chat_wish
+from gateway.sandbox.openai.embeddings import inputs_of
+from gateway.sandbox.openai.errors import Refused
+from gateway.sandbox.openai.models import Models, Served
+from gateway.sandbox.openai.responses import responses_wish
+from gateway.sandbox.openai.schema import fake
+from gateway.sandbox.openai.tokens import CACHE_BLOCK, CACHE_FROM, Counter, Prompt, PromptCache
 from pricing.book import parse
 from pricing.data import read_texts
 

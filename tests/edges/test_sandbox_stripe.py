@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox
-from gateway.sandbox.stripe_form import read_form
+from gateway.sandbox.stripe.form import read_form
 from tests.edges.stand_ins import Clock, control, sandbox_at
 
 HOUR: Final = 3600

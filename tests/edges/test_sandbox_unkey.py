@@ -14,8 +14,8 @@ from unkey.py.models import Operation
 
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox, start
-from gateway.sandbox.unkey_bodies import Whoami
-from gateway.sandbox.unkey_keys import Refill, permitted
+from gateway.sandbox.unkey.bodies import Whoami
+from gateway.sandbox.unkey.keys import Refill, permitted
 from tests.edges.stand_ins import CODER, Clock, control, sandbox_at
 
 NOW: Final = 1_795_392_000.0

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.sandbox import credentials
-from gateway.sandbox import unkey_bodies as bodies
 from gateway.sandbox.server import METER, Sandbox
+from gateway.sandbox.unkey import bodies
 from tests.edges.stand_ins import Clock, sandbox_at
 
 NOW: Final = 1_795_392_000

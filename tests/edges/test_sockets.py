@@ -7,10 +7,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from gateway.core.sockets import TCP_OPTIONS, keep_alive
-from gateway.edges.ledger import open_pool
-from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded
+from gateway.kit.sockets import TCP_OPTIONS, keep_alive
+from gateway.stores.postgres import open_pool
+from gateway.stores.redis import open_redis
 from tests.chaos.tcp import Link
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="options of Linux")

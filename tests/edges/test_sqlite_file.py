@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.errors import OptionError
-from gateway.core.room_values import Value
-from gateway.edges.sqlite_file import open_sqlite
+from gateway.kit.errors import OptionError
+from gateway.rooms.importing.sqlite_file import open_sqlite
+from gateway.rooms.importing.values import Value
 from tests.edges.sqlite_files import untouched
 
 ROWS = 300

@@ -12,12 +12,16 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from gateway.core.budgets import Budget, Window
-from gateway.edges.audit import Span, read_lifecycle, read_rollups, snapshot
-from gateway.edges.ledger import Entry, Ledger, Pool, open_pool
-from gateway.edges.outbox import Outbox
-from gateway.edges.reports import Reports
-from gateway.edges.spending import Spending
+from gateway.audit.reads.lifecycle import read_lifecycle
+from gateway.audit.reads.snapshot import Span, snapshot
+from gateway.audit.reads.sums import read_rollups
+from gateway.billing.outbox import Outbox
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.limits.budgets import Budget, Window
+from gateway.limits.spending import Spending
+from gateway.reports.store import Reports
+from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S, admin
 from tests.events import AT, call, new_id, sums_are_right
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.edges import tokenizer
-from gateway.edges.tokenizer import TEXT_CHARS_MAX, RanksDamaged, Tokenizer
+from gateway.openai import tokenizer
+from gateway.openai.tokenizer import TEXT_CHARS_MAX, RanksDamaged, Tokenizer
 
 SHARED = Tokenizer()
 

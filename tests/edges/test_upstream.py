@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from gateway.edges.upstream import Answer, NotSent, Unanswered, Upstream
+from gateway.openai.upstream import Answer, NotSent, Unanswered, Upstream
 from tests.servers import free_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.event import UsageEvent, encode
-from gateway.core.usage_block import BLOCK_BYTES_MAX, keep
-from gateway.edges.ledger import Entry, Ledger, Outcome, Pool
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger, Outcome
+from gateway.stores.postgres import Pool
+from gateway.usage.event import UsageEvent, encode
+from gateway.usage.usage_block import BLOCK_BYTES_MAX, keep
 from tests.events import call, new_id
 
 COUNTS = b'{"prompt_tokens":100,"completion_tokens":20,"total_tokens":120,"x":%s}'

@@ -13,9 +13,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.core.errors import DependencyDown, Refused
-from gateway.edges.ledger import Entry, Ledger, Pool, open_pool
-from gateway.edges.migrator import migrate
+from gateway.kit.errors import DependencyDown, Refused
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.stores.migrator import migrate
+from gateway.stores.postgres import Pool, open_pool
 from tests.chaos.house import Store
 from tests.chaos.tcp import Link
 from tests.conftest import METER, WINDOW_S, admin

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import DependencyDown
-from gateway.core.limits import Slots
-from gateway.edges.buffer import Buffer
-from gateway.edges.limits import Limits
-from gateway.edges.redis_client import open_redis
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.stream import Buffer
+from gateway.limits.claims import Slots
+from gateway.limits.counters import Limits
+from gateway.stores.redis import open_redis
 from tests.chaos.house import Store
 from tests.chaos.tcp import Link
 

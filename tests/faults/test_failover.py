@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.edges.redis_client import open_redis
+from gateway.stores.redis import open_redis
 from tests.chaos.house import Store
 from tests.chaos.tcp import Link, Wires, wires
 from tests.flows.conftest import settled_rows

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.core.failpoints import SITES
 from gateway.embedded import Embedded
+from gateway.kit.failpoints import SITES
 from tests.chaos.payers import make_payer
 from tests.faults.scene import QUICK, rows_of, scene
 from tests.stack import Stack, stack

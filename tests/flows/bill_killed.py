@@ -12,11 +12,11 @@ from datetime import datetime
 
 import structlog
 
-from gateway.core.billing import MeterEvent, Outcome
-from gateway.edges.billing import Billing
-from gateway.edges.ledger import open_pool
-from gateway.edges.outbox import Outbox
-from gateway.flows.bill import Bill
+from gateway.billing.outbox import Outbox
+from gateway.billing.reporter import Bill
+from gateway.billing.stripe import Billing
+from gateway.billing.windows import MeterEvent, Outcome
+from gateway.stores.postgres import open_pool
 
 
 class Killed:

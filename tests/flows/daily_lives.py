@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from gateway.core.daily.events import occurred_at, read_envelope
-from gateway.edges.ledger import Pool
-from gateway.edges.sessions import Event, Inbox, Listing
-from gateway.flows.meetings import Work
+from gateway.meetings.daily_events import occurred_at, read_envelope
+from gateway.meetings.inbox import Event, Inbox
+from gateway.meetings.listing import Listing
+from gateway.meetings.worker import Work
+from gateway.stores.postgres import Pool
 
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

@@ -3,11 +3,11 @@
 import json
 from typing import Any, Literal
 
-from gateway.core.daily.events import occurred_at, read_envelope
-from gateway.edges.sessions import Event
-from gateway.flows.backfill import event_of
-from gateway.sandbox.daily import Faults, World
-from gateway.sandbox.daily_rooms import Rooms
+from gateway.meetings.backfill import event_of
+from gateway.meetings.daily_events import occurred_at, read_envelope
+from gateway.meetings.inbox import Event
+from gateway.sandbox.daily.rooms import Rooms
+from gateway.sandbox.daily.service import Faults, World
 from tests.flows.daily_lives import at
 
 Source = Literal["webhooks", "rest", "both"]

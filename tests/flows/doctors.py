@@ -4,9 +4,9 @@ from typing import Any
 
 import asyncpg
 
-from gateway.commands import doctor
-from gateway.commands.doctor.findings import Finding
-from gateway.core.config import Settings
+from gateway.config.settings import Settings
+from gateway.doctor import command as doctor
+from gateway.doctor.findings import Finding
 from tests.unit.test_config_errors import SECRET
 
 

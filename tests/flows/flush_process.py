@@ -10,10 +10,11 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from gateway.edges.buffer import Buffer
-from gateway.edges.ledger import Ledger, open_pool
-from gateway.edges.redis_client import open_redis
-from gateway.flows.flush import Flush
+from gateway.ledger.flush import Flush
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.stores.postgres import open_pool
+from gateway.stores.redis import open_redis
 from tests.conftest import METER, WINDOW_S
 
 

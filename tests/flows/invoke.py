@@ -7,7 +7,7 @@ from typing import NamedTuple
 from typer.testing import CliRunner
 
 from gateway.cli import build
-from gateway.core.errors import Expected
+from gateway.kit.errors import Expected
 from tests.stack import clean_environment
 
 

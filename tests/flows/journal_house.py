@@ -6,13 +6,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from gateway.core.event import OpenRecord, UsageEvent, encode
-from gateway.core.frames import OPEN, SETTLE
-from gateway.edges.buffer import Buffer
-from gateway.edges.journal import Journal
-from gateway.edges.ledger import Entry, Ledger
-from gateway.edges.segments import Segments
-from gateway.flows.ship import Ship
+from gateway.journal.frames import OPEN, SETTLE
+from gateway.journal.reader import Segments
+from gateway.journal.writer import Journal
+from gateway.ledger.rows import Entry
+from gateway.ledger.ship import Ship
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.usage.event import OpenRecord, UsageEvent, encode
 from tests.events import AT, call, new_id
 
 RANDOM = Random(7)

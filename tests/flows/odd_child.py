@@ -7,8 +7,8 @@ import time
 
 import msgspec
 
-from gateway.core.metrics import Sample, Status
-from gateway.processes import READY, STATUS_BYTES_MAX
+from gateway.kit.metrics import Sample, Status
+from gateway.processes.supervisor import READY, STATUS_BYTES_MAX
 
 
 def main() -> None:

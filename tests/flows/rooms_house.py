@@ -12,16 +12,17 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from gateway.app.front import Front
-from gateway.app.rooms import handler
-from gateway.core.errors import ApiError
-from gateway.core.key_ring import KeyRing
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.rooms import Rooms
-from gateway.flows.proxy.handler import Proxy
-from gateway.flows.proxy.headers import refusal
-from gateway.flows.proxy.seen import Seen
-from gateway.flows.rooms.rooms import RoomKeeper
+from gateway.config.key_ring import KeyRing
+from gateway.http.framing import refusal
+from gateway.kit.errors import ApiError
+from gateway.ledger.store import Ledger
+from gateway.processes.front import Front
+from gateway.processes.rooms_api import handler
+from gateway.proxy.handler import Proxy
+from gateway.proxy.seen import Seen
+from gateway.rooms.service import RoomKeeper
+from gateway.rooms.store import Rooms
+from gateway.stores.postgres import Pool
 from tests.servers import free_port
 from tests.unit.admissions import House as AdmissionHouse
 from tests.unit.admissions import valid

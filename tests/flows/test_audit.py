@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 import structlog
 
-from gateway.core.billing import Delivered, MeterEvent
-from gateway.core.errors import ConfigError, DependencyDown
-from gateway.core.event import NoteRecord, encode
-from gateway.core.frames import NOTE, OPEN, SETTLE, frame
-from gateway.edges.audit import Span, snapshot
-from gateway.edges.billing import Billing
-from gateway.edges.ledger import Entry, Ledger, Pool
-from gateway.edges.outbox import Outbox
-from gateway.flows.audit import Report, Verdict, audit
-from gateway.flows.bill import Bill
+from gateway.audit.reads.snapshot import Span, snapshot
+from gateway.audit.run import audit
+from gateway.audit.verdict import Report, Verdict
+from gateway.billing.outbox import Outbox
+from gateway.billing.reporter import Bill
+from gateway.billing.stripe import Billing
+from gateway.billing.windows import Delivered, MeterEvent
+from gateway.journal.frames import NOTE, OPEN, SETTLE, frame
+from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
+from gateway.stores.postgres import Pool
+from gateway.usage.event import NoteRecord, encode
 from pricing.readers.body import Said
 from tests.audit_plants import (
     BOOK,

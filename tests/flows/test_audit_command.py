@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.edges.ledger import Ledger, Pool
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.audit_plants import FIRST, SETTLER
 from tests.audits import audited, fill, lines, segment
 from tests.flows.invoke import gateway

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.core.billing import Customer, Delivered, MeterEvent, Rejected
-from gateway.core.errors import ConfigError
-from gateway.core.instants import Period
-from gateway.edges.audit import Counted, DeliveredHour
-from gateway.edges.billing import Billing
-from gateway.flows.audit.delivery import stripe_agrees
-from gateway.flows.audit.verdict import Verdict
+from gateway.audit.delivery import stripe_agrees
+from gateway.audit.reads.delivery import Counted, DeliveredHour
+from gateway.audit.verdict import Verdict
+from gateway.billing.stripe import Billing
+from gateway.billing.windows import Customer, Delivered, MeterEvent, Rejected
+from gateway.kit.errors import ConfigError
+from gateway.kit.instants import Period
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox
 from tests.edges.stand_ins import Clock, control, sandbox_at

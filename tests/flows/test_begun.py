@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Place, proxy
-from gateway.core.config import Settings
-from gateway.core.event import UsageEvent
-from gateway.flows.proxy import relay as relay_module
-from gateway.flows.proxy.record import Recorder
-from gateway.flows.proxy.relay import Relay
+from gateway.config.settings import Settings
+from gateway.processes import proxy
+from gateway.processes.place import Place
+from gateway.proxy import relay as relay_module
+from gateway.proxy.record import Recorder
+from gateway.proxy.relay import Relay
+from gateway.usage.event import UsageEvent
 from pricing.stream import StreamMeter
 from tests.stack import Stack
 

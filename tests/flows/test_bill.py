@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from gateway.core.errors import DependencyDown
-from gateway.edges.billing import Billing
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.outbox import Outbox
-from gateway.flows.bill import STOPPED_S, Bill, BillCounts
+from gateway.billing.outbox import Outbox
+from gateway.billing.reporter import STOPPED_S, Bill, BillCounts
+from gateway.billing.stripe import Billing
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.flows.stripe_truth import StripeTruth
 from tests.usage import entries, usage
 

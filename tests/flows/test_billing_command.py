@@ -8,11 +8,12 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from gateway.commands import billing
-from gateway.core.config import Settings
-from gateway.core.errors import ConfigError, OptionError
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.outbox import Outbox
+from gateway.billing import held as billing
+from gateway.billing.outbox import Outbox
+from gateway.config.settings import Settings
+from gateway.kit.errors import ConfigError, OptionError
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.usage import entries, usage
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)

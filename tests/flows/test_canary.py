@@ -6,13 +6,14 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from gateway.core.config import KeySettings, LimitSettings
-from gateway.core.errors import ApiError
-from gateway.edges.keys import Keys
-from gateway.edges.ledger import Ledger, Pool
-from gateway.flows.proxy.admission import Admission
+from gateway.access.admission import Admission
+from gateway.config.settings import KeySettings, LimitSettings
+from gateway.keys.verify import Keys
+from gateway.kit.errors import ApiError
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
+from gateway.stores.postgres import Pool
 from tests.edges.stand_ins import Clock, asked_by, control, sandbox_at
 
 USER = "00000000-0000-7000-8000-00000000000a"

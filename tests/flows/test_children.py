@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 import structlog
 
-from gateway.app.process import Reporter
-from gateway.core.metrics import Sample, Status
 from gateway.embedded import Embedded
-from gateway.processes import Child
+from gateway.kit.metrics import Sample, Status
+from gateway.processes.supervisor import Child
+from gateway.processes.vitals import Reporter
 from tests.servers import free_port
 from tests.stack import clean_environment
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import env_file
+from gateway.processes import env_file
 from tests.edges.embedded_folders import reachable_folder
 from tests.servers import free_port
 from tests.stack import Process, Stack, clean_environment

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.adjust import Recorded, adjustment
-from gateway.core.event import UsageEvent, encode
-from gateway.core.frames import SETTLE
-from gateway.edges.buffer import Buffer
-from gateway.edges.ledger import Ledger, Pool
-from gateway.flows.flush import Flush
+from gateway.journal.frames import SETTLE
+from gateway.ledger.flush import Flush
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.stores.postgres import Pool
+from gateway.usage.adjust import Recorded, adjustment
+from gateway.usage.event import UsageEvent, encode
 from tests.events import call, new_id, sums_are_right
 from tests.flows.journal_house import House, open_house
 

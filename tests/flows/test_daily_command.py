@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.edges.ledger import Pool
-from gateway.edges.meetings import Page
-from gateway.edges.sessions import Inbox, Walks
-from gateway.flows.backfill import Backfill
+from gateway.meetings.backfill import Backfill
+from gateway.meetings.daily_api import Page
+from gateway.meetings.inbox import Inbox
+from gateway.meetings.walks import Walks
+from gateway.stores.postgres import Pool
 from tests.edges.daily_server import KEY, DailyServer, daily_server, meeting
 from tests.flows.conftest import DAILY_SECRET
 from tests.flows.daily_lives import work
@@ -29,7 +30,7 @@ async def server() -> AsyncIterator[DailyServer]:
 
 @pytest.fixture
 def env(server: DailyServer, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Env:
-    monkeypatch.setattr("gateway.edges.meetings.PACE_S", 0.0)
+    monkeypatch.setattr("gateway.meetings.daily_api.PACE_S", 0.0)
     return {
         "DATABASE_URL": database_url,
         "DAILY_API_KEY": KEY,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.edges.ledger import Pool
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
+from gateway.stores.postgres import Pool
 from tests.edges.daily_server import KEY, daily_server, meeting
 from tests.edges.stand_ins import Clock, control, sandbox_at
 from tests.edges.test_sandbox_daily import Receiver, receiver

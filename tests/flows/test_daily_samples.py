@@ -8,12 +8,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.core.daily.events import envelope_of, facts_of, occurred_at
-from gateway.core.daily.signature import is_genuine, sign
-from gateway.edges.ledger import Pool
-from gateway.edges.meetings import Meetings
-from gateway.edges.sessions import Event
-from gateway.flows.backfill import event_of
+from gateway.meetings.backfill import event_of
+from gateway.meetings.daily_api import Meetings
+from gateway.meetings.daily_events import envelope_of, facts_of, occurred_at
+from gateway.meetings.inbox import Event
+from gateway.meetings.signature import is_genuine, sign
+from gateway.stores.postgres import Pool
 from tests.edges.daily_server import KEY, DailyServer, daily_server
 from tests.flows.daily_lives import told
 
@@ -64,7 +64,7 @@ WEBHOOKS = """[{"uuid":"0f9a1a50-0000-4000-8000-0000000000f1","url":"https://gat
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DailyServer]:
-    monkeypatch.setattr("gateway.edges.meetings.PACE_S", 0.0)
+    monkeypatch.setattr("gateway.meetings.daily_api.PACE_S", 0.0)
     async with daily_server() as running:
         running.meetings = json.loads(LIST)["data"]
         running.people = json.loads(PEOPLE)["data"]  # past its end there is a 404

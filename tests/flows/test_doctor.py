@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.commands import doctor
-from gateway.commands.doctor import stores
-from gateway.edges import disk
-from gateway.edges.redis_client import open_redis
+from gateway.doctor import command as doctor
+from gateway.doctor import stores
+from gateway.stores import disk
+from gateway.stores.redis import open_redis
 from tests.flows.doctors import found, on, says, settings
 from tests.flows.test_serve_refusals import valkey
 from tests.servers import free_port

@@ -13,12 +13,13 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from gateway.core.config import KeySettings, Settings
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.outbox import Outbox
-from gateway.edges.redis_client import open_redis
+from gateway.billing.outbox import Outbox
+from gateway.config.settings import KeySettings, Settings
 from gateway.embedded import Embedded
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
+from gateway.stores.postgres import Pool
+from gateway.stores.redis import open_redis
 from tests.conftest import METER, WINDOW_S
 from tests.edges.stand_ins import control, sandbox_at
 from tests.flows.doctors import found, on, says, settings

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway.commands import doctor
-from gateway.commands.doctor import findings, vendors
-from gateway.core.config import BillingSettings, KeySettings, Settings
-from gateway.edges.key_admin import KeyAdmin
+from gateway.config.settings import BillingSettings, KeySettings, Settings
+from gateway.doctor import command as doctor
+from gateway.doctor import findings, vendors
 from gateway.embedded import Embedded
+from gateway.keys.unkey_admin import KeyAdmin
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
-from gateway.sandbox.unkey_keys import Limit
+from gateway.sandbox.unkey.keys import Limit
 from tests.edges.stand_ins import sandbox_at
 from tests.flows.doctors import found, on, says, settings
 from tests.flows.invoke import gateway

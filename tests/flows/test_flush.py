@@ -13,13 +13,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.core.errors import DependencyDown
-from gateway.core.event import UsageEvent, encode
-from gateway.edges.buffer import Buffer, Depth
-from gateway.edges.ledger import Ledger, Pool, open_pool
-from gateway.edges.redis_client import open_redis
-from gateway.flows.flush import Flush
-from gateway.loops import Loops
+from gateway.kit.errors import DependencyDown
+from gateway.kit.loops import Loops
+from gateway.ledger.flush import Flush
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer, Depth
+from gateway.stores.postgres import Pool, open_pool
+from gateway.stores.redis import open_redis
+from gateway.usage.event import UsageEvent, encode
 from tests.conftest import METER, WINDOW_S
 from tests.events import call, new_id, sums_are_right
 from tests.servers import free_port
@@ -139,7 +140,7 @@ async def test_a_helper_works_only_while_there_is_a_backlog(buffer: Buffer, ledg
     events = await some_calls(ledger, 420)
     lead = writer(buffer, ledger, Clock(), consumer="a", batch_rows_max=20)
     helper = writer(buffer, ledger, Clock(), consumer="b", batch_rows_max=20)
-    async with looped(lead.turn, partial(helper.turn, helps=lead)):
+    async with looped(lead.turn_pause_s, partial(helper.turn_pause_s, helps=lead)):
         for event in events[:20]:
             await buffer.append(entries([event]))
             while (await buffer.depth()).entries:
@@ -240,7 +241,7 @@ async def test_the_loop_stops_when_told_and_takes_its_name_along(
 
     flush = writer(buffer, ledger, Clock(), batch_rows_max=100, failpoint=after_first)
     await buffer.append(entries(events))
-    async with looped(flush.turn):
+    async with looped(flush.turn_pause_s):
         await asyncio.wait_for(stop.wait(), 60)
     await flush.leave()
     await check(pool, events)
@@ -252,7 +253,7 @@ async def test_the_loop_stops_when_told_and_takes_its_name_along(
 async def test_the_loop_waits_out_an_outage(ledger: Ledger) -> None:
     redis = open_redis(f"redis://127.0.0.1:{free_port()}/0")
     flush = writer(Buffer(redis, stream="s"), ledger, Clock())
-    async with looped(flush.turn) as loops:
+    async with looped(flush.turn_pause_s) as loops:
         while loops.waiting_on is None:
             await asyncio.sleep(0.01)
         assert loops.waiting_on == "redis"

@@ -5,9 +5,10 @@ import gc
 
 import aiohttp
 
-from gateway.app import Place, proxy
-from gateway.core.config import Settings
-from gateway.flows.proxy.metered import MeteredCall
+from gateway.config.settings import Settings
+from gateway.processes import proxy
+from gateway.processes.place import Place
+from gateway.proxy.call import MeteredCall
 from tests.stack import Stack
 
 CALLS = 10

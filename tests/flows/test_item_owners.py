@@ -2,8 +2,8 @@
 
 import msgspec
 
-from gateway.edges.buffer import Buffer
-from gateway.edges.ledger import Ledger
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
 from tests.flows.test_flush import Clock, entries, some_calls, writer
 
 

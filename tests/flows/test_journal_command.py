@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.frames import OPEN, SETTLE
+from gateway.journal.frames import OPEN, SETTLE
 from tests.edges.journals import make, payload
 from tests.flows.invoke import gateway
 

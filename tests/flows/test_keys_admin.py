@@ -8,19 +8,20 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.commands.keys_list import state_of
-from gateway.commands.keys_show import differences
-from gateway.core.config import KeySettings, LimitSettings
-from gateway.core.errors import ApiError
-from gateway.edges.accounts import Accounts
-from gateway.edges.key_admin import KeyAdmin
-from gateway.edges.keys import Keys
-from gateway.edges.ledger import Ledger, Pool
-from gateway.flows.proxy.admission import Admission
+from gateway.access.admission import Admission
+from gateway.accounts.store import Accounts
+from gateway.config.settings import KeySettings, LimitSettings
+from gateway.keys.listing import state_of
+from gateway.keys.show import differences
+from gateway.keys.unkey_admin import KeyAdmin
+from gateway.keys.verify import Keys
+from gateway.kit.errors import ApiError
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
-from gateway.sandbox.unkey_bodies import UpdateKey
-from gateway.sandbox.unkey_keys import Limit
+from gateway.sandbox.unkey.bodies import UpdateKey
+from gateway.sandbox.unkey.keys import Limit
+from gateway.stores.postgres import Pool
 from tests.edges.stand_ins import Clock, asked_by, control, sandbox_at
 from tests.flows.invoke import Done, gateway
 

@@ -8,13 +8,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.core.config import LimitSettings
-from gateway.core.permissions import allowed_of
-from gateway.edges.keys import Keys
-from gateway.edges.ledger import Ledger, Pool
-from gateway.flows.proxy.terms import terms_of
+from gateway.config.settings import LimitSettings
+from gateway.keys.permissions import allowed_of
+from gateway.keys.verify import Keys
+from gateway.ledger.store import Ledger
+from gateway.limits.terms import terms_of
 from gateway.sandbox import credentials
-from gateway.sandbox.unkey_keys import Limit
+from gateway.sandbox.unkey.keys import Limit
+from gateway.stores.postgres import Pool
 from tests.flows.unkey_house import NOW, House, house_at
 
 FOREIGN = Limit("nightly", 5, 86_400_000, "rl_nightly", False)

@@ -13,12 +13,13 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from rich.console import Console
 
-from gateway.commands.keys import CreatedKey, create, create_key
-from gateway.core.config import Settings
-from gateway.core.errors import ConfigError, DependencyDown, OptionError
-from gateway.edges.accounts import Accounts
-from gateway.edges.key_admin import KeyAdmin
-from gateway.edges.ledger import Ledger, Pool
+from gateway.accounts.store import Accounts
+from gateway.config.settings import Settings
+from gateway.keys.create import CreatedKey, create, create_key
+from gateway.keys.unkey_admin import KeyAdmin
+from gateway.kit.errors import ConfigError, DependencyDown, OptionError
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.servers import free_port
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)

@@ -12,14 +12,15 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from gateway.commands.key_bounds import carried
-from gateway.commands.keys_reroll import complete_key, reroll
-from gateway.core.config import Settings
-from gateway.edges.key_admin import KeyAdmin, KeyChange, MadeKey
-from gateway.edges.ledger import Ledger, Pool
+from gateway.config.settings import Settings
+from gateway.keys.bounds import carried
+from gateway.keys.reroll import complete_key, reroll
+from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
-from gateway.sandbox.unkey_bodies import UpdateKey, VerifyKey
-from gateway.sandbox.unkey_keys import Key, Limit, Refill
+from gateway.sandbox.unkey.bodies import UpdateKey, VerifyKey
+from gateway.sandbox.unkey.keys import Key, Limit, Refill
+from gateway.stores.postgres import Pool
 from tests.flows.unkey_house import NOW, House, house_at
 
 SAME = ("name", "external_id", "expires", "meta", "permissions", "roles")

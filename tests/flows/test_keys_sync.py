@@ -12,13 +12,15 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from gateway.commands.keys_sync import Synced, sync
-from gateway.core.config import Settings
-from gateway.core.errors import DependencyDown
-from gateway.edges.key_admin import DescribedKey, KeyAdmin, KeyPage
-from gateway.edges.ledger import Ledger, Pool
+from gateway.config.settings import Settings
+from gateway.keys.described import DescribedKey, KeyPage
+from gateway.keys.sync import Synced, sync
+from gateway.keys.unkey_admin import KeyAdmin
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
-from gateway.sandbox.unkey_bodies import UpdateKey
+from gateway.sandbox.unkey.bodies import UpdateKey
+from gateway.stores.postgres import Pool
 from tests.flows.unkey_house import NOW, House, house_at
 
 ENDS_MS = int(NOW.timestamp() * 1000) + 10**9

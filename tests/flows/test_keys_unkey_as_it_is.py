@@ -10,16 +10,17 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from gateway.commands.key_bounds import BoundsChange
-from gateway.commands.keys import create
-from gateway.commands.keys_reroll import reroll
-from gateway.commands.keys_set import Wanted, set_fields
-from gateway.core.config import Settings
-from gateway.core.errors import DependencyDown, OptionError
-from gateway.edges.ledger import Ledger, Pool
+from gateway.config.settings import Settings
+from gateway.keys.bounds import BoundsChange
+from gateway.keys.change import Wanted, set_fields
+from gateway.keys.create import create
+from gateway.keys.reroll import reroll
+from gateway.kit.errors import DependencyDown, OptionError
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
-from gateway.sandbox.unkey_bodies import LimitBody, UpdateIdentity
-from gateway.sandbox.unkey_keys import Limit
+from gateway.sandbox.unkey.bodies import LimitBody, UpdateIdentity
+from gateway.sandbox.unkey.keys import Limit
+from gateway.stores.postgres import Pool
 from tests.edges.stand_ins import control
 from tests.flows.unkey_gate import gate_at
 from tests.flows.unkey_house import NOW, House, house_at

@@ -9,16 +9,16 @@ import pytest
 
 import pricing
 import pricing.data
-from gateway.core.budgets import Budget
-from gateway.core.config import LimitSettings
-from gateway.core.errors import ApiError
-from gateway.core.limits import RateLimits, Terms
-from gateway.core.settle import Settler
-from gateway.edges.ledger import Pool
-from gateway.edges.limits import Limits
-from gateway.edges.redis_client import open_redis
-from gateway.edges.spending import Spending
-from gateway.flows.proxy.limiter import Limiter
+from gateway.config.settings import LimitSettings
+from gateway.kit.errors import ApiError
+from gateway.limits.budgets import Budget
+from gateway.limits.claims import RateLimits, Terms
+from gateway.limits.counters import Limits
+from gateway.limits.limiter import Limiter
+from gateway.limits.spending import Spending
+from gateway.stores.postgres import Pool
+from gateway.stores.redis import open_redis
+from gateway.usage.settle import Settler
 from tests.events import AT
 from tests.flows.journal_house import opened
 from tests.servers import free_port

@@ -5,12 +5,13 @@ import asyncio
 
 import pytest
 
-from gateway.app import Place, proxy
-from gateway.core.config import Settings
-from gateway.core.event import UsageEvent
-from gateway.flows.proxy.drains import Drains
-from gateway.loops import LoopFailed
-from gateway.processes import StatusOf
+from gateway.config.settings import Settings
+from gateway.kit.loops import LoopFailed
+from gateway.processes import proxy
+from gateway.processes.place import Place
+from gateway.processes.supervisor import StatusOf
+from gateway.proxy.drains import Drains
+from gateway.usage.event import UsageEvent
 from tests.flows.test_begun import STREAM, ask, settled
 from tests.stack import Stack
 

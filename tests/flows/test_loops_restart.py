@@ -12,9 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.core.metrics import Status
 from gateway.embedded import Embedded
-from gateway.processes import Child
+from gateway.kit.metrics import Status
+from gateway.processes.supervisor import Child
 from tests.chaos.entry import MODULE
 from tests.chaos.planted import CONTENT
 from tests.faults.scene import scene

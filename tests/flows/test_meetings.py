@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.edges.ledger import Pool
-from gateway.edges.sessions import Event
+from gateway.meetings.inbox import Event
+from gateway.stores.postgres import Pool
 from tests.flows.daily_lives import (
     T0,
     ended,

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.core.instants import rfc3339
-from gateway.edges.ledger import Pool
-from gateway.edges.meetings import Page
-from gateway.edges.sessions import Inbox, Walks
-from gateway.flows.backfill import Backfill
+from gateway.kit.instants import rfc3339
+from gateway.meetings.backfill import Backfill
+from gateway.meetings.daily_api import Page
+from gateway.meetings.inbox import Inbox
+from gateway.meetings.walks import Walks
+from gateway.stores.postgres import Pool
 from tests.flows.daily_lives import T0, joined, left, outcome, recording, rest, started, told, wipe, work
 from tests.flows.invoke import gateway
 

@@ -7,8 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.edges.ledger import Entry, Ledger, Pool, open_pool
-from gateway.edges.sessions import Event, Inbox, Listing
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.meetings.inbox import Event, Inbox
+from gateway.meetings.listing import Listing
+from gateway.stores.postgres import Pool, open_pool
 from tests.events import call
 from tests.flows.daily_lives import T0, ended, joined, outcome, started, told, wipe, work
 from tests.flows.invoke import gateway

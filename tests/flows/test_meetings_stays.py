@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.edges.ledger import Ledger, Pool, open_pool
-from gateway.edges.sessions import Event, Inbox
-from gateway.flows.proxy.meetings import Meetings
+from gateway.ledger.store import Ledger
+from gateway.meetings.attribution import Meetings
+from gateway.meetings.inbox import Event, Inbox
+from gateway.stores.postgres import Pool, open_pool
 from tests.flows.daily_lives import T0, ended, joined, left, outcome, rest, started, told, wipe, work
 from tests.flows.daily_rooms_lives import ROWS_OF_A_LONG_STAY, Daily, Source, a_long_stay
 from tests.flows.test_meetings import USER, shuffled

@@ -11,7 +11,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from gateway.core.endpoints import CATALOGUE
+from gateway.openai.routing import CATALOGUE
 from tests.flows.conftest import settled_rows
 from tests.stack import Stack
 

@@ -10,12 +10,14 @@ import pytest
 from aiohttp import web
 
 import pricing
-from gateway.core.event import UsageEvent
-from gateway.core.settle import Settler
-from gateway.edges.ledger import Entry, Ledger, Pool
-from gateway.edges.open_items import OpenItems
-from gateway.edges.upstream import Upstream
-from gateway.flows.poll import POLLS_MAX, Poll
+from gateway.ledger.open_items import OpenItems
+from gateway.ledger.poll import POLLS_MAX, Poll
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.openai.upstream import Upstream
+from gateway.stores.postgres import Pool
+from gateway.usage.event import UsageEvent
+from gateway.usage.settle import Settler
 from pricing.data import read_texts
 from tests.events import call, new_id, sums_are_right
 

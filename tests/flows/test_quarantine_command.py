@@ -12,12 +12,14 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.core.event import encode
-from gateway.edges.buffer import Buffer
-from gateway.edges.ledger import Entry, Ledger, Outcome, Pool
-from gateway.edges.ledger import sql as ledger_sql
-from gateway.edges.quarantine import Quarantine
-from gateway.flows.quarantine import retry_all
+from gateway.ledger import sql as ledger_sql
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger, Outcome
+from gateway.ledger.stream import Buffer
+from gateway.quarantine.retry import retry_all
+from gateway.quarantine.store import Quarantine
+from gateway.stores.postgres import Pool
+from gateway.usage.event import encode
 from tests.edges.test_usage_raw import ODD, as_of_old
 from tests.events import call, new_id, sums_are_right
 from tests.flows.invoke import Done, gateway

@@ -9,15 +9,17 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from gateway.core.budgets import Budget, Window
-from gateway.core.event import UsageEvent
-from gateway.core.limits import Hold
-from gateway.edges.ledger import Entry, Ledger, Pool
-from gateway.edges.limits import Limits
-from gateway.edges.redis_client import open_redis
-from gateway.edges.spending import Spending
-from gateway.flows.audit import compare
-from gateway.flows.recount import QUIET_PASSES, Recount
+from gateway.audit.budgets import compare
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.limits.budgets import Budget, Window
+from gateway.limits.claims import Hold
+from gateway.limits.counters import Limits
+from gateway.limits.recount import QUIET_PASSES, Recount
+from gateway.limits.spending import Spending
+from gateway.stores.postgres import Pool
+from gateway.stores.redis import open_redis
+from gateway.usage.event import UsageEvent
 from tests.events import AT, call, new_id
 
 USD = 1_000_000_000

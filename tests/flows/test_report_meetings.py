@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.edges.ledger import Ledger, Pool
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.flows.invoke import gateway
 from tests.usage import entries, usage
 

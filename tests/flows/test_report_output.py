@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.commands.report_csv import defused
-from gateway.commands.report_write import write_whole
-from gateway.core.errors import OptionError
-from gateway.edges.ledger import Ledger, Pool
+from gateway.kit.errors import OptionError
+from gateway.ledger.store import Ledger
+from gateway.reports.as_csv import defused
+from gateway.reports.output import write_whole
+from gateway.stores.postgres import Pool
 from tests.flows.invoke import gateway
 from tests.usage import entries, usage
 

@@ -12,12 +12,13 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from gateway.commands.report import usage as print_usage
-from gateway.core.config import Settings
-from gateway.core.errors import ConfigError, OptionError
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.reports import Reports, UsageFilter
-from gateway.flows.reports import DIMENSIONS, UsageReport, parse_dimensions, parse_range, usage_report
+from gateway.config.settings import Settings
+from gateway.kit.errors import ConfigError, OptionError
+from gateway.ledger.store import Ledger
+from gateway.reports.commands import usage as print_usage
+from gateway.reports.store import Reports, UsageFilter
+from gateway.reports.usage import DIMENSIONS, UsageReport, parse_dimensions, parse_range, usage_report
+from gateway.stores.postgres import Pool
 from tests.usage import entries, usage
 
 DAY = datetime(2026, 11, 21, tzinfo=UTC)

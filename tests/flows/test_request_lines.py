@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.version import VERSION
-from gateway.flows.proxy.seen import plain
+from gateway.kit.version import VERSION
+from gateway.proxy.seen import plain
 from tests.flows.test_front_door import Got, ask
 from tests.flows.test_metrics import once
 from tests.stack import Stack

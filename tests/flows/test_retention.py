@@ -8,11 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.core.config import RetentionSettings
-from gateway.edges.ledger import Entry, Ledger, Pool
-from gateway.edges.retention import Retention
-from gateway.edges.sessions import Walks
-from gateway.flows.retention import limits_of, take, take_daily
+from gateway.config.settings import RetentionSettings
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.meetings.walks import Walks
+from gateway.retention.retention import limits_of, take, take_daily
+from gateway.retention.store import Retention
+from gateway.stores.postgres import Pool
 from tests.events import call
 from tests.flows.daily_lives import T0, ended, joined, left, started, told
 from tests.flows.invoke import gateway

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.edges.ledger import Pool
-from gateway.edges.rooms import Rooms
-from gateway.flows.rooms.expire import Expiry
+from gateway.rooms.expire import Expiry
+from gateway.rooms.store import Rooms
+from gateway.stores.postgres import Pool
 from tests.flows.rooms_house import CANARY, NEW, NOW, House, house
 
 SECRETS = {"candidate": {"name": CANARY, "email": f"{CANARY}@example.com"}, "notes": [CANARY], "token": CANARY}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.edges.ledger import Ledger, Pool
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.edges.sqlite_files import untouched
 from tests.flows.invoke import Done, gateway
 from tests.flows.rooms_house import BOTH, CANARY, NEW, OLD, house

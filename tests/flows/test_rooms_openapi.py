@@ -7,7 +7,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from gateway.edges.ledger import Pool
+from gateway.stores.postgres import Pool
 from tests.flows.rooms_house import Answer, House, house
 from tests.flows.test_rooms_api import REFUSED
 

@@ -8,12 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.core.key_ring import KeyRing, entry_of, parse_ring
-from gateway.core.rooms import place_of
-from gateway.core.sealing import open_sealed, seal
-from gateway.edges.ledger import Pool
-from gateway.edges.rooms import BulkRooms, Rooms
-from gateway.flows.rooms.rotate import Rotation
+from gateway.config.key_ring import KeyRing, entry_of, parse_ring
+from gateway.rooms.bulk_store import BulkRooms
+from gateway.rooms.room import place_of
+from gateway.rooms.rotate import Rotation
+from gateway.rooms.sealing import open_sealed, seal
+from gateway.rooms.store import Rooms
+from gateway.stores.postgres import Pool
 from tests.flows.invoke import gateway
 from tests.flows.rooms_house import BOTH, CANARY, NEW, OLD, house
 from tests.stack import Process, clean_environment

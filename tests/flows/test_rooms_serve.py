@@ -15,10 +15,10 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
-from gateway.app.rooms import open_rooms
-from gateway.core.config import Settings
-from gateway.core.errors import ApiError
+from gateway.config.settings import Settings
 from gateway.embedded import Embedded
+from gateway.kit.errors import ApiError
+from gateway.processes.rooms_api import open_rooms
 from tests.flows.rooms_house import BOTH, CANARY, OLD
 from tests.flows.test_rooms_rotation import spelled
 from tests.stack import Stack, stack

@@ -17,8 +17,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.edges.redis_client import open_redis
 from gateway.embedded import Embedded
+from gateway.stores.redis import open_redis
 from tests.flows.conftest import settled_rows
 from tests.stack import Stack, stack
 

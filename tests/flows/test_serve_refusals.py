@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.commands.preflight import Patience, stores_are_there
 from gateway.embedded import Embedded, binaries
+from gateway.processes.preflight import Patience, stores_are_there
 from tests.flows.doctors import settings
 from tests.servers import free_port
 from tests.stack import Process, Stack, clean_environment

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway.core.errors import DependencyDown
-from gateway.core.event import NoteRecord, Orphan, encode
-from gateway.core.frames import NOTE, OPEN, SETTLE, frame
-from gateway.core.ids import unix_ms_of
-from gateway.edges import segments as segments_module
-from gateway.edges.buffer import Buffer
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.redis_client import open_redis
-from gateway.flows import ship as ship_module
+from gateway.journal import reader as segments_module
+from gateway.journal.frames import NOTE, OPEN, SETTLE, frame
+from gateway.kit.errors import DependencyDown
+from gateway.kit.ids import unix_ms_of
+from gateway.ledger import ship as ship_module
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.stores.postgres import Pool
+from gateway.stores.redis import open_redis
+from gateway.usage.event import NoteRecord, Orphan, encode
 from tests.events import new_id
 from tests.flows.journal_house import LONG_AGO, RANDOM, House, open_house, opened
 from tests.servers import free_port

@@ -8,12 +8,13 @@ from typing import Any, Final
 import pytest
 import structlog
 
-from gateway.edges.billing import Billing
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.outbox import Outbox
-from gateway.flows.bill import Bill, BillCounts
+from gateway.billing.outbox import Outbox
+from gateway.billing.reporter import Bill, BillCounts
+from gateway.billing.stripe import Billing
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
+from gateway.stores.postgres import Pool
 from tests.audits import audited
 from tests.edges.stand_ins import control, sandbox_at
 from tests.flows.invoke import gateway

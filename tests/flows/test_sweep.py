@@ -11,15 +11,16 @@ import pytest
 from aiohttp import web
 
 import pricing
-from gateway.core.event import NoteRecord, Orphan, UsageEvent, decode_event, encode
-from gateway.core.frames import NOTE, OPEN, SETTLE, frame
-from gateway.core.settle import Settler
-from gateway.edges.buffer import Buffer
-from gateway.edges.journal import Journal
-from gateway.edges.ledger import Ledger, Pool
-from gateway.edges.segments import Segments
-from gateway.edges.upstream import Upstream
-from gateway.flows.sweep import ASK_AGAIN_S, PATIENCE_S, Sweep
+from gateway.journal.frames import NOTE, OPEN, SETTLE, frame
+from gateway.journal.reader import Segments
+from gateway.journal.writer import Journal
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.ledger.sweep import ASK_AGAIN_S, PATIENCE_S, Sweep
+from gateway.openai.upstream import Upstream
+from gateway.stores.postgres import Pool
+from gateway.usage.event import NoteRecord, Orphan, UsageEvent, decode_event, encode
+from gateway.usage.settle import Settler
 from pricing.data import read_texts
 from tests.events import AT, new_id
 from tests.flows.journal_house import LONG_AGO, RANDOM, House, open_house, opened

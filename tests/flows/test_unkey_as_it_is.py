@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.edges.ledger import Ledger, Pool
-from gateway.sandbox.unkey_bodies import LimitBody, UpdateIdentity
-from gateway.sandbox.unkey_keys import Limit
+from gateway.ledger.store import Ledger
+from gateway.sandbox.unkey.bodies import LimitBody, UpdateIdentity
+from gateway.sandbox.unkey.keys import Limit
+from gateway.stores.postgres import Pool
 from tests.edges.stand_ins import control
 from tests.flows.unkey_gate import Gate, gate_at
 from tests.flows.unkey_house import House, house_at

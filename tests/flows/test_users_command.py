@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.config import KeySettings
-from gateway.edges.ledger import Ledger, Pool
+from gateway.config.settings import KeySettings
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.flows.invoke import gateway
 
 Env = dict[str, str]

@@ -12,7 +12,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from gateway.core.daily.signature import secret_of, sign
+from gateway.config.secrets import secret_of
+from gateway.meetings.signature import sign
 from tests.flows.conftest import DAILY_SECRET
 from tests.flows.daily_lives import ended, joined, left, started
 from tests.stack import Stack

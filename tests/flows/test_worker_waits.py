@@ -3,13 +3,14 @@
 import asyncio
 from random import uniform
 
-from gateway.app.worker import Backlog, status
-from gateway.core.metrics import Status
-from gateway.edges.buffer import Buffer
-from gateway.edges.ledger import Ledger, Pool, open_pool
-from gateway.edges.outbox import Outbox
-from gateway.edges.sessions.inbox import Inbox
-from gateway.loops import Loops
+from gateway.billing.outbox import Outbox
+from gateway.kit.loops import Loops
+from gateway.kit.metrics import Status
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.meetings.inbox import Inbox
+from gateway.processes.worker import Backlog, status
+from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S
 from tests.flows.test_flush import Clock, entries, some_calls, writer
 
@@ -28,7 +29,7 @@ async def test_a_postgres_that_only_reads(pool: Pool, ledger: Ledger, buffer: Bu
     backlog = Backlog(buffer, Ledger(reading, meter=METER, window_s=WINDOW_S), Outbox(reading), Inbox(reading))
     loops = Loops(uniform=uniform)
     loops.every("backlog", backlog.look, every_s=0.1)
-    loops.paced("flush", flush.turn, finishes=True)
+    loops.paced("flush", flush.turn_pause_s, finishes=True)
     async with loops:
         while not (backlog.samples() and loops.waiting_on):  # every question was answered
             await asyncio.sleep(0.01)

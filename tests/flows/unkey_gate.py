@@ -7,12 +7,12 @@ from typing import Any
 
 import aiohttp
 
-from gateway.core.config import KeySettings, LimitSettings
-from gateway.core.errors import ApiError
-from gateway.edges.keys import Keys
-from gateway.flows.proxy.admission import Admission, Principal
-from gateway.flows.proxy.breaker import Breaker
-from gateway.flows.proxy.questions import Questions
+from gateway.access.admission import Admission, Principal
+from gateway.access.breaker import Breaker
+from gateway.access.verification import Questions
+from gateway.config.settings import KeySettings, LimitSettings
+from gateway.keys.verify import Keys
+from gateway.kit.errors import ApiError
 from gateway.sandbox import credentials
 from tests.edges.stand_ins import control
 from tests.flows.unkey_house import House

@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from gateway.edges.ledger import Ledger, Pool
+from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
-from gateway.sandbox.unkey_keys import Key
+from gateway.sandbox.unkey.keys import Key
+from gateway.stores.postgres import Pool
 from tests.edges.stand_ins import Clock, control, sandbox_at
 from tests.flows.invoke import Done, gateway
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from gateway.core.config import KeySettings, LimitSettings
-from gateway.core.errors import ApiError, DependencyDown
-from gateway.edges.keys import Identity, Keys, Verdict
-from gateway.flows.proxy.admission import Admission, Principal
-from gateway.flows.proxy.breaker import Breaker
-from gateway.flows.proxy.questions import Questions
+from gateway.access.admission import Admission, Principal
+from gateway.access.breaker import Breaker
+from gateway.access.verification import Questions
+from gateway.config.settings import KeySettings, LimitSettings
+from gateway.keys.verify import Identity, Keys, Verdict
+from gateway.kit.errors import ApiError, DependencyDown
 
 NOW_S = 1_800_000_000.0
 KEY = "key_live_1"

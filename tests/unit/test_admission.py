@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.edges.keys import RateLimit
-from gateway.flows.proxy.admission import Principal
-from gateway.flows.proxy.verdicts import refusal_of
+from gateway.access.admission import Principal
+from gateway.access.verdicts import refusal_of
+from gateway.keys.verify import RateLimit
 from tests.unit.admissions import NOW_S, House, Linked, no, valid
 
 # What Unkey says.

@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
-from gateway.core.errors import ApiError, DependencyDown
-from gateway.edges.keys import Verdict
-from gateway.flows.proxy.breaker import ALONE_S, FAILURES, Breaker
-from gateway.flows.proxy.misses import ADDRESSES_MAX, Misses
-from gateway.flows.proxy.questions import tags_of
+from gateway.access.breaker import ALONE_S, FAILURES, Breaker
+from gateway.access.unknown_keys import ADDRESSES_MAX, Misses
+from gateway.access.verification import tags_of
+from gateway.keys.verify import Verdict
+from gateway.kit.errors import ApiError, DependencyDown
 from tests.unit.admissions import CANARY, KEY, UNKEY_DOWN, House, no, valid
 
 # The breaker.

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from gateway.core.errors import ApiError, DependencyDown
-from gateway.edges.keys import Verdict
-from gateway.flows.proxy.admission import Principal
+from gateway.access.admission import Principal
+from gateway.keys.verify import Verdict
+from gateway.kit.errors import ApiError, DependencyDown
 from tests.unit.admissions import KEY, NOW_S, POSTGRES_DOWN, UNKEY_DOWN, House, no, valid
 
 # Windows.

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 import pricing
-from gateway.core.errors import OptionError
-from gateway.core.event import UsageEvent
-from gateway.core.settle import Settler
-from gateway.edges.audit import Estimates, Offenders, PricedRow, Span
-from gateway.flows.audit import Verdict, audited_span
-from gateway.flows.audit.delivery import asked_span
-from gateway.flows.audit.reprice import Reprice
-from gateway.flows.audit.rows import estimates
-from gateway.flows.audit.span import aligned, window_length
-from gateway.flows.audit.verdict import EXAMPLES_MAX, judged
+from gateway.audit.delivery import asked_span
+from gateway.audit.reads.rows import Estimates, PricedRow
+from gateway.audit.reads.snapshot import Offenders, Span
+from gateway.audit.reprice import Reprice
+from gateway.audit.rows import estimates
+from gateway.audit.span import aligned, audited_span, window_length
+from gateway.audit.verdict import EXAMPLES_MAX, Verdict, judged
+from gateway.kit.errors import OptionError
+from gateway.usage.event import UsageEvent
+from gateway.usage.settle import Settler
 from pricing.data import read_texts
 from tests.audits import Maker
 

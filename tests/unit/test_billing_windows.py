@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.billing import IDENTIFIER_MAX, VALUE_MAX, event_time, freeze, identifier, unix_seconds
+from gateway.billing.windows import IDENTIFIER_MAX, VALUE_MAX, event_time, freeze, identifier, unix_seconds
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 BIGINT = 2**63 - 1

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.flows.proxy.relayed import Relayed
-from gateway.flows.proxy.wholes import feed_large, read_large, read_whole
+from gateway.proxy.relayed import Relayed
+from gateway.proxy.wholes import feed_large, read_large, read_whole
 from pricing.coded import CodedStream
 from pricing.readers import coding
 from pricing.readers.coding import Decoder, coding_of

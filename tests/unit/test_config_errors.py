@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.config_errors import names, slips, variable
+from gateway.config.problems import names, slips, variable
 from tests.flows.invoke import gateway
 from tests.unit.test_config_example import uncommented
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.core.config import Settings
+from gateway.config.settings import Settings
 from tests.config_example import PATH, example
 
 SETTING = re.compile(r'^# ([a-z_0-9]+ = (?:\d|"|true$|false$).*)')

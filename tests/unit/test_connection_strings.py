@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from redis.asyncio.connection import parse_url
 
-from gateway.core.config import Settings
-from gateway.core.config_errors import problems, without_effect
-from gateway.core.dsn import read_dsn
-from gateway.core.redis_url import read_redis_url
+from gateway.config.dsn import read_dsn
+from gateway.config.problems import problems, without_effect
+from gateway.config.redis_url import read_redis_url
+from gateway.config.settings import Settings
 
 SECRETS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from gateway.core.config import CorsSettings
-from gateway.core.cors import Cors
+from gateway.config.settings import CorsSettings
+from gateway.http.cors import Cors
 
 ONE, OTHER = "https://app.example", "https://evil.example"
 

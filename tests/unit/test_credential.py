@@ -3,8 +3,8 @@
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.core.errors import ApiError
-from gateway.flows.proxy.credential import key_of
+from gateway.http.credentials import key_of
+from gateway.kit.errors import ApiError
 
 A, K = "Authorization", "api-key"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.daily.events import (
+from gateway.meetings.daily_events import (
     REST,
     WEBHOOK,
     Fact,
@@ -22,7 +22,7 @@ from gateway.core.daily.events import (
     occurred_at,
     read_envelope,
 )
-from gateway.core.daily.fields import Unreadable
+from gateway.meetings.fields import Unreadable
 
 AT = datetime(2024, 2, 26, 18, 31, 19, 960000, tzinfo=UTC)
 TS = 1708972279.96

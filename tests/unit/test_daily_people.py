@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.daily.events import REST, WEBHOOK, PersonSeen
-from gateway.core.daily.people import Person, person_from, person_of, plain_person, sessions_of
-from gateway.core.daily.room import Seen, Session
+from gateway.meetings.daily_events import REST, WEBHOOK, PersonSeen
+from gateway.meetings.people import Person, person_from, person_of, plain_person, sessions_of
+from gateway.meetings.timeline import Seen, Session
 
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

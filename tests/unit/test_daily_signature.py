@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.daily.signature import FUTURE_S, PAST_S, REWRITTEN_BYTES_MAX, is_genuine, secret_of, sign
+from gateway.config.secrets import secret_of
+from gateway.meetings.signature import FUTURE_S, PAST_S, REWRITTEN_BYTES_MAX, is_genuine, sign
 
 SECRET = secret_of("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 AT, BODY = "1708972280", b'{"test":"test"}'

@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from gateway.commands.preflight import check_egress
-from gateway.core.config import EgressSettings, Settings
-from gateway.core.egress import EgressProxy, parse_proxy, unread_variable
-from gateway.core.errors import ConfigError
+from gateway.config.egress import EgressProxy, parse_proxy, unread_variable
+from gateway.config.settings import EgressSettings, Settings
+from gateway.kit.errors import ConfigError
+from gateway.processes.preflight import check_egress
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.endpoints import CATALOGUE, match
+from gateway.openai.routing import CATALOGUE, match
 
 KNOWN = [
     ("POST", "/v1/chat/completions", "chat", "/chat/completions", None),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import env_file
+from gateway.processes import env_file
 
 VALUES = {"DATABASE_URL": "postgresql://gateway@/x?host=/a b&port=1", "ODD": "it's $HOME `x` \"\\ #1", "EMPTY": ""}
 

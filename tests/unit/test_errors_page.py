@@ -8,11 +8,11 @@ from typing import Final
 from tests.unit.source import TOP, files, tree
 
 INDIRECT: Final = {
-    "gateway/core/request_errors.py": {"400 invalid_request_error"},
-    "gateway/flows/proxy/headers.py": {"499 client_left"},
-    "gateway/flows/proxy/owners.py": {"404 response_not_found", "404 previous_response_not_found"},
-    "gateway/flows/proxy/relay.py": {"502 upstream_cut", "502 upstream_timeout"},
-    "gateway/flows/proxy/sending.py": {"502 upstream_cut", "504 upstream_timeout"},
+    "gateway/openai/request_errors.py": {"400 invalid_request_error"},
+    "gateway/http/framing.py": {"499 client_left"},
+    "gateway/proxy/owners.py": {"404 response_not_found", "404 previous_response_not_found"},
+    "gateway/proxy/relay.py": {"502 upstream_cut", "502 upstream_timeout"},
+    "gateway/proxy/send.py": {"502 upstream_cut", "504 upstream_timeout"},
 }
 """File → what its `ApiError`s say whose status or code is not written out in the call."""
 ROW: Final = re.compile(r"^\| ([0-9, ]+) \| ((?:`\w+`(?:, )?)+) \|", re.MULTILINE)

@@ -8,10 +8,10 @@ from typing import Any, Final
 import pytest
 
 import pricing
-from gateway.core.event import OpenRecord, UsageEvent
-from gateway.core.settle import Settler, Tokens
-from gateway.flows.proxy.evidence import BodyEnd, Decision, End, Interrupted, NoAnswer, StreamEnd, decide_evidence
-from gateway.flows.proxy.relayed import Relayed
+from gateway.proxy.evidence import BodyEnd, Decision, End, Interrupted, NoAnswer, StreamEnd, decide_evidence
+from gateway.proxy.relayed import Relayed
+from gateway.usage.event import OpenRecord, UsageEvent
+from gateway.usage.settle import Settler, Tokens
 from pricing.data import read_texts
 from pricing.readers.body import Said
 from pricing.stream import StreamMeter

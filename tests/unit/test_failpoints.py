@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from gateway.core.failpoints import SITES, pass_by
+from gateway.kit.failpoints import SITES, pass_by
 from tests.chaos.entry import armed
 from tests.unit.source import files, tree
 

@@ -8,16 +8,9 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.core.endpoints import CATALOGUE, match
-from gateway.core.families.catalogue import (
-    ENDPOINT_OF,
-    FAMILIES,
-    FAMILY_OF,
-    SETTLES_LATER,
-    has_output,
-    price_family,
-)
-from gateway.core.families.refused import REFUSED, why_unserved
+from gateway.openai.families.catalogue import ENDPOINT_OF, FAMILIES, FAMILY_OF, SETTLES_LATER, has_output, price_family
+from gateway.openai.families.refused import REFUSED, why_unserved
+from gateway.openai.routing import CATALOGUE, match
 from pricing.cost import PRICE_FAMILIES
 from tests.unit.source import TOP, files, tree
 

@@ -8,9 +8,10 @@ from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.core.errors import ApiError
-from gateway.edges.upstream import Answer
-from gateway.flows.proxy.headers import answer_headers, check_framing, forwarded_headers, is_event_stream, refusal
+from gateway.http.framing import check_framing, refusal
+from gateway.kit.errors import ApiError
+from gateway.openai.headers import answer_headers, forwarded_headers, is_event_stream
+from gateway.openai.upstream import Answer
 
 
 def request(headers: dict[str, str], version: HttpVersion = HttpVersion11) -> web.Request:

@@ -8,7 +8,7 @@ import typer.main
 
 from gateway.cli import PANELS, build
 from gateway.cli.examples import EXAMPLES
-from gateway.core.version import VERSION
+from gateway.kit.version import VERSION
 from tests.flows.invoke import gateway
 
 LINES = [(of, line) for of, lines in EXAMPLES.items() for line in lines]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.core.version import VERSION
+from gateway.kit.version import VERSION
 from tests.clients.table import CLIENTS
 from tests.unit.source import OURS, TOP, all_files, files, tree
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.frames import NOTE, OPEN, SETTLE, frame, id_of, unframe
-from gateway.core.ids import child_id, is_uuid, unix_ms_of, uuid7
+from gateway.journal.frames import NOTE, OPEN, SETTLE, frame, id_of, unframe
+from gateway.kit.ids import child_id, is_uuid, unix_ms_of, uuid7
 
 MS = st.integers(0, (1 << 48) - 1)
 

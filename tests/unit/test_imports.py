@@ -1,5 +1,8 @@
 """The contracts of .importlinter hold, and each of them refuses what it is there to refuse."""
 
+import ast
+import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.unit.source import TOP
+from tests.unit.source import TOP, files, tree
 
 SHIPS: Final = ("gateway", "pricing", "migrations")
 
@@ -36,13 +39,19 @@ def test_every_contract_holds() -> None:
 @pytest.mark.parametrize(
     ("file", "module", "contract"),
     [
-        ("gateway/edges/keys.py", "gateway.flows.bill", "Layers"),
-        ("gateway/core/event.py", "gateway.app", "Layers"),
-        ("pricing/cost.py", "gateway.core.event", "Layers"),
-        ("gateway/flows/bill.py", "gateway.flows.flush", "Flows"),
-        ("gateway/edges/keys.py", "gateway.edges.ledger", "Edges"),
-        ("gateway/sandbox/server.py", "gateway.flows.bill", "The stand-ins"),
-        ("gateway/embedded/house.py", "gateway.core.config", "The embedded servers"),
+        ("gateway/keys/verify.py", "gateway.proxy.relay", "Packages"),
+        ("gateway/usage/event.py", "gateway.processes.proxy", "Packages"),
+        ("pricing/cost.py", "gateway.usage.event", "Packages"),
+        ("gateway/billing/reporter.py", "gateway.limits.limiter", "Packages"),
+        ("gateway/kit/ids.py", "gateway.config.settings", "Packages"),
+        ("gateway/sandbox/server.py", "gateway.processes.proxy", "Packages"),
+        ("gateway/limits/claims.py", "time", "Values and rules"),
+        ("gateway/usage/settle.py", "gateway.kit.log", "Values and rules"),
+        ("gateway/proxy/relay.py", "gateway.billing.stripe", "A proxy or keeper starts"),
+        ("gateway/ledger/ship.py", "typer", "A proxy or keeper starts"),
+        ("gateway/keys/verify.py", "stripe", "Only billing"),
+        ("gateway/rooms/api.py", "rich", "Only commands"),
+        ("gateway/embedded/house.py", "gateway.config.settings", "The embedded servers"),
         ("migrations/__init__.py", "pricing.cost", "Migrations"),
     ],
 )
@@ -53,3 +62,16 @@ def test_a_forbidden_import_is_refused(copy: Path, file: str, module: str, contr
     assert linted.returncode == 1, linted.stderr
     broken = [line for line in linted.stdout.splitlines() if line.endswith(" BROKEN")]
     assert any(line.startswith(contract) for line in broken), linted.stdout
+
+
+def test_what_says_that_it_is_pure_is_held_to_it() -> None:
+    contracts = configparser.ConfigParser()
+    contracts.read(TOP / ".importlinter")
+    held = contracts["importlinter:contract:pure"]["source_modules"].split()
+    said = [
+        file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for file in files()
+        if file.startswith(("gateway/", "pricing/")) and re.search(r"\bPure\b", ast.get_docstring(tree(file)) or "")
+    ]
+    assert len(said) > 20
+    assert [module for module in said if not any(f"{module}.".startswith(f"{each}.") for each in held)] == []

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import OptionError
-from gateway.core.instants import parse_expiry, parse_instant
+from gateway.kit.errors import OptionError
+from gateway.kit.instants import parse_expiry, parse_instant
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 

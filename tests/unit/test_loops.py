@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import structlog
 
-from gateway.core.errors import DependencyDown
-from gateway.loops import RETRY_MAX_S, RETRY_S, LoopFailed, Loops
+from gateway.kit.errors import DependencyDown
+from gateway.kit.loops import RETRY_MAX_S, RETRY_S, LoopFailed, Loops
 
 FOR_EVER_S = 3600.0
 ENDS_S = 60.0

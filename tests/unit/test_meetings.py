@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from gateway.core.errors import ApiError, DependencyDown
-from gateway.flows.proxy.meetings import ID_TTL_S, ROOM_TTL_S, STALE_S, UNKNOWN_TTL_S, Meetings
+from gateway.kit.errors import ApiError, DependencyDown
+from gateway.meetings.attribution import ID_TTL_S, ROOM_TTL_S, STALE_S, UNKNOWN_TTL_S, Meetings
 
 MEETING = "019aab00-0000-7000-8000-0000000000aa"
 

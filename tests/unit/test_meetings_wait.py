@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.core.errors import DependencyDown
-from gateway.flows.meetings import Work
-from gateway.loops import Loops
+from gateway.kit.errors import DependencyDown
+from gateway.kit.loops import Loops
+from gateway.meetings.worker import Work
 
 
 class Away:

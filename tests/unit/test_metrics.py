@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin import Board, exposed
-from gateway.core.metrics import FAMILIES, LATENCY_S, Histogram, Sample, Status, add_up, counters_only
+from gateway.kit.metrics import FAMILIES, LATENCY_S, Histogram, Sample, Status, add_up, counters_only
+from gateway.processes.admin import Board, exposed
 
 CALLS = "gateway_calls_total"
 LABELS = ("chat", "2xx", "reported")

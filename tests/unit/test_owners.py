@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 
-from gateway.core.errors import ApiError, DependencyDown
-from gateway.core.request import References
-from gateway.edges.buffer import Buffer
-from gateway.flows.proxy.owners import Owners
+from gateway.kit.errors import ApiError, DependencyDown
+from gateway.ledger.stream import Buffer
+from gateway.openai.request import References
+from gateway.proxy.owners import Owners
 
 
 class FakeBuffer(Buffer):

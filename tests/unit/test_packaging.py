@@ -20,9 +20,9 @@ from typing import Final
 
 import pytest
 
-from gateway.app.proxy import DRAIN_S
-from gateway.core.config import Settings
-from gateway.processes import STOP_S
+from gateway.config.settings import Settings
+from gateway.processes.proxy import DRAIN_S
+from gateway.processes.supervisor import STOP_S
 from tests.unit.source import TOP, all_files
 from tests.unit.test_house import PYTHONS, number, pins, project
 

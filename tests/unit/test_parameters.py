@@ -12,8 +12,8 @@ from openai.types.beta import response_create_params as beta_response_create_par
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import input_token_count_params, response_compact_params, response_create_params
 
-from gateway.core.errors import ApiError
-from gateway.core.request import read_counted, read_request
+from gateway.kit.errors import ApiError
+from gateway.openai.request import read_counted, read_request
 
 FUNCTION: Final = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 CACHE: Final[dict[str, Any]] = {

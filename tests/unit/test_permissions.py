@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.core.endpoints import CATALOGUE
-from gateway.core.permissions import allowed_of
+from gateway.keys.permissions import allowed_of
+from gateway.openai.routing import CATALOGUE
 
 
 @pytest.mark.parametrize("permissions", [[], ["usage.read"], ["openai.*"], ["openai.chat", "openai.*"], ["openai"]])

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import ApiError
-from gateway.core.references import ITEMS_MAX
-from gateway.core.request import References, read_request
+from gateway.kit.errors import ApiError
+from gateway.openai.references import ITEMS_MAX
+from gateway.openai.request import References, read_request
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"file_id": {"type": "x"}}}}
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import ApiError
-from gateway.core.json_fields import DuplicateField, fields
-from gateway.core.prompt_text import prompt_text
-from gateway.core.request import CAP_MAX, CHOICES_MAX, Request, read_request
+from gateway.kit.errors import ApiError
+from gateway.openai.json_fields import DuplicateField, fields
+from gateway.openai.prompt_text import prompt_text
+from gateway.openai.request import CAP_MAX, CHOICES_MAX, Request, read_request
 from tests.unit.written import json_values, written
 
 MESSAGES = [{"role": "user", "content": "Hello"}]

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import ApiError
-from gateway.core.prompt_text import prompt_text
-from gateway.core.request import CHOICES_MAX, PROMPTS_MAX, References, read_counted, read_request
+from gateway.kit.errors import ApiError
+from gateway.openai.prompt_text import prompt_text
+from gateway.openai.request import CHOICES_MAX, PROMPTS_MAX, References, read_counted, read_request
 
 
 def body(**fields_: Any) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.request import read_request
+from gateway.openai.request import read_request
 from tests.unit.written import json_values, written
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.room_map import Unmappable, guess, map_row, read_map
-from gateway.core.room_values import Checksum, Value, canonical, instant_of, json_value, key_text, uuid_of
+from gateway.rooms.importing.mapping import Unmappable, guess, map_row, read_map
+from gateway.rooms.importing.values import Checksum, Value, canonical, instant_of, json_value, key_text, uuid_of
 
 AT = datetime(2026, 11, 24, 10, tzinfo=UTC)
 VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.core.errors import ApiError
-from gateway.core.http.fields import Fields, Nothing
-from gateway.core.http.openapi import About, build_document
-from gateway.core.http.route import Answer, Call, Refusal, Result, Route
-from gateway.core.http.router import AnyRoute, Reply, Router
+from gateway.http.fields import Fields, Nothing
+from gateway.http.openapi import About, build_document
+from gateway.http.route import Answer, Call, Refusal, Result, Route
+from gateway.http.router import AnyRoute, Reply, Router
+from gateway.kit.errors import ApiError
 
 SECRET: Final = "CANARY-71b2"
 LIMIT: Final = 100

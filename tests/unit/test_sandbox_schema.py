@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from gateway.sandbox.openai_schema import fake
+from gateway.sandbox.openai.schema import fake
 
 SEED = bytes(range(32))
 

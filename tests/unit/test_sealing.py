@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from gateway.core.config import Settings
-from gateway.core.config_errors import problems
-from gateway.core.key_ring import KeyRing, entry_of, is_key_id, parse_ring
-from gateway.core.sealing import (
+from gateway.config.key_ring import KeyRing, entry_of, is_key_id, parse_ring
+from gateway.config.problems import problems
+from gateway.config.settings import Settings
+from gateway.rooms.sealing import (
     NONCE_BYTES,
     NotOpened,
     Place,

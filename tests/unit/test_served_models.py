@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.permissions import Allowed
-from gateway.core.served_models import is_shown, shown_list
+from gateway.access.served_models import is_shown, shown_list
+from gateway.keys.permissions import Allowed
 
 
 def listed(*names: str, indent: int | None = 2) -> bytes:

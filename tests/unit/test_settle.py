@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pricing
-from gateway.core.event import OpenRecord, UsageEvent, decode_event, encode
-from gateway.core.settle import MEDIA_TOKENS, Settler, Tokens
+from gateway.usage.event import OpenRecord, UsageEvent, decode_event, encode
+from gateway.usage.settle import MEDIA_TOKENS, Settler, Tokens
 from pricing.data import read_texts
 from pricing.readers.body import Said
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.core.errors import DependencyDown
-from gateway.flows.proxy import record
-from gateway.flows.proxy.record import Recorder
+from gateway.kit.errors import DependencyDown
+from gateway.proxy import record
+from gateway.proxy.record import Recorder
 from tests.events import call, new_id
 
 

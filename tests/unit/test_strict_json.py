@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.strict_json import DEPTH_MAX, merged, parse, size
+from gateway.kit.strict_json import DEPTH_MAX, merged, parse, size
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.text(st.characters(exclude_characters="\0")),

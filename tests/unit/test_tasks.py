@@ -13,34 +13,38 @@ from tests.unit.source import files, tree
 STARTERS: Final = frozenset({"create_task", "ensure_future", "call_later", "call_at", "start_soon", "Thread"})
 WATCHED: Final[dict[str, str]] = {
     # The supervisor itself.
-    "gateway/loops.py:until": "cancelled in the same function",
-    "gateway/loops.py:__aenter__": "awaited by `until` and by the end of the block",
-    "gateway/loops.py:_supervise": "tasks of a TaskGroup",
+    "gateway/kit/loops.py:until": "cancelled in the same function",
+    "gateway/kit/loops.py:__aenter__": "awaited by `until` and by the end of the block",
+    "gateway/kit/loops.py:_supervise": "tasks of a TaskGroup",
     # The parent and its children.
-    "gateway/processes.py:start": "_restart ends with the child only: whatever fails in it is logged and tried again",
-    "gateway/processes.py:_spawn": "_listen: what does not read is skipped, and its end is told to the watcher",
-    "gateway/processes.py:run_until_stopped": "awaited in the same function",
-    "gateway/app/process.py:start": "the timer is set again in `finally`, whatever has failed",
+    "gateway/processes/supervisor.py:start": (
+        "_restart ends with the child only: whatever fails in it is logged and tried again"
+    ),
+    "gateway/processes/supervisor.py:_spawn": (
+        "_listen: what does not read is skipped, and its end is told to the watcher"
+    ),
+    "gateway/processes/supervisor.py:run_until_stopped": "awaited in the same function",
+    "gateway/processes/vitals.py:start": "the timer is set again in `finally`, whatever has failed",
     # One question for several who wait: each of them awaits the task or its future, and hears its error.
-    "gateway/edges/limits/__init__.py:_run": "_send hands every error to those who wait",
-    "gateway/flows/webhooks.py:_keep": "_store_waiting hands every error to those who wait",
-    "gateway/flows/proxy/questions.py:_look": "awaited by who asks; _checked reads its outcome",
-    "gateway/flows/proxy/limiter.py:_beginning": "awaited by who asks",
-    "gateway/flows/proxy/admission.py:_ask": "awaited by who asks; the next call makes a failed renewal again",
-    "gateway/flows/proxy/meetings.py:_ask": "awaited by who asks",
+    "gateway/limits/counters.py:_run": "_send hands every error to those who wait",
+    "gateway/meetings/webhooks.py:_keep": "_store_waiting hands every error to those who wait",
+    "gateway/access/verification.py:_look": "awaited by who asks; _checked reads its outcome",
+    "gateway/limits/limiter.py:_beginning": "awaited by who asks",
+    "gateway/access/admission.py:_ask": "awaited by who asks; the next call makes a failed renewal again",
+    "gateway/meetings/attribution.py:_ask": "awaited by who asks",
     # Work that ends by itself, and that nobody waits for. asyncio logs an error of it (gateway/core/log.py).
-    "gateway/edges/ledger/connections.py:_judge": "closes connections once; the next error starts it again",
-    "gateway/flows/proxy/limiter.py:give_back": "one call's claims; they end by themselves where this fails",
-    "gateway/flows/proxy/record.py:_strand": "_land goes on, whatever fails; /readyz shows what is stranded",
-    "gateway/sandbox/daily_hooks.py:tell": "one delivery of the stand-in; awaited by `settled` and `close`",
+    "gateway/stores/postgres_connections.py:_judge": "closes connections once; the next error starts it again",
+    "gateway/limits/limiter.py:give_back": "one call's claims; they end by themselves where this fails",
+    "gateway/proxy/record.py:_strand": "_land goes on, whatever fails; /readyz shows what is stranded",
+    "gateway/sandbox/daily/hooks.py:tell": "one delivery of the stand-in; awaited by `settled` and `close`",
     # Timers that fire once.
-    "gateway/edges/upstream/__init__.py:send": "ends a silent call",
-    "gateway/edges/journal/journal.py:_committed": "hands what waits to the commit thread",
-    "gateway/edges/journal/journal.py:_fail": "hands an empty batch to the commit thread; set again by its outcome",
-    "gateway/app/proxy.py:close": "ends what is still being read; what it leaves is settled by the keeper",
-    "gateway/flows/proxy/line.py:_add": "writes lines; set again by the next line, whatever has failed",
+    "gateway/openai/upstream.py:send": "ends a silent call",
+    "gateway/journal/writer.py:_committed": "hands what waits to the commit thread",
+    "gateway/journal/writer.py:_fail": "hands an empty batch to the commit thread; set again by its outcome",
+    "gateway/processes/proxy.py:close": "ends what is still being read; what it leaves is settled by the keeper",
+    "gateway/proxy/access_log.py:_add": "writes lines; set again by the next line, whatever has failed",
     # Threads.
-    "gateway/edges/journal/journal.py:__init__": "the commit thread: whatever fails is the outcome of its batch",
+    "gateway/journal/writer.py:__init__": "the commit thread: whatever fails is the outcome of its batch",
     "gateway/embedded/house.py:start": "awaited in the same function",
 }
 """Each place as `file:function`, and who notices when what it starts fails."""
@@ -72,4 +76,4 @@ def test_whatever_runs_by_itself_is_a_loop_or_is_watched() -> None:
 
 def test_a_task_that_nobody_watches_is_noticed() -> None:
     planted = ast.parse("async def run():\n    async with stack:\n        asyncio.create_task(poll.run())\n")
-    assert list(_starts(planted, "gateway/app/worker.py", "")) == ["gateway/app/worker.py:run"]
+    assert list(_starts(planted, "gateway/processes/worker.py", "")) == ["gateway/processes/worker.py:run"]

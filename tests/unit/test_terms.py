@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from gateway.core.config import LimitSettings
-from gateway.core.limits import RateLimits, openai_duration
-from gateway.edges.keys import Identity, RateLimit, Verdict
-from gateway.flows.proxy.terms import terms_of
+from gateway.config.settings import LimitSettings
+from gateway.keys.verify import Identity, RateLimit, Verdict
+from gateway.limits.claims import RateLimits, openai_duration
+from gateway.limits.terms import terms_of
 
 DEFAULTS = LimitSettings(key_requests=60, user_tokens=1000, user_concurrent=9)
 BUDGET = (

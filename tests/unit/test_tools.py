@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.core.errors import ApiError
-from gateway.core.request import read_request
-from gateway.core.tools import TOOL_DEPTH_MAX
+from gateway.kit.errors import ApiError
+from gateway.openai.request import read_request
+from gateway.openai.tools import TOOL_DEPTH_MAX
 
 FUNCTION: Final = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"type": {}}}}
 LOCAL: Final = {"type": "local", "skills": [{"name": "n", "description": "d", "path": "/p"}]}

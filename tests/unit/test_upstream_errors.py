@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.flows.proxy.headers import error_code_of
-from gateway.flows.proxy.line import is_about_us
-from gateway.flows.proxy.metrics import CallMetrics
+from gateway.openai.headers import error_code_of
+from gateway.proxy.access_log import is_about_us
+from gateway.proxy.metrics import CallMetrics
 
 
 @pytest.mark.parametrize(

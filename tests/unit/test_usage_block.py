@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.frames import OPEN, SETTLE, Broken, frame, glimpse, id_of, unframe
-from gateway.core.usage_block import BLOCK_BYTES_MAX, DEPTH_MAX, NO_USAGE, keep
+from gateway.journal.frames import OPEN, SETTLE, Broken, frame, glimpse, id_of, unframe
+from gateway.usage.usage_block import BLOCK_BYTES_MAX, DEPTH_MAX, NO_USAGE, keep
 from tests.events import new_id
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.commands.price import run
+from gateway.prices.price import run
 from pricing import Book
 from tests.unit.pricing.cases import golden
 

@@ -1,0 +1,272 @@
+"""Who is calling: an Unkey key becomes a user, from memory where it may, from Unkey and Postgres where it must.
+
+Keys are remembered under an HMAC with a pepper that is random per boot, never as text. Every outcome that is not
+plainly VALID is a refusal; an outage is 503, never 401 and never a free pass (facts/fault-matrix.md D10).
+"""
+
+import asyncio
+import hmac
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from gateway.access.ended import Ended, has_ended
+from gateway.access.unknown_keys import Misses
+from gateway.access.verdicts import lacks, lacks_its_bounds, refusal_of, unavailable, unbound
+from gateway.access.verification import Questions
+from gateway.config.settings import KeySettings, LimitSettings
+from gateway.http.credentials import invalid_key
+from gateway.keys.permissions import ENDPOINT, MODEL, Allowed, allowed_of, granted_of
+from gateway.keys.verify import RateLimit, Verdict
+from gateway.kit.errors import ApiError, DependencyDown
+from gateway.limits.claims import Terms
+from gateway.limits.terms import terms_of
+
+REFRESH_SHARE: Final = 0.8
+"""Share of the fresh time after which a key in use is asked for again in the background."""
+RETRY_S: Final = 2.0
+"""Seconds a failed renewal waits before the next one, so that an outage costs one question, not one per call."""
+KEY_CHARS_MAX: Final = 512
+
+
+class Linked(Protocol):
+    """What the ledger knows of a key's owner."""
+
+    user_id: str
+    is_active: bool
+    api_key_id: str | None
+    key_is_active: bool | None
+    key_enabled_at: datetime | None
+    budgets: str
+
+
+class Accounts(Protocol):
+    """The one Postgres read that admission may make."""
+
+    async def identity(self, external_id: str | None, unkey_key_id: str) -> Linked | None: ...
+
+
+class Principal(NamedTuple):
+    """The caller, as the ledger knows them."""
+
+    user_id: str
+    api_key_id: str | None
+    unkey_key_id: str
+    terms: Terms | None = None
+    """What bounds the key; None when nothing does."""
+    allowed: Allowed | None = None
+    """Which endpoints and models it may call; None: all."""
+    granted: frozenset[str] = frozenset()
+    """Its permissions for what is beside OpenAI's API (`rooms.read`)."""
+    due: bool = False
+    """Whether Unkey should be asked about the key again on behalf of this call: `Admission.renew`."""
+
+    def check_endpoint(self, name: str) -> None:
+        """Raises ApiError for an endpoint that the key may not call."""
+        if self.allowed is not None and not self.allowed.endpoint(name):
+            raise lacks(f"{ENDPOINT}{name}", None)
+
+    def check_model(self, name: str) -> None:
+        """Raises ApiError for a model that the key may not ask for."""
+        if self.allowed is not None and not self.allowed.model(name):
+            raise lacks(f"{MODEL}{name}", "model")
+
+
+class _Limits(NamedTuple):
+    """The limits that Unkey last told of a key, and until when they stand in for an answer without any."""
+
+    ratelimits: list[RateLimit] | None
+    until_s: float
+
+
+class _Entry:
+    __slots__ = ("expires", "fresh_until_s", "limits", "principal", "retry_at_s", "stale_until_s")
+
+    def __init__(
+        self,
+        principal: Principal,
+        limits: _Limits,
+        expires: int | None,
+        *,
+        fresh_until_s: float,
+        stale_until_s: float,
+        retry_at_s: float,
+    ) -> None:
+        self.principal = principal
+        self.limits = limits
+        self.expires = expires
+        """As Unkey told it with the answer."""
+        self.fresh_until_s = fresh_until_s
+        self.stale_until_s = stale_until_s
+        self.retry_at_s = retry_at_s
+
+
+class Admission:
+    """Turns keys into principals. One per process."""
+
+    def __init__(
+        self,
+        questions: Questions,
+        accounts: Accounts,
+        settings: KeySettings,
+        limits: LimitSettings,
+        *,
+        pepper: bytes,
+        monotonic: Callable[[], float],
+        unix_s: Callable[[], float],
+    ) -> None:
+        self._questions: Final = questions
+        self._accounts: Final = accounts
+        self._settings: Final = settings
+        self._limits: Final = limits
+        self._pepper: Final = pepper
+        self._monotonic: Final = monotonic
+        self._unix_s: Final = unix_s
+        self._known: Final[OrderedDict[bytes, _Entry]] = OrderedDict()
+        self._refused: Final[OrderedDict[bytes, tuple[float, ApiError]]] = OrderedDict()
+        self._asking: Final[dict[bytes, asyncio.Task[Principal]]] = {}
+        self._ended: Final = Ended(settings.revoked_s, settings.negative_max, monotonic=monotonic, unix_s=unix_s)
+        self._misses: Final = Misses(settings.misses_per_minute, monotonic=monotonic)
+
+    async def admit(self, key: str, *, endpoint: str = "", peer: str | None = None) -> Principal:
+        """Raises ApiError: 401, 403 or 429 for a refused key, 503 when nobody can tell.
+
+        `endpoint` is the catalogue's name of what is called, for Unkey's analytics; `peer` is the caller's address.
+        """
+        if not key or len(key) > KEY_CHARS_MAX:
+            raise invalid_key()
+        digest, now = self._digest(key), self._monotonic()
+        entry = self._known.get(digest)
+        if entry is not None:
+            if now < entry.fresh_until_s:
+                if now <= entry.retry_at_s:
+                    return entry.principal
+                # Renewed ahead of time, by this call, which does not wait for it.
+                entry.retry_at_s = now + RETRY_S
+                return entry.principal._replace(due=True)
+            if now < entry.stale_until_s and now < entry.retry_at_s and digest not in self._asking:
+                return entry.principal
+        refused = self._refused.get(digest)
+        if refused is not None and now < refused[0] and not self._strict:
+            raise refused[1].with_traceback(None)
+        try:
+            return await asyncio.shield(self._ask(digest, key, endpoint=endpoint, peer=peer))
+        except DependencyDown as error:
+            entry = self._known.get(digest)
+            if entry is not None and self._monotonic() < entry.stale_until_s:
+                entry.retry_at_s = self._monotonic() + RETRY_S
+                return entry.principal
+            raise unavailable(error) from error
+
+    def renew(self, key: str, *, endpoint: str = "", model: str = "") -> None:
+        """Asks about a key that `admit` called due, off the path of its call."""
+        self._ask(self._digest(key), key, endpoint=endpoint, model=model)
+
+    @property
+    def _strict(self) -> bool:
+        """Every call asks for itself: an answer to a question that was sent before it came does not count."""
+        return self._settings.fresh_s == 0
+
+    def _digest(self, key: str) -> bytes:
+        return hmac.digest(self._pepper, key.encode(), "sha256")
+
+    def _ask(
+        self, digest: bytes, key: str, *, endpoint: str, model: str = "", peer: str | None = None
+    ) -> "asyncio.Task[Principal]":
+        """One question to Unkey for any number of waiters. Raises ApiError when `peer` has asked for too much."""
+        task = self._asking.get(digest)
+        if task is None or self._strict:
+            stranger = peer if digest not in self._known else None
+            if stranger is not None:
+                self._misses.take(stranger)
+            asking = self._verify(digest, key, endpoint, model)
+            task = self._asking[digest] = asyncio.get_running_loop().create_task(asking)
+            task.add_done_callback(lambda done: self._asked(digest, done, stranger))
+        return task
+
+    def _asked(self, digest: bytes, task: "asyncio.Task[Principal]", stranger: str | None) -> None:
+        if self._asking.get(digest) is task:
+            del self._asking[digest]
+        # A background renewal that failed is looked at by the next call, not by the loop.
+        error = None if task.cancelled() else task.exception()
+        if stranger is not None and not (isinstance(error, ApiError) and error.status == 401):
+            self._misses.give_back(stranger)
+
+    async def _verify(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
+        known = self._known.get(digest)
+        verdict = await self._questions.ask(key, endpoint=endpoint, model=model, was_good=known is not None)
+        now = self._monotonic()
+        refusal = refusal_of(verdict, self._unix_s())
+        if refusal is None:
+            try:
+                return await self._link(digest, verdict, now)
+            except ApiError as error:
+                refusal = error
+        if known is not None and has_ended(verdict, known.expires, self._unix_s()):
+            self._ended.remember(digest, refusal)
+        self._known.pop(digest, None)
+        # A limit that ends sooner than the negative cache is asked about as soon as the client was told to come back.
+        wait = min(self._settings.negative_s, float(refusal.headers.get("Retry-After", math.inf)))
+        self._refused[digest] = (now + wait, refusal)
+        while len(self._refused) > self._settings.negative_max:
+            self._refused.popitem(last=False)
+        raise refusal
+
+    async def _link(self, digest: bytes, verdict: Verdict, now: float) -> Principal:
+        """The user behind a valid key. Postgres being away does not end an identity that is already known."""
+        key_id = verdict.key_id or ""
+        external_id = verdict.identity.external_id if verdict.identity else None
+        known = self._known.get(digest)
+        if lacks_its_bounds(verdict):
+            raise unbound()
+        limits = self._limits_told(verdict, known, now)
+        try:
+            linked = await self._accounts.identity(external_id or None, key_id)
+        except DependencyDown:
+            if known is None or known.principal.unkey_key_id != key_id:
+                raise
+            principal = known.principal
+        else:
+            if linked is None:
+                raise ApiError(403, "key_not_linked", "This API key is valid but not linked to a user of this gateway.")
+            if not linked.is_active:
+                raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
+            if linked.key_is_active is False:
+                raise invalid_key("This API key is disabled.")
+            self._ended.check(digest, linked.key_enabled_at)
+            told = msgspec.structs.replace(verdict, ratelimits=limits.ratelimits)
+            terms = terms_of(told, linked.budgets, self._limits)
+            given = verdict.permissions or ()
+            principal = Principal(
+                linked.user_id, linked.api_key_id, key_id, terms, allowed_of(given), granted_of(given)
+            )
+        # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
+        ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()
+        fresh = now + self._settings.fresh_s
+        stale = fresh + self._settings.stale_s
+        renew = now + self._settings.fresh_s * REFRESH_SHARE
+        self._known[digest] = _Entry(
+            principal,
+            limits,
+            verdict.expires,
+            fresh_until_s=min(fresh, ends),
+            stale_until_s=min(stale, ends),
+            retry_at_s=renew,
+        )
+        self._known.move_to_end(digest)
+        self._refused.pop(digest, None)
+        while len(self._known) > self._settings.cache_max:
+            self._known.popitem(last=False)
+        return principal
+
+    def _limits_told(self, verdict: Verdict, known: _Entry | None, now: float) -> _Limits:
+        """Those of this answer. One without any, of a key that had some, may come of a limiter that is down: Unkey
+        lets such keys pass (facts/unkey-real.md A8), so the last ones hold as long as a key may without Unkey."""
+        if not verdict.ratelimits and known is not None and now < known.limits.until_s:
+            return known.limits
+        until_s = now + self._settings.fresh_s + self._settings.stale_s if verdict.ratelimits else now
+        return _Limits(verdict.ratelimits, until_s)

@@ -1,0 +1,72 @@
+"""When Unkey is left alone: after failures in a row nobody waits for it, until one question finds it back.
+
+Keys that are known go on in their stale time, others get 503 at once. The while is drawn anew each time, so that the
+proxies of many hosts do not come back together. Where Unkey itself says how long to wait (its 429), it is that long.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gateway.keys.verify import AskedTooOften
+from gateway.kit.errors import DependencyDown
+
+FAILURES: Final = 5
+"""Failures in a row after which it is left alone."""
+ALONE_S: Final = (1.0, 5.0)
+"""Shortest and longest while, seconds."""
+_log: Final = structlog.get_logger("gateway.proxy")
+
+
+class Breaker:
+    """One per process."""
+
+    def __init__(self, *, monotonic: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
+        """`uniform` draws a number between two others."""
+        self._monotonic: Final = monotonic
+        self._uniform: Final = uniform
+        self._failures = 0
+        self._until_s = 0.0
+        self._trying = False
+        self._held_until_s = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Unkey is being left alone."""
+        return self._failures >= FAILURES
+
+    def enter(self) -> None:
+        """Before a question. Raises DependencyDown while none is to be sent, AskedTooOften while it asked for that."""
+        held_s = self._held_until_s - self._monotonic()
+        if held_s > 0:
+            raise AskedTooOften(math.ceil(held_s))
+        if self._failures < FAILURES:
+            return
+        if self._trying or self._monotonic() < self._until_s:
+            raise DependencyDown("unkey", f"left alone after {FAILURES} failures in a row")
+        self._trying = True
+
+    def worked(self) -> None:
+        """An answer came, whatever it said."""
+        if self.is_open:
+            _log.warning("unkey is back")
+        self._failures, self._trying = 0, False
+
+    def hold(self, seconds: float) -> None:
+        """It answered, and asked to be left alone for so long: no failure."""
+        self.worked()
+        self._held_until_s = self._monotonic() + seconds
+
+    def failed(self) -> None:
+        """No answer came, or one that nobody can read."""
+        tried, self._trying = self._trying, False
+        if self.is_open and not tried:
+            return  # it was sent before
+        self._failures = min(self._failures + 1, FAILURES)
+        if self.is_open:
+            alone_s = self._uniform(*ALONE_S)
+            self._until_s = self._monotonic() + alone_s
+            if not tried:
+                _log.error("unkey is left alone", failures=FAILURES, seconds=round(alone_s, 1))

@@ -1,0 +1,59 @@
+"""What a client is told of each of Unkey's answers (facts/unkey.md §3). All but a plain VALID is a refusal."""
+
+import math
+
+from gateway.http.credentials import invalid_key
+from gateway.keys.permissions import are_told
+from gateway.keys.verify import AskedTooOften, Verdict, meta_of
+from gateway.kit.errors import ApiError, DependencyDown
+
+
+def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
+    """What the client is told for each of Unkey's codes (facts/unkey.md §3); None for VALID only."""
+    code = verdict.code
+    if verdict.valid is True and code == "VALID":
+        return None
+    if code == "NOT_FOUND":
+        return invalid_key()
+    if code in ("DISABLED", "EXPIRED"):
+        return invalid_key("This API key is disabled." if code == "DISABLED" else "Your API key has expired.")
+    if code == "INSUFFICIENT_PERMISSIONS":
+        return ApiError(403, "insufficient_permissions", "This API key lacks the permission for this request.")
+    if code == "RATE_LIMITED":
+        reset = max((limit.reset for limit in verdict.ratelimits or () if limit.exceeded), default=0)
+        wait = max(1, math.ceil(reset / 1000 - unix_s))
+        headers = {"Retry-After": str(wait)}
+        return ApiError(
+            429, "rate_limit_exceeded", "Rate limit reached for this API key.", kind="requests", headers=headers
+        )
+    if code == "USAGE_EXCEEDED":
+        message = "This API key has used up its credits."
+        no_retry = {"x-should-retry": "false"}
+        return ApiError(429, "insufficient_quota", message, kind="insufficient_quota", headers=no_retry)
+    # FORBIDDEN, and any code that Unkey may add one day: closed.
+    return ApiError(403, "access_denied", "This API key is not allowed to make this request.")
+
+
+def unavailable(error: DependencyDown) -> ApiError:
+    """503: nobody can tell whether the key is good."""
+    message = "The key could not be verified right now; please try again."
+    wait = math.ceil(error.retry_after_s) if isinstance(error, AskedTooOften) else 2
+    headers = {"Retry-After": str(wait)}
+    return ApiError(503, "key_verification_unavailable", message, kind="server_error", headers=headers)
+
+
+def lacks_its_bounds(verdict: Verdict) -> bool:
+    """Whether permissions bind this key and the answer has none of them: then it does not say what it may call."""
+    return meta_of(verdict).bound is True and not are_told(verdict.permissions or ())
+
+
+def unbound() -> ApiError:
+    """403 for a key whose bounds are gone; without them it could call everything."""
+    message = "This API key is bound by permissions, and none of them could be found."
+    return ApiError(403, "insufficient_permissions", message)
+
+
+def lacks(permission: str, param: str | None) -> ApiError:
+    """403 that names the missing permission."""
+    message = f"This API key lacks the permission {permission!r}."
+    return ApiError(403, "insufficient_permissions", message, param=param)

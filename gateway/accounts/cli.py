@@ -1,0 +1,81 @@
+"""`gateway users …`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.accounts import users as users_command
+from gateway.cli.command import run, settings
+
+app = typer.Typer(no_args_is_help=True, help="Accounts: whom keys belong to and who is billed (docs/keys.md).")
+
+Who = Annotated[str, typer.Argument(metavar="WHO", help="E-mail address or UUID of the user.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Customer = Annotated[
+    str | None, typer.Option(metavar="cus_…", help="The customer at Stripe who pays; Stripe must have it.")
+]
+Name = Annotated[str | None, typer.Option(help="What people call them.")]
+
+
+@app.command()
+def create(
+    email: Annotated[str, typer.Argument(metavar="EMAIL")],
+    name: Name = None,
+    stripe_customer: Customer = None,
+    as_json: Json = False,
+) -> None:
+    """Makes a user; their keys come from `gateway keys create`."""
+    run(
+        users_command.create(
+            settings(), Console(), email=email, name=name, stripe_customer=stripe_customer, as_json=as_json
+        )
+    )
+
+
+@app.command("list")
+def list_users(
+    every: Annotated[bool, typer.Option("--all", help="Disabled ones too.")] = False,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Asks Stripe whether it has each customer.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Lists users, with the number of their keys that work."""
+    now = datetime.now(UTC)
+    run(users_command.list_users(settings(), Console(), now=now, every=every, ask_stripe=stripe, as_json=as_json))
+
+
+@app.command()
+def disable(who: Who, as_json: Json = False) -> None:
+    """Makes every key of a user be refused. What they used stays, and is billed."""
+    run(users_command.set_active(settings(), Console(), who=who, is_active=False, as_json=as_json))
+
+
+@app.command()
+def enable(who: Who, as_json: Json = False) -> None:
+    """Lets a disabled user's keys work again."""
+    run(users_command.set_active(settings(), Console(), who=who, is_active=True, as_json=as_json))
+
+
+@app.command("set")
+def set_fields(
+    who: Who,
+    stripe_customer: Customer = None,
+    no_stripe_customer: Annotated[
+        bool, typer.Option("--no-stripe-customer", help="Unlinks the customer: amounts accrue from then on.")
+    ] = False,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """Changes a user: links the Stripe customer who pays, or the name."""
+    run(
+        users_command.set_fields(
+            settings(),
+            Console(),
+            who=who,
+            stripe_customer=stripe_customer,
+            unlink=no_stripe_customer,
+            name=name,
+            as_json=as_json,
+        )
+    )

@@ -1,0 +1,33 @@
+"""`gateway audit`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.audit import commands as audit_command
+from gateway.cli.command import run, settings
+
+app = typer.Typer()
+
+_AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month or last-month"
+
+
+@app.command()
+def audit(
+    since: Annotated[
+        str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}. Without it: the last two full days.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", "--until", help="First instant no longer in it. Without it: now.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The whole ledger.")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds a settled call has to arrive in the ledger.")] = 60,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Compares with Stripe's meter summaries too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Checks everything that must always hold of the ledger (docs/audit.md); exits 1 on any breach."""
+    wanted = audit_command.Wanted(since, until, everything, grace, stripe)
+    report = run(audit_command.run_audit(settings(), Console(), now=datetime.now(UTC), wanted=wanted, as_json=as_json))
+    raise typer.Exit(1 if report.breached else 0)

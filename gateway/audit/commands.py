@@ -1,0 +1,151 @@
+"""`gateway audit`: asks for the audit and prints it, as a table or as JSON. Judges nothing itself."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import pricing
+import pricing.data
+from gateway.audit.budgets import Counted, compare
+from gateway.audit.delivery import NO_KEY, NOT_ASKED
+from gateway.audit.reads.snapshot import Offenders, snapshot
+from gateway.audit.run import GRACE_S, Policy, audit
+from gateway.audit.span import audited_span
+from gateway.audit.verdict import Report, Verdict
+from gateway.billing.opening import open_billing
+from gateway.billing.stripe import Billing
+from gateway.config.settings import Settings
+from gateway.kit.errors import ConfigError
+from gateway.kit.instants import rfc3339
+from gateway.limits.opening import open_limits
+from gateway.limits.recount import QUIET_PASSES
+from gateway.limits.spending import Spending
+from gateway.stores.postgres import Pool, open_pool
+
+STATEMENT_S: Final = 3600.0
+"""Seconds one question of the audit may take; a large ledger is summed in one."""
+_COLOURS: Final = {"ok": "green", "breach": "bold red", "not checked": "yellow"}
+
+
+class Wanted(NamedTuple):
+    """What is to be audited, as people name it."""
+
+    since: str | None = None
+    until: str | None = None
+    everything: bool = False
+    grace_s: float = GRACE_S
+    """Seconds that a settled call has to arrive in."""
+    stripe: bool = False
+    """Whether Stripe is asked too."""
+
+
+async def run_audit(
+    settings: Settings, console: Console, *, now: datetime, wanted: Wanted, as_json: bool = False
+) -> Report:
+    """Prints every invariant and returns the report; a breach is `report.breached`.
+
+    Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
+    """
+    span = audited_span(wanted.since, wanted.until, now, everything=wanted.everything)
+    policy = Policy(
+        markup=settings.billing.markup,
+        open_max_s=settings.journal.open_max_s,
+        billing_grace_s=settings.billing.grace_s,
+        grace_s=wanted.grace_s,
+        has_stripe_key=settings.stripe_secret_key is not None,
+    )
+    budgets = await _budgets(settings)
+    async with _database(settings) as pool, _stripe(settings, wanted) as stripe, snapshot(pool) as view:
+        report = await audit(
+            view,
+            span,
+            now,
+            book=pricing.parse(pricing.data.read_texts()),
+            policy=policy,
+            folder=settings.gateway_data_dir / "journal",
+            budgets=budgets,
+            stripe=stripe,
+            why_no_stripe=NO_KEY if wanted.stripe else NOT_ASKED,
+        )
+    if as_json:
+        # Not through the console, which wraps and colours.
+        console.file.write(json.dumps(to_json(report), indent=2, ensure_ascii=False) + "\n")
+    else:
+        console.print(to_table(report))
+    return report
+
+
+def to_json(report: Report) -> dict[str, object]:
+    """The report as plain values; `breached` says what the exit status says."""
+    return {
+        "from": rfc3339(report.span.since),
+        "until": rfc3339(report.span.until),
+        "breached": report.breached,
+        "invariants": [verdict.to_json() for verdict in report.verdicts],
+    }
+
+
+def to_table(report: Report) -> Table:
+    """The report for a terminal."""
+    since, until = (f"{at:%Y-%m-%d %H:%M}" if at else None for at in report.span)
+    title = f"gateway audit, completed from {since or 'the beginning'} until {until or 'now'} (UTC)"
+    table = Table(title=Text(title), title_justify="left", show_lines=True)
+    for name in ("invariant", "", "figures", "what to look at"):
+        table.add_column(name, overflow="fold")
+    for verdict in report.verdicts:
+        state = Text("BREACH" if verdict.state == "breach" else verdict.state, _COLOURS[verdict.state])
+        table.add_row(Text(f"{verdict.name} {verdict.title}"), state, Text(_figures(verdict)), Text(_look(verdict)))
+    return table
+
+
+def _figures(verdict: Verdict) -> str:
+    told = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in verdict.figures.items()]
+    days = [f"{day['day']}: {day['estimated']} estimated, {day['cost_usd']} USD" for day in verdict.days]
+    return "\n".join(["; ".join(told), *days])
+
+
+def _number(value: int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _look(verdict: Verdict) -> str:
+    return "\n".join(part for part in (*verdict.wrong, *verdict.examples, verdict.look) if part)
+
+
+async def _budgets(settings: Settings) -> Counted:
+    """Counters of budgets against the ledger, where there is a Redis."""
+    if settings.redis_url is None:
+        return Counted(0, Offenders(), "counters of budgets not compared: REDIS_URL is not set")
+    async with _database(settings) as pool, AsyncExitStack() as stack:
+        limits = open_limits(stack, settings, settings.redis_url.get_secret_value())
+        recount_s = settings.limits.recount_s * (QUIET_PASSES + 1)
+        return await compare(limits, Spending(pool), recount_s=recount_s, sleep=asyncio.sleep)
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Pool]:
+    if settings.database_url is None:
+        raise ConfigError("DATABASE_URL is not set: the audit reads the ledger in PostgreSQL")
+    dsn = settings.database_url.get_secret_value()
+    pool = await open_pool(dsn, connections_max=1, statement_timeout_s=STATEMENT_S)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def _stripe(settings: Settings, wanted: Wanted) -> AsyncIterator[Billing | None]:
+    """Stripe, where it is wanted and there is a key."""
+    if not wanted.stripe or settings.stripe_secret_key is None:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        yield await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())

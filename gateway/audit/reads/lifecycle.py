@@ -1,0 +1,73 @@
+"""What has begun and should have ended by now: open items, windows to be frozen, meter events on their way.
+
+Reads only. How late is too late is an argument, in instants: the clock is the caller's.
+"""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from gateway.audit.reads.snapshot import Offenders, Snapshot, utc, worst
+
+# Work at OpenAI whose next look is overdue.
+ITEMS: Final = worst("""
+select kind || ' ' || upstream_id as example from public.open_items where state = 'open' and next_poll_at < $1
+""")
+
+# Windows that ended, were last added to, and whose user could be billed, all before $1, and that nobody froze.
+WINDOWS: Final = worst(f"""
+select 'window ' || {utc("w.window_start")} || ' user ' || w.user_id as example
+from public.stripe_windows w join public.users u on u.id = w.user_id
+where w.unfrozen and u.stripe_customer_id is not null
+  and w.window_start + w.window_seconds * interval '1 second' < $1 and w.updated_at < $1 and u.updated_at < $1
+""")  # noqa: S608 - a constant of this file
+
+# Events that should have been sent before $1.
+PENDING: Final = worst("""
+select identifier as example from public.stripe_meter_events where state = 'pending' and created_at < $1
+""")
+
+# Events since before $1 of which only a person can say what became of them, or that can still be sent again
+# (Stripe takes none whose time is before $2; such a one stays as the record of it).
+HELD: Final = worst("""
+select identifier || ' (' || state || ')' as example from public.stripe_meter_events
+where created_at < $1 and (state = 'unknown' or state = 'rejected' and event_timestamp >= $2)
+""")
+
+# How much is on its way, in all.
+COUNTS: Final = """
+select (select count(*) from public.open_items where state = 'open') as open_items,
+  (select count(*) from public.stripe_windows w join public.users u on u.id = w.user_id
+    where w.unfrozen and u.stripe_customer_id is not null) as windows_unfrozen,
+  (select count(*) from public.stripe_meter_events) as meter_events,
+  (select count(*) from public.stripe_meter_events where state = 'pending') as events_pending,
+  (select count(*) from public.stripe_meter_events where state in ('unknown', 'rejected')) as events_held
+"""
+
+
+class Lifecycle(NamedTuple):
+    """INV-8, as far as the database knows."""
+
+    counts: dict[str, int]
+    """`open_items`, `windows_unfrozen` of users with a customer, `meter_events`, `events_pending`, `events_held`."""
+    items: Offenders
+    windows: Offenders
+    pending: Offenders
+    held: Offenders
+
+
+async def read_lifecycle(
+    view: Snapshot,
+    *,
+    items_before: datetime,
+    windows_before: datetime,
+    events_before: datetime,
+    stripe_takes_from: datetime,
+) -> Lifecycle:
+    """Whatever should have happened before these instants. Raises DependencyDown."""
+    return Lifecycle(
+        dict(await view.row(COUNTS)),
+        await view.offenders(ITEMS, items_before),
+        await view.offenders(WINDOWS, windows_before),
+        await view.offenders(PENDING, events_before),
+        await view.offenders(HELD, events_before, stripe_takes_from),
+    )

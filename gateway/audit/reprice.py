@@ -1,0 +1,141 @@
+"""INV-3: every row that OpenAI's own figures price is priced again, from what the row itself has kept.
+
+Shares nothing with how the row was written but the price book: a row that was changed, mis-summed or mis-read since
+is found. Money is integers of nano-USD and exact decimals.
+"""
+
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Final
+
+import msgspec
+
+import pricing
+from gateway.audit.reads.rows import PricedRow
+from gateway.audit.verdict import Collector, Verdict, judged
+from gateway.openai.families.catalogue import price_family
+
+_LOOK: Final = (
+    "The row, its usage block and its lines do not belong together: compare them with `gateway price`, find out who "
+    "wrote or changed the row, and correct it with an adjustment row."
+)
+
+
+class _Billable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What else a price rests on (core/settle.py). A field not known here makes the row one that is not re-priced."""
+
+    model: str
+    service_tier: str | None = None
+    region: str | None = None
+    cache_ttl: str | None = None
+
+
+class Reprice:
+    """Takes rows one by one; `verdict` at the end."""
+
+    def __init__(self, book: pricing.Book, *, markup: Decimal) -> None:
+        """`markup` is today's; a row may have been billed at another one."""
+        self._book: Final = book
+        self._markup: Final = markup
+        self._wrong: Final = Collector()
+        self._lines: Final = msgspec.json.Decoder(tuple[pricing.Line, ...])
+        self._billable: Final = msgspec.json.Decoder(_Billable)
+        self.rows = 0
+        self._older = 0
+        self._other_rates = 0
+        self._not_known = 0
+        self._other_markup = 0
+
+    def take(self, row: PricedRow) -> None:
+        """Judges one row."""
+        self.rows += 1
+        lines = self._read_lines(row)
+        cost = row.cost_nano or 0
+        if _sum_nano(lines) != cost:
+            self._wrong.add("cost is not the sum of its lines", row.id)
+        self._judge_billed(row, cost)
+        request = self._request(row)
+        if request is None:
+            self._not_known += 1
+            return
+        again = pricing.price(self._book, request)
+        if (again.prompt_tokens, again.completion_tokens, again.total_tokens) != row[7:10]:
+            self._wrong.add("tokens are not those of the usage block", row.id)
+        if row.price_version == self._book.version:
+            if again.cost_nano != row.cost_nano:
+                self._wrong.add("cost is not what usage and price book give", row.id)
+            elif again.lines != lines:
+                self._wrong.add("lines are not what usage and price book give", row.id)
+            return
+        self._older += 1
+        if _rates(again.lines) != _rates(lines):
+            self._other_rates += 1  # another book, other prices: the row keeps the ones of its time
+        elif (again.cost_nano, again.lines) != (row.cost_nano, lines):
+            self._wrong.add("cost is not what usage and price book give", row.id)
+
+    def verdict(self) -> Verdict:
+        """INV-3 exactness. Every cost follows from the usage that OpenAI reported and the price book, to the nano.
+
+        On a breach: do not send invoices of these rows before the row, its usage and its lines have been compared.
+        """
+        figures = {
+            "rows": self.rows,
+            "re-priced": self.rows - self._not_known - self._other_rates,
+            "of an older book": self._older,
+            "not re-priced, rates have changed": self._other_rates,
+            "not re-priced, more than usage is needed": self._not_known,
+            "billed at another markup than today's": self._other_markup,
+        }
+        return judged("INV-3", "exactness", figures, self._wrong.offenders(), _LOOK)
+
+    def _read_lines(self, row: PricedRow) -> tuple[pricing.Line, ...]:
+        try:
+            return self._lines.decode(row.lines)
+        except msgspec.DecodeError:
+            self._wrong.add("cost_lines do not read", row.id)
+            return ()
+
+    def _judge_billed(self, row: PricedRow, cost: int) -> None:
+        billed = row.billed_nano
+        if billed is None or billed < 0 or (billed and not cost):
+            self._wrong.add("billed amount cannot follow from the cost", row.id)
+        elif billed != int((cost * self._markup).to_integral_value(ROUND_HALF_EVEN)):
+            self._other_markup += 1
+
+    def _request(self, row: PricedRow) -> pricing.PriceRequest | None:
+        """What to price; None when the row has been priced by more than its usage."""
+        if row.usage is None:
+            return None  # too large to be kept whole, or missing, and then INV-4 says so
+        model, tier, region, cache_ttl = row.model, row.service_tier, None, None
+        if row.billable is not None:
+            try:
+                known = self._billable.decode(row.billable)
+            except msgspec.DecodeError:
+                return None
+            model, tier, region, cache_ttl = known.model, known.service_tier, known.region, known.cache_ttl
+        return pricing.PriceRequest(
+            endpoint=price_family(row.endpoint),
+            model=model,
+            at=row.started_at,
+            usage=row.usage,
+            service_tier=tier,
+            region=region,
+            cache_ttl=cache_ttl,
+        )
+
+
+def _sum_nano(lines: tuple[pricing.Line, ...]) -> int | None:
+    """Nano-USD of the lines, each `quantity` × `usd_per_unit`, rounded half-even once; None where a line is wrong."""
+    total = Decimal(0)
+    try:
+        for line in lines:
+            usd = Decimal(line.usd)
+            if Decimal(line.quantity) * Decimal(line.usd_per_unit) != usd:
+                return None
+            total += usd
+        return int(total.scaleb(9).to_integral_value(ROUND_HALF_EVEN))
+    except (ArithmeticError, ValueError):  # no number, or none that is finite
+        return None
+
+
+def _rates(lines: tuple[pricing.Line, ...]) -> dict[str, str]:
+    return {line.unit: line.usd_per_unit for line in lines}

@@ -1,0 +1,86 @@
+"""What the audit says of one invariant: whether it holds, in figures, and where to look. Plain values."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from gateway.audit.reads.snapshot import Offenders, Span
+
+State = Literal["ok", "breach", "not checked"]
+Figures = Mapping[str, int | str]
+EXAMPLES_MAX: Final = 10
+
+
+class Verdict(NamedTuple):
+    """One invariant."""
+
+    name: str
+    """`INV-1` … `INV-10` (docs/audit.md)."""
+    title: str
+    state: State
+    figures: Figures
+    wrong: tuple[str, ...] = ()
+    """For a breach: each rule that is broken, and how often."""
+    examples: tuple[str, ...] = ()
+    """Ids of what is wrong, EXAMPLES_MAX at most."""
+    look: str = ""
+    """For a breach what to look at; otherwise why it was not checked, or what deserves a look all the same."""
+    days: tuple[dict[str, int | str], ...] = ()
+    """INV-9: figures by UTC day."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON; amounts are strings of USD."""
+        return self._asdict() | {"figures": dict(self.figures)}
+
+
+class Report(NamedTuple):
+    """A whole audit."""
+
+    span: Span
+    """The range of `completed_at` that was used, in whole hours and billing windows."""
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def breached(self) -> bool:
+        """Whether anything is wrong."""
+        return any(verdict.state == "breach" for verdict in self.verdicts)
+
+
+def judged(
+    name: str, title: str, figures: Figures, broken: Mapping[str, Offenders | None], look: str, *, note: str = ""
+) -> Verdict:
+    """A breach where any rule of `broken` has offenders; `look` says what to do then, `note` what to know otherwise."""
+    found = {rule: offenders for rule, offenders in broken.items() if offenders is not None and offenders.found}
+    if not found:
+        return Verdict(name, title, "ok", figures, look=note)
+    # Some of each rule, rather than ten of the first.
+    shown = max(1, EXAMPLES_MAX // len(found))
+    return Verdict(
+        name,
+        title,
+        "breach",
+        figures,
+        tuple(f"{offenders.found:,} × {rule}" for rule, offenders in found.items()),
+        tuple(example for offenders in found.values() for example in offenders.examples[:shown])[:EXAMPLES_MAX],
+        look,
+    )
+
+
+def not_checked(name: str, title: str, why: str) -> Verdict:
+    """Nothing is said about it, and why."""
+    return Verdict(name, title, "not checked", {}, look=why)
+
+
+class Collector:
+    """Counts what breaks a rule while rows go by, and remembers the first few. Memory does not grow."""
+
+    def __init__(self) -> None:
+        self._found: Final[dict[str, tuple[int, tuple[str, ...]]]] = {}
+
+    def add(self, rule: str, example: str) -> None:
+        """One more."""
+        count, examples = self._found.get(rule, (0, ()))
+        self._found[rule] = (count + 1, (*examples, example) if len(examples) < EXAMPLES_MAX else examples)
+
+    def offenders(self) -> dict[str, Offenders]:
+        """By rule."""
+        return {rule: Offenders(*found) for rule, found in self._found.items()}

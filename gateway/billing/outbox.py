@@ -1,0 +1,228 @@
+"""The Stripe outbox in Postgres: windows frozen into meter events, and how far each has got.
+
+Amounts leave `stripe_windows` and become `stripe_meter_events` in one transaction, so an amount is in exactly one
+of them. Must not speak to Stripe, and must never give an event out again whose fate has been in doubt for longer
+than Stripe remembers identifiers (facts/fault-matrix.md D7). Every instant is an argument, UTC.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from gateway.billing import outbox_sql as sql
+from gateway.billing.windows import DOUBT_MAX, Claim, FreezeCounts, MeterEvent, event_time, freeze, identifier
+from gateway.kit.errors import DependencyDown
+
+_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""Away, full, out of time or not migrated: the caller cannot mend it, it waits and tries again."""
+
+
+class Held(NamedTuple):
+    """One outbox row as people see it."""
+
+    id: int
+    user_id: UUID
+    meter: str
+    customer: str
+    window_start: datetime
+    seq: int
+    value: int
+    identifier: str
+    timestamp: datetime
+    state: str
+    attempts: int
+    last_error: str | None
+    delivered_at: datetime | None
+
+
+class OutboxStatus(NamedTuple):
+    """How billing stands, for `doctor` and readiness."""
+
+    counts: dict[str, int]
+    """Events per state (`pending`, `sent`, `duplicate`, `rejected`, `unknown`)."""
+    values: dict[str, int]
+    """Whole micro-USD per state."""
+    oldest_pending_at: datetime | None
+    users_without_customer: int
+    """Users who owe something and have no `stripe_customer_id`."""
+    nano_without_customer: int
+    nano_unfrozen: int
+    """Nano-USD in windows not yet frozen, those of users without a customer included."""
+
+
+class Outbox:
+    """The outbox over one connection pool. All methods raise DependencyDown("postgres") when it is away."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool: Final = pool
+
+    async def freeze_closed(self, now: datetime, grace_s: float, *, groups_max: int = 1000) -> FreezeCounts:
+        """Freezes every window that ended at least `grace_s` seconds before `now`, late usage of frozen ones too.
+
+        A negative `grace_s` closes windows before their end. One transaction per user and meter; safe from many
+        workers at once. `groups_max` bounds the pass; the next one goes on.
+        """
+        closed_by = now - timedelta(seconds=grace_s)
+        windows = events = 0
+        async with self._connection() as connection:
+            for row in await connection.fetch(sql.CLOSED, closed_by, groups_max):
+                async with connection.transaction():
+                    done = await _freeze_group(connection, row["user_id"], row["meter"], closed_by, now)
+                windows += done.windows
+                events += done.events
+        return FreezeCounts(windows, events)
+
+    async def claim(self, now: datetime, *, lease_s: float, events_max: int) -> list[Claim]:
+        """Leases due events for `lease_s` seconds, one per customer and meter at most, oldest first.
+
+        A claim that is never marked comes up again after the lease, under the same identifier.
+        """
+        async with self._connection() as connection:
+            rows = await connection.fetch(sql.CLAIM, now, now + timedelta(seconds=lease_s), events_max, now - DOUBT_MAX)
+        return [
+            Claim(
+                row["id"],
+                row["attempts"],
+                row["doubt_since"],
+                MeterEvent(row["meter"], row["customer"], row["value"], row["identifier"], row["event_timestamp"]),
+            )
+            for row in rows
+        ]
+
+    async def expire_doubtful(self, now: datetime) -> int:
+        """Moves events that may have arrived and are older than 20 h to `unknown`; returns how many."""
+        async with self._connection() as connection:
+            return _affected(await connection.execute(sql.EXPIRE, now - DOUBT_MAX, now))
+
+    async def mark_delivered(self, claim: Claim, now: datetime, *, duplicate: bool) -> None:
+        """Stripe has it. Holds even when the lease has run out: a delivery stays true."""
+        async with self._connection() as connection:
+            await connection.execute(
+                sql.MARK_DELIVERED, claim.id, "duplicate" if duplicate else "sent", now, claim.event.identifier
+            )
+
+    async def mark_rejected(self, claim: Claim, reason: str) -> None:
+        """Stripe will never take it; it waits for a person."""
+        async with self._connection() as connection:
+            await connection.execute(sql.MARK_REJECTED, claim.id, claim.attempts, reason)
+
+    async def mark_retry(self, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None:
+        """Comes up again after `after_s` seconds. `in_doubt`: this attempt may have reached Stripe."""
+        doubt_since = claim.doubt_since or (now if in_doubt else None)
+        due = now + timedelta(seconds=after_s)
+        async with self._connection() as connection:
+            await connection.execute(sql.MARK_RETRY, claim.id, claim.attempts, due, reason, doubt_since)
+
+    async def events(self, states: Sequence[str], *, events_max: int = 100) -> list[Held]:
+        """The newest events in any of `states`."""
+        async with self._connection() as connection:
+            rows = await connection.fetch(sql.HELD, list(states), events_max)
+        return [Held(*row.values()) for row in rows]
+
+    async def reissue(self, held_identifier: str, now: datetime) -> str:
+        """Queues a `rejected` or `unknown` event again, under a new seq and so a new identifier, which it returns.
+
+        For a person who has made sure that Stripe did not count it. The customer is read anew. Raises KeyError
+        when no such event is held.
+        """
+        async with self._connection() as connection, connection.transaction():
+            row = await connection.fetchrow(sql.REISSUE_LOCK, held_identifier)
+            if row is None:
+                raise KeyError(held_identifier)
+            user_id, meter, start = row["user_id"], row["meter"], row["window_start"]
+            customer = await connection.fetchval(sql.CUSTOMER, user_id)
+            taken = True
+            while taken:  # as in _insert_event: a customer may have belonged to another user before
+                seq = await connection.fetchval(sql.NEXT_SEQ, user_id, meter, start)
+                fresh = identifier(meter, customer or row["customer"], start, seq)
+                taken = await connection.fetchval(sql.TAKEN, fresh)
+            await connection.execute(sql.REISSUE, row["id"], seq, fresh, customer or row["customer"], now)
+            return fresh
+
+    async def resolve_delivered(self, held_identifier: str, now: datetime) -> None:
+        """Marks an `unknown` event as sent, when Stripe's meter summaries show it. Raises KeyError when none is."""
+        async with self._connection() as connection:
+            if await connection.fetchval(sql.RESOLVE, held_identifier, now) is None:
+                raise KeyError(held_identifier)
+
+    async def customers_of(self, identifiers: Sequence[str]) -> list[str]:
+        """The customers of these events."""
+        async with self._connection() as connection:
+            return [row["customer"] for row in await connection.fetch(sql.CUSTOMERS_OF, list(identifiers))]
+
+    async def status(self) -> OutboxStatus:
+        """Counts for `doctor`; reads only."""
+        async with self._connection() as connection, connection.transaction(isolation="repeatable_read"):
+            states = await connection.fetch(sql.COUNTS)
+            oldest = await connection.fetchval(sql.OLDEST)
+            accrued = await connection.fetchrow(sql.ACCRUED)
+        if accrued is None:
+            raise AssertionError("an aggregate without GROUP BY always has a row")
+        return OutboxStatus(
+            {row["state"]: row["count"] for row in states},
+            {row["state"]: row["value"] for row in states},
+            oldest,
+            *accrued,
+        )
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        try:
+            async with self._pool.acquire() as connection:
+                yield connection
+        except _AWAY as error:
+            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
+
+
+async def _freeze_group(connection: Any, user_id: UUID, meter: str, closed_by: datetime, now: datetime) -> FreezeCounts:
+    """Freezes the closed windows of one user and meter. Runs inside the caller's transaction."""
+    await connection.execute(sql.CARRY_ROW, user_id, meter)
+    locked = await connection.fetchrow(sql.CARRY_LOCK, user_id, meter)
+    if locked is None or locked["customer"] is None:
+        return FreezeCounts(0, 0)  # another worker is at it, or the customer has just been taken away
+    carry, events = locked["nano"], 0
+    windows = await connection.fetch(sql.WINDOWS, user_id, meter, closed_by)
+    for window in windows:
+        pending = window["nano"] - window["frozen_nano"]
+        frozen = freeze(pending, carry)
+        seq = window["next_seq"]
+        for number, value in enumerate(frozen.values):
+            seq = await _insert_event(
+                connection,
+                (user_id, locked["customer"], meter, window["window_start"], window["window_seconds"]),
+                seq,
+                (value, 0 if number else pending, frozen.carry_nano),
+                now,
+            )
+        carry = frozen.carry_nano
+        events += len(frozen.values)
+        await connection.execute(sql.FREEZE_WINDOW, user_id, meter, window["window_start"], window["nano"], seq)
+    await connection.execute(sql.FREEZE_CARRY, user_id, meter, carry)
+    return FreezeCounts(len(windows), events)
+
+
+async def _insert_event(
+    connection: Any, group: tuple[UUID, str, str, datetime, int], seq: int, amounts: tuple[int, int, int], now: datetime
+) -> int:
+    """Inserts one event under the first free seq from `seq` on; returns the seq after it.
+
+    A seq is taken where the customer belonged to another user before: its identifier is Stripe's already, and an
+    event under it would pass for delivered without being counted.
+    """
+    _, customer, meter, start, seconds = group
+    at = event_time(start, seconds, now)
+    while True:
+        made = identifier(meter, customer, start, seq)
+        row = await connection.fetchval(sql.INSERT_EVENT, *group, seq, *amounts, at, made, now)
+        seq += 1
+        if row is not None:
+            return seq
+
+
+def _affected(status: str) -> int:
+    """Rows of a command tag such as `UPDATE 3`."""
+    return int(status.rsplit(" ", 1)[1])

@@ -1,0 +1,269 @@
+"""Stripe: meter events out, and the little administration that they need. One try per call, never a retry of its own.
+
+Which row is sent when, and what an outcome means for it, is decided elsewhere. The secret key must not appear in an
+error or a log. Facts: facts/stripe.md §1–§3, §6, §7; facts/stripe-daily-real.md.
+"""
+
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import aiohttp
+import stripe
+
+from gateway.billing.stripe_answers import CUSTOMER_KEY, VALUE_KEY, failed, member, meter_problems, outcome_of
+from gateway.billing.stripe_http import Http
+from gateway.billing.windows import (
+    Customer,
+    Delivered,
+    MeterEvent,
+    Outcome,
+    Rejected,
+    Retry,
+    Uncounted,
+    identifier_prefix,
+    unix_seconds,
+)
+from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.kit.instants import rfc3339
+
+REPORTS: Final = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
+REPORTS_MAX: Final = 200
+"""Error reports read at most."""
+_REPLAYED: Final = "idempotent-replayed"
+"""The header of an answer that Stripe has kept; what it speaks of may be gone since."""
+_OTHER_MODE: Final = "a similar object exists in"
+"""Stripe's words for a customer of the other mode (woocommerce/woocommerce-gateway-stripe issue 3109)."""
+
+
+class Billing:
+    """Stripe over the SDK with aiohttp. Call `close` at shutdown."""
+
+    def __init__(
+        self, secret_key: str, *, base_url: str, timeout_s: float = 10.0, session: aiohttp.ClientSession | None = None
+    ) -> None:
+        """`base_url` without a trailing path; `timeout_s` bounds one call in all, seconds.
+
+        `session` stays the caller's; without one Billing has its own.
+        """
+        # The SDK has this switch for the whole process only; on, it writes a file into the home directory and sends
+        # the platform and the timing of other calls along.
+        stripe.enable_telemetry = False
+        self._http: Final = Http(session, aiohttp.ClientTimeout(total=timeout_s))
+        self.base_url: Final = base_url.rstrip("/")
+        self._client: Final = stripe.StripeClient(
+            secret_key,
+            base_addresses={"api": self.base_url, "meter_events": self.base_url},
+            http_client=self._http,
+            max_network_retries=0,
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.close_async()
+
+    async def send(self, event: MeterEvent) -> Outcome:
+        """Sends one meter event and says what became of it. Raises nothing that Stripe or the network causes.
+
+        The identifier is also the idempotency key. Stripe replays a stored 500 to the same key for a day (Stripe
+        docs, idempotent requests), so an answer that is such a replay is asked for once more under a fresh key: the
+        identifier alone keeps the event from being counted twice.
+
+        Delivered says that Stripe has received it. Whether it counts is found out later, there and by the audit.
+        """
+        outcome, replayed = await self._send(event, {"idempotency_key": event.identifier})
+        if replayed:
+            outcome, _ = await self._send(event, {})
+        return outcome
+
+    async def _send(self, event: MeterEvent, options: Any) -> tuple[Outcome, bool]:
+        """The outcome, and whether it is a stored failure played back."""
+        try:
+            said = await self._client.v1.billing.meter_events.create_async(
+                {
+                    "event_name": event.event_name,
+                    "identifier": event.identifier,
+                    "payload": {CUSTOMER_KEY: event.customer, VALUE_KEY: str(event.value)},
+                    "timestamp": unix_seconds(event.timestamp),
+                },
+                options,
+            )
+        except stripe.StripeError as error:
+            outcome = outcome_of(error)
+            replayed = (error.headers or {}).get(_REPLAYED) == "true"
+            return outcome, replayed and isinstance(outcome, Retry)
+        if member(said, "identifier") != event.identifier:
+            return Retry("200: an answer about something else", None, in_doubt=True), False
+        return Delivered(), False
+
+    async def ensure_meter(self, event_name: str) -> str:
+        """The id of the active meter for `event_name`, made if there is none.
+
+        Raises ConfigError when the meter that exists would count wrongly or the key is refused, DependencyDown when
+        Stripe does not answer.
+        """
+        try:
+            meter = await self._meter(event_name)
+            if meter is None:
+                meter = await self._client.v1.billing.meters.create_async(
+                    {
+                        "display_name": "OpenAI usage (micro-USD)",
+                        "event_name": event_name,
+                        "default_aggregation": {"formula": "sum"},
+                        "customer_mapping": {"type": "by_id", "event_payload_key": CUSTOMER_KEY},
+                        "value_settings": {"event_payload_key": VALUE_KEY},
+                    }
+                )
+        except stripe.StripeError as error:
+            raise failed(error) from error
+        problems = meter_problems(meter)
+        if problems:
+            raise ConfigError(f"Stripe meter {event_name!r}: {'; '.join(problems)}")
+        return str(meter.id)
+
+    async def check(self, event_name: str) -> tuple[str, ...]:
+        """What is wrong with the Stripe side, one sentence each with how to mend it; empty when all is well.
+
+        Reads only. Raises DependencyDown when Stripe does not answer.
+        """
+        try:
+            meter = await self._meter(event_name)
+        except stripe.StripeError as error:
+            reason = failed(error)
+            if isinstance(reason, DependencyDown):
+                raise reason from error
+            return (str(reason),)
+        if meter is None:
+            return (
+                f"Stripe has no active meter with event_name {event_name!r}: every event would be rejected. "
+                "Make it (formula sum), or set billing.meter_event_name to the one you have.",
+            )
+        return meter_problems(meter)
+
+    async def counted(
+        self, event_name: str, customer: str, since: datetime, until: datetime
+    ) -> dict[datetime, Decimal] | Rejected:
+        """What Stripe has counted of a customer, micro-USD by UTC hour; `since` and `until` are whole hours.
+
+        Rejected when Stripe has no answer for this customer; for one that it does not have it may also say that
+        nothing was counted. Summaries lag behind by some minutes. Raises ConfigError when the key is refused or there
+        is no such meter, DependencyDown when Stripe does not answer.
+        """
+        found: dict[datetime, Decimal] = {}
+        try:
+            meter = await self._meter(event_name)
+        except stripe.StripeError as error:
+            raise failed(error) from error
+        if meter is None:
+            raise ConfigError(f"Stripe has no active meter with event_name {event_name!r}")
+        try:
+            page = await self._client.v1.billing.meters.event_summaries.list_async(
+                meter.id,
+                {
+                    "customer": customer,
+                    "start_time": unix_seconds(since),
+                    "end_time": unix_seconds(until),
+                    "value_grouping_window": "hour",
+                    "limit": 100,
+                },
+            )
+            async for summary in page.auto_paging_iter():
+                hour = datetime.fromtimestamp(summary.start_time, UTC)
+                found[hour] = found.get(hour, Decimal(0)) + Decimal(str(summary.aggregated_value))
+        except stripe.StripeError as error:
+            outcome = outcome_of(error)
+            if isinstance(outcome, Rejected):
+                return outcome
+            raise failed(error) from error
+        return found
+
+    async def uncounted(self, event_name: str, since: datetime) -> list[Uncounted]:
+        """What Stripe says since then of our events that it received and did not count, by reason; samples only.
+
+        Reads the REPORTS_MAX newest error reports at most. Raises ConfigError when the key may not read them,
+        DependencyDown when Stripe does not answer.
+        """
+        prefix, counts, samples, left = (
+            identifier_prefix(event_name),
+            Counter[str](),
+            dict[str, set[str]](),
+            REPORTS_MAX,
+        )
+        try:
+            meter = await self._meter(event_name)
+            wanted: Any = {"types": list(REPORTS), "created": {"gte": rfc3339(since)}, "limit": 100}
+            page = await self._client.v2.core.events.list_async(wanted)
+            async for event in page.auto_paging_iter():
+                left -= 1
+                if member(event, "data") is None:
+                    event = await self._client.v2.core.events.retrieve_async(event.id)
+                about = meter is not None and member(event, "related_object", "id") == meter.id
+                for kind in member(event, "data", "reason", "error_types") or []:
+                    named = {name for one in member(kind, "sample_errors") or [] if (name := _identifier(one))}
+                    ours = {name for name in named if name.startswith(prefix)}
+                    if about or ours:
+                        counts[kind.code] += member(kind, "error_count") or len(named)
+                        samples.setdefault(kind.code, set()).update(ours)
+                if left == 0:
+                    break
+        except stripe.StripeError as error:
+            raise failed(error) from error
+        return [Uncounted(code, events, tuple(sorted(samples[code]))) for code, events in counts.most_common()]
+
+    async def customer(self, customer_id: str) -> Customer:
+        """Whether Stripe has this customer, so that what is sent for it counts. Raises ConfigError when the key may
+        not read customers, DependencyDown when Stripe does not answer.
+        """
+        try:
+            found = await self._client.v1.customers.retrieve_async(customer_id)
+        except stripe.StripeError as error:
+            outcome = outcome_of(error)
+            if not isinstance(outcome, Rejected):
+                raise failed(error) from error
+            if _OTHER_MODE in outcome.reason:
+                return Customer(None, "is of Stripe's other mode (live or test) than STRIPE_SECRET_KEY")
+            return Customer(None, f"is not there for STRIPE_SECRET_KEY ({outcome.reason})")
+        if member(found, "deleted"):
+            return Customer(None, "has been deleted at Stripe")
+        return Customer(bool(member(found, "livemode")), None)
+
+    async def create_customer(self, user_id: str, email: str) -> str:
+        """A Stripe customer for a user of ours; asked again for the same user within a day, the same customer.
+
+        Returns its id. Raises ConfigError when the key is refused or the customer was made and has been changed or
+        deleted since, DependencyDown when Stripe does not answer.
+        """
+        by_hand = "choose or make one at Stripe and link it: gateway users set WHO --stripe-customer cus_…"
+        try:
+            made = await self._client.v1.customers.create_async(
+                {"email": email, "metadata": {"user_id": user_id}}, {"idempotency_key": f"customer:{user_id}"}
+            )
+        except stripe.IdempotencyError as error:
+            if error.http_status != 400:
+                raise failed(error) from error
+            raise ConfigError(
+                f"Stripe made a customer for user {user_id} within the last day, with another e-mail address; {by_hand}"
+            ) from error
+        except stripe.StripeError as error:
+            raise failed(error) from error
+        is_replayed = made.last_response is not None and made.last_response.headers.get(_REPLAYED) == "true"
+        problem = (await self.customer(made.id)).problem if is_replayed else None
+        if problem is not None:
+            raise ConfigError(f"customer {made.id}, made for user {user_id} within the last day, {problem}; {by_hand}")
+        return made.id
+
+    async def _meter(self, event_name: str) -> Any:
+        page = await self._client.v1.billing.meters.list_async({"status": "active", "limit": 100})
+        async for meter in page.auto_paging_iter():
+            if member(meter, "event_name") == event_name:
+                return meter
+        return None
+
+
+def _identifier(sample: Any) -> str | None:
+    """Whose error it is: newer samples of Stripe's call it `identifier`, older ones `idempotency_key`; we send one
+    value as both.
+    """
+    named = member(sample, "request", "identifier") or member(sample, "request", "idempotency_key")
+    return named if isinstance(named, str) else None

@@ -1,0 +1,80 @@
+"""What an answer of Stripe means, and what is wrong with a meter (facts/stripe.md §7, facts/stripe-daily-real.md)."""
+
+from typing import Any, Final
+
+import aiohttp
+import stripe
+
+from gateway.billing.stripe_http import Unreadable
+from gateway.billing.windows import Duplicate, Outcome, Refused, Rejected, Retry
+from gateway.kit.errors import ConfigError, DependencyDown
+
+CUSTOMER_KEY: Final = "stripe_customer_id"
+VALUE_KEY: Final = "value"
+_DUPLICATE: Final = "An event already exists with identifier"
+_NOES: Final = (400, 402, 404)
+"""With an error of Stripe's these say that nothing was done, and nothing will be."""
+_NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""No connection was made, so no byte of the request can have arrived."""
+
+
+def outcome_of(error: stripe.StripeError) -> Outcome:
+    """What an error of the SDK means for the event that was sent.
+
+    Only a no in Stripe's own words is one: what stands between may say anything, and Stripe may have counted all the
+    same.
+    """
+    message = error.user_message or type(error).__name__
+    status = error.http_status
+    headers = error.headers or {}
+    if isinstance(error, stripe.APIConnectionError) or status is None:
+        never_sent = isinstance(error.__cause__, _NEVER_SENT)
+        cause = type(error.__cause__ or error).__name__
+        return Retry(f"no answer from Stripe: {cause}", None, in_doubt=not never_sent)
+    after_s = _seconds(headers.get("retry-after"))
+    if status == 429:
+        return Retry(f"429: {message}", after_s, in_doubt=False)
+    if isinstance(error, Unreadable):
+        return Retry(f"{status}: {message}", after_s, in_doubt=True)
+    if status == 400 and message.startswith(_DUPLICATE):
+        return Duplicate()
+    if status in (401, 403):
+        # Not Stripe's own words: its message repeats part of the key.
+        return Refused(f"Stripe answered {status}: check STRIPE_SECRET_KEY and what it may do")
+    if status in _NOES and headers.get("stripe-should-retry") != "true":
+        return Rejected(f"{status}: {message}")
+    return Retry(f"{status}: {message}", after_s, in_doubt=True)
+
+
+def failed(error: stripe.StripeError) -> ConfigError | DependencyDown:
+    """What an error means where nothing is sent but something asked or made."""
+    outcome = outcome_of(error)
+    if isinstance(outcome, Retry):
+        return DependencyDown("stripe", outcome.reason)
+    return ConfigError(outcome.reason if isinstance(outcome, Refused | Rejected) else str(outcome))
+
+
+def member(value: Any, *path: str) -> Any:
+    """What an object of Stripe's has there; None where it is left out."""
+    for name in path:
+        value = getattr(value, name, None)
+    return value
+
+
+def meter_problems(meter: Any) -> tuple[str, ...]:
+    """Why an existing meter would not add up our events; empty when it would."""
+    problems = []
+    if (formula := member(meter, "default_aggregation", "formula")) != "sum":
+        problems.append(f"its formula is {formula!r} and must be 'sum'")
+    if member(meter, "event_time_window") is not None:
+        problems.append("it keeps only the newest event of a time window (event_time_window must be empty)")
+    if member(meter, "customer_mapping", "event_payload_key") != CUSTOMER_KEY:
+        problems.append(f"its customer key must be {CUSTOMER_KEY!r}")
+    if member(meter, "value_settings", "event_payload_key") != VALUE_KEY:
+        problems.append(f"its value key must be {VALUE_KEY!r}")
+    return tuple(f"{problem}; a meter cannot be changed, so make another one" for problem in problems)
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After in seconds; None when absent or a date, which Stripe does not send."""
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None

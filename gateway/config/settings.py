@@ -1,0 +1,300 @@
+"""Every setting, its unit and its default. Read once by the root and handed down; nobody reads os.environ.
+
+Names of environment variables are public (CONTRACT "Environment"). Sections hold the tuning; in the
+environment a section's field is spelled with two underscores (`KEYS__FRESH_S`).
+"""
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from gateway.config import values as config_values
+from gateway.config.values import HttpUrl, egress_proxy, origin, ring, stripe_key, url, webhook_secret
+from gateway.kit.errors import ConfigError
+
+
+class _Section(BaseModel, extra="forbid", frozen=True):
+    pass
+
+
+class KeySettings(_Section):
+    """How long an answer of Unkey holds (facts/unkey.md §6, fault-matrix.md D10)."""
+
+    fresh_s: float = Field(30, ge=0)
+    """Seconds in which a verified key is not asked for again; 0: Unkey is asked on every call."""
+    stale_s: float = Field(600, ge=0)
+    """Seconds a verified key keeps working when Unkey does not answer; 0 is strict."""
+    recheck_s: float = Field(30, ge=0)
+    """Seconds between two looks at the keys of answers that run; 0: never."""
+    negative_s: float = Field(10, ge=0)
+    """Seconds a refused key is refused without asking again."""
+    revoked_s: float = Field(660, ge=0)
+    """Seconds a key that was good stays refused once Unkey calls it disabled, expired or unknown (docs/keys.md)."""
+    negative_max: int = Field(10_000, ge=0)
+    """Refused keys remembered at most."""
+    cache_max: int = Field(100_000, ge=1)
+    """Verified keys remembered at most."""
+    misses_per_minute: int = Field(600, ge=0)
+    """Unknown keys one address may try; 0: any number. Behind a balancer all clients have one address."""
+    timeout_s: float = Field(1.0, gt=0)
+    """Seconds Unkey has to answer one verification."""
+    canary: SecretStr | None = None
+    """A key that must verify: a root key without permission makes every key look unknown, and this one tells."""
+
+
+class LimitSettings(_Section):
+    """Limits of a key or user that has none of its own at Unkey, and what happens without Redis (docs/limits.md)."""
+
+    key_requests: int | None = Field(None, ge=1)
+    """Requests per minute of one key."""
+    key_tokens: int | None = Field(None, ge=1)
+    """Tokens per minute of one key."""
+    key_concurrent: int | None = Field(None, ge=1)
+    """Calls of one key at the same time."""
+    user_requests: int | None = Field(None, ge=1)
+    """Requests per minute of all keys of one user."""
+    user_tokens: int | None = Field(None, ge=1)
+    """Tokens per minute of all keys of one user."""
+    user_concurrent: int | None = Field(None, ge=1)
+    """Calls of all keys of one user at the same time."""
+    rates_need_redis: bool = False
+    """Whether calls with a rate limit are refused while Redis is away; hard budgets and credit always are."""
+    recount_s: float = Field(5, gt=0)
+    """Seconds between two recounts of budgets from the ledger."""
+
+
+class UpstreamSettings(_Section):
+    """Bounds on a call to OpenAI (facts/attacks.md §2; openai-metering.md §8)."""
+
+    connect_s: float = Field(5, gt=0)
+    """Seconds to open a connection."""
+    read_s: float = Field(900, gt=0)
+    """Seconds without a single byte before a call counts as dead."""
+    total_s: float = Field(3600, gt=0)
+    """Seconds a call may take in all."""
+    body_bytes_max: int = Field(32 * 1024 * 1024, ge=1024)
+    """Largest request body, bytes."""
+    drain_s: float = Field(300, ge=0)
+    """Seconds an answer is read on after its client has left."""
+    drain_bytes_max: int = Field(64 * 1024 * 1024, ge=0)
+    """Bytes an answer is read on after its client has left."""
+    drains_max: int = Field(1000, ge=0)
+    """Answers being read on at the same time, per process."""
+    write_stall_s: float = Field(60, gt=0)
+    """Seconds a client may refuse to take the next bytes before it counts as gone."""
+
+
+class EgressSettings(_Section):
+    """How the vendors are reached from a network that lets nothing else out (docs/configuration.md)."""
+
+    proxy: Annotated[SecretStr, AfterValidator(egress_proxy)] | None = None
+    """Proxy for the vendors' https addresses, `http://USER:PASSWORD@HOST:PORT` (CONNECT); `direct`: none, for sure."""
+
+
+class JournalSettings(_Section):
+    """The journal on this host's disk: where a call becomes durable."""
+
+    segment_bytes_max: int = Field(64 * 1024 * 1024, ge=4096)
+    """Bytes after which a new segment is begun."""
+    reserve_bytes: int = Field(16 * 1024 * 1024, ge=0)
+    """Bytes of disk that each process keeps free for calls in flight, which settle in them when the disk is full."""
+    keep_s: float = Field(86_400, ge=0)
+    """Seconds a segment is kept after every call in it is confirmed in Postgres."""
+    confirm_after_s: float = Field(2, gt=0)
+    """Seconds after which an event not yet seen in Postgres is sent again."""
+    open_max_s: float = Field(4000, gt=0)
+    """Seconds after which an open call of a living process is swept all the same; must exceed upstream.total_s."""
+
+
+class FlushSettings(_Section):
+    """The batch writer from the Redis stream to Postgres."""
+
+    stream: str = "gateway:usage"
+    """Name of the Redis stream."""
+    batch_rows_max: int = Field(1000, ge=1, le=10_000)
+    """Rows in one transaction at most."""
+    interval_s: float = Field(0.2, gt=0)
+    """Seconds to let a batch grow before it is written."""
+    claim_idle_s: float = Field(30, gt=0)
+    """Seconds after which another writer's unacknowledged entries are taken over."""
+
+
+class BillingSettings(_Section):
+    """What the customer is charged, and how it reaches Stripe."""
+
+    markup: Decimal = Field(Decimal("1"), ge=0)
+    """billed_usd = cost_usd × markup, rounded half-even to the nano-dollar."""
+    bill_estimates: bool = True
+    """Whether estimated calls are charged; off records billed_usd 0 for them."""
+    meter_event_name: str = Field("openai_usage_micro_usd", max_length=100)
+    """event_name of the Stripe meter that counts whole micro-USD."""
+    window_s: int = Field(3600, ge=1)
+    """Length of a billing window, seconds of `completed_at`, aligned to the epoch."""
+    grace_s: float = Field(300, ge=0)
+    """Seconds after its end at which a window is frozen."""
+    interval_s: float = Field(30, gt=0)
+    """Seconds between two billing passes."""
+
+
+class TraceSettings(_Section):
+    """OpenTelemetry traces (the extra `otel`). A client's `traceparent` is passed on with or without them."""
+
+    otlp_endpoint: str | None = None
+    """Where spans go by OTLP over HTTP, e.g. `http://127.0.0.1:4318/v1/traces`; without it there are none."""
+    sample_ratio: float = Field(1.0, ge=0, le=1)
+    """Share of calls that get a span when the client's `traceparent` does not decide."""
+    forward_agents: bool = False
+    """Whether /v1/traces/ingest (OpenAI's Agents SDK) goes on to OpenAI: prompts of clients, under our key."""
+
+
+class CorsSettings(_Section):
+    """Calls from web pages; off by default, because a page shows its key to whoever looks (docs/clients.md)."""
+
+    origins: tuple[Annotated[str, AfterValidator(origin)], ...] = ()
+    """Origins whose pages may call, as `["https://app.example"]`; `["*"]`: any."""
+
+
+class RoomSettings(_Section):
+    """Rooms: the sealed state of sessions (docs/rooms.md)."""
+
+    expire_interval_s: float = Field(60, gt=0)
+    """Seconds between two looks for rooms whose time is over."""
+
+
+class DailySettings(_Section):
+    """What is asked of Daily.co by itself, where DAILY_API_KEY is set (docs/meetings.md)."""
+
+    reconcile_s: float = Field(900, ge=0)
+    """Seconds between two looks at the meetings of the last hours; 0: never."""
+    reconcile_hours: float = Field(6, gt=0)
+    """Hours of these."""
+
+
+class RetentionSettings(_Section):
+    """Days after which workers take personal data away (docs/retention.md); without a number they stay."""
+
+    participants_days: float | None = Field(None, ge=0)
+    """Names and addresses of participants, after their meeting has ended."""
+    inbox_days: float | None = Field(None, ge=0)
+    """Bodies of webhooks, after they were dealt with."""
+    rooms_days: float | None = Field(None, ge=0)
+    """What is sealed in rooms, after their end."""
+
+
+class Settings(BaseSettings):
+    """All settings. An environment variable wins over the TOML file that GATEWAY_CONFIG names."""
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
+    """PostgreSQL, `postgresql://…`."""
+    redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
+    """Redis or Valkey, `redis://…`; it must not evict."""
+    openai_api_key: SecretStr | None = None
+    """The credential that calls are made with."""
+    openai_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.openai.com/v1"
+    """Where calls go; ends in `/v1`. A regional host changes the price."""
+    unkey_root_key: SecretStr | None = None
+    """Root key that may verify keys (and, for `keys create`, make them)."""
+    unkey_api_id: str | None = None
+    """The API at Unkey in which `keys create` makes keys."""
+    unkey_base_url: HttpUrl = "https://api.unkey.com"
+    """Where Unkey is."""
+    stripe_secret_key: Annotated[SecretStr, AfterValidator(stripe_key)] | None = None
+    """Without it amounts accrue and are not reported."""
+    stripe_base_url: HttpUrl = "https://api.stripe.com"
+    """Where Stripe is."""
+    daily_api_key: SecretStr | None = None
+    """Asks Daily.co about meetings, recordings and transcripts, and registers the webhook."""
+    daily_webhook_secret: Annotated[SecretStr, AfterValidator(webhook_secret)] | None = None
+    """What Daily.co signs its webhooks with, base64; without it every webhook is refused."""
+    daily_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.daily.co/v1"
+    """Where Daily.co is; ends in `/v1`."""
+    rooms_keys: Annotated[SecretStr, AfterValidator(ring)] | None = None
+    """Key ring of what is sealed in rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
+    gateway_host: str = "127.0.0.1"
+    """Address the proxies listen on."""
+    gateway_port: int = Field(8080, ge=0, le=65535)
+    """Port the proxies listen on; 0 takes a free one."""
+    gateway_workers: int = Field(1, ge=1, le=256)
+    """Proxy processes of `gateway serve`."""
+    gateway_stop_notice_s: float = Field(0, ge=0, le=20)
+    """Seconds in which a gateway that is told to stop still takes calls while /readyz says 503: for a load balancer."""
+    gateway_keepalive_s: float = Field(75, gt=0)
+    """Seconds an idle connection of a client stays open; more than a load balancer in front keeps it."""
+    gateway_admin_host: str = "127.0.0.1"
+    """Address of /metrics and of the details behind readiness; never one that the internet reaches."""
+    gateway_admin_port: int = Field(8081, ge=0, le=65535)
+    """Port of the same; 0 takes a free one."""
+    gateway_data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(Path(".gateway"), validate_default=True)
+    """Folder of the journal, and of the embedded servers of `gateway up`."""
+
+    keys: KeySettings = KeySettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    egress: EgressSettings = EgressSettings()
+    journal: JournalSettings = JournalSettings()
+    flush: FlushSettings = FlushSettings()
+    billing: BillingSettings = BillingSettings()
+    limits: LimitSettings = LimitSettings()
+    traces: TraceSettings = TraceSettings()
+    cors: CorsSettings = CorsSettings()
+    daily: DailySettings = DailySettings()
+    retention: RetentionSettings = RetentionSettings()
+    rooms: RoomSettings = RoomSettings()
+
+    @model_validator(mode="after")
+    def _sweeps_late_enough(self) -> Self:
+        if self.journal.open_max_s <= self.upstream.total_s:
+            raise ValueError("journal.open_max_s must be more than upstream.total_s: a running call would be swept")
+        return self
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Self:
+        """The settings of a process that will have this environment."""
+        given = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
+        return cls(**given)  # type: ignore[arg-type]  # strings, as from the environment
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("GATEWAY_CONFIG")
+        toml = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+
+def required(settings: Settings, *names: str) -> dict[str, str]:
+    """The values of settings that this command cannot do without, secrets opened.
+
+    Raises ConfigError naming every one that is missing, as its environment variable.
+    """
+    values: dict[str, str] = {}
+    missing = []
+    for name in names:
+        value = getattr(settings, name)
+        if value is None:
+            missing.append(name.upper())
+        else:
+            values[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    if missing:
+        raise ConfigError(
+            f"missing: {', '.join(missing)}. Set them in the environment or in the file GATEWAY_CONFIG names."
+        )
+    return values

@@ -1,0 +1,78 @@
+"""What a setting's value must look like. A message never has the value in it: it may be a secret.
+
+Raise ValueError; core/config_errors.py says it with the setting's name.
+"""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+from gateway.config.dsn import read_dsn
+from gateway.config.egress import parse_proxy
+from gateway.config.key_ring import parse_ring
+from gateway.config.redis_url import read_redis_url
+from gateway.config.secrets import secret_of
+
+
+def url(*schemes: str, ends: str = "") -> AfterValidator:
+    """A URL with one of these schemes and a host, without query or fragment. The message never has the value in it."""
+
+    def check(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            port = parts.port  # raises ValueError when it is none
+        except ValueError:
+            raise ValueError("it is not a URL") from None
+        if parts.scheme not in schemes or not parts.hostname or port == 0:
+            raise ValueError(f"it must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        if parts.query or parts.fragment:
+            raise ValueError("it must have neither a query (?) nor a fragment (#)")
+        if not value.endswith(ends):
+            raise ValueError(f"it must end in {ends}")
+        return value
+
+    return AfterValidator(check)
+
+
+def database_url(value: SecretStr) -> SecretStr:
+    read_dsn(value.get_secret_value())
+    return value
+
+
+def redis_url(value: SecretStr) -> SecretStr:
+    read_redis_url(value.get_secret_value())
+    return value
+
+
+def stripe_key(value: SecretStr) -> SecretStr:
+    if value.get_secret_value().startswith("pk_"):
+        raise ValueError("this is a publishable key (pk_); a secret (sk_) or restricted one (rk_) is needed")
+    return value
+
+
+def webhook_secret(value: SecretStr) -> SecretStr:
+    """The base64 that Daily.co signs with."""
+    secret_of(value.get_secret_value())
+    return value
+
+
+def origin(value: str) -> str:
+    """What a browser sends as Origin: scheme, host and port, nothing after them."""
+    if value != "*" and re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", value) is None:
+        raise ValueError("an origin is https://HOST or https://HOST:PORT in lower case, without a path; or * for any")
+    return value
+
+
+def egress_proxy(value: SecretStr) -> SecretStr:
+    parse_proxy(value.get_secret_value())
+    return value
+
+
+def ring(value: SecretStr) -> SecretStr:
+    parse_ring(value.get_secret_value())
+    return value
+
+
+HttpUrl = Annotated[str, url("http", "https")]

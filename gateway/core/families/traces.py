@@ -1,7 +1,0 @@
-"""Traces of OpenAI's Agents SDK, which is no part of the documented API."""
-
-from typing import Final
-
-from gateway.core.families.family import Family, serve
-
-FAMILY: Final = Family(name="traces", endpoints=(serve("traces.ingest", "free", "POST", r"/traces/ingest"),))

@@ -1,0 +1,132 @@
+"""`gateway doctor`: asks every dependency, and says what is wrong and how to mend it. Changes nothing.
+
+A finding is `fail` when a call could not be metered, `warn` when something else deserves a look. The checks run side by
+side, none of them for longer than CHECK_S seconds.
+"""
+
+import asyncio
+import json
+import os
+from contextlib import AsyncExitStack
+from datetime import date
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import pricing
+import pricing.data
+from gateway.config.problems import without_effect
+from gateway.config.settings import Settings
+from gateway.doctor import daily, rooms, stores, stripe, vendors
+from gateway.doctor.findings import Check, Finding, Level
+from gateway.kit.errors import ConfigError, DependencyDown, Refused
+
+CHECK_S: Final = 20.0
+PRICES_AGE_MAX_DAYS: Final = 30
+CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("postgres", stores.postgres),
+    ("redis", stores.redis),
+    ("journal", stores.journal),
+    ("unkey", vendors.unkey),
+    ("openai", vendors.openai),
+    ("stripe", stripe.stripe),
+    ("daily", daily.daily),
+    ("rooms", rooms.rooms),
+)
+MENDS: Final = {
+    "postgres": "DATABASE_URL",
+    "redis": "REDIS_URL",
+    "unkey": "UNKEY_BASE_URL or UNKEY_ROOT_KEY",
+    "openai": "OPENAI_BASE_URL or OPENAI_API_KEY",
+    "stripe": "STRIPE_BASE_URL or STRIPE_SECRET_KEY",
+    "daily": "DAILY_BASE_URL or DAILY_API_KEY",
+}
+"""What to look at when a dependency is not there."""
+
+
+async def doctor(settings: Settings, console: Console, *, today: date, verbose: bool, as_json: bool) -> int:
+    """Prints every finding; the exit status: 1 when a call could not be metered."""
+    findings = await look(settings, today=today, verbose=verbose)
+    if as_json:
+        # Not through the console, which wraps and colours.
+        console.file.write(json.dumps([finding._asdict() for finding in findings], indent=2) + "\n")
+    else:
+        _show(findings, console)
+    return 1 if any(finding.level == "fail" for finding in findings) else 0
+
+
+async def look(settings: Settings, *, today: date, verbose: bool = False) -> list[Finding]:
+    """Every finding, in the order of CHECKS."""
+    found = await asyncio.gather(*(run(what, check, settings) for what, check in CHECKS))
+    own = [*prices(read_book(), today, verbose=verbose), *here(settings)]
+    return [*(finding for part in found for finding in part), *own]
+
+
+async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
+    """One check, with what it opened closed again. Never raises for what is wrong out there."""
+    try:
+        async with asyncio.timeout(CHECK_S), AsyncExitStack() as stack:
+            return await check(settings, stack)
+    except ConfigError as error:
+        return [Finding(what, _level(what), str(error), "set it")]
+    except Refused as error:
+        return [Finding(what, _level(what), error.detail, f"correct {MENDS.get(error.what, error.what)}")]
+    except DependencyDown as error:
+        return [Finding(what, _level(what), error.detail, f"start it, or correct {MENDS.get(error.what, error.what)}")]
+    except TimeoutError:
+        mend = f"look at what is behind {MENDS.get(what, what)}"
+        return [Finding(what, _level(what), f"no answer within {CHECK_S:.0f} s", mend)]
+
+
+def _level(what: str) -> Level:
+    """Without these a call is metered all the same."""
+    return "warn" if what in ("stripe", "daily", "rooms") else "fail"
+
+
+def _show(findings: list[Finding], console: Console) -> None:
+    table = Table(title="gateway doctor", title_justify="left", show_lines=False)
+    for name in ("what", "", "finding", "how to mend it"):
+        table.add_column(name, overflow="fold")
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    for finding in findings:
+        level = Text(finding.level, style=colours[finding.level])
+        table.add_row(finding.what, level, Text(finding.says), Text(finding.mend))
+    console.print(table)
+
+
+def read_book() -> pricing.Book:
+    """The prices that ship with this version."""
+    return pricing.parse(pricing.data.read_texts())
+
+
+def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[Finding]:
+    """How old the prices are, and which of them are undecided."""
+    age = (today - book.oldest_checked()).days
+    level: Level = "warn" if age > PRICES_AGE_MAX_DAYS else "ok"
+    mend = "update the gateway, or check the prices (docs/prices.md)" if level == "warn" else ""
+    found = [Finding("prices", level, f"book {book.version}, oldest entry checked {age} day(s) ago", mend)]
+    low = book.low_confidence_entries()
+    if low:
+        models = sorted({entry.model for entry in low})
+        listed = f": {', '.join(models)}" if verbose else " (--verbose lists them)"
+        says = f"{len(low)} rates of {len(models)} models are undecided, the higher one is charged{listed}"
+        found.append(Finding("prices", "warn", says, "docs/prices.md says what each rests on"))
+    return found
+
+
+def here(settings: Settings) -> list[Finding]:
+    """This host, and where the gateway listens on it; what of its configuration does nothing."""
+    found = [Finding("configuration", "warn", line, "remove them") for line in without_effect(settings)]
+    if not vendors.is_loopback(settings.gateway_host):
+        says = f"GATEWAY_HOST {settings.gateway_host}: reached from outside, and without TLS of its own"
+        found.append(Finding("address", "warn", says, "a proxy with TLS before it"))
+    if not vendors.is_loopback(settings.gateway_admin_host):
+        says = f"GATEWAY_ADMIN_HOST {settings.gateway_admin_host}: the admin address has no password"
+        found.append(Finding("address", "warn", says, "an address that only your monitoring reaches"))
+    cores = os.cpu_count() or 1
+    if settings.gateway_workers > cores:
+        says = f"GATEWAY_WORKERS {settings.gateway_workers} on {cores} core(s): more proxies than can run"
+        found.append(Finding("address", "warn", says, f"{cores} at most"))
+    return found

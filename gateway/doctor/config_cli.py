@@ -1,0 +1,29 @@
+"""`gateway config …`."""
+
+import os
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import config_file, say, settings
+from gateway.config.problems import without_effect
+from gateway.doctor import config_show as config_command
+
+app = typer.Typer(no_args_is_help=True, help="The settings in force. Needs no database.")
+
+
+@app.command()
+def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Lists every setting, its value and where it comes from; of secrets only whether they are set."""
+    loaded = settings()
+    path, given = config_file()
+    config_command.show(config_command.shown(loaded, os.environ, given, path), Console(), as_json=as_json)
+
+
+@app.command()
+def check() -> None:
+    """Exits 1 and names every mistake when a setting is wrong."""
+    for line in without_effect(settings()):
+        say(f"warning: {line}")
+    say("the configuration is right; `gateway doctor` asks whether what it names is there")

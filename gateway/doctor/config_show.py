@@ -1,0 +1,82 @@
+"""`gateway config show`: every setting as it is in force, and where it comes from. No secret is shown."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.config.dsn import read_dsn
+from gateway.config.problems import names, source, variable
+from gateway.config.redis_url import read_redis_url
+from gateway.config.settings import Settings
+
+
+class Shown(NamedTuple):
+    """One setting."""
+
+    name: str
+    variable: str
+    value: str | None
+    """As text; of a secret only whether it is set."""
+    source: str
+    """`default`, `environment`, or the path of the file."""
+
+
+def shown(settings: Settings, environ: Mapping[str, str], given: Mapping[str, Any], path: str | None) -> list[Shown]:
+    """Every setting, in the order of the example file."""
+    return [
+        Shown(name, variable(name), _text(_value(settings, name)), source(name, environ, given, path))
+        for name in names()
+    ]
+
+
+def show(lines: list[Shown], console: Console, *, as_json: bool) -> None:
+    """Prints them."""
+    if as_json:
+        # Not through the console, which wraps and colours.
+        console.file.write(json.dumps([line._asdict() for line in lines], indent=2) + "\n")
+        return
+    table = Table(title="gateway config", title_justify="left")
+    for column in ("setting", "value", "from"):
+        table.add_column(column, overflow="fold")
+    for line in lines:
+        style = "dim" if line.source == "default" else ""
+        cells = (line.name, "not set" if line.value is None else line.value, line.source)
+        table.add_row(*(Text(cell, style=style) for cell in cells))
+    console.print(table)
+
+
+def _value(settings: Settings, name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, SecretStr):
+        return _secret(value.get_secret_value())
+    if isinstance(value, tuple):
+        return ", ".join(value) or None
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _secret(secret: str) -> str:
+    """`set`; of a connection string also where it leads, so that two environments can be told apart."""
+    for read in (read_dsn, read_redis_url):
+        with contextlib.suppress(ValueError):
+            return f"set: {read(secret).shown}"
+    try:
+        parts = urlsplit(secret)
+        if parts.scheme and parts.hostname:
+            port = "" if parts.port is None else f":{parts.port}"
+            return f"set: {parts.scheme}://{parts.hostname}{port}{parts.path}"
+    except ValueError:
+        return "set"
+    return "set"

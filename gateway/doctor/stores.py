@@ -1,0 +1,158 @@
+"""PostgreSQL, Redis and the journal's disk: what a call is recorded in."""
+
+import asyncio
+import contextlib
+import os
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from gateway.config.settings import Settings, required
+from gateway.doctor.findings import Finding, size, skew
+from gateway.journal.folder import living
+from gateway.ledger.stream import Buffer
+from gateway.stores import disk, migrator
+from gateway.stores.postgres import open_pool, told_apart
+from gateway.stores.postgres_health import read_ledger, read_server, try_write
+from gateway.stores.redis import open_redis
+
+POSTGRES_MIN: Final = 15
+SLOW_SYNC_MS: Final = 20.0
+FREE_MIN: Final = 1 << 30
+"""Bytes; a million calls take some 400 MB a day."""
+REDIS_FULL: Final = 0.8
+STREAM_OLD_S: Final = 300.0
+SEGMENT_OLD_S: Final = 600.0
+SHOWN_MAX: Final = 5
+
+
+async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+    """The server, its promises, our schema and rights in it."""
+    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
+    stack.push_async_callback(pool.close)
+    found = []
+
+    def say(level: str, says: str, mend: str) -> None:
+        found.append(Finding("postgres", "fail" if level == "fail" else "warn", says, mend))
+
+    with told_apart():
+        async with pool.acquire() as connection:
+            begun = time.time()
+            server = await read_server(connection)
+            asked_s = time.time() - begun
+            if server.major < POSTGRES_MIN:
+                say("fail", f"version {server.version}: {POSTGRES_MIN} or later is needed", "upgrade PostgreSQL")
+            if server.read_only:
+                say(
+                    "fail",
+                    "it is read-only: a standby, or default_transaction_read_only",
+                    "point DATABASE_URL at the primary",
+                )
+            if server.synchronous_commit in ("off", "local") or server.fsync == "off":
+                says = f"synchronous_commit {server.synchronous_commit}, fsync {server.fsync}: a crash of it loses rows"
+                say("warn", says, "turn both on: the journal lets go of what PostgreSQL has confirmed")
+            found += skew("postgres", server.now.timestamp(), begun, asked_s)
+            versions = await migrator.compare(connection)
+            if versions.behind:
+                say(
+                    "fail",
+                    f"{len(versions.behind)} migration(s) not applied: {', '.join(versions.behind)}",
+                    "gateway migrate",
+                )
+                return found
+            if versions.ahead:
+                says = (
+                    f"{len(versions.ahead)} migration(s) that this version does not know: {', '.join(versions.ahead)}"
+                )
+                say("warn", says, "a newer gateway has migrated it: upgrade this one")
+            ledger = await read_ledger(connection)
+            if ledger.may_write and not server.read_only:
+                await try_write(connection)
+    if not ledger.may_write:
+        say("fail", "the login may not write the ledger", "grant it what docs/schema.md says, or use the owner's login")
+    if ledger.quarantined:
+        say(
+            "warn",
+            f"{ledger.quarantined} event(s) in usage_quarantine: money that is in no report",
+            "`gateway quarantine list` (docs/operations.md)",
+        )
+    if ledger.unpriced:
+        models = ", ".join(ledger.unpriced[:SHOWN_MAX]) + (", …" if len(ledger.unpriced) > SHOWN_MAX else "")
+        say("warn", f"calls of the last 7 days without a price: {models}", "add the price (docs/prices.md)")
+    return found or [Finding("postgres", "ok", f"version {server.version}, all migrations applied")]
+
+
+async def redis(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+    """Whether the stream is safe there, and moves."""
+    client = open_redis(required(settings, "redis_url")["redis_url"])
+    stack.push_async_callback(client.aclose)
+    buffer = Buffer(client, stream=settings.flush.stream)
+    await buffer.check_policy()
+    begun = time.time()
+    state = await buffer.state()
+    found = skew("redis", state.unix_s, begun, time.time() - begun)
+    if (refusal := await buffer.try_write()) is not None:
+        says = f"it takes no writes: {refusal}"
+        found.append(Finding("redis", "fail", says, "make room, or look at its log, its disk and its replicas"))
+    if not state.append_only:
+        says = "no append-only file: after a restart the journal has to send again what was in the stream"
+        found.append(Finding("redis", "warn", says, "appendonly yes"))
+    if state.write_fails:
+        found.append(Finding("redis", "warn", "its last write to disk failed", "look at its log and its disk"))
+    if state.limit_bytes and state.used_bytes > REDIS_FULL * state.limit_bytes:
+        says = f"{size(state.used_bytes)} of {size(state.limit_bytes)} used: when it is full, events wait on disk"
+        found.append(Finding("redis", "warn", says, "raise maxmemory, or run more workers"))
+    if state.other_groups:
+        says = f"other groups read the stream {settings.flush.stream}: {', '.join(state.other_groups)}"
+        found.append(Finding("redis", "warn", says, "give each gateway a stream of its own (flush.stream)"))
+    if state.oldest_unix_s is not None and (age_s := state.unix_s - state.oldest_unix_s) > STREAM_OLD_S:
+        says = f"{state.entries} event(s) wait, the oldest for {age_s:.0f} s: nobody writes them to PostgreSQL"
+        found.append(Finding("redis", "warn", says, "run `gateway serve` or `gateway worker`, and look at its log"))
+    return found or [Finding("redis", "ok", f"noeviction; {state.entries} event(s) waiting in the stream")]
+
+
+async def journal(settings: Settings, _stack: AsyncExitStack) -> list[Finding]:
+    """The disk on which a call becomes durable, and what others left on it."""
+    folder = settings.gateway_data_dir / "journal"
+    try:
+        found = await asyncio.to_thread(disk.probe, folder)
+    except OSError as error:
+        return [Finding("journal", "fail", f"{folder}: {error.strerror}", "make GATEWAY_DATA_DIR writable")]
+    findings = []
+    kept = sum(stat.st_blocks * 512 for stat in _stats(folder, "*.reserve").values())
+    needed = max(0, settings.journal.reserve_bytes * (settings.gateway_workers + 1) - kept)
+    if found.free_bytes < needed:
+        says = f"{size(found.free_bytes)} free: calls are refused, the reserve alone is {size(needed)}"
+        findings.append(Finding("journal", "fail", says, "make room, or set journal.reserve_bytes"))
+    elif found.free_bytes < FREE_MIN + needed:
+        findings.append(Finding("journal", "warn", f"{size(found.free_bytes)} free", "make room before it is full"))
+    if found.sync_ms > SLOW_SYNC_MS:
+        says = f"a synchronous write takes {found.sync_ms:.1f} ms, and each call waits for two"
+        findings.append(Finding("journal", "warn", says, "a faster disk"))
+    if found.kind in disk.NETWORK:
+        says = f"{folder} is on {found.kind}: a network file system keeps neither locks nor promises as a disk does"
+        findings.append(Finding("journal", "warn", says, "a local disk"))
+    if found.kind in disk.FLEETING:
+        says = f"{folder} is on {found.kind}: gone with this machine or container, and calls with it"
+        findings.append(Finding("journal", "warn", says, "a disk or a volume that stays"))
+    left = {
+        path: stat
+        for path, stat in _stats(folder, "*.jnl").items()
+        if not path.with_name(f"{path.name}.confirmed").exists()
+    }
+    old = [path for path, stat in left.items() if time.time() - stat.st_mtime > SEGMENT_OLD_S]
+    if old and "keeper" not in living(folder):
+        says = f"{len(old)} segment(s) that nobody has confirmed, and no keeper runs on this folder"
+        findings.append(Finding("journal", "warn", says, "gateway journal inspect; `gateway serve` here ships them"))
+    says = f"{folder} is writable; a synchronous write takes {found.sync_ms:.1f} ms; {size(found.free_bytes)} free"
+    return findings or [Finding("journal", "ok", says)]
+
+
+def _stats(folder: Path, pattern: str) -> dict[Path, os.stat_result]:
+    """Files of a folder; one that a running keeper removes meanwhile is left out."""
+    found = {}
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat()
+    return found

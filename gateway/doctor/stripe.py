@@ -1,0 +1,100 @@
+"""Stripe: whether it answers, has the meter and customers, and counts what it received; what is stuck on the way."""
+
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.accounts.store import Accounts
+from gateway.billing.customers import ask_customers
+from gateway.billing.opening import open_billing
+from gateway.billing.outbox import Outbox
+from gateway.billing.stripe import Billing
+from gateway.config.settings import Settings, required
+from gateway.doctor.findings import Finding
+from gateway.doctor.vendors import in_clear
+from gateway.kit.clock import now
+from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.stores.postgres import open_pool
+
+REAL_OPENAI: Final = "api.openai.com"
+CUSTOMERS_MAX: Final = 50
+"""Customers asked about at most; `users list --stripe` asks about all."""
+NAMED_MAX: Final = 5
+REPORTED: Final = timedelta(days=29)
+"""Error reports looked at; Stripe keeps them for 30 days."""
+
+
+async def stripe(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+    """The meter, the customers, and what is stuck on the way to them."""
+    if settings.stripe_secret_key is None:
+        mend = "set STRIPE_SECRET_KEY when amounts should be billed"
+        return [Finding("stripe", "warn", "not configured: amounts accrue and are not reported", mend)]
+    secret = settings.stripe_secret_key.get_secret_value()
+    found = in_clear("stripe", "STRIPE_BASE_URL", settings.stripe_base_url)
+    is_test, is_real = "_test_" in secret[:8], (urlsplit(settings.openai_base_url).hostname or "").endswith(REAL_OPENAI)
+    if is_test and is_real:
+        says = "a test key, with the real OpenAI: calls cost money and nobody is charged"
+        found.append(Finding("stripe", "warn", says, "a live key (sk_live_ or rk_live_), when this bills customers"))
+    if not is_test and not is_real:
+        says = "a live key, and an OpenAI that is not OpenAI's: real customers are charged for its calls"
+        found.append(Finding("stripe", "warn", says, "a test key while trying"))
+    billing = await open_billing(stack, settings, secret)
+    problems = await billing.check(settings.billing.meter_event_name)
+    found += [Finding("stripe", "warn", problem, "docs/billing.md") for problem in problems]
+    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
+    stack.push_async_callback(pool.close)
+    outbox = Outbox(pool)
+    found += await _stuck(outbox)
+    found += await _customers(billing, Accounts(pool))
+    found += await _uncounted(billing, outbox, settings.billing.meter_event_name, now() - REPORTED)
+    return found or [Finding("stripe", "ok", "the meter and the customers are there, nothing is stuck")]
+
+
+async def _stuck(outbox: Outbox) -> list[Finding]:
+    status = await outbox.status()
+    found = [
+        Finding("stripe", "warn", f"{count} meter event(s) {state}", "gateway billing held, docs/billing.md")
+        for state in ("rejected", "unknown")
+        if (count := status.counts.get(state, 0))
+    ]
+    if status.users_without_customer:
+        says = f"{status.users_without_customer} user(s) with amounts have no Stripe customer; they accrue"
+        found.append(Finding("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
+    return found
+
+
+async def _customers(billing: Billing, accounts: Accounts) -> list[Finding]:
+    """Customers of users that Stripe does not have: it takes their events and counts none."""
+    known = await ask_customers(billing, await accounts.customers(at_most=CUSTOMERS_MAX))
+    gone = [f"{one} {at.problem}" for one, at in known.items() if not isinstance(at, str) and at.problem is not None]
+    unasked = {at for at in known.values() if isinstance(at, str)}
+    found = []
+    if gone:
+        mend = "gateway users set WHO --stripe-customer cus_…; gateway users list --stripe asks about all of them"
+        found.append(Finding("stripe", "warn", f"usage would be lost: customer {_first(gone)}", mend))
+    if unasked:
+        says = f"whether it has the customers is not known: {sorted(unasked)[0]}"
+        found.append(Finding("stripe", "warn", says, "a key that may read customers"))
+    return found
+
+
+async def _uncounted(billing: Billing, outbox: Outbox, meter: str, since: datetime) -> list[Finding]:
+    """What Stripe has reported of events that it took with a 200 and did not count."""
+    try:
+        reports = await billing.uncounted(meter, since)
+    except (ConfigError, DependencyDown) as error:
+        says = f"its reports on meter events that it did not count could not be read: {error}"
+        return [Finding("stripe", "warn", says, "a key that may read events; gateway audit --stripe compares the sums")]
+    found = []
+    for report in reports:
+        customers = await outbox.customers_of(report.identifiers)
+        whose = f", of {_first(customers)}" if customers else ""
+        says = f"{report.events} meter event(s) received since {since:%Y-%m-%d} and not counted: {report.code}{whose}"
+        found.append(Finding("stripe", "warn", says, "gateway audit --stripe has the amounts; docs/billing.md"))
+    return found
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+    return f"{', '.join(names[:NAMED_MAX])}{more}"

@@ -1,1 +1,0 @@
-"""The proxy: admit a call, journal it, forward it, meter the answer, settle it. One flow in a few files."""

@@ -1,1 +1,0 @@
-"""Rooms: made, read, changed and expired; sealed anew under another key; taken over from an SQLite file."""

@@ -1,0 +1,158 @@
+"""`gateway keys …`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import run, settings
+from gateway.keys import change as set_command
+from gateway.keys import create as keys_command
+from gateway.keys import enable as enable_command
+from gateway.keys import listing as list_command
+from gateway.keys import reroll as reroll_command
+from gateway.keys import revoke as revoke_command
+from gateway.keys import show as show_command
+from gateway.keys import sync as sync_command
+from gateway.keys.bounds import key_bounds
+
+app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user (docs/keys.md).")
+
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Unkey's id of the key (key_…) or ours (a UUID).")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def create(
+    user: Annotated[str, typer.Option(help="E-mail address or UUID of the key's owner.")],
+    name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
+    description: Annotated[str | None, typer.Option(help="More about it; kept here only.")] = None,
+    create_user: Annotated[bool, typer.Option("--create-user", help="Make the user if there is none.")] = False,
+    expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
+    models: Annotated[str | None, typer.Option(help="Only these: gpt-5,gpt-4.1* (with their snapshots).")] = None,
+    endpoints: Annotated[str | None, typer.Option(help="Only these: chat,responses,embeddings,…")] = None,
+    permission: Annotated[list[str] | None, typer.Option(help="Any other permission at Unkey; more than once.")] = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="What the key begins with, before a _.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Makes a key and shows it once."""
+    bounds = key_bounds(
+        models=models, endpoints=endpoints, permissions=permission or (), rpm=rpm, tpm=tpm, concurrent=concurrent
+    )
+    run(
+        keys_command.create(
+            settings(),
+            Console(),
+            user=user,
+            now=datetime.now(UTC),
+            name=name,
+            description=description,
+            prefix=prefix,
+            create_user=create_user,
+            expires=expires,
+            bounds=bounds,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command("list")
+def list_keys(
+    user: Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Revoked and expired ones too.")] = False,
+    limits: Annotated[bool, typer.Option("--limits", help="Asks Unkey what each may call, and how often.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Lists the keys that are linked here; never their secrets."""
+    now = datetime.now(UTC)
+    run(list_command.list_keys(settings(), Console(), now=now, user=user, every=every, limits=limits, as_json=as_json))
+
+
+@app.command()
+def show(key: KeyId, as_json: Json = False) -> None:
+    """Shows one key as it stands here and at Unkey, and where the two differ."""
+    run(show_command.show(settings(), Console(), reference=key, now=datetime.now(UTC), as_json=as_json))
+
+
+@app.command("set")
+def set_fields(
+    key: KeyId,
+    name: Annotated[str | None, typer.Option(help="What the key is for; empty: no name.")] = None,
+    description: Annotated[str | None, typer.Option(help="More about it, kept here only; empty: none.")] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
+    no_expires: Annotated[bool, typer.Option("--no-expires", help="It never ends.")] = False,
+    models: Annotated[str | None, typer.Option(help="Only these: gpt-5,gpt-4.1* (with their snapshots).")] = None,
+    all_models: Annotated[bool, typer.Option("--all-models", help="All models again.")] = False,
+    endpoints: Annotated[str | None, typer.Option(help="Only these: chat,responses,embeddings,…")] = None,
+    all_endpoints: Annotated[bool, typer.Option("--all-endpoints", help="All endpoints again.")] = False,
+    rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
+    no_rpm: Annotated[bool, typer.Option("--no-rpm", help="No limit of its own on requests.")] = False,
+    tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
+    no_tpm: Annotated[bool, typer.Option("--no-tpm", help="No limit of its own on tokens.")] = False,
+    concurrent: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
+    no_concurrent: Annotated[bool, typer.Option("--no-concurrent", help="No limit of its own on slots.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Changes a key at Unkey and here; what is not named stays as it is."""
+    change = set_command.wanted(
+        datetime.now(UTC),
+        name=name,
+        description=description,
+        expires=(expires, no_expires),
+        models=(models, all_models),
+        endpoints=(endpoints, all_endpoints),
+        rpm=(rpm, no_rpm),
+        tpm=(tpm, no_tpm),
+        concurrent=(concurrent, no_concurrent),
+    )
+    run(set_command.set_fields(settings(), Console(), reference=key, change=change, as_json=as_json))
+
+
+@app.command()
+def disable(key: KeyId, as_json: Json = False) -> None:
+    """Makes a key be refused, at Unkey and here, until it is enabled; safe to run twice."""
+    now = datetime.now(UTC)
+    run(enable_command.disable(settings(), Console(), reference=key, now=now, as_json=as_json))
+
+
+@app.command()
+def enable(key: KeyId, as_json: Json = False) -> None:
+    """Lets a disabled key work again; a revoked one stays revoked."""
+    now = datetime.now(UTC)
+    run(enable_command.enable(settings(), Console(), reference=key, now=now, as_json=as_json))
+
+
+@app.command()
+def revoke(key: KeyId, as_json: Json = False) -> None:
+    """Disables a key at Unkey and here, for good; safe to run twice."""
+    run(revoke_command.revoke(settings(), Console(), reference=key, as_json=as_json))
+
+
+@app.command()
+def reroll(
+    key: KeyId,
+    overlap: Annotated[str, typer.Option(help="How long the old key still works: 0s, 90m, 12h, 7d.")] = "0s",
+    as_json: Json = False,
+) -> None:
+    """Makes a new key in the place of one, with all that it may do, and shows it once; the old one ends."""
+    now = datetime.now(UTC)
+    run(reroll_command.reroll(settings(), Console(), reference=key, overlap=overlap, now=now, as_json=as_json))
+
+
+@app.command()
+def sync(
+    repair: Annotated[bool, typer.Option("--repair", help="Makes our side agree with Unkey, where it may.")] = False,
+    revoke_at_most: Annotated[
+        int, typer.Option(help="Rows that --repair may mark revoked because Unkey does not know their keys.")
+    ] = 10,
+    as_json: Json = False,
+) -> None:
+    """Compares all keys at Unkey with those linked here; exits 1 while anything differs."""
+    synced = run(
+        sync_command.sync(settings(), Console(), repair=repair, revoke_at_most=revoke_at_most, as_json=as_json)
+    )
+    raise typer.Exit(1 if synced.left else 0)

@@ -1,0 +1,55 @@
+"""What a key may call: Unkey permissions as endpoints and models. Pure.
+
+`openai.*` allows everything. `openai.<endpoint>` allows an endpoint of the catalogue (core/endpoints) with what
+belongs to it: `openai.responses` allows `responses.compact` and `responses.get` as well. `openai.model.<model>` allows
+a model and its dated snapshots, `openai.model.gpt-5*` all whose names begin so. A key is bound by a kind only when it
+has some of it: one with models and no endpoints may call every endpoint with them, one with neither may do everything.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from gateway.openai.models import is_model
+
+EVERYTHING: Final = "openai.*"
+MODEL: Final = "openai.model."
+ENDPOINT: Final = "openai."
+
+
+class Allowed(NamedTuple):
+    """What a bound key may call; None is everything of that kind."""
+
+    endpoints: frozenset[str] | None
+    models: frozenset[str] | None
+
+    def endpoint(self, name: str) -> bool:
+        """Whether it may call this endpoint of the catalogue."""
+        return self.endpoints is None or name in self.endpoints or name.partition(".")[0] in self.endpoints
+
+    def model(self, name: str) -> bool:
+        """Whether it may ask for this model; as it was asked for, in its very case."""
+        if self.models is None:
+            return True
+        return any(
+            name.startswith(wanted[:-1]) if wanted.endswith("*") else is_model(name, wanted) for wanted in self.models
+        )
+
+
+def allowed_of(permissions: Iterable[str]) -> Allowed | None:
+    """What these permissions allow; None when they bind nothing. Those of others (`usage.read`) do not matter here."""
+    ours = {name for name in permissions if name.startswith(ENDPOINT)}
+    if not ours or EVERYTHING in ours:
+        return None
+    models = frozenset(name.removeprefix(MODEL) for name in ours if name.startswith(MODEL))
+    endpoints = frozenset(name.removeprefix(ENDPOINT) for name in ours if not name.startswith(MODEL))
+    return Allowed(endpoints or None, models or None)
+
+
+def are_told(permissions: Iterable[str]) -> bool:
+    """Whether any of these is about OpenAI's API: a key that is bound has some, or they were left out."""
+    return any(name.startswith(ENDPOINT) for name in permissions)
+
+
+def granted_of(permissions: Iterable[str]) -> frozenset[str]:
+    """Those that are about something beside OpenAI's API: `rooms.read`, `rooms.*`. Unlike ours they only ever add."""
+    return frozenset(name for name in permissions if not name.startswith(ENDPOINT))

@@ -1,0 +1,275 @@
+"""`gateway keys reroll`: a new key in the place of one that is linked, shown once; the old one ends at once or soon.
+
+Until the new key is whole (same limits and permissions, linked, the credits its own) its secret is shown to nobody, and
+whatever fails takes it back. Unkey copies what is left of the credits to the new key, which could then be spent twice
+(facts/unkey.md §5): the old key has none any more before the new one is shown. That does not stop it here, where a
+verification costs none; ending it does. The secret goes to standard output only.
+"""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+
+from gateway.accounts.store import Accounts, KeyFields, KeyRow
+from gateway.cli.text import minute
+from gateway.config.settings import Settings
+from gateway.keys.at_unkey import meaning, unkey
+from gateway.keys.bounds import carried
+from gateway.keys.create import take_back
+from gateway.keys.described import DescribedKey
+from gateway.keys.listing import state_of
+from gateway.keys.revoke import memory_of
+from gateway.keys.show import linked_key
+from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey, Pause
+from gateway.kit.errors import DependencyDown, Expected, OptionError
+from gateway.kit.instants import parse_span, rfc3339
+from gateway.ledger.store import Ledger
+from gateway.stores.one_connection import database
+
+OVERLAP_MAX: Final = timedelta(days=90)
+
+
+class Rerolled(NamedTuple):
+    """A new key in the place of an old one, with its secret for the one time that it is known."""
+
+    made: MadeKey
+    api_key_id: str
+    """Our id of the new key."""
+    old: KeyRow
+    ends_at: datetime | None
+    """When the old key ends; None is at once."""
+    credits: int | None
+    """What went over to the new key; None is unlimited."""
+    refill: str | None
+    """How the credits come back, where Unkey did not give that to the new key."""
+    budgets: int
+    """Spending limits of the old key that hold for the new one as well."""
+
+
+class Sides(NamedTuple):
+    """Where a key lives."""
+
+    admin: KeyAdmin
+    accounts: Accounts
+    ledger: Ledger
+
+
+async def reroll(
+    settings: Settings,
+    console: Console,
+    *,
+    reference: str,
+    overlap: str,
+    now: datetime,
+    as_json: bool = False,
+    pause: Pause = asyncio.sleep,
+) -> Rerolled:
+    """Makes the new key, prints it once, and ends the old one after `overlap` (`0s`, `12h`, …).
+
+    When the old key could not be ended, the new one has been printed and the reason is then raised. Raises OptionError
+    when there is no such key, or it is not active, ConfigError, DependencyDown; the message says what holds.
+    """
+    span = parse_span(overlap, "--overlap", OVERLAP_MAX)
+    async with AsyncExitStack() as stack:
+        with meaning("Nothing was changed"):
+            admin = await stack.enter_async_context(unkey(settings, "a key is rerolled at Unkey", pause))
+            pool = await stack.enter_async_context(database(settings, "the new key is linked in PostgreSQL"))
+            ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+            sides = Sides(admin, Accounts(pool), ledger)
+            key = await linked_key(settings, reference)
+            old = await _usable(admin, key, now)
+        made = await _made(admin, key, old, now)
+        done = await _whole(sides, key, old, made, _end(now, span, old))
+        failed: BaseException | None = None
+        try:
+            await _end_old(sides, old, done)
+        except (Expected, asyncio.CancelledError) as error:
+            failed = error  # the new key is whole: its secret would be lost
+        _show(console, settings, done, as_json=as_json, ended=failed is None)
+        if failed is not None:
+            raise failed
+    return done
+
+
+async def _usable(admin: KeyAdmin, key: KeyRow, now: datetime) -> DescribedKey:
+    """The key at Unkey. Raises OptionError unless it works on both sides and belongs to the same user there."""
+    state = state_of(key, now)
+    if state != "active":
+        raise OptionError(f"key: {key.unkey_key_id} is not active ({state}): only a key that works is rerolled")
+    old = await admin.describe_key(key.unkey_key_id)
+    if old is None:
+        raise OptionError(f"key: Unkey does not know {key.unkey_key_id}")
+    if not old.enabled or (old.expires_at is not None and old.expires_at <= now):
+        raise OptionError(f"key: {key.unkey_key_id} is disabled or expired at Unkey: only a key that works is rerolled")
+    if old.external_id not in (None, key.user_id):
+        raise OptionError(
+            f"key: {key.unkey_key_id} belongs to {key.user_id} here, to externalId {old.external_id} at Unkey"
+        )
+    return old
+
+
+def _end(now: datetime, span: timedelta, old: DescribedKey) -> datetime | None:
+    """When the old key ends, to the millisecond as Unkey holds it; not later than it would have. None: at once."""
+    if not span:
+        return None
+    at = now + span
+    at -= timedelta(microseconds=at.microsecond % 1000)
+    return at if old.expires_at is None else min(at, old.expires_at)
+
+
+async def _made(admin: KeyAdmin, key: KeyRow, old: DescribedKey, now: datetime) -> MadeKey:
+    left_ms = None if old.expires_at is None else (old.expires_at - now) // timedelta(milliseconds=1)
+    with meaning(
+        f"{key.unkey_key_id} works as before. If Unkey has made a new key all the same, nobody has seen its secret: "
+        "`gateway keys sync` names it, delete it in Unkey's dashboard. Run this command again",
+        right="api.*.create_key",
+    ):
+        made = await admin.reroll_key(key.unkey_key_id, ends_in_ms=left_ms)
+    if made is None:
+        raise OptionError(f"key: Unkey does not know {key.unkey_key_id} any more. Nothing was changed")
+    return made
+
+
+async def _whole(sides: Sides, key: KeyRow, old: DescribedKey, made: MadeKey, ends_at: datetime | None) -> Rerolled:
+    """Gives the new key everything, its link and the credits; takes it back when something of that fails."""
+    linked: list[str] = []
+    try:
+        with meaning(f"The new key {made.key_id} could not be made whole"):
+            if made.end_moved:
+                await sides.admin.update_key(old.key_id, KeyChange(expires_at=old.expires_at))
+            new = await complete_key(sides.admin, old, made)
+            linked.append(await _linked(sides.ledger, key, old, made))
+            budgets = await sides.accounts.carry_budgets(key.id, linked[0])
+            if old.credits is not None:
+                await _move_credits(sides.admin, old, new)
+    except BaseException as error:
+        told = await asyncio.shield(_undo(sides, old, made, linked))
+        if not isinstance(error, Expected):
+            raise
+        with meaning(told):
+            raise
+    refill = old.refill if old.refill != new.refill else None
+    return Rerolled(made, linked[0], key, ends_at, old.credits, refill, budgets)
+
+
+async def complete_key(admin: KeyAdmin, old: DescribedKey, made: MadeKey) -> DescribedKey:
+    """The new key, with all that the old one has; it may take seconds until Unkey finds it."""
+    new = await admin.describe_when(made.key_id, lambda _: True)
+    if new is None or new.external_id != old.external_id:
+        raise DependencyDown("unkey", "its new key is not there, or is somebody else's")
+    lacking = carried(old, new)
+    if lacking is not None:
+        await admin.update_key(made.key_id, lacking)
+        new = await admin.describe_when(made.key_id, lambda found: carried(old, found) is None) or new
+    await admin.add_permissions(made.key_id, [name for name in old.permissions if name not in new.permissions])
+    return new
+
+
+async def _linked(ledger: Ledger, key: KeyRow, old: DescribedKey, made: MadeKey) -> str:
+    """Our id of the new key."""
+    try:
+        return await ledger.link_key(
+            key.user_id, made.key_id, name=key.name, description=key.description, expires_at=old.expires_at
+        )
+    except Exception as error:
+        raise DependencyDown("postgres", f"it could not be linked to its user ({error})") from error
+
+
+async def _move_credits(admin: KeyAdmin, old: DescribedKey, new: DescribedKey) -> None:
+    """Leaves the old key without any, so that nothing can be spent twice."""
+    if new.credits is None and old.credits is not None:  # not copied: the new key would be unlimited
+        await admin.set_credits(new.key_id, old.credits)
+    if not await admin.set_credits(old.key_id, 0):
+        raise DependencyDown("unkey", f"it does not know {old.key_id} any more")
+
+
+async def _undo(sides: Sides, old: DescribedKey, made: MadeKey, linked: list[str]) -> str:
+    """Takes the new key back, as far as that goes; sentences on how it went. Nobody has seen its secret."""
+    told = [await take_back(sides.admin, made.key_id)]
+    try:
+        for api_key_id in linked:
+            await sides.accounts.revoke_key(api_key_id)
+    except DependencyDown as error:
+        told.append(f"Its row could not be marked revoked ({error}): `gateway keys sync --repair` does that.")
+    if made.end_moved:
+        try:
+            await sides.admin.update_key(old.key_id, KeyChange(expires_at=old.expires_at))
+        except Expected as error:
+            ends = "never" if old.expires_at is None else minute(old.expires_at)
+            told.append(f"Whether {old.key_id} still ends as it did ({ends}) is not known ({error}): look there.")
+    if old.credits is None or not linked:
+        return " ".join([*told, f"{old.key_id} works as before"])
+    try:
+        await sides.admin.set_credits(old.key_id, old.credits)
+    except Expected as error:
+        told.append(f"Whether {old.key_id} still has its {old.credits:,} credits is not known ({error}): look there")
+    else:
+        told.append(f"{old.key_id} works as before, with its {old.credits:,} credits")
+    return " ".join(told)
+
+
+async def _end_old(sides: Sides, old: DescribedKey, done: Rerolled) -> None:
+    key, at = done.old, done.ends_at
+    change = KeyChange(enabled=False)
+    if at is not None:
+        change = KeyChange(expires_at=at, without_credits=old.refill is not None)
+    with meaning(
+        f"The new key works. That the old one ends was not confirmed, and without credits it works as well: "
+        f"`gateway keys revoke {key.unkey_key_id}` ends it",
+        right="api.*.update_key",
+    ):
+        await sides.admin.update_key(key.unkey_key_id, change)
+    with meaning(
+        f"The new key works, and the old one ends at Unkey, but could not be marked here: "
+        f"`gateway keys {'revoke' if at is None else 'sync --repair'}` does that"
+    ):
+        if at is None:
+            await sides.accounts.revoke_key(key.id)
+        else:
+            await sides.accounts.change_key(key.id, KeyFields(expires_at=at))
+
+
+def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool, ended: bool) -> None:
+    if as_json:
+        console.file.write(json.dumps(_document(done, ended=ended)) + "\n")
+        return
+    old, at = done.old, done.ends_at
+    lines = [
+        f"New API key for {old.email}, in the place of {old.unkey_key_id}. It is shown only this once:",
+        "",
+        f"  {done.made.secret}",
+        "",
+        f"name {old.name or '(none)'} · Unkey id {done.made.key_id} · user {old.user_id}",
+    ]
+    if ended and at is None:
+        lines.append(f"{old.unkey_key_id} is revoked. {memory_of(settings.keys)}")
+    elif ended:
+        lines.append(f"{old.unkey_key_id} works until {minute(at)} UTC.")
+    if done.credits is not None:
+        lines.append(f"Its {done.credits:,} credits are the new key's; the old one has 0 since before this was shown.")
+    if done.refill is not None:
+        lines.append(f"Unkey does not refill them as the old key's ({done.refill}): set that in its dashboard.")
+    if done.budgets:
+        lines.append(f"Its {done.budgets} budget(s) hold for the new key as well, which begins with nothing spent.")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _document(done: Rerolled, *, ended: bool) -> dict[str, Any]:
+    return {
+        "key": done.made.secret,
+        "key_id": done.made.key_id,
+        "api_key_id": done.api_key_id,
+        "user_id": done.old.user_id,
+        "email": done.old.email,
+        "name": done.old.name,
+        "credits": done.credits,
+        "budgets": done.budgets,
+        "old_key_id": done.old.unkey_key_id,
+        "old_api_key_id": done.old.id,
+        "old_ended": ended,
+        "old_works_until": rfc3339(done.ends_at),
+    }

@@ -1,0 +1,127 @@
+"""`gateway keys revoke`: Unkey is told first, our database second, so that what we call revoked works nowhere.
+
+Whatever fails on the way, the message says what was done and what was not; running it again is always right.
+"""
+
+import json
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+
+from gateway.accounts.store import Accounts, KeyRow
+from gateway.cli.text import minute
+from gateway.config.settings import KeySettings, Settings
+from gateway.keys.show import linked_key
+from gateway.keys.unkey_admin import KeyAdmin, KeyChange
+from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.kit.instants import rfc3339
+from gateway.stores.one_connection import database
+
+
+class Revoked(NamedTuple):
+    """A key that no proxy lets in any more, once those that remember it have asked again."""
+
+    key: KeyRow
+    """As it was before."""
+    revoked_at: datetime
+    """When it was first revoked."""
+    known_to_unkey: bool
+
+
+async def revoke(settings: Settings, console: Console, *, reference: str, as_json: bool = False) -> Revoked:
+    """Disables the key with this id, ours or Unkey's, at Unkey and then here; says how long it may still work.
+
+    A key that Unkey does not know is marked here all the same. Raises OptionError when no such key is linked,
+    ConfigError naming the setting, DependencyDown; the message says what was done.
+    """
+    if settings.unkey_root_key is None:
+        raise ConfigError("UNKEY_ROOT_KEY is not set: a key is disabled at Unkey first. Nothing was changed")
+    try:
+        key = await linked_key(settings, reference)
+    except DependencyDown as error:
+        raise DependencyDown(error.what, f"{error.detail}. Nothing was changed: the key works as before") from error
+    known = await _disable(settings.unkey_root_key.get_secret_value(), settings.unkey_base_url, key)
+    revoked = Revoked(key, await _mark(settings, key, known_to_unkey=known), known)
+    if as_json:
+        console.file.write(json.dumps(_document(revoked, settings.keys)) + "\n")
+    else:
+        console.print("\n".join(_lines(revoked, settings.keys)), markup=False, highlight=False, soft_wrap=True)
+    return revoked
+
+
+async def _disable(root_key: str, base_url: str, key: KeyRow) -> bool:
+    """Whether Unkey knew the key; our database has not been touched yet when this raises."""
+    here = "is marked revoked" if not key.is_active else "was not marked revoked"
+    async with KeyAdmin(root_key, base_url=base_url) as admin:
+        try:
+            return await admin.update_key(key.unkey_key_id, KeyChange(enabled=False))
+        except DependencyDown as error:
+            raise DependencyDown(
+                "unkey",
+                f"{error.detail}. It did not confirm that {key.unkey_key_id} is disabled, and here the key {here}: "
+                "take it to work until this command has succeeded; run it again",
+            ) from error
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}. {key.unkey_key_id} was not disabled at Unkey, and here it {here}; "
+                "the root key needs api.*.update_key"
+            ) from error
+
+
+async def _mark(settings: Settings, key: KeyRow, *, known_to_unkey: bool) -> datetime:
+    try:
+        async with database(settings, "the key is marked in PostgreSQL") as pool:
+            revoked_at = await Accounts(pool).revoke_key(key.id)
+    except DependencyDown as error:
+        done = "is disabled at Unkey" if known_to_unkey else "is not known to Unkey"
+        raise DependencyDown(
+            "postgres",
+            f"{error.detail}. {key.unkey_key_id} {done}, so it is refused all the same, but only within "
+            f"{told_after_s(settings.keys):g} s, and it could not be marked revoked here: run this command again",
+        ) from error
+    if revoked_at is None:
+        raise DependencyDown("postgres", f"the row of {key.unkey_key_id} is gone: it was there a moment ago")
+    return revoked_at
+
+
+UNKEY_STALE_S: Final = 600
+"""Seconds for which a node of Unkey may answer with what it knew (facts/unkey-real.md A3)."""
+
+
+def memory_of(keys: KeySettings) -> str:
+    """How long a proxy may go on with what it has found out about a key (flows/proxy/admission.py)."""
+    return (
+        f"Calls that begin within {keys.fresh_s:g} s may still get in (keys.fresh_s), where a proxy remembers the key; "
+        f"up to {keys.fresh_s + keys.stale_s:g} s if Unkey does not answer (with keys.stale_s)."
+    )
+
+
+def told_after_s(keys: KeySettings) -> float:
+    """Seconds after which every proxy goes by a change that only Unkey knows of, while Unkey answers."""
+    return UNKEY_STALE_S + keys.fresh_s
+
+
+def _lines(revoked: Revoked, keys: KeySettings) -> list[str]:
+    key = revoked.key
+    first = f"Revoked {key.unkey_key_id} ({key.name or 'no name'}) of {key.email}: disabled at Unkey and marked here."
+    if not revoked.known_to_unkey:
+        first = (
+            f"Revoked {key.unkey_key_id} ({key.name or 'no name'}) of {key.email} here. Unkey does not know it: it was "
+            "deleted there, or UNKEY_ROOT_KEY is of another workspace."
+        )
+    again = [] if key.is_active else [f"It had been revoked before, at {minute(revoked.revoked_at)} UTC."]
+    return [first, *again, memory_of(keys)]
+
+
+def _document(revoked: Revoked, keys: KeySettings) -> dict[str, Any]:
+    return {
+        "key_id": revoked.key.unkey_key_id,
+        "api_key_id": revoked.key.id,
+        "email": revoked.key.email,
+        "revoked_at": rfc3339(revoked.revoked_at),
+        "was_active": revoked.key.is_active,
+        "known_to_unkey": revoked.known_to_unkey,
+        "may_work_for_s": keys.fresh_s,
+        "may_work_for_s_without_unkey": keys.fresh_s + keys.stale_s,
+    }

@@ -1,0 +1,184 @@
+"""`gateway keys show`: one key as our database has it, as Unkey has it, and where the two differ. Changes nothing.
+
+Nothing of the secret is shown, not even how it begins.
+"""
+
+import json
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.accounts.store import Accounts, KeyRow
+from gateway.cli.text import legible, minute
+from gateway.config.settings import Settings
+from gateway.keys.bounds import plain_bounds, warnings_of
+from gateway.keys.described import DescribedKey, Limit, unix_ms
+from gateway.keys.listing import limits_text, plain, state_of
+from gateway.keys.unkey_admin import KeyAdmin
+from gateway.kit.errors import ConfigError, DependencyDown, OptionError
+from gateway.kit.instants import rfc3339
+from gateway.stores.one_connection import database
+
+
+class Shown(NamedTuple):
+    """What is known of one key."""
+
+    key: KeyRow
+    unkey: DescribedKey | None
+    """None when Unkey does not know it, or could not be asked (`problem`)."""
+    problem: ConfigError | DependencyDown | None
+    """Why Unkey did not say anything."""
+    differences: list[str]
+
+
+async def show(settings: Settings, console: Console, *, reference: str, now: datetime, as_json: bool = False) -> Shown:
+    """Prints the key with this id, ours or Unkey's, and returns what is known of it.
+
+    When Unkey could not be asked, what we have is printed and the reason is then raised: ConfigError naming the
+    setting, or DependencyDown("unkey"). Raises OptionError when there is no such key, DependencyDown("postgres").
+    """
+    key = await linked_key(settings, reference)
+    shown = await _ask(settings, key)
+    if as_json:
+        console.file.write(json.dumps(_document(shown, now), indent=2, ensure_ascii=False) + "\n")
+    else:
+        _print(console, shown, now)
+    if shown.problem is not None:
+        raise shown.problem
+    return shown
+
+
+async def linked_key(settings: Settings, reference: str) -> KeyRow:
+    """The key with this id, ours or Unkey's. Raises OptionError when there is none, ConfigError, DependencyDown."""
+    wanted = reference.strip()
+    if not wanted or not wanted.isprintable():
+        raise OptionError("key: give its id (key_… or a UUID) as `gateway keys list` shows it")
+    async with database(settings, "whose key it is stands in PostgreSQL") as pool:
+        key = await Accounts(pool).key(wanted)
+    if key is None:
+        # The text is not repeated: it may be a secret that was taken for an id.
+        raise OptionError("key: no key with this id is linked here; `gateway keys list --all` has all of them")
+    return key
+
+
+def differences(key: KeyRow, unkey: DescribedKey | None) -> list[str]:
+    """Sentences on where our database and Unkey disagree about a key; None is a key that Unkey does not know."""
+    if unkey is None:
+        return ["Unkey does not know this key (or UNKEY_ROOT_KEY is of another workspace): it is refused"]
+    found = []
+    if not key.is_active and unkey.enabled:
+        found.append(
+            f"{'disabled' if key.revoked_at is None else 'revoked'} here, enabled at Unkey: "
+            "the gateway refuses it, others who ask Unkey do not"
+        )
+    if key.is_active and not unkey.enabled:
+        found.append("active here, disabled at Unkey: it is refused; `gateway keys sync --repair` makes both say so")
+    if unix_ms(key.expires_at) != unix_ms(unkey.expires_at):
+        here, there = (f"expires {minute(at)}" if at else "never expires" for at in (key.expires_at, unkey.expires_at))
+        found.append(f"{here} here, {there} at Unkey: the earlier one holds")
+    if unkey.external_id is None:
+        found.append("Unkey has no externalId for it: calls are attributed by our row alone")
+    elif unkey.external_id != key.user_id:
+        found.append(
+            f"belongs to {key.user_id} here, to externalId {unkey.external_id} at Unkey: "
+            "calls are attributed to Unkey's"
+        )
+    if (key.name or None) != (unkey.name or None):
+        found.append(f"is named {key.name!r} here, {unkey.name!r} at Unkey")
+    return found
+
+
+async def _ask(settings: Settings, key: KeyRow) -> Shown:
+    if settings.unkey_root_key is None:
+        return Shown(key, None, ConfigError("UNKEY_ROOT_KEY is not set: Unkey was not asked"), [])
+    root_key = settings.unkey_root_key.get_secret_value()
+    async with KeyAdmin(root_key, base_url=settings.unkey_base_url) as admin:
+        try:
+            unkey = await admin.describe_key(key.unkey_key_id)
+        except (ConfigError, DependencyDown) as error:
+            return Shown(key, None, error, [])
+    return Shown(key, unkey, None, differences(key, unkey))
+
+
+def _document(shown: Shown, now: datetime) -> dict[str, Any]:
+    unkey = None
+    if shown.unkey is not None:
+        times = {name: rfc3339(getattr(shown.unkey, name)) for name in ("expires_at", "created_at", "last_used_at")}
+        limits = [limit._asdict() for limit in shown.unkey.ratelimits]
+        unkey = shown.unkey._asdict() | times | {"ratelimits": limits}
+    problem = None if shown.problem is None else str(shown.problem)
+    told = {"unkey": unkey, "unkey_problem": problem, "differences": shown.differences, "warnings": _warnings(shown)}
+    return plain(shown.key, now) | plain_bounds(shown.unkey) | told
+
+
+def _print(console: Console, shown: Shown, now: datetime) -> None:
+    key, unkey = shown.key, shown.unkey
+    missing = "not asked" if shown.problem is not None else "unknown there"
+    table = Table("", box=None, pad_edge=False, padding=(0, 1))
+    for name in ("here", "at Unkey"):
+        table.add_column(name, overflow="fold")  # never cut: ids are copied from here
+    there = _there(unkey) if unkey is not None else {"state": missing}
+    for name, value in _here(key, now).items():
+        table.add_row(name, Text(legible(value)), Text(legible(there.pop(name, ""))))
+    for name, value in there.items():
+        table.add_row(name, "", Text(legible(value)))
+    console.print(table)
+    if key.description:
+        console.print(f"description: {legible(key.description)}", markup=False, highlight=False, soft_wrap=True)
+    for line in shown.differences:
+        console.print(f"differs: {line}", markup=False, highlight=False, soft_wrap=True)
+    for line in _warnings(shown):
+        console.print(f"warning: {legible(line)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _warnings(shown: Shown) -> list[str]:
+    return [] if shown.unkey is None else warnings_of(shown.unkey)
+
+
+def _here(key: KeyRow, now: datetime) -> dict[str, str]:
+    return {
+        "key id": key.unkey_key_id,
+        "our id": key.id,
+        "name": key.name or "(no name)",
+        "user": f"{key.email} ({key.user_id})",
+        "state": state_of(key, now),
+        "created": minute(key.created_at),
+        "expires": minute(key.expires_at),
+        "revoked": minute(key.revoked_at),
+        "last used": minute(key.last_used_at),
+        "calls": f"{key.usage_count:,}",
+    }
+
+
+def _names(names: list[str] | None) -> str:
+    return "all" if names is None else ", ".join(names)
+
+
+def _there(unkey: DescribedKey) -> dict[str, str]:
+    bound = plain_bounds(unkey)
+    return {
+        "key id": unkey.key_id,
+        "name": unkey.name or "(no name)",
+        "user": unkey.external_id or "(no identity)",
+        "state": "enabled" if unkey.enabled else "disabled",
+        "created": minute(unkey.created_at),
+        "expires": minute(unkey.expires_at),
+        "last used": minute(unkey.last_used_at),
+        "credits": ("unlimited" if unkey.credits is None else f"{unkey.credits:,}")
+        + (f", refilled with {unkey.refill}" if unkey.refill else ""),
+        "models": _names(bound["models"]),
+        "endpoints": _names(bound["endpoints"]),
+        "limits": limits_text(bound) or "none of its own",
+        "rate limits": "; ".join(map(_limit, unkey.ratelimits)) or "none",
+        "permissions": ", ".join(unkey.permissions) or "none",
+        "roles": ", ".join(unkey.roles) or "none",
+    }
+
+
+def _limit(limit: Limit) -> str:
+    shared = " over all keys of the user" if limit.of == "identity" else ""
+    asked = "" if limit.auto_apply else " (only where it is asked for)"
+    return f"{limit.name}: {limit.limit:,} per {limit.duration_ms:,} ms{shared}{asked}"

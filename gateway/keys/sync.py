@@ -1,0 +1,220 @@
+"""`gateway keys sync`: compares every key of the Unkey API with our rows, and with `--repair` makes ours agree.
+
+At Unkey it makes and deletes no key, and changes nothing but the mark of a bound one. Lists are only a first look,
+because keys change while pages are turned: what seems to differ is read again, the row first and Unkey second, and
+written only if the row is still as it was read. So it may run at any time, beside every other command and itself.
+"""
+
+import json
+from contextlib import AsyncExitStack
+from typing import Any, Final, Literal, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.accounts.store import Accounts, KeyRow
+from gateway.cli.text import legible
+from gateway.config.settings import Settings
+from gateway.keys.at_unkey import key_pages, meaning, unkey
+from gateway.keys.bounds import BOUND
+from gateway.keys.described import DescribedKey
+from gateway.keys.drift import Drift, drifts
+from gateway.keys.unkey_admin import KeyAdmin, KeyChange
+from gateway.kit.errors import ConfigError, Expected, OptionError
+from gateway.kit.ids import is_uuid
+from gateway.stores.one_connection import database
+
+PAGE: Final = 100
+TRIES: Final = 3
+"""How often a key is looked at that changes while it is looked at."""
+Outcome = Literal["differs", "repaired"]
+
+
+class Finding(NamedTuple):
+    """One disagreement and what became of it."""
+
+    drift: Drift
+    outcome: Outcome
+
+
+class Synced(NamedTuple):
+    """What a run found."""
+
+    at_unkey: int
+    """Keys of the API that were compared."""
+    only_here: int
+    """Rows that are not revoked and not in the list of the API."""
+    findings: list[Finding]
+
+    @property
+    def left(self) -> int:
+        """Disagreements that are still there."""
+        return sum(one.outcome == "differs" for one in self.findings)
+
+
+async def sync(
+    settings: Settings, console: Console, *, repair: bool, revoke_at_most: int, as_json: bool = False
+) -> Synced:
+    """Compares, repairs if asked, prints and returns what was found.
+
+    With `repair`, rows whose key Unkey does not know are marked revoked unless they are more than `revoke_at_most`:
+    then the root key is probably of another workspace. Raises OptionError, ConfigError naming the setting,
+    DependencyDown, which say how far it came.
+    """
+    if revoke_at_most < 0:
+        raise OptionError(f"--revoke-at-most: 0 or more, not {revoke_at_most}")
+    if settings.unkey_api_id is None:
+        raise ConfigError("UNKEY_API_ID is not set: the keys of that API at Unkey are compared")
+    async with AsyncExitStack() as stack:
+        admin = await stack.enter_async_context(unkey(settings, "every key is asked about at Unkey"))
+        pool = await stack.enter_async_context(database(settings, "keys are compared with those in PostgreSQL"))
+        run = _Run(admin, Accounts(pool), repair=repair)
+        try:
+            await run.compare(settings.unkey_api_id)
+            await run.revoke(revoke_at_most)
+        except Expected:
+            mended = sum(one.outcome == "repaired" for one in run.findings)
+            with meaning(f"{len(run.seen)} keys were compared until then, {mended} repaired; run it again"):
+                raise
+    synced = Synced(len(run.seen), run.only_here, run.findings)
+    if as_json:
+        console.file.write(json.dumps(_document(synced), indent=2, ensure_ascii=False) + "\n")
+    else:
+        _print(console, synced, repair=repair)
+    return synced
+
+
+class _Run:
+    """One comparison."""
+
+    def __init__(self, admin: KeyAdmin, accounts: Accounts, *, repair: bool) -> None:
+        self._admin: Final = admin
+        self._accounts: Final = accounts
+        self._repair: Final = repair
+        self.seen: Final[set[str]] = set()
+        """Unkey's ids of the keys in its list."""
+        self.only_here = 0
+        self.findings: Final[list[Finding]] = []
+        self._gone: Final[list[tuple[KeyRow, Drift]]] = []
+
+    async def compare(self, api_id: str) -> None:
+        """Unkey's list against our rows, then the rows that it does not have."""
+        async for page in key_pages(self._admin, api_id, page=PAGE):
+            rows = await self._accounts.keys_of([key.key_id for key in page])
+            for key in page:
+                if key.key_id not in self.seen and drifts(rows.get(key.key_id), key, owner_known=True):
+                    await self._settle(key.key_id)
+                self.seen.add(key.key_id)
+        after: str | None = None
+        while found := await self._accounts.unrevoked_keys(after, PAGE):
+            after = found[-1].id
+            for row in found:
+                if row.unkey_key_id not in self.seen:
+                    self.only_here += 1
+                    await self._settle(row.unkey_key_id)  # perhaps of another API, or made just now
+
+    async def revoke(self, at_most: int) -> None:
+        """Marks the rows revoked whose keys are gone, if it is to repair and they are not suspiciously many."""
+        many = len(self._gone) > at_most
+        for row, drift in self._gone:
+            if self._repair and not many:
+                await self._accounts.revoke_key(row.id)
+                self.findings.append(Finding(drift, "repaired"))
+                continue
+            hint = (
+                f"{len(self._gone)} such rows, more than --revoke-at-most {at_most}: are UNKEY_ROOT_KEY and "
+                "UNKEY_API_ID those of this database's workspace?"
+            )
+            self.findings.append(Finding(drift._replace(hint=hint) if self._repair else drift, "differs"))
+
+    async def _settle(self, key_id: str) -> None:
+        """Looks again at a key that seems to differ, and repairs what may be."""
+        for _ in range(TRIES):
+            row = (await self._accounts.keys_of([key_id])).get(key_id)
+            key = await self._admin.describe_key(key_id)
+            owner = key.external_id if key is not None and row is None else None
+            known = owner is not None and is_uuid(owner) and await self._accounts.find(owner) is not None
+            found = drifts(row, key, owner_known=known)
+            if row is not None and key is None:
+                self._gone.extend((row, drift) for drift in found)
+                return
+            mend = self._repair and key is not None and any(one.mendable for one in found)
+            if not mend or (key is not None and await self._mend(row, key, found)):
+                self.findings.extend(Finding(one, "repaired" if mend and one.mendable else "differs") for one in found)
+                return
+        hint = "it keeps changing while it is compared: run it again"
+        self.findings.extend(Finding(one._replace(hint=hint), "differs") for one in found)
+
+    async def _mend(self, row: KeyRow | None, key: DescribedKey, found: list[Drift]) -> bool:
+        """Marks a bound key, and makes our side agree; False when either has changed since it was read."""
+        kinds = {one.kind for one in found if one.mendable}
+        if "mark" in kinds:
+            with meaning(f"{key.key_id} could not be marked as a bound key", right="api.*.update_key"):
+                if not await self._admin.update_key(key.key_id, KeyChange(meta=key.meta | {BOUND: True})):
+                    return False
+        if kinds == {"mark"}:
+            return True
+        fields: dict[str, Any] = {"name": key.name, "is_active": key.enabled, "expires_at": key.expires_at}
+        if row is None:
+            return await self._accounts.adopt_key(str(key.external_id), key.key_id, **fields)
+        return await self._accounts.agree(row, **fields)
+
+
+def _document(synced: Synced) -> dict[str, Any]:
+    return {
+        "keys_at_unkey": synced.at_unkey,
+        "rows_only_here": synced.only_here,
+        "repaired": len(synced.findings) - synced.left,
+        "left": synced.left,
+        "drift": [_plain(one) for one in synced.findings],
+    }
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    drift = finding.drift
+    return {
+        "kind": drift.kind,
+        "key_id": drift.key_id,
+        "api_key_id": drift.api_key_id,
+        "here": drift.here,
+        "at_unkey": drift.at_unkey,
+        "outcome": finding.outcome,
+        "hint": None if finding.outcome == "repaired" else drift.hint,
+    }
+
+
+def _print(console: Console, synced: Synced, *, repair: bool) -> None:
+    if synced.findings:
+        console.print(_table(synced.findings))
+    mended = len(synced.findings) - synced.left
+    lines = [f"{synced.at_unkey:,} keys at Unkey, {synced.only_here:,} only here: {synced.left:,} differences left"]
+    if repair:
+        lines[0] += f", {mended:,} repaired"
+    if synced.left and not repair:
+        lines.append("`gateway keys sync --repair` makes our side agree where it may.")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name in ("key id", "differs in", "here", "at Unkey", "", "what to do"):
+        table.add_column(name, overflow="fold", no_wrap=name == "key id")
+    for finding in findings:
+        drift = finding.drift
+        table.add_row(
+            # Text: names are the users' own and must not be read as markup.
+            Text(drift.key_id),
+            drift.kind.replace("_", " "),
+            Text(_side(drift, drift.here)),
+            Text(_side(drift, drift.at_unkey)),
+            finding.outcome,
+            Text("" if finding.outcome == "repaired" else drift.hint),
+        )
+    return table
+
+
+def _side(drift: Drift, value: str | None) -> str:
+    if value is not None:
+        return legible(value)
+    return "unknown" if drift.kind in ("not_linked", "not_at_unkey") else "none"

@@ -1,0 +1,48 @@
+"""How long a connection may say nothing before it counts as gone. The sockets are the caller's.
+
+A network may forget a connection without a word to either end: NAT gateways and load balancers do after 240 to 350 s
+of silence, a host that loses its power at once. TCP alone notices the first never and the second after 15 minutes.
+"""
+
+import socket
+from typing import Final, Protocol
+
+IDLE_S: Final = 60
+"""Seconds of silence before the other end is asked whether it is there; less than any network forgets in."""
+PROBE_S: Final = 10
+"""Seconds between two such questions."""
+PROBES: Final = 3
+"""Questions without an answer after which it is gone."""
+UNACKNOWLEDGED_S: Final = 30
+"""Seconds that bytes may wait for the other kernel's acknowledgement. How long an answer takes has no part in it."""
+
+# Linux has all of them; elsewhere what is missing is left to the system.
+TCP_OPTIONS: Final = {
+    getattr(socket, name): value
+    for name, value in (
+        ("TCP_KEEPIDLE", IDLE_S),
+        ("TCP_KEEPINTVL", PROBE_S),
+        ("TCP_KEEPCNT", PROBES),
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_S * 1000),
+    )
+    if hasattr(socket, name)
+}
+"""Options of IPPROTO_TCP, by number."""
+
+
+class Socket(Protocol):
+    """What is needed of a socket, a transport's (`get_extra_info("socket")`) too."""
+
+    @property
+    def family(self) -> int: ...
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+def keep_alive(sock: Socket) -> None:
+    """Has the kernel notice an end that is gone. A Unix socket, which cannot lose its other end, is left alone."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in TCP_OPTIONS.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,142 @@
+"""`gateway journal inspect|adopt`: what a journal folder holds, and taking over that of a host that is dead."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.cli.text import Say
+from gateway.config.settings import Settings
+from gateway.journal.folder import SegmentInfo, adopt, living, look, oldest_ms, segments_of
+from gateway.kit.errors import OptionError
+from gateway.ledger.store import Ledger
+from gateway.stores.one_connection import database
+
+IDS_MAX: Final = 1000
+"""Ids asked for in one round trip."""
+
+
+class Slot(NamedTuple):
+    """All segments of one writing process."""
+
+    name: str
+    segments: int
+    bytes: int
+    alive: bool
+    calls: int
+    unsettled: tuple[str, ...]
+    missing: tuple[str, ...] | None
+    """Settled or not, not in PostgreSQL; None when it was not asked."""
+    corrupt: int
+    confirmed: int
+    """Segments that the keeper has marked."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self._asdict(), "oldest_missing": _when(oldest_ms(frozenset(self.missing or ())))}
+
+
+def journal_of(settings: Settings) -> Path:
+    """This gateway's own folder."""
+    return settings.gateway_data_dir / "journal"
+
+
+async def inspect(settings: Settings, console: Console, *, folder: Path | None, as_json: bool) -> list[Slot]:
+    """Prints what `folder` (ours by default) holds, a line per slot. Asks PostgreSQL what is missing there, where
+    DATABASE_URL is set. Raises OptionError, DependencyDown."""
+    path = journal_of(settings) if folder is None else folder
+    alive = living(path) if path.is_dir() else set()
+    infos = [look(segment) for segment in segments_of(path)]
+    known: set[str] | None = None
+    if settings.database_url is not None:
+        ids = sorted(set().union(*(info.opened | info.settled for info in infos)))
+        async with database(settings, "") as pool:
+            ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+            known = set()
+            for start in range(0, len(ids), IDS_MAX):
+                known |= await ledger.confirmed(ids[start : start + IDS_MAX])
+    slots = _slots(infos, alive, known)
+    if as_json:
+        console.file.write(json.dumps([slot.to_json() for slot in slots], indent=2) + "\n")
+    else:
+        console.print(_table(path, slots))
+        for slot in slots:
+            for event_id in slot.missing or ():
+                console.print(f"not in PostgreSQL: {event_id} ({slot.name})", highlight=False, soft_wrap=True)
+    return slots
+
+
+def take_over(settings: Settings, say: Say, *, folder: Path) -> None:
+    """Copies the segments of `folder` into our own. Raises OptionError, DependencyDown."""
+    target = journal_of(settings)
+    taken, known = adopt(folder, target)
+    for info in taken:
+        unsettled = len(info.opened - info.settled)
+        say(f"adopted {info.path.name}: {len(info.opened | info.settled)} calls, {unsettled} of them without a settle")
+    say(f"{len(taken)} segment(s) adopted into {target}, {known} had been before.")
+    if taken:
+        say("The keeper of `gateway serve` on this folder ships them, and settles what is open; start it if none runs.")
+        say(f"Keep {folder} until `gateway journal inspect` says that nothing is missing in PostgreSQL.")
+
+
+def _slots(infos: Sequence[SegmentInfo], alive: set[str], known: set[str] | None) -> list[Slot]:
+    by_slot: dict[str, list[SegmentInfo]] = {}
+    for info in infos:
+        by_slot.setdefault(info.slot, []).append(info)
+    # A call may be opened in one series and settled in another: swept by the keeper.
+    settled = frozenset[str]().union(*(info.settled for info in infos))
+    return [_slot(name, parts, name in alive, settled, known) for name, parts in sorted(by_slot.items())]
+
+
+def _slot(
+    name: str, parts: Sequence[SegmentInfo], alive: bool, settled: frozenset[str], known: set[str] | None
+) -> Slot:
+    opened = frozenset[str]().union(*(info.opened for info in parts))
+    ids = opened.union(*(info.settled for info in parts))
+    return Slot(
+        name=name,
+        segments=len(parts),
+        bytes=sum(info.bytes for info in parts),
+        alive=alive,
+        calls=len(ids),
+        unsettled=tuple(sorted(opened - settled)),
+        missing=None if known is None else tuple(sorted(ids - known)),
+        corrupt=sum(info.corrupt for info in parts),
+        confirmed=sum(info.confirmed for info in parts),
+    )
+
+
+def _table(path: Path, slots: Sequence[Slot]) -> Table:
+    table = Table(title=f"journal {path}", title_justify="left")
+    for name in ("slot", "writer"):
+        table.add_column(name)
+    columns: Mapping[str, Any] = {
+        "segments": lambda slot: slot.segments,
+        "confirmed": lambda slot: slot.confirmed,
+        "bytes": lambda slot: slot.bytes,
+        "calls": lambda slot: slot.calls,
+        "without settle": lambda slot: len(slot.unsettled),
+        "not in PostgreSQL": lambda slot: "not asked" if slot.missing is None else len(slot.missing),
+        "corrupt lines": lambda slot: slot.corrupt,
+    }
+    for name in columns:
+        table.add_column(name, justify="right")
+    for slot in slots:
+        table.add_row(slot.name, "alive" if slot.alive else "dead", *(str(figure(slot)) for figure in columns.values()))
+    return table
+
+
+def _when(unix_ms: int | None) -> str | None:
+    return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def existing(folder: Path) -> Path:
+    """The journal that `folder` is, or that a data folder has in it. Raises OptionError when there is none."""
+    if not folder.is_dir():
+        raise OptionError(f"folder: there is no folder {folder}")
+    inner = folder / "journal"
+    return (inner if inner.is_dir() else folder).absolute()

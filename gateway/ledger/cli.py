@@ -1,0 +1,30 @@
+"""`gateway journal …`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import run, say, settings
+from gateway.ledger import adopt as journal_command
+
+app = typer.Typer(no_args_is_help=True, help="The journal on disk: what is in it, and taking over a dead host's.")
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path | None, typer.Argument(help="A journal folder; this gateway's own by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Lists what a journal folder holds, and what of it PostgreSQL does not have."""
+    path = None if folder is None else journal_command.existing(folder)
+    run(journal_command.inspect(settings(), Console(), folder=path, as_json=as_json))
+
+
+@app.command()
+def adopt(
+    folder: Annotated[Path, typer.Argument(help="The journal folder, or the data folder, of a host that is dead.")],
+) -> None:
+    """Copies a dead host's journal into this gateway's, whose keeper then ships and settles it."""
+    journal_command.take_over(settings(), say, folder=journal_command.existing(folder))

@@ -1,0 +1,93 @@
+"""Work at OpenAI that may still say more, as rows of `open_items`: which there are, whose turn it is, how it ended.
+
+Holds no rule about what an answer means. Any number of workers may ask; each item is handed to one at a time.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from gateway.kit.errors import DependencyDown
+from gateway.openai.families.catalogue import SETTLES_LATER
+
+KIND: Final = "estimate"
+"""A response whose row is an estimate, and whose object OpenAI may have kept."""
+# Estimates of stored responses that nobody has asked about yet. OpenAI keeps a response for 30 days.
+_ENLIST: Final = """
+insert into public.open_items (id, kind, upstream_id, user_id, api_key_id, meeting_id, endpoint, model, service_tier,
+  opened_at, next_poll_at)
+select u.id, $1, u.response_id, u.user_id, u.api_key_id, u.meeting_id, u.endpoint, u.model, u.service_tier,
+  u.started_at, now()
+from public.openai_usage u
+where u.evidence = 'estimated' and u.created_at > now() - interval '720 hours' and u.endpoint = any($3::text[])
+  and u.response_id is not null and not exists (select from public.open_items o where o.id = u.id)
+order by u.created_at limit $2
+on conflict do nothing
+"""
+# Hands out what is due, and says when it comes again if nobody ends it: each time after twice as long, a day at most.
+_CLAIM: Final = """
+update public.open_items o set polls = o.polls + 1,
+  next_poll_at = now() + least(interval '24 hours', $3 * interval '1 second' * power(2, o.polls))
+from (
+  select id from public.open_items where state = 'open' and kind = $1 and next_poll_at <= now()
+  order by next_poll_at limit $2 for update skip locked
+) due
+where o.id = due.id
+returning o.id::text, o.upstream_id, o.user_id::text, o.api_key_id::text, o.meeting_id::text, o.endpoint, o.model,
+  o.service_tier, o.opened_at, o.polls
+"""
+_END: Final = """
+update public.open_items set state = $2, last_error = $3, settled_at = now() where id = $1::uuid and state = 'open'
+"""
+_FAILED: Final = "update public.open_items set last_error = $2 where id = $1::uuid"
+
+
+class Item(NamedTuple):
+    """One call that may become exact; `id` is its event id."""
+
+    id: str
+    upstream_id: str
+    user_id: str
+    api_key_id: str | None
+    meeting_id: str | None
+    endpoint: str
+    model: str
+    service_tier: str | None
+    opened_at: datetime
+    """The price instant of the call."""
+    polls: int
+
+
+class OpenItems:
+    """All of it over one pool. Every method raises DependencyDown("postgres")."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool: Final = pool
+
+    async def enlist(self, *, rows_max: int) -> None:
+        """Takes up estimates that may become exact."""
+        await self._rows(_ENLIST, KIND, rows_max, list(SETTLES_LATER))
+
+    async def claim(self, *, rows_max: int, first_wait_s: float) -> list[Item]:
+        """Items whose turn it is. One that is not ended comes again after `first_wait_s` seconds, then twice that, …"""
+        return [Item(*row.values()) for row in await self._rows(_CLAIM, KIND, rows_max, first_wait_s)]
+
+    async def settled(self, item: Item) -> None:
+        """It is exact now."""
+        await self._rows(_END, item.id, "settled", None)
+
+    async def given_up(self, item: Item, reason: str) -> None:
+        """It stays an estimate."""
+        await self._rows(_END, item.id, "given_up", reason)
+
+    async def failed(self, item: Item, reason: str) -> None:
+        """It could not be asked this time."""
+        await self._rows(_FAILED, item.id, reason)
+
+    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        try:
+            return await self._pool.fetch(query, *arguments)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,89 @@
+"""Poll: asks OpenAI again about calls that ended as an estimate. What it says later becomes an adjustment row.
+
+Only a stored response can be asked for. Must not settle anything anew: the estimate stays, the difference is added.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.open_items import Item, OpenItems
+from gateway.ledger.rows import Entry
+from gateway.ledger.store import Ledger
+from gateway.openai.upstream import Upstream
+from gateway.usage.adjust import EXACT, adjustment
+from gateway.usage.event import OpenRecord
+from gateway.usage.settle import Settler
+from pricing.readers.body import UNFINISHED, read_body, read_status
+
+ITEMS_MAX: Final = 50
+FIRST_WAIT_S: Final = 600.0
+POLLS_MAX: Final = 12
+"""About a week and a half of asking."""
+
+
+class Poll:
+    """One poller; any number may run, on any host."""
+
+    def __init__(
+        self, items: OpenItems, ledger: Ledger, upstream: Upstream, settler: Settler, *, now: Callable[[], datetime]
+    ) -> None:
+        self._items: Final = items
+        self._ledger: Final = ledger
+        self._upstream: Final = upstream
+        self._settler: Final = settler
+        self._now: Final = now
+        self._log: Final = structlog.get_logger("gateway.poll")
+
+    async def step_once(self) -> int:
+        """Asks about what is due. Returns how many estimates became exact. Raises DependencyDown("postgres")."""
+        await self._items.enlist(rows_max=ITEMS_MAX)
+        corrected = 0
+        for item in await self._items.claim(rows_max=ITEMS_MAX, first_wait_s=FIRST_WAIT_S):
+            try:
+                corrected += await self._ask(item)
+            except DependencyDown as error:
+                if error.what != "openai":
+                    raise
+                await self._put_off(item, error.detail)
+        return corrected
+
+    async def _ask(self, item: Item) -> bool:
+        body = await self._upstream.stored_response(item.upstream_id)
+        if body is None:
+            await self._items.given_up(item, "OpenAI has not kept it")
+            return False
+        if read_status(body) in UNFINISHED:
+            raise DependencyDown("openai", "the response is still running")
+        said = read_body(body)
+        exact = self._settler.exact(_opened(item), said, self._now(), drained=True) if said.usage else None
+        if exact is None or exact.evidence not in EXACT:
+            await self._items.given_up(item, "it says no usage" if exact is None else "what it says has no price")
+            return False
+        estimates = await self._ledger.estimates([item.id])
+        await self._ledger.insert_batch([Entry.of(adjustment(each, exact, self._now())) for each in estimates])
+        await self._items.settled(item)
+        self._log.info("estimate corrected", id=item.id)
+        return True
+
+    async def _put_off(self, item: Item, detail: str) -> None:
+        if item.polls >= POLLS_MAX:
+            await self._items.given_up(item, f"asked {item.polls} times: {detail}")
+        else:
+            await self._items.failed(item, detail)
+
+
+def _opened(item: Item) -> OpenRecord:
+    return OpenRecord(
+        id=item.id,
+        user_id=item.user_id,
+        endpoint=item.endpoint,
+        model=item.model,
+        started_at=item.opened_at,
+        api_key_id=item.api_key_id,
+        meeting_id=item.meeting_id,
+        service_tier=item.service_tier,
+    )

@@ -1,0 +1,136 @@
+"""Stream bytes to ledger columns, one to one. Must not price, correct or drop anything.
+
+The JSON columns stay the bytes that the proxy wrote (msgspec.Raw): neither decoded nor encoded again. Only in an entry
+of an older version, a usage block that jsonb would refuse is moved to where it can be kept, and the row says so.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.usage.event import Evidence, UsageEvent, encode
+from gateway.usage.usage_block import NO_USAGE, Kept, keep
+from pricing.readers.body import UNREADABLE, object_of, read_fields
+
+
+class Entry(NamedTuple):
+    """One event on its way into the ledger: the id it is known by, and its bytes as the journal has them."""
+
+    event_id: str
+    raw: bytes
+
+    @classmethod
+    def of(cls, event: UsageEvent) -> "Entry":
+        """The entry of an event made here (a correction, a swept call)."""
+        return cls(event.id, encode(event))
+
+
+class NotARow(Exception):
+    """These bytes can never become a ledger row; the message says why, `kind` in a word and quoting nothing."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind: Final = kind
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """UsageEvent, with its JSON parts left as they are. A test holds the two together."""
+
+    id: str
+    user_id: str
+    endpoint: str
+    model: str
+    evidence: Evidence
+    started_at: datetime
+    completed_at: datetime
+    api_key_id: str | None = None
+    meeting_id: str | None = None
+    service_tier: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cost_nano: int | None = None
+    billed_nano: int | None = None
+    price_version: str = ""
+    cost_lines: msgspec.Raw = msgspec.Raw(b"[]")
+    usage: msgspec.Raw = NO_USAGE
+    usage_raw: bytes | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    item_ids: msgspec.Raw = msgspec.Raw(b"[]")
+    adjusts: str | None = None
+
+
+class _Items(msgspec.Struct, frozen=True):
+    item_ids: tuple[str, ...] = ()
+
+
+Row = tuple[object, ...]
+"""One value per sql.COLUMNS."""
+
+_decoder: Final = msgspec.json.Decoder(_Event)
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items_decoder: Final = msgspec.json.Decoder(_Items)
+
+
+def to_row(entry: Entry) -> Row:
+    """The columns of one entry, in the order of sql.COLUMNS. Raises NotARow."""
+    try:
+        e, kept = _read(entry.raw)
+        lines, usage, metadata = str(e.cost_lines, "utf-8"), str(kept.usage, "utf-8"), str(e.metadata, "utf-8")
+        item_ids = str(e.item_ids, "utf-8")
+        if kept.problem is not None:
+            metadata = _with_problem(e.metadata, kept.problem)
+    except UNREADABLE as error:
+        raise NotARow("not_decodable", f"does not decode: {error}") from error
+    if e.id != entry.event_id:
+        raise NotARow("another_id", f"its id is {e.id!r}, its entry's is {entry.event_id!r}")
+    for name, at in (("started_at", e.started_at), ("completed_at", e.completed_at)):
+        if at.tzinfo is None:
+            raise NotARow("no_time_zone", f"{name} has no time zone")
+    return (
+        e.id, e.user_id, e.meeting_id, e.api_key_id, e.adjusts, e.endpoint, e.model, e.service_tier, e.evidence,
+        e.prompt_tokens, e.completion_tokens, e.total_tokens, e.cost_nano, e.billed_nano, e.price_version,
+        lines, None if usage == "null" else usage, kept.raw, e.response_id, e.request_id, metadata, item_ids,
+        e.started_at, e.completed_at,
+    )  # fmt: skip
+
+
+def _read(raw: bytes) -> tuple[_Event, Kept]:
+    """The event, and its usage block as the ledger can keep it. Raises what UNREADABLE lists."""
+    try:
+        event = _decoder.decode(raw)
+    except UNREADABLE:
+        # An older version wrote blocks as they came, and one that msgspec refuses hides all the rest.
+        block = object_of((read_fields(raw) or {}).get("usage"))
+        if block is None:
+            raise
+        return _decoder.decode(raw.replace(b'"usage":' + block, b'"usage":null', 1)), keep(block)
+    if event.usage_raw is not None:
+        return event, Kept(NO_USAGE, event.usage_raw)
+    return event, keep(bytes(event.usage))
+
+
+def _with_problem(metadata: msgspec.Raw, problem: str) -> str:
+    fields = _members.decode(metadata)
+    known = msgspec.json.decode(fields.get("problems", b"[]"), type=list[str])
+    fields["problems"] = msgspec.Raw(msgspec.json.encode([*known, problem]))
+    return str(msgspec.json.encode(fields), "utf-8")
+
+
+def item_ids_of(raw: bytes) -> tuple[str, ...]:
+    """The items of an answer that an entry tells of."""
+    if b'"item_ids"' not in raw:
+        return ()
+    try:
+        return _items_decoder.decode(raw).item_ids
+    except UNREADABLE:
+        return ()  # it is in quarantine
+
+
+def columns(rows: Sequence[Row]) -> list[list[object]]:
+    """Rows turned into one list per column, as unnest takes them."""
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,255 @@
+"""Ship: what the journal holds goes to the Redis stream, again and again, until Postgres has it.
+
+Redis may lose everything: an event counts as delivered only when its id is seen in the ledger (facts/
+fault-matrix.md D5). Must not price, insert or judge; an OPEN whose writer is dead is handed to the sweeper.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from gateway.journal.frames import NOTE, OPEN, SETTLE, id_of
+from gateway.journal.reader import Record, Segment, Segments
+from gateway.kit.failpoints import Failpoint, pass_by
+from gateway.kit.ids import unix_ms_of
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.usage.event import Orphan, decode_note, decode_open
+from pricing.readers.body import UNREADABLE
+
+SETTLED_MAX: Final = 50_000
+"""Settled calls held in memory at most; beyond it the journal is read no further until Postgres has caught up. Open
+calls do not count: their SETTLE is still to be read."""
+UNSENT_MAX: Final = 5_000
+"""Events held whole, because Redis has not taken them; beyond it the journal is read no further."""
+BATCH_MAX: Final = 1000
+"""Ids asked for, or events sent, in one round trip."""
+PATIENCE_MAX_S: Final = 30.0
+_NAMED: Final = re.compile(rb'\{"id":"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"')
+"""How every payload begins: with the event id that we gave it (core/ids)."""
+_log: Final = structlog.get_logger("gateway.ship")
+
+
+@dataclass(slots=True)
+class Call:
+    """One call as the journal tells it so far."""
+
+    segments: list[Segment] = field(default_factory=list)
+    opened: bytes | None = None
+    note: bytes | None = None
+    settled_at: tuple[Segment, int] | None = None
+    later: tuple[Segment, int] | None = None
+    """Another SETTLE: of a sweeper and of a process that was thought dead. The second may be the exact one."""
+    stream_id: bytes | None = None
+    due_s: float = 0.0
+    patience_s: float = 0.0
+
+
+class Ship:
+    """Reads the journal of this host, ships SETTLEs, confirms them, finds orphans. One per journal folder."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        buffer: Buffer,
+        ledger: Ledger,
+        *,
+        confirm_after_s: float,
+        monotonic: Callable[[], float],
+        failpoint: Failpoint = pass_by,
+    ) -> None:
+        self._segments: Final = segments
+        self._buffer: Final = buffer
+        self._ledger: Final = ledger
+        self._confirm_after_s: Final = confirm_after_s
+        self._monotonic: Final = monotonic
+        self._failpoint: Final = failpoint
+        self._calls: Final[dict[str, Call]] = {}
+        self._unsent: Final[dict[str, bytes]] = {}
+        self._settled = 0
+
+    async def step_once(self) -> int:
+        """Reads what is new, sends it, confirms what is due. Returns how many events were sent or confirmed.
+
+        Raises DependencyDown when Redis or Postgres is away; nothing is lost by that, only later.
+        """
+        if self.unconfirmed < SETTLED_MAX and len(self._unsent) < UNSENT_MAX:
+            self._segments.refresh()
+            lost = self._segments.corrupt_living
+            for record in self._segments.poll():
+                if _NAMED.match(record.payload):
+                    self._take(record)
+                else:  # whole, and yet of no call: it must not stop all the others
+                    record.segment.corrupt += 1
+            if self._segments.corrupt_living > lost:
+                _log.error("records of a living process do not read", records=self._segments.corrupt_living - lost)
+        sent = await self._send()
+        return sent + await self._confirm()
+
+    def orphans(self, *, older_than_unix_ms: int) -> list[Orphan]:
+        """OPENs without SETTLE whose writer is dead, or that are older than any call may be.
+
+        Never one whose SETTLE may still lie unread: that would be an estimate of what is known.
+        """
+        found, unreadable = [], []
+        writers: dict[tuple[str, str | None], tuple[bool, bool]] = {}
+        for event_id, call in self._calls.items():
+            if call.opened is None or call.settled_at is not None:
+                continue
+            writer = (call.segments[0].slot, call.segments[0].boot)
+            if writer not in writers:
+                writers[writer] = self._judge(*writer)
+            gone, current = writers[writer]
+            if gone or (current and unix_ms_of(event_id) < older_than_unix_ms):
+                orphan = Orphan(call.opened, call.note)
+                if _can_be_swept(orphan):
+                    found.append(orphan)
+                else:
+                    unreadable.append(event_id)
+        for event_id in unreadable:
+            segment = self._calls.pop(event_id).segments[0]
+            segment.unconfirmed -= 1
+            segment.corrupt += 1
+            _log.error("an open call cannot be read, and is left out", id=event_id, segment=segment.path.name)
+        return found
+
+    def _judge(self, slot: str, boot: str | None) -> tuple[bool, bool]:
+        """Whether a writer is dead and all that it wrote is read; whether the reading keeps up with its slot."""
+        # Dead first, then read to the end: only in this order is a missing SETTLE final.
+        gone = not self._segments.writer_lives(slot, boot) and self._segments.read_to_end(slot)
+        return gone, not self._segments.is_behind(slot)
+
+    @property
+    def behind(self) -> bool:
+        """Whether more of some slot waits to be read than one step reads."""
+        return self._segments.any_behind()
+
+    @property
+    def open_calls(self) -> int:
+        """Calls without a SETTLE."""
+        return len(self._calls) - self._settled
+
+    @property
+    def unconfirmed(self) -> int:
+        """Events settled but not yet seen in Postgres."""
+        return self._settled
+
+    def oldest_unix_ms(self) -> tuple[int | None, int | None]:
+        """When the oldest call without a SETTLE began, and the oldest settled one not yet seen in Postgres."""
+        # Calls are held in the order in which they were first read, so the first of either kind is about the oldest.
+        opened = next((event_id for event_id, call in self._calls.items() if call.settled_at is None), None)
+        settled = next((event_id for event_id, call in self._calls.items() if call.settled_at is not None), None)
+        return (opened and unix_ms_of(opened)) or None, (settled and unix_ms_of(settled)) or None
+
+    def _take(self, record: Record) -> None:
+        event_id = id_of(record.payload)
+        call = self._calls.get(event_id)
+        if call is None:
+            if record.kind == NOTE:
+                return  # a note without its OPEN says nothing
+            call = self._calls[event_id] = Call()
+        if record.kind == NOTE:
+            call.note = record.payload
+            return
+        if record.segment not in call.segments:
+            call.segments.append(record.segment)
+            record.segment.unconfirmed += 1
+        if record.kind == OPEN and call.settled_at is None:
+            call.opened = record.payload
+        elif record.kind == SETTLE and call.settled_at is None:
+            self._settled += 1
+            call.settled_at = (record.segment, record.offset)
+            call.opened = call.note = None
+            self._unsent[event_id] = record.payload
+        elif record.kind == SETTLE:
+            call.later = (record.segment, record.offset)
+
+    async def _send(self) -> int:
+        sent = 0
+        while self._unsent:
+            batch = list(self._unsent.items())[:BATCH_MAX]
+            stream_ids = await self._buffer.append(batch)
+            self._failpoint("ship.sent")
+            due = self._monotonic() + self._confirm_after_s
+            for (event_id, _), stream_id in zip(batch, stream_ids, strict=True):
+                del self._unsent[event_id]
+                call = self._calls[event_id]
+                call.stream_id, call.due_s = stream_id, due
+            sent += len(batch)
+        return sent
+
+    async def _confirm(self) -> int:
+        """Forgets what Postgres has; sends again what neither Postgres nor the stream has."""
+        now = self._monotonic()
+        due = [
+            event_id
+            for event_id, call in self._calls.items()
+            if call.settled_at is not None and event_id not in self._unsent and call.due_s <= now
+        ]
+        confirmed = 0
+        for start in range(0, len(due), BATCH_MAX):
+            batch = due[start : start + BATCH_MAX]
+            known = await self._ledger.confirmed(batch)
+            self._failpoint("ship.confirmed")
+            self._settled -= len(known)
+            for event_id in known:
+                self._forget(event_id)
+            confirmed += len(known)
+            await self._resend([event_id for event_id in batch if event_id not in known])
+        return confirmed
+
+    def _forget(self, event_id: str) -> None:
+        """A call that Postgres has; when it was settled twice, the second is sent now that the first is there."""
+        call = self._calls.pop(event_id)
+        for segment in call.segments:
+            segment.unconfirmed -= 1
+        payload = None if call.later is None else self._reread(event_id, *call.later)
+        if call.later is not None and payload is not None:
+            segment = call.later[0]
+            segment.unconfirmed += 1
+            self._calls[event_id] = Call(segments=[segment], settled_at=call.later)
+            self._settled += 1
+            self._unsent[event_id] = payload
+
+    async def _resend(self, missing: list[str]) -> None:
+        """An event that still waits in the stream is left there, with growing patience; a lost one is sent again."""
+        sent = [stream_id for event_id in missing if (stream_id := self._calls[event_id].stream_id) is not None]
+        waiting = await self._buffer.waiting(sent)
+        now = self._monotonic()
+        for event_id in missing:
+            call = self._calls[event_id]
+            if call.stream_id in waiting:
+                call.patience_s = min(PATIENCE_MAX_S, max(self._confirm_after_s, call.patience_s * 2))
+                call.due_s = now + call.patience_s
+            elif call.settled_at is not None:
+                # It may have been written between the two questions; the ledger then ignores the repeat.
+                payload = self._reread(event_id, *call.settled_at)
+                if payload is not None:
+                    self._unsent[event_id] = payload
+                call.due_s = now + PATIENCE_MAX_S
+
+    def _reread(self, event_id: str, segment: Segment, offset: int) -> bytes | None:
+        """The SETTLE from the disk again; None when the disk has lost it, which must not stop the other calls."""
+        try:
+            payload = self._segments.reread(segment, offset)
+            if id_of(payload) == event_id:
+                return payload
+            found = "another record"
+        except (ValueError, OSError) as error:
+            found = str(error)
+        _log.error("settle lost from disk and stream", id=event_id, segment=segment.path.name, found=found)
+        return None
+
+
+def _can_be_swept(orphan: Orphan) -> bool:
+    """Whether this version can read what an orphan's writer wrote. Of settled calls nobody asks it, so not before."""
+    try:
+        decode_open(orphan.opened)
+        if orphan.note is not None:
+            decode_note(orphan.note)
+    except UNREADABLE:
+        return False
+    return True

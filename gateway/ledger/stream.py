@@ -1,0 +1,288 @@
+"""The Redis stream between the journal and the batch writer, and the owners of fresh responses. Transport, not truth.
+
+Must never trim (MAXLEN, XTRIM) or read with NOACK: either loses unread usage (facts/fault-matrix.md D6, §6). An entry
+leaves the stream only through `ack`, after the ledger has committed. Works on Valkey and on Redis >= 7.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import (
+    AuthenticationError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from gateway.kit.errors import ConfigError, DependencyDown, Refused
+
+GROUP: Final = "ledger"
+PIPELINE_MAX: Final = 1000
+"""Commands sent in one go."""
+OWNER_PREFIX: Final = "owner:"
+PROBE: Final = f"{OWNER_PREFIX}probe"
+"""A name that a login with the rights that the gateway needs may write."""
+PROBE_TTL_S: Final = 60
+OWNER_TTL_S: Final = 30 * 86_400
+"""OpenAI keeps a response for 30 days; after that Postgres alone knows its owner."""
+
+
+class StreamEntry(NamedTuple):
+    """One entry as read: its place in the stream, the event's id, the event's bytes."""
+
+    stream_id: bytes
+    event_id: str
+    raw: bytes
+
+
+class Depth(NamedTuple):
+    """Entries in the stream, and those of them handed to a writer that has not acknowledged them yet."""
+
+    entries: int
+    unacknowledged: int
+
+
+class RedisState(NamedTuple):
+    """A server as `doctor` sees it."""
+
+    policy: str
+    used_bytes: int
+    limit_bytes: int
+    """0: none of its own."""
+    append_only: bool
+    write_fails: bool
+    """Whether its last write to disk failed."""
+    unix_s: float
+    """Its clock."""
+    entries: int
+    """Waiting in our stream."""
+    other_groups: tuple[str, ...]
+    """Groups of the stream that are not ours: each would keep entries of its own."""
+    oldest_unix_s: float | None
+    """When the oldest entry that still waits was added, by its clock."""
+
+
+class Buffer:
+    """One stream with its one group of writers. All methods raise DependencyDown("redis")."""
+
+    def __init__(self, redis: "Redis", *, stream: str, owner_ttl_s: int = OWNER_TTL_S) -> None:
+        self._redis: Final = redis
+        self._stream: Final = stream
+        self._owner_ttl_s: Final = owner_ttl_s
+
+    async def check_policy(self) -> None:
+        """Raises ConfigError when this server may throw keys away to save memory, because the stream would go
+        silently, or is a node of a cluster: a script's keys would lie on several.
+        """
+        memory = await _asked(self._redis.info("memory"))
+        policy = str(memory.get("maxmemory_policy", "unknown"))
+        if policy != "noeviction":
+            raise ConfigError(
+                f"Redis has maxmemory-policy {policy!r} and may silently drop recorded usage; "
+                "set `maxmemory-policy noeviction` on the server behind REDIS_URL"
+            )
+        cluster = await _asked(self._redis.info("cluster"))
+        if int(cluster.get("cluster_enabled", 0)):
+            raise ConfigError("Redis is a node of a cluster, which cannot hold the limits; name a single server")
+
+    async def try_write(self) -> str | None:
+        """Writes something that is gone at once. Why it cannot, where what is in the stream has to be taken out first
+        or its operator has to act: it is full, its disk fails, its replicas are away. A server that only reads raises,
+        as one that is away does.
+        """
+        try:
+            await _asked(self._redis.set(PROBE, "1", ex=PROBE_TTL_S))
+            await _asked(self._redis.delete(PROBE))
+        except DependencyDown as error:
+            cause = error.__cause__
+            lasting = isinstance(cause, ReadOnlyError | MasterDownError | NoPermissionError)
+            if isinstance(cause, ResponseError) and not lasting:
+                return error.detail
+            raise
+        return None
+
+    async def state(self) -> RedisState:
+        """What this server promises, and what lies in our stream. Reads only."""
+        info = {**await _asked(self._redis.info("memory")), **await _asked(self._redis.info("persistence"))}
+        seconds, micros = await _asked(self._redis.time())
+        return RedisState(
+            policy=str(info.get("maxmemory_policy", "unknown")),
+            used_bytes=int(info.get("used_memory", 0)),
+            limit_bytes=int(info.get("maxmemory", 0)),
+            append_only=bool(int(info.get("aof_enabled", 0))),
+            write_fails="err" in (str(info.get("aof_last_write_status")), str(info.get("rdb_last_bgsave_status"))),
+            unix_s=int(seconds) + int(micros) / 1e6,
+            entries=int(await _asked(self._redis.xlen(self._stream))),
+            other_groups=await self._other_groups(),
+            oldest_unix_s=await self._oldest_s(),
+        )
+
+    async def _other_groups(self) -> tuple[str, ...]:
+        try:
+            groups = await _asked(self._redis.xinfo_groups(self._stream))
+        except DependencyDown as error:
+            if "no such key" in error.detail:
+                return ()
+            raise
+        names = [bytes(group["name"]).decode("utf-8", "replace") for group in groups]
+        return tuple(name for name in names if name != GROUP)
+
+    async def _oldest_s(self) -> float | None:
+        found = await _asked(self._redis.xrange(self._stream, count=1))
+        return int(bytes(found[0][0]).split(b"-")[0]) / 1000 if found else None
+
+    async def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        """Adds (event id, bytes) in order; returns their stream ids, which the server makes.
+
+        When it raises, some may have been added; adding them again is harmless.
+        """
+        stream_ids: list[bytes] = []
+        for start in range(0, len(entries), PIPELINE_MAX):
+            pipe = self._redis.pipeline(transaction=False)
+            for event_id, raw in entries[start : start + PIPELINE_MAX]:
+                pipe.execute_command("XADD", self._stream, "*", "e", raw, "id", event_id)
+            stream_ids += await _all(pipe)
+        return stream_ids
+
+    async def waiting(self, stream_ids: Sequence[bytes]) -> set[bytes]:
+        """Those of these entries that are in the stream and will reach a writer.
+
+        One that was handed out and that no writer holds will reach nobody: `XGROUP DELCONSUMER` by anybody but
+        ourselves does that (facts/fault-matrix.md, Redis Streams). It is taken out: whoever asks has the original.
+        """
+        present = await self._found(stream_ids, lambda one: ("XRANGE", self._stream, one, one))
+        last = await self._last_delivered() if present else (0, 0)
+        handed_out = [stream_id for stream_id in present if _place(stream_id) <= last]
+        held = set(await self._found(handed_out, lambda one: ("XPENDING", self._stream, GROUP, one, one, 1)))
+        # An entry that was acknowledged between these questions is not there to be deleted: it has arrived.
+        nobodys = [stream_id for stream_id in handed_out if stream_id not in held]
+        dropped = await self._found(nobodys, lambda one: ("XDEL", self._stream, one))
+        return set(present) - set(dropped)
+
+    async def _found(self, stream_ids: Sequence[bytes], command: Callable[[bytes], Sequence[Any]]) -> list[bytes]:
+        """Those about which the command has something to say."""
+        pipe = self._redis.pipeline(transaction=False)
+        for stream_id in stream_ids:
+            pipe.execute_command(*command(stream_id), parse_detail=True)  # of XPENDING: it has two kinds of answers
+        answers = await _all(pipe) if stream_ids else []
+        return [stream_id for stream_id, answer in zip(stream_ids, answers, strict=True) if answer]
+
+    async def _last_delivered(self) -> tuple[int, int]:
+        groups = await _asked(self._redis.xinfo_groups(self._stream))
+        ours = [group["last-delivered-id"] for group in groups if bytes(group["name"]).decode() == GROUP]
+        return _place(ours[0]) if ours else (0, 0)
+
+    async def ensure_group(self) -> None:
+        """Makes stream and group if need be. From 0, never `$`: what is in the stream already is unread usage."""
+        try:
+            await _asked(self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True))
+        except DependencyDown as error:
+            if "BUSYGROUP" not in error.detail:
+                raise
+
+    async def read(self, consumer: str, count: int, block_ms: int) -> list[StreamEntry]:
+        """Up to `count` entries nobody has read yet; waits `block_ms` at most for the first (0: does not wait)."""
+        found = await self._grouped(
+            lambda: self._redis.xreadgroup(GROUP, consumer, {self._stream: ">"}, count=count, block=block_ms or None)
+        )
+        return _entries(found[0][1]) if found else []
+
+    async def claim(self, consumer: str, min_idle_ms: int, count: int) -> list[StreamEntry]:
+        """Takes over up to `count` entries that another writer read `min_idle_ms` ago and never acknowledged."""
+        cursor = b"0-0"
+        while True:
+            cursor, found, *_ = await self._grouped(
+                partial(self._redis.xautoclaim, self._stream, GROUP, consumer, min_idle_ms, cursor, count)
+            )
+            if found or cursor == b"0-0":
+                return _entries(found)
+
+    async def ack(self, stream_ids: Sequence[bytes]) -> None:
+        """Acknowledges and deletes, both or neither: an entry that is only acknowledged would stay for ever."""
+        for start in range(0, len(stream_ids), PIPELINE_MAX):
+            part = stream_ids[start : start + PIPELINE_MAX]
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.execute_command("XACK", self._stream, GROUP, *part)
+            pipe.execute_command("XDEL", self._stream, *part)
+            await _all(pipe)
+
+    async def forget_consumer(self, consumer: str) -> None:
+        """Removes a writer that holds nothing; one that still holds entries stays until they are taken over."""
+        held = await self._grouped(lambda: self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumer))
+        if not held:
+            await self._grouped(lambda: self._redis.xgroup_delconsumer(self._stream, GROUP, consumer))
+
+    async def depth(self) -> Depth:
+        """How much is waiting."""
+        length = await _asked(self._redis.xlen(self._stream))
+        summary = await self._grouped(lambda: self._redis.xpending(self._stream, GROUP))
+        return Depth(int(length), int(summary["pending"]))
+
+    async def set_owners(self, object_ids: Sequence[str], user_id: str) -> None:
+        """Remembers whose objects these are, before anybody hears of them."""
+        pipe = self._redis.pipeline(transaction=False)
+        for object_id in object_ids:
+            pipe.set(OWNER_PREFIX + object_id, user_id, ex=self._owner_ttl_s)
+        await _all(pipe)
+
+    async def get_owners(self, object_ids: Sequence[str]) -> dict[str, str]:
+        """Of these objects, those whose owner Redis remembers, with the owner's user id."""
+        owners = await _asked(self._redis.mget([OWNER_PREFIX + object_id for object_id in object_ids]))
+        found = zip(object_ids, owners, strict=True)
+        return {object_id: owner.decode() for object_id, owner in found if owner is not None}
+
+    async def forget_owners(self, object_ids: Sequence[str]) -> None:
+        """For objects whose owner Postgres has by now."""
+        await _asked(self._redis.unlink(*(OWNER_PREFIX + object_id for object_id in object_ids)))
+
+    async def _grouped(self, command: Callable[[], Any]) -> Any:
+        """One command on the group, which is made again when a flush or failover has taken it away."""
+        try:
+            return await _asked(command())
+        except DependencyDown as error:
+            if "NOGROUP" not in error.detail:
+                raise
+        await self.ensure_group()
+        return await _asked(command())
+
+
+def _place(stream_id: bytes) -> tuple[int, int]:
+    milliseconds, _, number = bytes(stream_id).partition(b"-")
+    return int(milliseconds), int(number)
+
+
+async def _asked(reply: Any) -> Any:
+    """Waits for a reply; what goes wrong on the way or on the server is DependencyDown("redis")."""
+    try:
+        return await cast("Awaitable[Any]", reply)
+    except (AuthenticationError, NoPermissionError) as error:
+        raise Refused("redis", f"{type(error).__name__}: {error}") from error
+    # RuntimeError: what uvloop says of a write to a connection that the server has half-closed.
+    except (RedisError, OSError, RuntimeError) as error:
+        kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "
+        raise DependencyDown("redis", f"{kind}{error}") from error
+
+
+async def _all(pipe: "Pipeline") -> list[Any]:
+    # The client's own way of raising puts the whole command, the event with it, into the message.
+    replies = await _asked(pipe.execute(raise_on_error=False))
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise DependencyDown("redis", str(reply)) from reply
+    return list(replies)
+
+
+def _entries(found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[StreamEntry]:
+    """Entries as the server lists them. One without our fields keeps what it has, and will not decode later on."""
+    entries = []
+    for stream_id, named in found:
+        raw = named.get(b"e")
+        if raw is None:
+            raw = b"\n".join(name + b"=" + value for name, value in named.items())
+        entries.append(StreamEntry(stream_id, named.get(b"id", b"").decode("utf-8", "replace"), raw))
+    return entries

@@ -1,0 +1,201 @@
+"""Limits in Redis: rates, slots and budgets of all proxies together, taken whole or not at all, one script per call.
+
+Calls that come together share one round trip. The counters are never the truth: money is counted by the ledger, and a
+budget's counter is made from it again and again (`state`, `recount`). Facts: fault-matrix.md D9. Redis or Valkey, one
+node: a script's keys may lie anywhere on it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from gateway.kit.errors import DependencyDown
+from gateway.limits.claims import Claim, Rate, Slots, Taken
+from gateway.limits.scripts import BEGIN, RECOUNT, RENEW, RESERVE, SETTLE
+
+PREFIX: Final = "limit:"
+WINDOWS: Final = f"{PREFIX}windows"
+"""The hash of every budget period that may have counters: its descriptor by its key."""
+LEASE_S: Final = 60
+"""Seconds that a slot stays taken when its proxy is gone; a living one renews it."""
+KEPT_S: Final = 2 * 86_400
+"""Seconds for which a period's counters outlive their last change and its end."""
+FIGURES: Final = 5
+# Redis's own name of a script; nothing is secret here.
+NAMES: Final = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in (RESERVE, SETTLE, RENEW, BEGIN, RECOUNT)
+}
+_Script = tuple[str, list[Any]]
+
+
+class NotCounted(Exception):
+    """A budget's period has no counter yet. `keys` names those that want the ledger's sum."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(*keys)
+        self.keys: Final = frozenset(keys)
+
+
+class WindowState(NamedTuple):
+    """What one period's counter holds; amounts are nano-USD."""
+
+    version: str
+    base: int | None
+    settled: dict[str, int]
+    """By event id, not yet in `base`."""
+    held: dict[str, int]
+
+
+class Limits:
+    """All limits over one Redis. Every method raises DependencyDown("redis")."""
+
+    def __init__(self, redis: "Redis", *, hold_s: float) -> None:
+        """`hold_s`: seconds after which a hold that nobody settled is given up; longer than any call."""
+        self._redis: Final = redis
+        self._hold_s: Final = int(hold_s)
+        self._waiting: list[tuple[_Script, asyncio.Future[Any]]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def reserve(self, event_id: str, claims: Sequence[Claim]) -> list[Taken]:
+        """Everything or nothing: nothing is taken when one of the answers says `refused`.
+
+        Raises NotCounted when the ledger has to be asked first.
+        """
+        arguments: list[Any] = [event_id]
+        for claim in claims:
+            arguments += self._asked(claim)
+        answer = await self._run(RESERVE, arguments)
+        figures = [[int(figure) for figure in answer[i : i + FIGURES]] for i in range(0, len(answer), FIGURES)]
+        if unknown := [claim.key for claim, (*_, known) in zip(claims, figures, strict=True) if not known]:
+            raise NotCounted(unknown)
+        return [
+            Taken(claim, bool(refused), used, more, wait)
+            for claim, (refused, used, more, wait, _) in zip(claims, figures, strict=True)
+        ]
+
+    async def settle(self, event_id: str, claims: Sequence[Claim], *, tokens: int, cost: int, billed: int) -> None:
+        """What the call has really used takes the place of what it claimed; tokens, and nano-USD. Harmless twice,
+        but for the tokens of a rate."""
+        arguments: list[Any] = [event_id]
+        for claim in claims:
+            if isinstance(claim, Rate):
+                if claim.kind == "tokens" and claim.cost != tokens:
+                    given_back = claim.cost - tokens
+                    arguments += ["rate", claim.key, given_back, claim.limit, _micros(claim.period_s)]
+            elif isinstance(claim, Slots):
+                arguments += ["slots", claim.key, 0, 0, 0]
+            else:
+                amount = billed if claim.budget.counts == "billed_usd" else cost
+                arguments += ["hold", claim.key, amount, 0, KEPT_S]
+        if len(arguments) > 1:
+            await self._run(SETTLE, arguments)
+
+    async def renew(self, event_id: str, claims: Sequence[Claim]) -> None:
+        """Keeps the slots of a call that runs."""
+        leases = [part for claim in claims if isinstance(claim, Slots) for part in (claim.key, LEASE_S)]
+        if leases:
+            await self._run(RENEW, [event_id, *leases])
+
+    async def begin(self, key: str, descriptor: bytes, nano: int) -> None:
+        """The ledger's sum for a period without a counter; one that has come meanwhile is left alone."""
+        await self._run(BEGIN, [WINDOWS, key, descriptor, nano, KEPT_S])
+
+    async def windows(self) -> dict[str, bytes]:
+        """Every period that may have counters: its descriptor by its key."""
+        found = await self._asked_redis(self._redis.hgetall(WINDOWS))
+        return {key.decode(): descriptor for key, descriptor in found.items()}
+
+    async def forget(self, key: str) -> None:
+        """A period that is over, with its counters."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hdel(WINDOWS, key)
+        pipe.delete(key, f"{key}:u", f"{key}:h", f"{key}:e")
+        await self._asked_redis(pipe.execute())
+
+    async def state(self, key: str) -> WindowState:
+        """A period's counter as it stands."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hmget(key, "ver", "base")
+        pipe.hgetall(f"{key}:u")
+        pipe.hgetall(f"{key}:h")
+        (version, base), settled, held = await self._asked_redis(pipe.execute())
+        return WindowState(
+            version=(version or b"0").decode(),
+            base=None if base is None else int(base),
+            settled={event.decode(): int(nano) for event, nano in settled.items()},
+            held={event.decode(): int(nano) for event, nano in held.items()},
+        )
+
+    async def recount(self, key: str, version: str, nano: int, contained: Sequence[str]) -> bool:
+        """The ledger's sum, and which of the events known here it contains. False when another was faster."""
+        return bool(await self._run(RECOUNT, [key, version, nano, KEPT_S, *contained]))
+
+    def _asked(self, claim: Claim) -> list[Any]:
+        if isinstance(claim, Rate):
+            return ["rate", claim.key, claim.limit, claim.cost, _micros(claim.period_s), 0, 1]
+        if isinstance(claim, Slots):
+            return ["slots", claim.key, claim.limit, 0, LEASE_S, 0, 1]
+        limit, hard = claim.budget.limit_nano, int(claim.budget.hard)
+        return ["hold", claim.key, limit, claim.nano, self._hold_s, KEPT_S, hard]
+
+    async def _run(self, script: str, arguments: list[Any]) -> Any:
+        """One script of one call; those that come while others are on their way go together."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((script, arguments), answer))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._send_batch(batch)
+        finally:
+            self._sending = None
+
+    async def _send_batch(self, batch: list[tuple[_Script, asyncio.Future[Any]]]) -> None:
+        try:
+            answers = await self._evaluate([script for script, _ in batch])
+        except Exception as error:  # noqa: BLE001  # whoever waits is told, whatever it is
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue  # its call was cancelled
+            if isinstance(answer, RedisError):
+                future.set_exception(DependencyDown("redis", str(answer)))
+            elif isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    async def _evaluate(self, scripts: Sequence[_Script], *, tries: int = 2) -> list[Any]:
+        """Answers in order. A server that does not know a script (it is new, or was restarted) is told it first."""
+        pipe = self._redis.pipeline(transaction=False)
+        for script, arguments in scripts:
+            pipe.execute_command("EVALSHA", NAMES[script], 0, *arguments)
+        answers = cast("list[Any]", await self._asked_redis(pipe.execute(raise_on_error=False)))
+        lost = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if lost and tries > 1:
+            for script in {scripts[i][0] for i in lost}:
+                await self._asked_redis(self._redis.script_load(script))
+            # Nothing of these has run, so they may be sent again.
+            again = await self._evaluate([scripts[i] for i in lost], tries=tries - 1)
+            for i, answer in zip(lost, again, strict=True):
+                answers[i] = answer
+        return answers
+
+    async def _asked_redis(self, reply: Any) -> Any:
+        try:
+            return await reply
+        except (RedisError, OSError, RuntimeError) as error:  # RuntimeError: uvloop, of a connection half-closed
+            raise DependencyDown("redis", f"{type(error).__name__}: {error}") from error
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * 1_000_000)

@@ -1,0 +1,44 @@
+"""`gateway credits …`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import run, settings
+from gateway.limits import commands as budgets_command
+
+app = typer.Typer(no_args_is_help=True, help="What users have paid in advance (docs/limits.md).")
+
+Who = Annotated[str, typer.Argument(metavar="WHO", help="E-mail address or UUID of the user.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def add(
+    who: Who,
+    amount: Annotated[str, typer.Argument(metavar="USD", help="Nine decimals at most; after `--`, negative.")],
+    note: Annotated[str | None, typer.Option(help="For people.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Unique: with it, doing this twice adds it once.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Books money paid in advance. From a user's first entry on, their calls are paid from it, and end with it."""
+    run(
+        budgets_command.add_credit(
+            settings(),
+            Console(),
+            user=who,
+            amount=amount,
+            now=datetime.now(UTC),
+            note=note,
+            reference=reference,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command("list")
+def list_credits(who: Who, as_json: Json = False) -> None:
+    """Lists a user's entries, and what is left."""
+    run(budgets_command.list_credits(settings(), Console(), user=who, now=datetime.now(UTC), as_json=as_json))

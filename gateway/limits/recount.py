@@ -1,0 +1,63 @@
+"""Recount: the counters of budgets are made from the ledger again, over and over.
+
+What a counter says is the ledger's sum plus what was settled since and is not in that sum. So a hold whose proxy died
+goes when the swept call has its row, an adjustment counts, and losing all of Redis costs nothing but a look. Must not
+refuse or let in a call: that is the proxy's.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import structlog
+
+from gateway.limits.budgets import Window
+from gateway.limits.counters import Limits
+from gateway.limits.spending import Spending
+
+QUIET_PASSES: Final = 12
+"""A period in which nothing is under way is looked at once in so many passes: adjustments come late, and rarely."""
+OVER_S: Final = 3600.0
+"""Seconds after its end at which a period is forgotten, when nothing of it is under way."""
+_log: Final = structlog.get_logger("gateway.recount")
+_window: Final = msgspec.json.Decoder(Window)
+
+
+class Recount:
+    """One per worker; any number may run."""
+
+    def __init__(self, limits: Limits, spending: Spending, *, now: Callable[[], datetime]) -> None:
+        self._limits: Final = limits
+        self._spending: Final = spending
+        self._now: Final = now
+        self._passes = 0
+
+    async def step_once(self) -> int:
+        """One pass over all periods that have counters. How many were recounted. Raises DependencyDown."""
+        recounted = 0
+        every = self._passes % QUIET_PASSES == 0
+        self._passes += 1
+        for key, descriptor in (await self._limits.windows()).items():
+            try:
+                window = _window.decode(descriptor)
+            except msgspec.DecodeError:
+                _log.error("a budget's period makes no sense and is dropped", key=key)
+                await self._limits.forget(key)
+                continue
+            recounted += await self._recount(key, window, every=every)
+        return recounted
+
+    async def _recount(self, key: str, window: Window, *, every: bool) -> bool:
+        state = await self._limits.state(key)
+        under_way = [*state.settled, *state.held]
+        if not under_way and (state.base is None or self._is_over(window)):
+            await self._limits.forget(key)
+            return False
+        if not under_way and not every:
+            return False
+        nano, contained = await self._spending.spent(window, under_way)
+        return await self._limits.recount(key, state.version, nano, contained)
+
+    def _is_over(self, window: Window) -> bool:
+        return window.end is not None and self._now() > window.end + timedelta(seconds=OVER_S)

@@ -1,0 +1,137 @@
+"""Budgets and prepaid credit in Postgres: what they are, and what the ledger says was spent of them.
+
+Must not decide whether a call may run: that is the limiter's, over counters made from these sums.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from gateway.kit.errors import DependencyDown
+from gateway.limits.budgets import Budget, Window
+
+# The sum of a window and which of some events it contains, in one snapshot. Whole hours come from the roll-up, which
+# the ledger's own statement keeps equal to its rows; the rest of a first hour comes from the rows.
+_SPENT: Final = """
+with edge as (
+  -- The first whole hour that begins at $5 or later; hours are those of UTC, whatever the session's time zone is.
+  select date_bin('1 hour', $5::timestamptz + interval '1 hour' - interval '1 microsecond', timestamptz 'epoch') as hour
+),
+whole as (
+  select coalesce(sum({counts}), 0) as usd from public.usage_hourly, edge
+  where user_id = $1::uuid and ($2::uuid is null or api_key_id = $2) and ($3::uuid is null or meeting_id = $3)
+    and ($4::text is null or model = $4 or (starts_with(model, $4)
+      and substr(model, length($4) + 1) ~ '^-[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$'))
+    and usage_hourly.hour >= edge.hour and ($6::timestamptz is null or usage_hourly.hour < $6)
+),
+part as (
+  select coalesce(sum({counts}), 0) as usd from public.openai_usage, edge
+  where user_id = $1::uuid and ($2::uuid is null or api_key_id = $2) and ($3::uuid is null or meeting_id = $3)
+    and ($4::text is null or model = $4 or (starts_with(model, $4)
+      and substr(model, length($4) + 1) ~ '^-[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$'))
+    and created_at >= $5::timestamptz and created_at < edge.hour
+)
+select ((whole.usd + part.usd) * 1000000000)::bigint as nano,
+  array(select id::text from public.openai_usage where id = any($7::uuid[])) as contained
+from whole, part
+"""
+_SUMS: Final = {counts: _SPENT.format(counts=counts) for counts in ("cost_usd", "billed_usd")}
+_BUDGETS: Final = """
+select b.id::text as id, b.user_id::text as user_id, u.email, b.api_key_id::text as api_key_id,
+  b.meeting_id::text as meeting_id, b.model, b.period, b.limit_usd, b.is_hard, b.is_active, b.created_at
+from public.budgets b join public.users u on u.id = b.user_id
+where ($1::uuid is null or b.user_id = $1) and ($2 or b.is_active) order by u.email, b.created_at, b.id
+"""
+_SET: Final = """
+insert into public.budgets (user_id, api_key_id, meeting_id, model, period, is_hard, limit_usd)
+select $1::uuid, $2::uuid, $3::uuid, $4, $5, $6, $7::numeric
+where ($2::uuid is null or exists (select from public.api_keys where id = $2 and user_id = $1))
+  and ($3::uuid is null or exists (select from public.meetings where id = $3 and user_id = $1))
+on conflict on constraint budgets_key do update set limit_usd = excluded.limit_usd, is_active = true
+returning id::text
+"""
+_END: Final = "update public.budgets set is_active = false where id = $1::uuid returning id::text"
+_ADD_CREDIT: Final = """
+insert into public.credit_entries (user_id, amount_usd, note, reference) values ($1::uuid, $2::numeric, $3, $4)
+on conflict (reference) do nothing returning id::text
+"""
+_CREDITS: Final = """
+select id::text as id, amount_usd, note, reference, created_at from public.credit_entries
+where user_id = $1::uuid order by created_at, id
+"""
+
+
+class BudgetRow(NamedTuple):
+    """A budget as it is listed."""
+
+    id: str
+    user_id: str
+    email: str
+    api_key_id: str | None
+    meeting_id: str | None
+    model: str | None
+    period: str
+    limit_usd: Any
+    """Decimal, USD."""
+    is_hard: bool
+    is_active: bool
+    created_at: datetime
+
+
+class CreditEntry(NamedTuple):
+    """Money that a user has paid in advance, or that was taken back."""
+
+    id: str
+    amount_usd: Any
+    """Decimal, USD."""
+    note: str | None
+    reference: str | None
+    created_at: datetime
+
+
+class Spending:
+    """All of it over one pool. Every method raises DependencyDown("postgres")."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        self._pool: Final = pool
+
+    async def spent(self, window: Window, events: Sequence[str] = ()) -> tuple[int, list[str]]:
+        """Nano-USD spent within a period, and those of `events` (UUIDs) that the ledger has, at one instant."""
+        budget = window.budget
+        scope = (budget.user_id, budget.api_key_id, budget.meeting_id, budget.model)
+        (row,) = await self._rows(_SUMS[budget.counts], *scope, window.start, window.end, list(events))
+        return int(row["nano"]), list(row["contained"])
+
+    async def budgets(self, user_id: str | None, *, inactive_too: bool) -> list[BudgetRow]:
+        """Budgets of one user, or all."""
+        return [BudgetRow(*row.values()) for row in await self._rows(_BUDGETS, user_id, inactive_too)]
+
+    async def set_budget(self, budget: Budget, limit_usd: Any) -> str | None:
+        """Makes a budget, or changes the limit of the one with this scope, and returns its id; None when the key or the
+        meeting is not the user's. `limit_usd` is a Decimal; the budget's own `id`, `limit_nano`, `since` do not count.
+        """
+        scope = (budget.user_id, budget.api_key_id, budget.meeting_id, budget.model, budget.period, budget.hard)
+        rows = await self._rows(_SET, *scope, limit_usd)
+        return str(rows[0][0]) if rows else None
+
+    async def end_budget(self, budget_id: str) -> bool:
+        """Takes a budget (a UUID) out of use. False when there is none."""
+        return bool(await self._rows(_END, budget_id))
+
+    async def add_credit(self, user_id: str, amount_usd: Any, note: str | None, reference: str | None) -> str | None:
+        """A credit entry's id; None when its reference was used before. `amount_usd` is a Decimal, negative to take
+        back."""
+        rows = await self._rows(_ADD_CREDIT, user_id, amount_usd, note, reference)
+        return str(rows[0][0]) if rows else None
+
+    async def credits(self, user_id: str) -> list[CreditEntry]:
+        """A user's entries, oldest first."""
+        return [CreditEntry(*row.values()) for row in await self._rows(_CREDITS, user_id)]
+
+    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        try:
+            return await self._pool.fetch(query, *arguments)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error

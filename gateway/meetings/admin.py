@@ -1,0 +1,96 @@
+"""`gateway meetings`: which there are, whose they are, and events that could not be applied."""
+
+import json
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.accounts.store import Accounts
+from gateway.cli.text import legible, minute
+from gateway.config.settings import Settings
+from gateway.kit.errors import OptionError
+from gateway.kit.ids import is_uuid
+from gateway.kit.instants import rfc3339
+from gateway.meetings.inbox import Inbox
+from gateway.meetings.listing import Listed, Listing
+from gateway.stores.one_connection import database
+
+LIMIT_MAX: Final = 1000
+_WHY: Final = "meetings are in PostgreSQL"
+
+
+async def list_meetings(
+    settings: Settings, console: Console, *, unassigned: bool, room: str | None, limit: int, as_json: bool = False
+) -> list[Listed]:
+    """Prints meetings, the latest first, and returns them. Raises OptionError, ConfigError, DependencyDown."""
+    if not 1 <= limit <= LIMIT_MAX:
+        raise OptionError(f"--limit: 1 to {LIMIT_MAX}")
+    async with database(settings, _WHY) as pool:
+        meetings = await Listing(pool).meetings(unassigned=unassigned, room=room, rows_max=limit)
+        counts = await Inbox(pool).counts()
+    if as_json:
+        plain = [
+            meeting._asdict() | {"started_at": rfc3339(meeting.started_at), "ended_at": rfc3339(meeting.ended_at)}
+            for meeting in meetings
+        ]
+        events = counts._asdict() | {"oldest": rfc3339(counts.oldest)}
+        console.file.write(json.dumps({"meetings": plain, "events": events}, indent=2, ensure_ascii=False) + "\n")
+        return meetings
+    console.print(_table(meetings))
+    if counts.lapsed:
+        console.print(f"{counts.lapsed:,} events have lapsed in the last day: no meeting was told.", highlight=False)
+    if counts.waiting or counts.failed:
+        failed = f"{counts.failed:,} have failed ({counts.given_up:,} for good)"
+        said = f"{counts.waiting:,} events wait for their meeting, {failed}"
+        console.print(f"{said}: docs/meetings.md says what to do.", markup=False, highlight=False)
+    return meetings
+
+
+async def assign(settings: Settings, console: Console, *, meeting: str, user: str) -> None:
+    """Makes somebody the owner of a meeting, for good. Raises OptionError, ConfigError, DependencyDown."""
+    if not is_uuid(meeting):
+        raise OptionError("MEETING: our id of it, a UUID; `gateway meetings list --json` has them")
+    async with database(settings, _WHY) as pool:
+        owner = await Accounts(pool).find(user)
+        if owner is None:
+            raise OptionError(f"--user: there is no user {user}; `gateway users list --all` has all of them")
+        done = await Listing(pool).assign(meeting, owner.id)
+    if done is None:
+        raise OptionError(f"MEETING: there is no meeting {meeting}")
+    if not done:
+        raise OptionError(f"MEETING: usage or a budget of another user belongs to {meeting}; its owner cannot change")
+    console.print(f"{meeting} belongs to {owner.email} now.", markup=False, highlight=False, soft_wrap=True)
+
+
+async def retry(settings: Settings, console: Console) -> int:
+    """Has events that failed taken up anew; how many. Raises ConfigError, DependencyDown."""
+    async with database(settings, _WHY) as pool:
+        count = await Inbox(pool).again()
+    console.print(
+        f"{count:,} {'event is' if count == 1 else 'events are'} taken up anew by the workers.", highlight=False
+    )
+    return count
+
+
+def _table(meetings: list[Listed]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name in ("meeting", "room", "owner", "started", "ended"):
+        # Ids are copied from here: never folded, however narrow the terminal.
+        table.add_column(name, overflow="fold", no_wrap=name == "meeting")
+    for name in ("minutes", "people"):
+        table.add_column(name, justify="right", overflow="fold")
+    for meeting in meetings:
+        minutes = "–" if meeting.duration_seconds is None else f"{meeting.duration_seconds / 60:,.1f}"
+        table.add_row(
+            meeting.id,
+            # Text: names are the users' own and must not be read as markup.
+            Text(legible(meeting.room_name)),
+            Text(meeting.email or "(nobody)"),
+            minute(meeting.started_at),
+            minute(meeting.ended_at) if meeting.ended_at else meeting.status.replace("_", " "),
+            minutes,
+            str(meeting.participants),
+        )
+    return table

@@ -1,0 +1,43 @@
+"""`gateway meetings …`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import run, settings
+from gateway.meetings import admin as meetings_command
+
+app = typer.Typer(no_args_is_help=True, help="Daily.co meetings as the gateway knows them (docs/meetings.md).")
+
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command("list")
+def list_meetings(
+    unassigned: Annotated[bool, typer.Option("--unassigned", help="Only those that nobody owns.")] = False,
+    room: Annotated[str | None, typer.Option(help="Only those in this room.")] = None,
+    limit: Annotated[int, typer.Option(help="As many at most.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Lists meetings, the latest first, and says how many events wait or have failed."""
+    run(
+        meetings_command.list_meetings(
+            settings(), Console(), unassigned=unassigned, room=room, limit=limit, as_json=as_json
+        )
+    )
+
+
+@app.command()
+def assign(
+    meeting: Annotated[str, typer.Argument(metavar="MEETING", help="Our id of it, a UUID.")],
+    user: Annotated[str, typer.Option(help="E-mail address or UUID of its owner.")],
+) -> None:
+    """Makes somebody the owner of a meeting, for good; not once usage of another user belongs to it."""
+    run(meetings_command.assign(settings(), Console(), meeting=meeting, user=user))
+
+
+@app.command()
+def retry() -> None:
+    """Has events that could not be applied taken up anew, once the reason is mended."""
+    run(meetings_command.retry(settings(), Console()))

@@ -1,0 +1,69 @@
+"""`gateway daily …`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import run, settings
+from gateway.meetings import daily as daily_command
+
+app = typer.Typer(
+    no_args_is_help=True, help="Daily.co: our webhook, its past meetings, its recordings (docs/meetings.md)."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+_AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month or last-month."
+
+
+@app.command()
+def register(
+    url: Annotated[str, typer.Option(help="Where Daily.co reaches this gateway: https://…/webhooks/daily.")],
+    as_json: Json = False,
+) -> None:
+    """Makes our webhook at Daily.co, or fixes it: events, retries, secret; sets it going. Others are left alone."""
+    run(daily_command.register(settings(), Console(), url=url, as_json=as_json))
+
+
+@app.command()
+def status(
+    url: Annotated[str | None, typer.Option(help="Of this URL; else of any that ends in /webhooks/daily.")] = None,
+    as_json: Json = False,
+) -> None:
+    """How our webhook is, and what came by it. Exit status 1 when something is wrong."""
+    if run(daily_command.status(settings(), Console(), url=url, as_json=as_json)).problems:
+        raise SystemExit(1)
+
+
+@app.command()
+def backfill(
+    since: Annotated[str, typer.Option("--from", help=f"First instant, UTC: {_AT}")],
+    until: Annotated[str | None, typer.Option("--to", help="First instant no longer in it; else now.")] = None,
+    room: Annotated[str | None, typer.Option(help="Only meetings in this room.")] = None,
+    again: Annotated[bool, typer.Option("--restart", help="From the beginning, not where it was broken off.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Asks Daily.co for past meetings, and fills in what webhooks have not told. May be broken off and gone on with."""
+    run(
+        daily_command.backfill(
+            settings(),
+            Console(),
+            now=datetime.now(UTC),
+            since=since,
+            until=until,
+            room=room,
+            again=again,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def link(
+    meeting: Annotated[str, typer.Argument(metavar="MEETING", help="Our id of it, a UUID.")],
+    transcript: Annotated[bool, typer.Option("--transcript", help="The transcript, not the recording.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Prints where a meeting's recording or transcript can be fetched for a while."""
+    run(daily_command.link(settings(), Console(), meeting=meeting, transcript=transcript, as_json=as_json))

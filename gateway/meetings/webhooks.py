@@ -1,0 +1,119 @@
+"""Webhooks: an event is checked, committed to the inbox, and acknowledged. What it means is for a worker.
+
+Exactly 200 only when it is in PostgreSQL for good; a failure is 503, and Daily.co tries again (facts/daily.md §3). Must
+not log what is in an event.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+from aiohttp import web
+
+from gateway.kit.errors import ApiError
+from gateway.meetings.daily_events import UNKNOWN, UNREADABLE, envelope_of, occurred_at
+from gateway.meetings.inbox import Event
+from gateway.meetings.signature import is_genuine
+
+PATH: Final = "/webhooks/daily"
+BODY_BYTES_MAX: Final = 1024 * 1024
+ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
+"""The body, up to so many bytes. Raises ApiError."""
+_log: Final = structlog.get_logger("gateway.webhooks")
+
+
+class Store(Protocol):
+    """Where events are kept."""
+
+    async def store(self, events: Sequence[Event]) -> set[str]: ...
+
+
+class Webhooks:
+    """One per process."""
+
+    def __init__(
+        self, store: Store, daily_secret: bytes | None, *, read_body: ReadBody, unix_s: Callable[[], float]
+    ) -> None:
+        """Without `daily_secret` nothing of Daily.co's is taken."""
+        self._store: Final = store
+        self._secret: Final = daily_secret
+        self._read_body: Final = read_body
+        self._unix_s: Final = unix_s
+        self._waiting: list[tuple[Event, asyncio.Future[bool]]] = []
+        self._storing: asyncio.Task[None] | None = None
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answers any request below /webhooks. Raises ApiError, DependencyDown."""
+        if request.raw_path.partition("?")[0] != PATH:
+            raise ApiError(404, "endpoint_not_supported", "There is no such webhook.")
+        if request.method != "POST":
+            raise ApiError(405, "method_not_allowed", "Webhooks are sent by POST.", headers={"Allow": "POST"})
+        body = await self._read_body(request, BODY_BYTES_MAX)
+        if _is_test(body):
+            return _taken()  # sent before Daily.co has told anybody the secret: it proves nothing and does nothing
+        self._check(request, body)
+        # Whatever Daily.co has signed is kept and acknowledged: after three refusals it would send nothing any more.
+        envelope = envelope_of(body)
+        new = await self._keep(Event(envelope.id, envelope.type, occurred_at(envelope), body))
+        say = _log.warning if envelope.type in (UNKNOWN, UNREADABLE) else _log.info
+        say("webhook stored", type=envelope.type, id=envelope.id, new=new)
+        return _taken()
+
+    def _check(self, request: web.BaseRequest, body: bytes) -> None:
+        if self._secret is None:
+            _log.error("webhook refused", look="DAILY_WEBHOOK_SECRET is not set")
+            raise ApiError(503, "webhooks_not_configured", "This gateway takes no webhooks of Daily.co.")
+        timestamps = request.headers.getall("X-Webhook-Timestamp", [])
+        signatures = request.headers.getall("X-Webhook-Signature", [])
+        if len(timestamps) != 1 or len(signatures) != 1:
+            raise _forged()
+        if not is_genuine(self._secret, timestamps[0], signatures[0], body, self._unix_s()):
+            raise _forged()
+
+    async def _keep(self, event: Event) -> bool:
+        """Whether it was new. Events that come together are committed together."""
+        kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((event, kept))
+        if self._storing is None:
+            self._storing = asyncio.create_task(self._store_waiting())
+        return await kept
+
+    async def _store_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._store_batch(batch)
+        finally:
+            self._storing = None
+
+    async def _store_batch(self, batch: list[tuple[Event, asyncio.Future[bool]]]) -> None:
+        try:
+            new = await self._store.store([event for event, _ in batch])
+        except Exception as error:  # noqa: BLE001  # whoever waits is told, whatever it is
+            for _, kept in batch:
+                if not kept.done():
+                    kept.set_exception(error)
+            return
+        for event, kept in batch:
+            if not kept.done():
+                kept.set_result(event.id in new)
+
+
+def _is_test(body: bytes) -> bool:
+    """Daily.co's question whether anybody listens."""
+    if len(body) > 64:
+        return False
+    try:
+        return bool(json.loads(body) == {"test": "test"})
+    except (ValueError, RecursionError):
+        return False
+
+
+def _forged() -> ApiError:
+    return ApiError(401, "invalid_signature", "The webhook's signature or timestamp is missing or wrong.")
+
+
+def _taken() -> web.Response:
+    return web.Response(status=200, body=b"{}", headers={"Content-Type": "application/json"})

@@ -1,0 +1,110 @@
+"""What a request names at OpenAI: items of earlier answers, which must be the caller's own, and objects whose owner
+nobody knows yet (files, containers, …), which are 400 `unsupported_parameter`. Pure.
+
+Bodies without a suspicious byte sequence are not walked; a repeat of a name that is judged here is refused, because
+OpenAI might read the other one. Item shapes: openai-python 3.54, `types/responses/response_input_item_param.py`.
+"""
+
+from typing import Any, Final
+
+from gateway.openai.families.family import Family
+from gateway.openai.json_fields import DuplicateField, document
+from gateway.openai.request_errors import bad_request, duplicate, unreadable, unsupported
+from gateway.openai.tools import OBJECT_IDS, judge_tool
+
+ITEMS_MAX: Final = 4096
+"""Items of earlier answers that one request may refer to."""
+_JUDGED: Final = (
+    "type", "id", "role", "audio", "tools", "environment", "execution", "skills", "encrypted_content", "result",
+    "results", *OBJECT_IDS,
+)  # fmt: skip
+_FREE_FORM: Final = frozenset({"arguments", "parameters", "input_schema", "output_schema"})
+"""Members that hold what a program or a model made up, in which no name means anything to OpenAI."""
+_CONTENT: Final = {
+    "reasoning": "encrypted_content",
+    "compaction": "encrypted_content",
+    "image_generation_call": "result",
+    "file_search_call": "results",
+}
+"""Items that OpenAI looks up by their id when they come without this member, which holds what they are about."""
+_ENVELOPE: Final = frozenset({"type", "id", "role", "status", "object", "phase"})
+"""Members that say nothing of their own: an item that has only these is a reference, whatever its type."""
+_SAYS_ALL: Final = frozenset({"compaction_trigger"})
+"""Types that are complete without any other member."""
+
+_Path = tuple["_Path | None", str]
+
+
+def read_references(family: Family, name: str, raw: bytes) -> list[str]:
+    """The ids of items that the request's field `name` refers to. `raw` is its value; it is one of the family's
+    `referring_fields`.
+
+    Raises ApiError 400 when it names anything else that may be somebody else's.
+    """
+    if not any(mark in raw for mark in family.reference_marks):
+        return []
+    try:
+        value = document(raw, once=_JUDGED)
+    except DuplicateField as error:
+        raise duplicate(error.args[0]) from None
+    except ValueError:
+        raise unreadable(f"'{name}'") from None
+    found: list[str] = []
+    root: _Path = (None, name)
+    stack: list[tuple[Any, _Path]] = [(value, root)]
+    while stack:
+        node, path = stack.pop()
+        if isinstance(node, list):
+            stack.extend((child, (path, f"[{at}]")) for at, child in enumerate(node) if isinstance(child, (dict, list)))
+        elif isinstance(node, dict):
+            _refuse_objects(node, path)
+            if family.has_items:
+                _read_item(family, node, path, found, is_item=path[0] is root)
+            stack.extend(
+                (child, (path, f".{key}"))
+                for key, child in node.items()
+                if isinstance(child, (dict, list)) and key not in _FREE_FORM
+            )
+    if len(found) > ITEMS_MAX:
+        message = f"A request may refer to {ITEMS_MAX} items of earlier responses; this one refers to {len(found)}."
+        raise bad_request(message, name, "array_above_max_length")
+    return found
+
+
+def _refuse_objects(node: dict[str, Any], path: _Path) -> None:
+    for name in OBJECT_IDS:
+        if node.get(name) and isinstance(node[name], (str, list)):
+            raise unsupported(f"{_shown(path)}.{name}", OBJECT_IDS[name])
+    audio = node.get("audio")
+    if isinstance(audio, dict) and "id" in audio:
+        raise unsupported(_shown(path) + ".audio.id", "references to earlier audio answers")
+
+
+def _read_item(family: Family, node: dict[str, Any], path: _Path, found: list[str], *, is_item: bool) -> None:
+    """Judges the tools that an item brings, and notes its id in `found` when OpenAI must look up what it says."""
+    item_id, kind = node.get("id"), node.get("type")
+    if kind == "item_reference" or (is_item and item_id is not None and _only_refers(node, kind)):
+        if not isinstance(item_id, str):
+            raise bad_request(f"Invalid type for '{_shown(path)}.id': expected a string.", _shown(path), "invalid_type")
+        found.append(item_id)
+    tools = node.get("tools")
+    if is_item and isinstance(tools, list) and kind != "mcp_list_tools":
+        # `additional_tools` and `tool_search_output` items bring tools of their own.
+        for index, tool in enumerate(tools):
+            judge_tool(family, tool, f"{_shown(path)}.tools[{index}]")
+
+
+def _only_refers(node: dict[str, Any], kind: object) -> bool:
+    kind = kind if isinstance(kind, str) else ""
+    content = _CONTENT.get(kind)
+    if content is not None:
+        return not node.get(content)
+    return kind not in _SAYS_ALL and all(key in _ENVELOPE or not value for key, value in node.items())
+
+
+def _shown(path: _Path) -> str:
+    names = [path[1]]
+    while path[0] is not None:
+        path = path[0]
+        names.append(path[1])
+    return "".join(reversed(names))[:200]

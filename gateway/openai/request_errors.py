@@ -1,0 +1,24 @@
+"""The 400s of a request that the gateway reads. Pure."""
+
+from gateway.kit.errors import ApiError
+
+
+def bad_request(message: str, param: str | None = None, code: str = "invalid_request_error") -> ApiError:
+    """A 400 that names the parameter."""
+    return ApiError(400, code, message, param=param)
+
+
+def unsupported(param: str, what: str) -> ApiError:
+    """A 400 for what the gateway cannot serve yet."""
+    message = f"This gateway does not support {what} yet, because it could not meter them or check whose they are."
+    return bad_request(message, param, "unsupported_parameter")
+
+
+def duplicate(name: str) -> ApiError:
+    """A 400 for a field that comes twice."""
+    return bad_request(f"The field '{name}' is given twice.", name, "duplicate_field")
+
+
+def unreadable(what: str = "the JSON body of your request") -> ApiError:
+    """A 400 for bytes that are no JSON, no UTF-8, or nested too deeply."""
+    return bad_request(f"We could not parse {what}: it must be one JSON object in UTF-8, not nested too deeply.")

@@ -1,0 +1,151 @@
+"""The admin address: /metrics for Prometheus, /healthz, and /readyz with the details behind it.
+
+For operators on their own network: never on an address that clients reach. Adds up what the processes say of
+themselves once a second; asks neither them nor a dependency anything.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway.kit.metrics import FAMILIES, Family, Sample, Status, add_up, counters_only
+
+SILENT_S: Final = 15.0
+"""Seconds without a word after which a process counts as stuck."""
+
+
+class _Process:
+    """One child: what it said last, and what its earlier lives had counted."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.starts = 0
+        self.heard_s: float | None = None
+        self.status: Status | None = None
+        self.past: list[Sample] = []
+
+
+class Board:
+    """What every process of this host last said of itself. A `processes.Watcher`."""
+
+    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+        self._monotonic: Final = monotonic
+        self._processes: Final[dict[str, _Process]] = {}
+
+    def started(self, name: str, pid: int) -> None:
+        """A life begins."""
+        process = self._processes.setdefault(name, _Process())
+        process.pid, process.status, process.heard_s = pid, None, None
+        process.starts += 1
+
+    def heard(self, name: str, status: Status) -> None:
+        """What it says now."""
+        process = self._processes[name]
+        process.status, process.heard_s = status, self._monotonic()
+
+    def ended(self, name: str) -> None:
+        """Its counters stay, so that they never fall; a killed process takes its last second with it."""
+        process = self._processes[name]
+        if process.status is not None:
+            process.past = add_up((process.past, counters_only(process.status.samples)))
+        process.pid = process.status = process.heard_s = None
+
+    def samples(self) -> list[Sample]:
+        """Every series, over all processes and their earlier lives."""
+        return add_up(
+            (
+                *(process.past for process in self._processes.values()),
+                *(process.status.samples for process in self._processes.values() if process.status is not None),
+                *(self._lives(name, process) for name, process in self._processes.items()),
+            )
+        )
+
+    def _lives(self, name: str, process: _Process) -> Iterator[Sample]:
+        yield Sample("gateway_process_up", (name,), int(process.status is not None))
+        yield Sample("gateway_process_starts_total", (name,), process.starts)
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether calls can be metered here, and each process as JSON."""
+        shown = {name: self._shown(process) for name, process in self._processes.items()}
+        ready = all(process["problem"] is None for process in shown.values()) and bool(shown)
+        return ready, {"status": "ok" if ready else "not ready", "processes": shown}
+
+    def _shown(self, process: _Process) -> dict[str, Any]:
+        status = process.status
+        if process.pid is None:
+            problem: str | None = "it has ended, and is being started again"
+        elif status is None or process.heard_s is None:
+            problem = "it is starting"
+        elif (silent_s := self._monotonic() - process.heard_s) > SILENT_S:
+            problem = f"it has said nothing for {silent_s:.0f} s"
+        else:
+            problem = status.failure
+        waiting = None if status is None else status.waiting
+        return {"pid": process.pid, "starts": process.starts, "problem": problem, "waits_for": waiting}
+
+
+def exposed(board: Board) -> Collector:
+    """The board as prometheus-client reads it."""
+    return _Exposed(board.samples)
+
+
+class _Exposed(Collector):
+    def __init__(self, samples: Callable[[], Iterable[Sample]]) -> None:
+        self._samples: Final = samples
+
+    def collect(self) -> Iterator[Metric]:
+        by_name: dict[str, list[Sample]] = {}
+        for sample in self._samples():
+            by_name.setdefault(sample.name, []).append(sample)
+        # A family that nobody has counted yet is shown too, so that an alarm on it is not an alarm on nothing.
+        for name, family in FAMILIES.items():
+            yield _metric(name, family, by_name.get(name, []))
+
+
+def _metric(name: str, family: Family, samples: list[Sample]) -> Metric:
+    labels = family.labels
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(name, family.help, labels=labels)
+        for sample in samples:
+            histogram.add_metric(sample.labels, _cumulated(family.bounds, sample.buckets), sample.value)
+        return histogram
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(name, family.help, labels=labels)
+    for sample in samples or ([] if labels else [Sample(name)]):
+        metric.add_metric(sample.labels, sample.value)
+    return metric
+
+
+def _cumulated(bounds: tuple[float, ...], buckets: tuple[int, ...]) -> list[tuple[str, float]]:
+    total = 0
+    shown: list[tuple[str, float]] = []
+    for bound, count in zip((*map(str, bounds), "+Inf"), buckets, strict=True):
+        total += count
+        shown.append((bound, total))
+    return shown
+
+
+def handler(board: Board) -> web.Server:
+    """An HTTP server over the board; GET only."""
+    registry = CollectorRegistry()
+    registry.register(exposed(board))
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, text="GET only\n", headers={"Allow": "GET, HEAD"})
+        if request.path == "/metrics":
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+            return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+        if request.path == "/healthz":
+            return web.json_response({"status": "ok"})
+        if request.path == "/readyz":
+            ready, body = board.readiness()
+            return web.json_response(body, status=200 if ready else 503)
+        return web.Response(status=404, text="here are /metrics, /healthz and /readyz\n")
+
+    return web.Server(answer, access_log=None)

@@ -1,0 +1,39 @@
+"""The public port: each path goes to the flow that answers it; what nobody else has claimed goes to the proxy.
+
+A flow beside the proxy answers, or raises an ApiError; what else it raises is told as the proxy tells it, in OpenAI's
+envelope, so that no path of this port ever shows a trace.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from gateway.http.errors import as_refusal
+from gateway.proxy.handler import Proxy
+from gateway.proxy.seen import Seen
+
+Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+"""Answers a request; its second argument is the id under which errors are logged and answered."""
+
+
+class Front:
+    """One per process. `others` maps the first segment of a path (`/webhooks`) to who answers everything below it."""
+
+    def __init__(self, proxy: Proxy, others: Mapping[str, Handler]) -> None:
+        self._proxy: Final = proxy
+        self._others: Final = others
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Never raises: what goes wrong is an answer."""
+        path = request.raw_path
+        if path.startswith("/v1/"):  # nearly always: nothing may be looked up here
+            return await self._proxy.handle(request)
+        handler = self._others.get("/" + path[1:].partition("?")[0].partition("/")[0])
+        if handler is None:
+            return await self._proxy.handle(request)
+        event_id = self._proxy.new_id()
+        try:
+            return await handler(request, event_id)
+        except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
+            return self._proxy.refuse(Seen(request), event_id, as_refusal(error, event_id))

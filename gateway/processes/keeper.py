@@ -1,0 +1,109 @@
+"""The keeper: one per journal folder. Ships what the journal holds, confirms it in PostgreSQL, sweeps what died."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+
+import pricing
+import pricing.data
+from gateway.config.settings import Settings, required
+from gateway.journal.opening import open_journal
+from gateway.journal.reader import Segments
+from gateway.journal.writer import Journal
+from gateway.kit.clock import unix_ms
+from gateway.kit.errors import DependencyDown
+from gateway.kit.loops import Loops
+from gateway.kit.metrics import Sample, Status
+from gateway.ledger.opening import open_buffer, open_ledger
+from gateway.ledger.ship import Ship
+from gateway.ledger.sweep import Sweep
+from gateway.openai.opening import open_upstream
+from gateway.processes import vitals as process
+from gateway.processes.place import Place
+from gateway.processes.supervisor import Ready
+from gateway.usage.opening import build_settler
+
+STEP_S: Final = 0.1
+"""Seconds between two steps without a backlog: a pause makes the next one larger, and cheaper per call."""
+RETIRE_EVERY_S: Final = 60.0
+_log: Final = structlog.get_logger("gateway.keeper")
+
+
+async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+    """Ships, confirms and sweeps this host's journal until `stop`, and once more after it."""
+    values = required(settings, "database_url", "redis_url", "openai_api_key")
+    async with AsyncExitStack() as stack:
+        journal = open_journal(stack, settings, "keeper")
+        buffer = open_buffer(stack, settings, values["redis_url"])
+        ledger = await open_ledger(stack, settings, values["database_url"], connections=1)
+        upstream = open_upstream(stack, settings, values["openai_api_key"])
+        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
+        segments = Segments(settings.gateway_data_dir / "journal")
+        ship = Ship(
+            segments,
+            buffer,
+            ledger,
+            confirm_after_s=settings.journal.confirm_after_s,
+            monotonic=time.monotonic,
+            failpoint=place.failpoint,
+        )
+        sweep = Sweep(upstream, settler, journal, clock=time.time, failpoint=place.failpoint)
+        retire_at = time.monotonic() + RETIRE_EVERY_S
+
+        async def turn() -> float:
+            nonlocal retire_at
+            behind = await ship.step_once() > 0 and ship.behind
+            oldest = unix_ms() - int(settings.journal.open_max_s * 1000)
+            await sweep.step_once(ship.orphans(older_than_unix_ms=oldest))
+            if time.monotonic() >= retire_at:
+                segments.retire(now_s=time.time(), keep_s=settings.journal.keep_s)
+                retire_at = time.monotonic() + RETIRE_EVERY_S
+            return 0.0 if behind else STEP_S
+
+        loops = Loops(uniform=random.uniform)
+        loops.paced("journal", turn, finishes=True)
+        ready(partial(status, loops, ship, sweep, segments, journal, time.time))
+        async with loops:
+            await loops.until(stop)
+        try:
+            await turn()  # what the last calls have left
+        except DependencyDown as error:
+            _log.warning("not all is shipped", what=error.what, detail=error.detail)
+
+
+def status(
+    loops: Loops,
+    ship: Ship,
+    sweep: Sweep,
+    segments: Segments,
+    journal: Journal,
+    clock: Callable[[], float],
+) -> Status:
+    """The journal as the keeper sees it. It waits when Redis, PostgreSQL or, for an orphan, the disk is away."""
+    opened, settled = ship.oldest_unix_ms()
+    return Status(
+        journal.failure or loops.failure,
+        loops.waiting_on,
+        (
+            Sample("gateway_journal_bytes", (), segments.bytes_on_disk()),
+            Sample("gateway_journal_corrupt_records", (), segments.corrupt),
+            Sample("gateway_journal_corrupt_living_records", (), segments.corrupt_living),
+            Sample("gateway_journal_open_calls", (), ship.open_calls),
+            Sample("gateway_journal_oldest_open_seconds", (), _age(opened, clock())),
+            Sample("gateway_journal_unconfirmed_events", (), ship.unconfirmed),
+            Sample("gateway_journal_oldest_unconfirmed_seconds", (), _age(settled, clock())),
+            Sample("gateway_swept_total", (), sweep.settled_total),
+            Sample("gateway_waiting", ("keeper",), int(loops.waiting_on is not None)),
+            *process.samples("keeper"),
+        ),
+    )
+
+
+def _age(unix_ms: int | None, now_s: float) -> float:
+    return 0.0 if unix_ms is None else max(0.0, now_s - unix_ms / 1000)

@@ -1,0 +1,183 @@
+"""Everything on one machine: embedded servers, migrations, the vendors' stand-ins and the gateway, as one context.
+
+`up` and `demo` are two ways to use it. Credentials of vendors in the environment are not used unless that vendor is
+named as real, so that trying the gateway can never spend money.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway import embedded
+from gateway.cli.text import Say
+from gateway.config.key_ring import KEY_BYTES, entry_of
+from gateway.config.settings import Settings
+from gateway.kit.errors import ConfigError
+from gateway.processes.preflight import check_egress
+from gateway.processes.stack import Gateway, reserve
+from gateway.processes.supervisor import Child, Watcher
+from gateway.sandbox import credentials
+from gateway.sandbox.server import mount_urls
+from gateway.stores import migrator
+
+VENDORS: Final[dict[str, tuple[str, ...]]] = {
+    "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET"),
+    "unkey": ("UNKEY_ROOT_KEY", "UNKEY_API_ID", "UNKEY_BASE_URL"),
+    "stripe": ("STRIPE_SECRET_KEY", "STRIPE_BASE_URL", "STRIPE_WEBHOOK_SECRET"),
+    "daily": ("DAILY_API_KEY", "DAILY_WEBHOOK_SECRET", "DAILY_BASE_URL"),
+}
+"""Each vendor's variables of the environment (CONTRACT "Environment")."""
+NEEDED: Final = {
+    "openai": ("OPENAI_API_KEY",),
+    "unkey": ("UNKEY_ROOT_KEY", "UNKEY_API_ID"),
+    "stripe": ("STRIPE_SECRET_KEY",),
+    "daily": ("DAILY_API_KEY", "DAILY_WEBHOOK_SECRET"),
+}
+"""What a vendor cannot be used without."""
+SERVERS: Final = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
+
+
+@dataclass(frozen=True)
+class Local:
+    """A gateway that runs on this machine."""
+
+    base_url: str
+    sandbox_url: str
+    settings: Settings
+    env: Mapping[str, str]
+    log: Path
+    gateway: Gateway
+    servers: embedded.Embedded | None
+    """The embedded servers; None where both are somebody else's."""
+
+
+def check_real(real: frozenset[str], environ: Mapping[str, str]) -> None:
+    """Raises ConfigError: an unknown vendor, a half-configured one, or real Stripe billing sandbox calls."""
+    unknown = sorted(real - VENDORS.keys())
+    if unknown:
+        raise ConfigError(f"--real: there is no vendor {unknown[0]!r}; choose from {', '.join(NEEDED)}")
+    for vendor in sorted(real):
+        missing = [name for name in NEEDED[vendor] if not environ.get(name)]
+        if missing:
+            raise ConfigError(f"--real {vendor}: not set: {', '.join(missing)}")
+    if "stripe" in real and not {"openai", "unkey"} <= real:
+        raise ConfigError("--real stripe: real money needs real calls of real users; add openai,unkey or leave it out")
+
+
+def child_environment(
+    environ: Mapping[str, str], real: frozenset[str], urls: Mapping[str, str], say: Say
+) -> dict[str, str]:
+    """The environment of the gateway's processes: real vendors as configured, the stand-ins for all others."""
+    env = dict(environ)
+    for vendor, names in VENDORS.items():
+        ignored = [name for name in names if name in env] if vendor not in real else []
+        for name in ignored:
+            del env[name]
+        if ignored:
+            say(f"ignoring {', '.join(ignored)}: {vendor} is the sandbox (use --real {vendor} for the real one)")
+    stand_ins = {
+        "openai": {"OPENAI_API_KEY": credentials.OPENAI_API_KEY, "OPENAI_BASE_URL": urls["openai"]},
+        "unkey": {
+            "UNKEY_ROOT_KEY": credentials.UNKEY_ROOT_KEY,
+            "UNKEY_API_ID": credentials.UNKEY_API_ID,
+            "UNKEY_BASE_URL": urls["unkey"],
+        },
+        "stripe": {"STRIPE_SECRET_KEY": credentials.STRIPE_SECRET_KEY, "STRIPE_BASE_URL": urls["stripe"]},
+        "daily": {
+            "DAILY_API_KEY": credentials.DAILY_API_KEY,
+            "DAILY_WEBHOOK_SECRET": credentials.DAILY_WEBHOOK_SECRET,
+            "DAILY_BASE_URL": urls["daily"],
+        },
+    }
+    for vendor, variables in stand_ins.items():
+        if vendor not in real:
+            env |= variables
+    return env
+
+
+@asynccontextmanager
+async def running(
+    data_dir: Path,
+    environ: Mapping[str, str],
+    *,
+    real: frozenset[str],
+    host: str,
+    port: int,
+    workers: int,
+    say: Say,
+    fsync: bool = True,
+    watcher: Watcher | None = None,
+) -> AsyncIterator[Local]:
+    """The whole of it, ready to be called; `data_dir` is absolute.
+
+    Raises ConfigError, EmbeddedError, ChildFailed or MigrationFailed.
+    """
+    check_real(real, environ)
+    async with AsyncExitStack() as stack:
+        wanted = frozenset(name for name, variable in SERVERS.items() if not environ.get(variable))
+        servers = None
+        if wanted:
+            servers = await embedded.start(data_dir, say=say, fsync=fsync, names=wanted)
+            stack.push_async_callback(servers.stop)
+        port = reserve(host, port, stack)
+        sandbox_port = reserve("127.0.0.1", 0, stack)
+        env = child_environment(environ, real, mount_urls(f"http://127.0.0.1:{sandbox_port}"), say)
+        check_egress(Settings.of(env), env)
+        env["GATEWAY_DATA_DIR"] = str(data_dir)
+        if not env.get("ROOMS_KEYS"):
+            env["ROOMS_KEYS"] = local_ring(data_dir)
+        for name, variable in SERVERS.items():
+            if servers is not None and name in wanted:
+                env[variable] = servers.database_url if name == "postgres" else servers.redis_url
+            else:
+                say(f"using the server of {variable}")
+        report = await migrator.migrate(env["DATABASE_URL"])
+        say(f"database: {len(report.applied)} migration(s) applied, {report.already} there before")
+        log = data_dir / "gateway.log"
+        log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, log_fd)
+        where = ("--host", "127.0.0.1", "--port", str(sandbox_port))
+        sandbox = Child("sandbox", ("sandbox", *where), env, log_fd=log_fd)
+        say("starting the sandbox and the gateway")
+        stack.push_async_callback(sandbox.stop)
+        await sandbox.start()
+        gateway = Gateway(env, host=host, port=port, slots=range(workers), log_fd=log_fd, watcher=watcher)
+        await gateway.start(stack)
+        yield Local(
+            base_url=f"http://{host}:{port}/v1",
+            sandbox_url=f"http://127.0.0.1:{sandbox_port}",
+            settings=Settings.of(env),
+            env=env,
+            log=log,
+            gateway=gateway,
+            servers=servers,
+        )
+
+
+def local_ring(data_dir: Path) -> str:
+    """The key ring of this folder's rooms, made once: it opens nothing but what this machine has sealed."""
+    path = data_dir / "sandbox" / "rooms_keys"
+    if not path.exists():
+        _keep(path, entry_of("local", os.urandom(KEY_BYTES)))
+    return path.read_text("ascii").strip()
+
+
+def local_key(data_dir: Path) -> str | None:
+    """The sandbox key that an earlier start left for its owner to use again."""
+    path = data_dir / "sandbox" / "key"
+    return path.read_text("ascii").strip() if path.exists() else None
+
+
+def keep_local_key(data_dir: Path, key: str) -> None:
+    """Only ever a sandbox key: it opens nothing but the stand-ins of this folder."""
+    _keep(data_dir / "sandbox" / "key", key)
+
+
+def _keep(path: Path, secret: str) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(secret + "\n")

@@ -1,0 +1,22 @@
+"""The composition root: one file per kind of process, each builds its parts from settings, runs them, and takes them
+down in order.
+
+Decides nothing: who may do what is said by the flows, what is true by the core. `proxy` (one per worker slot, answers
+clients), `keeper` (one per journal folder: ships, confirms, sweeps), `worker` (any number, on any host: flushes the
+Redis stream into Postgres, bills), `sandbox` (the vendors' stand-ins). Each file has `run`, and says once a second how
+its process is. They do not import each other: a proxy that is started again must not wait for Stripe's SDK.
+"""
+
+from typing import NamedTuple
+
+from gateway.kit.failpoints import Failpoint, pass_by
+
+
+class Place(NamedTuple):
+    """What a process is told beside its settings."""
+
+    slot: int
+    """Of a proxy: its number, which names its journal."""
+    host: str
+    port: int
+    failpoint: Failpoint = pass_by

@@ -1,0 +1,139 @@
+"""What must hold before `serve` and `worker` start their processes.
+
+What is wrong is named with its mend. What is merely not there yet (a machine that boots, a gateway that is just being
+stopped) is waited for, because a gateway that runs survives its absence too.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count, islice
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from gateway.cli.text import Say
+from gateway.config.egress import DIRECT, unread_variable
+from gateway.config.settings import Settings, required
+from gateway.journal.folder import living
+from gateway.kit.errors import ConfigError, DependencyDown, Refused
+from gateway.ledger.stream import Buffer
+from gateway.stores import disk, migrator
+from gateway.stores.postgres import open_pool, told_apart
+from gateway.stores.postgres_health import try_write
+from gateway.stores.redis import open_redis
+
+TELL_EVERY_S: Final = 5.0
+TRY_EVERY_S: Final = 0.5
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The process was told to stop before it had started."""
+
+
+class Patience:
+    """How long what is not there yet is waited for, and whether the operator has had enough."""
+
+    def __init__(self, wait_s: float, stop: asyncio.Event, say: Say) -> None:
+        self._until_s: Final = time.monotonic() + wait_s
+        self._stop: Final = stop
+        self._say: Final = say
+
+    async def until_there(self, variable: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` returns, once it does. Raises Stopped, ConfigError naming what refuses or stays away."""
+        told_s = 0.0
+        while True:
+            try:
+                return await ask()
+            except Refused as error:
+                detail = error.detail.rstrip(".")
+                raise ConfigError(f"{variable}: {error.what} refuses: {detail}. Correct {variable}.") from None
+            except DependencyDown as error:
+                now = time.monotonic()
+                if now >= self._until_s:
+                    mend = f"Start it, or correct {variable}; --wait gives it longer."
+                    detail = error.detail.rstrip(".")
+                    raise ConfigError(f"{variable}: {error.what} is not there: {detail}. {mend}") from None
+                if now >= told_s:
+                    left_s = self._until_s - now
+                    self._say(f"waiting for {error.what} ({variable}), {left_s:.0f} s more: {error.detail}")
+                    told_s = now + TELL_EVERY_S
+            try:
+                await asyncio.wait_for(self._stop.wait(), TRY_EVERY_S)
+            except TimeoutError:
+                continue
+            raise Stopped
+
+
+def check_egress(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Raises ConfigError where the environment names a proxy for OpenAI that the gateway would pass by."""
+    url = urlsplit(settings.openai_base_url)
+    variable = unread_variable(environ, url.hostname or "")
+    if variable is None or settings.egress.proxy is not None or url.scheme != "https":
+        return
+    raise ConfigError(
+        f"{variable} is set, and the gateway does not read it. Set EGRESS__PROXY (egress.proxy) to the same address, "
+        f"or to `{DIRECT}` when OpenAI can be reached without a proxy."
+    )
+
+
+async def free_slots(settings: Settings, workers: int, patience: Patience) -> list[int]:
+    """Slots of the journal for so many proxies.
+
+    Those of a gateway whose parent was killed may still be finishing their calls: they keep theirs, and its keeper is
+    soon gone. A keeper that stays belongs to a gateway that runs. Raises ConfigError: that, or the folder cannot be
+    written.
+    """
+    folder = settings.gateway_data_dir / "journal"
+    try:
+        await asyncio.to_thread(disk.probe, folder)
+    except OSError as error:
+        if error.errno not in disk.FULL:  # a full disk is lived with: the keeper is needed to make room
+            wrong = f"the journal cannot be written: {folder}: {error.strerror}"
+            raise ConfigError(f"GATEWAY_DATA_DIR: {wrong}. Make it writable for this user, or name another.") from None
+
+    async def ask() -> set[str]:
+        writers = living(folder)
+        if "keeper" in writers:
+            raise DependencyDown("the journal", f"{folder} is in use by another gateway, stop that one")
+        return writers
+
+    taken = await patience.until_there("GATEWAY_DATA_DIR", ask)
+    return list(islice((slot for slot in count() if f"proxy-{slot}" not in taken), workers))
+
+
+async def stores_are_there(settings: Settings, patience: Patience, say: Say) -> None:
+    """Returns when PostgreSQL and Redis are there and fit. Raises ConfigError naming what is wrong.
+
+    One that only reads is waited for as one that is away: a failover may be under way. A Redis that is full is said
+    and lived with: the worker that would empty it must be able to start.
+    """
+    await patience.until_there("DATABASE_URL", lambda: _postgres(settings))
+    refusal = await patience.until_there("REDIS_URL", lambda: _redis(settings))
+    if refusal is not None:
+        say(f"REDIS_URL: it takes no writes, so events stay in the journal: {refusal}")
+
+
+async def _postgres(settings: Settings) -> None:
+    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
+    try:
+        with told_apart():
+            async with pool.acquire() as connection:
+                versions = await migrator.compare(connection)
+                if not versions.behind:
+                    await try_write(connection)
+    finally:
+        await pool.close()
+    if versions.behind:
+        missing = f"{len(versions.behind)} migration(s) not applied ({', '.join(versions.behind)})"
+        raise ConfigError(f"DATABASE_URL: {missing}. Run `gateway migrate` first.")
+
+
+async def _redis(settings: Settings) -> str | None:
+    client = open_redis(required(settings, "redis_url")["redis_url"])
+    try:
+        buffer = Buffer(client, stream=settings.flush.stream)
+        await buffer.check_policy()
+        return await buffer.try_write()
+    finally:
+        await client.aclose()

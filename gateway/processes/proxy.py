@@ -1,0 +1,222 @@
+"""A proxy: answers clients on a port that it shares with its siblings, until it is told to stop."""
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+import pricing
+import pricing.data
+from gateway.access.admission import Admission
+from gateway.access.breaker import Breaker
+from gateway.access.verification import Questions
+from gateway.config.settings import Settings, required
+from gateway.http.cors import Cors
+from gateway.http.outbound import vendor_session
+from gateway.journal.opening import open_journal
+from gateway.journal.writer import Journal
+from gateway.keys.verify import Keys
+from gateway.kit.errors import DependencyDown
+from gateway.kit.loops import Loops
+from gateway.kit.metrics import Sample, Status
+from gateway.ledger.opening import open_buffer, open_ledger
+from gateway.limits.limiter import RENEW_S, Limiter
+from gateway.limits.opening import open_limits
+from gateway.limits.spending import Spending
+from gateway.meetings.attribution import Meetings
+from gateway.openai.opening import open_upstream
+from gateway.openai.tokenizer import Tokenizer
+from gateway.processes import vitals as process
+from gateway.processes.front import Front
+from gateway.processes.place import Place
+from gateway.processes.rooms_api import open_rooms
+from gateway.processes.server import open_server
+from gateway.processes.supervisor import Ready, listen
+from gateway.processes.webhooks import open_webhooks
+from gateway.proxy.access_log import CallLog
+from gateway.proxy.drains import WATCH_S, Drains
+from gateway.proxy.estimate import Estimator
+from gateway.proxy.handler import Proxy
+from gateway.proxy.metrics import CallMetrics
+from gateway.proxy.opening import open_traces
+from gateway.proxy.owners import Owners
+from gateway.proxy.parts import Parts
+from gateway.proxy.recheck import Recheck
+from gateway.proxy.record import Recorder
+from gateway.stores.postgres import open_pool
+from gateway.usage.opening import build_settler
+from gateway.usage.settle import Settler
+
+STDERR: Final = 2
+_log: Final = structlog.get_logger("gateway.proxy")
+DRAIN_S: Final = 600.0
+"""Seconds a stopping proxy lets its calls finish before it settles the rest as estimates."""
+FAILED_DRAIN_S: Final = 10.0
+"""The same, of a proxy that ends because a background loop has failed."""
+SETTLE_S: Final = 10.0
+"""Seconds for settling them; whatever hangs after that is left to the keeper."""
+
+
+async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+    """Until `stop`; then its calls are let finish."""
+    name, listener = f"proxy-{place.slot}", listen(place.host, place.port)
+    values = required(settings, "database_url", "redis_url", "openai_api_key")
+    async with AsyncExitStack() as stack:
+        journal = open_journal(stack, settings, name)
+        buffer = open_buffer(stack, settings, values["redis_url"])
+        ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
+        upstream = open_upstream(stack, settings, values["openai_api_key"], failpoint=place.failpoint)
+        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
+        log = CallLog(partial(os.write, STDERR), name, clock=time.time)
+        stack.callback(log.flush)
+        recorder = Recorder(journal, buffer)
+        stack.push_async_callback(recorder.close)
+        questions = await _open_questions(stack, settings)
+        limiter = await _open_limiter(stack, settings, settler)
+        admission = Admission(
+            questions,
+            ledger,
+            settings.keys,
+            settings.limits,
+            pepper=secrets.token_bytes(32),
+            monotonic=time.monotonic,
+            unix_s=time.time,
+        )
+        drains, metrics = Drains(), CallMetrics()
+        # Before anybody is listened to, until the last call has ended.
+        loops = await stack.enter_async_context(_loops(settings, limiter, drains, admission))
+        cors = Cors(settings.cors.origins) if settings.cors.origins else None
+        proxy = Proxy(
+            Parts(
+                admission=admission,
+                owners=Owners(buffer, ledger),
+                meetings=Meetings(ledger, monotonic=time.monotonic),
+                limiter=limiter,
+                recorder=recorder,
+                upstream=upstream,
+                settler=settler,
+                estimator=Estimator(Tokenizer(), settler),
+                bounds=settings.upstream,
+                log=log,
+                metrics=metrics,
+                traces=open_traces(stack, settings),
+                clock=time.time,
+                drains=drains,
+                cors=cors,
+                forward_traces=settings.traces.forward_agents,
+                failpoint=place.failpoint,
+                # An event id must be unique, not secret: seeded by the OS once, not asked for every call.
+                random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
+            )
+        )
+        server = await _open_server(stack, settings, proxy, admission, cors)
+        await _listen(stack, server, listener, loops, drains)
+        ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions, loops))
+        try:
+            await loops.until(stop)
+        finally:
+            drains.closing = True
+        await asyncio.sleep(settings.gateway_stop_notice_s)
+
+
+async def _listen(
+    stack: AsyncExitStack, server: web.Server, listener: socket.socket, loops: Loops, drains: Drains
+) -> None:
+    """Requests are taken from here on, until the stack closes; then running calls finish."""
+    runner = web.ServerRunner(server)
+    await runner.setup()
+
+    async def close() -> None:
+        # Another process is to take over soon from one that has failed, and nobody holds its calls' time-outs any more.
+        drain_s = DRAIN_S if loops.failed is None else FAILED_DRAIN_S
+        for site in runner.sites:
+            await site.stop()
+        await asyncio.sleep(0)  # what has come in before is begun
+        server.pre_shutdown()
+        giving_up = asyncio.get_running_loop().call_later(drain_s, drains.give_up)
+        await server.shutdown(drain_s + SETTLE_S)
+        giving_up.cancel()
+        await runner.cleanup()
+
+    stack.push_async_callback(close)
+    await web.SockSite(runner, listener, backlog=1024).start()
+
+
+async def _open_questions(stack: AsyncExitStack, settings: Settings) -> Questions:
+    """The way to Unkey, with the canary asked about: what it says, every refused customer would say later."""
+    root_key = required(settings, "unkey_root_key")["unkey_root_key"]
+    session = await stack.enter_async_context(vendor_session(settings, settings.unkey_base_url))
+    keys = Keys(session, settings.unkey_base_url, root_key, timeout_s=settings.keys.timeout_s)
+    breaker = Breaker(monotonic=time.monotonic, uniform=random.uniform)
+    canary = None if settings.keys.canary is None else settings.keys.canary.get_secret_value()
+    questions = Questions(keys, breaker, canary, monotonic=time.monotonic)
+    try:
+        await questions.check()
+    except DependencyDown as error:  # no reason not to start: it may be back before the first call
+        _log.warning("canary key not checked", what=error.what, detail=error.detail)
+    return questions
+
+
+async def _open_server(
+    stack: AsyncExitStack, settings: Settings, proxy: Proxy, admission: Admission, cors: Cors | None
+) -> web.Server:
+    """The public port: the proxy, and what is beside it."""
+    rooms = await open_rooms(stack, settings, admission)
+    webhooks = await open_webhooks(stack, settings)
+    front = Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
+    return open_server(front, cors, keepalive_s=settings.gateway_keepalive_s)
+
+
+def _loops(settings: Settings, limiter: Limiter, drains: Drains, admission: Admission) -> Loops:
+    loops = Loops(uniform=random.uniform)
+    loops.every("slots", limiter.renew, every_s=RENEW_S)
+    loops.every("bounds", drains.check, every_s=WATCH_S)
+    if settings.keys.recheck_s:
+        loops.every("recheck", Recheck(admission, drains).step_once, every_s=settings.keys.recheck_s)
+    return loops
+
+
+async def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler) -> Limiter:
+    values = required(settings, "database_url", "redis_url")
+    pool = await open_pool(values["database_url"], connections_min=0, connections_max=1)
+    stack.push_async_callback(pool.close)
+    limits = open_limits(stack, settings, values["redis_url"])
+    limiter = Limiter(limits, Spending(pool), settler, settings.limits)
+    stack.push_async_callback(limiter.close)
+    return limiter
+
+
+def status(
+    name: str,
+    metrics: CallMetrics,
+    recorder: Recorder,
+    journal: Journal,
+    drains: Drains,
+    limiter: Limiter,
+    questions: Questions,
+    loops: Loops,
+) -> Status:
+    """A proxy fails when calls cannot be recorded, or when a loop has failed. Calls go on while its loops wait."""
+    own = (
+        Sample("gateway_waiting", (name,), int(loops.waiting_on is not None)),
+        Sample("gateway_drains_running", (), drains.running),
+        Sample("gateway_settles_not_on_disk", (), recorder.stranded),
+        Sample("gateway_unkey_left_alone", (), int(questions.is_left_alone)),
+        Sample("gateway_unkey_canary_unknown", (), int(questions.is_doubted)),
+        journal.commits.sample("gateway_journal_commit_seconds"),
+        *(
+            Sample("gateway_budget_warnings_total", (str(share),), count)
+            for share, count in limiter.warnings.counted.items()
+        ),
+    )
+    return Status(
+        recorder.failure or loops.failure, loops.waiting_on, (*metrics.samples(), *own, *process.samples(name))
+    )

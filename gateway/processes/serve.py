@@ -1,0 +1,43 @@
+"""`gateway serve`: the gateway on real services, which the environment names."""
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+
+from gateway.cli.text import Say
+from gateway.config.settings import Settings, required
+from gateway.processes.admin import Board
+from gateway.processes.preflight import Patience, Stopped, check_egress, free_slots, stores_are_there
+from gateway.processes.stack import Gateway, open_admin, reserve
+from gateway.processes.supervisor import stop_on_signals
+
+
+async def serve(settings: Settings, *, workers: int, background: bool, wait_s: float, say: Say) -> None:
+    """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong, and the mend.
+
+    `wait_s`: seconds in which PostgreSQL and Redis may still come up.
+    """
+    required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
+    check_egress(settings, os.environ)
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    host = settings.gateway_host
+    async with AsyncExitStack() as stack:
+        port = reserve(host, settings.gateway_port, stack)
+        patience = Patience(wait_s, stop, say)
+        try:
+            slots = await free_slots(settings, workers, patience)
+            await stores_are_there(settings, patience, say)
+        except Stopped:
+            return
+        board = Board(monotonic=time.monotonic)
+        admin_url = await open_admin(settings.gateway_admin_host, settings.gateway_admin_port, board, stack)
+        gateway = Gateway(os.environ, host=host, port=port, slots=slots, background=background, watcher=board)
+        await gateway.start(stack)
+        say(f"serving http://{host}:{port}/v1 with {workers} worker(s)")
+        say(f"metrics and readiness on {admin_url}")
+        if settings.stripe_secret_key is None:
+            say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")
+        await stop.wait()
+        say("stopping: calls in flight are let finish")

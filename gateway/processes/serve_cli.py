@@ -1,0 +1,24 @@
+"""`gateway serve`."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.command import run, say, settings
+from gateway.kit.log import configure
+from gateway.processes import serve as serve_command
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    workers: Annotated[int | None, typer.Option(min=1, help="Proxy processes (GATEWAY_WORKERS).")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds in which PostgreSQL and Redis may come up.")] = 120,
+    background: Annotated[bool, typer.Option(help="Run a background worker here too.")] = True,
+) -> None:
+    """The proxy on real services, with the keeper of its journal and a background worker."""
+    configure("serve")
+    loaded = settings()
+    count = loaded.gateway_workers if workers is None else workers
+    run(serve_command.serve(loaded, workers=count, background=background, wait_s=wait, say=say))

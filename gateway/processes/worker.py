@@ -1,0 +1,214 @@
+"""A worker: flushes the Redis stream into the ledger, and reports to Stripe. Any number may run, on any host."""
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+import pricing
+import pricing.data
+from gateway.billing.opening import open_billing
+from gateway.billing.outbox import Outbox
+from gateway.billing.reporter import Bill
+from gateway.billing.stripe import Billing
+from gateway.config.settings import Settings, required
+from gateway.kit.clock import now
+from gateway.kit.failpoints import Failpoint, pass_by
+from gateway.kit.loops import Loops
+from gateway.kit.metrics import Sample, Status
+from gateway.ledger.flush import Flush
+from gateway.ledger.open_items import OpenItems
+from gateway.ledger.opening import open_buffer
+from gateway.ledger.poll import Poll
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.limits.opening import open_limits
+from gateway.limits.recount import Recount
+from gateway.limits.spending import Spending
+from gateway.meetings.backfill import Backfill
+from gateway.meetings.inbox import Inbox
+from gateway.meetings.listing import Listing
+from gateway.meetings.opening import open_daily
+from gateway.meetings.walks import Walks
+from gateway.meetings.worker import Work
+from gateway.openai.opening import open_upstream
+from gateway.processes import vitals as process
+from gateway.processes.place import Place
+from gateway.processes.supervisor import Ready
+from gateway.retention import retention
+from gateway.retention.store import Retention
+from gateway.rooms.expire import Expiry
+from gateway.rooms.store import Rooms
+from gateway.stores.postgres import Pool, open_pool
+from gateway.usage.opening import build_settler
+
+POLL_EVERY_S: Final = 60.0
+MEET_EVERY_S: Final = 1.0
+"""Seconds between two looks for events of meetings."""
+LOOK_EVERY_S: Final = 5.0
+"""Seconds between two looks at the stream and the outbox."""
+
+
+async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+    """Flushes the stream into the ledger, and bills when Stripe is configured, until `stop`."""
+    values = required(settings, "database_url", "redis_url")
+    async with AsyncExitStack() as stack:
+        buffer = open_buffer(stack, settings, values["redis_url"])
+        pool = await open_pool(values["database_url"], connections_min=0, connections_max=6)
+        stack.push_async_callback(pool.close)
+        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+        loops, inbox = Loops(uniform=random.uniform), Inbox(pool)
+        flush = build_flush(settings, buffer, ledger, place.failpoint)
+        helper = build_flush(settings, buffer, ledger, place.failpoint)
+        for writer in (flush, helper):
+            stack.push_async_callback(writer.leave)
+        loops.paced("flush", flush.turn_pause_s, finishes=True)
+        loops.paced("flush helper", partial(helper.turn_pause_s, helps=flush), finishes=True)
+        if settings.stripe_secret_key is not None:
+            # Cancelled at the end: between a send and its mark an event is in doubt; its lease ends, and the identifier
+            # makes it harmless.
+            billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
+            bill, bill_s = build_bill(settings, pool, billing, place.failpoint), settings.billing.interval_s
+            loops.paced("bill", lambda: bill.turn_s(now(), interval_s=bill_s))
+        recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
+        loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
+        _poll(loops, stack, settings, ledger, pool)
+        loops.every("expire", Expiry(Rooms(pool), now=now).step_once, every_s=settings.rooms.expire_interval_s)
+        loops.every("meetings", _meetings(settings, inbox, pool).turn, every_s=MEET_EVERY_S)
+        await _reconcile(loops, stack, settings, inbox, pool)
+        _retain(loops, settings, pool)
+        backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
+        loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
+        async with loops:
+            ready(partial(status, (flush, helper), loops, backlog))
+            await loops.until(stop)
+
+
+def _poll(loops: Loops, stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool) -> None:
+    """Asks OpenAI about estimates where this worker has its key; one that has not only writes."""
+    if settings.openai_api_key is None:
+        return
+    upstream = open_upstream(stack, settings, settings.openai_api_key.get_secret_value())
+    settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
+    poll = Poll(OpenItems(pool), ledger, upstream, settler, now=now)
+    loops.every("poll", poll.step_once, every_s=POLL_EVERY_S)
+
+
+def _meetings(settings: Settings, inbox: Inbox, pool: Pool) -> Work:
+    is_used = settings.daily_api_key is not None or settings.daily_webhook_secret is not None
+    return Work(inbox, Listing(pool), new_id=lambda: str(uuid4()), is_used=is_used)
+
+
+async def _reconcile(loops: Loops, stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
+    """Asks Daily.co what webhooks have not told, where this worker has its key."""
+    every_s, hours = settings.daily.reconcile_s, settings.daily.reconcile_hours
+    if settings.daily_api_key is None or not every_s:
+        return
+    backfill = Backfill(await open_daily(stack, settings), inbox, Walks(pool))
+    # The turn is a little shorter than the interval, or a worker alone would miss every other one. One that failed was
+    # this worker's all the same: sooner than at its end there is nothing to try.
+    loops.every(
+        "reconcile",
+        lambda: backfill.reconcile(now(), hours=hours, lease_s=every_s * 0.9),
+        every_s=every_s,
+        retry_s=every_s,
+    )
+
+
+def _retain(loops: Loops, settings: Settings, pool: Pool) -> None:
+    limits = retention.limits_of(settings.retention)
+    if limits:
+        store, turns = Retention(pool), Walks(pool)
+        loops.every(
+            "retention",
+            lambda: retention.take_daily(store, turns, limits, now()),
+            every_s=retention.LOOK_S,
+        )
+
+
+def build_flush(settings: Settings, buffer: Buffer, ledger: Ledger, failpoint: Failpoint) -> Flush:
+    """A batch writer under a name that nobody has ever had."""
+    return Flush(
+        buffer,
+        ledger,
+        consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        batch_rows_max=settings.flush.batch_rows_max,
+        interval_s=settings.flush.interval_s,
+        claim_idle_s=settings.flush.claim_idle_s,
+        monotonic=time.monotonic,
+        now=now,
+        failpoint=failpoint,
+    )
+
+
+def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Failpoint = pass_by) -> Bill:
+    """The reporter to Stripe."""
+    return Bill(
+        Outbox(pool),
+        billing,
+        grace_s=settings.billing.grace_s,
+        monotonic=time.monotonic,
+        random=random.random,
+        log=structlog.get_logger("gateway.bill"),
+        failpoint=failpoint,
+    )
+
+
+class Backlog:
+    """What waits in Redis and PostgreSQL, looked at now and then: a scrape must cost neither of them anything."""
+
+    def __init__(self, buffer: Buffer, ledger: Ledger, outbox: Outbox, inbox: Inbox) -> None:
+        self._inbox: Final = inbox
+        self._buffer: Final = buffer
+        self._ledger: Final = ledger
+        self._outbox: Final = outbox
+        self._samples: tuple[Sample, ...] = ()
+
+    async def look(self) -> None:
+        """Looks now. Raises DependencyDown; then the last figures stay."""
+        self._samples = (*await self._look(),)
+
+    async def _look(self) -> list[Sample]:
+        depth = await self._buffer.depth()
+        outbox = await self._outbox.status()
+        events = await self._inbox.counts()
+        return [
+            Sample("gateway_stream_entries", (), depth.entries),
+            Sample("gateway_stream_unacknowledged", (), depth.unacknowledged),
+            Sample("gateway_quarantine_rows", (), await self._ledger.quarantined()),
+            *(Sample("gateway_meter_events", (state,), count) for state, count in outbox.counts.items()),
+            Sample("gateway_webhook_events", ("new",), events.new),
+            Sample("gateway_webhook_events", ("waiting",), events.waiting),
+            Sample("gateway_webhook_events", ("failed",), events.failed),
+            Sample("gateway_webhook_events", ("lapsed",), events.lapsed),
+            Sample("gateway_unreported_users", (), outbox.users_without_customer),
+        ]
+
+    def samples(self) -> Iterable[Sample]:
+        """What the last look that succeeded has found."""
+        return self._samples
+
+
+def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog) -> Status:
+    """A worker waits when any of its loops does: a store that still answers questions may take no writes. Nothing is
+    lost by that."""
+    return Status(
+        loops.failure,
+        loops.waiting_on,
+        (
+            Sample("gateway_flushed_total", (), sum(each.entries_total for each in writers)),
+            Sample("gateway_quarantined_total", (), sum(each.quarantined_total for each in writers)),
+            Sample("gateway_waiting", ("worker",), int(loops.waiting_on is not None)),
+            *backlog.samples(),
+            *process.samples("worker"),
+        ),
+    )

@@ -1,0 +1,21 @@
+"""`gateway worker`."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.command import run, say, settings
+from gateway.kit.log import configure
+from gateway.processes import worker_command
+
+app = typer.Typer()
+
+
+@app.command()
+def worker(
+    wait: Annotated[float, typer.Option(min=0, help="Seconds in which PostgreSQL and Redis may come up.")] = 120,
+    admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")] = 0,
+) -> None:
+    """The background work: flush, and report to Stripe. Any number may run, on any host."""
+    configure("worker")
+    run(worker_command.worker(settings(), admin_port=admin_port, wait_s=wait, say=say))

@@ -1,0 +1,42 @@
+"""`gateway worker`: one background worker in this very process. Any number may run, on any host."""
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+
+from gateway.cli.text import Say
+from gateway.config.settings import Settings, required
+from gateway.processes import worker as worker_process
+from gateway.processes.admin import Board
+from gateway.processes.place import Place
+from gateway.processes.preflight import Patience, Stopped, check_egress, stores_are_there
+from gateway.processes.stack import open_admin
+from gateway.processes.supervisor import STATUS_EVERY_S, StatusOf, stop_on_signals
+from gateway.processes.vitals import Reporter
+
+
+async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say) -> None:
+    """Until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    required(settings, "database_url", "redis_url")
+    check_egress(settings, os.environ)
+    try:
+        await stores_are_there(settings, Patience(wait_s, stop, say), say)
+    except Stopped:
+        return
+    board = Board(monotonic=time.monotonic)
+    async with AsyncExitStack() as stack:
+        # Not GATEWAY_ADMIN_PORT: beside a `serve` of the same environment, whoever came first would keep it.
+        admin_url = await open_admin(settings.gateway_admin_host, admin_port, board, stack)
+        say(f"metrics and readiness on {admin_url}")
+
+        def ready(status_of: StatusOf) -> None:
+            board.started("worker", os.getpid())
+            reporter = Reporter(status_of, partial(board.heard, "worker"), every_s=STATUS_EVERY_S)
+            stack.callback(reporter.close)
+            reporter.start()
+
+        await worker_process.run(settings, Place(0, "", 0), stop, ready)

@@ -1,0 +1,178 @@
+"""One JSON line for every request, preformatted and written in batches: the hot path's whole logging.
+
+Same field names as the structlog lines elsewhere. Never a key, a prompt, an answer or a query string.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from gateway.kit.errors import ApiError, DependencyDown
+from gateway.kit.version import VERSION
+from gateway.proxy.metrics import ACCOUNT_EMPTY
+from gateway.proxy.seen import Seen, plain
+from gateway.usage.event import UsageEvent
+from pricing import nano_text
+
+FLUSH_S: Final = 0.1
+
+
+def detail_of(error: ApiError) -> str | None:
+    """The outage behind a refusal; None where there is none."""
+    return str(error.__cause__) if isinstance(error.__cause__, DependencyDown) else None
+
+
+def is_about_us(status: int, openai_code: str | None) -> bool:
+    """Whether OpenAI refuses the operator's own credential or account: every customer is refused then."""
+    return status == 401 or openai_code == ACCOUNT_EMPTY
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """One line; durations in milliseconds."""
+
+    ts: datetime
+    level: str
+    event: str
+    id: str
+    status: int
+    ms: float
+    process: str
+    version: str = msgspec.field(default_factory=lambda: VERSION)
+    endpoint: str | None = None
+    user: str | None = None
+    key: str | None = None
+    model: str | None = None
+    evidence: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: str | None = None
+    first_byte_ms: float | None = None
+    client_left: bool = False
+    code: str | None = None
+    """The gateway's own error code, or why the answer broke off."""
+    param: str | None = None
+    request_id: str | None = None
+    """OpenAI's."""
+    openai_code: str | None = None
+    """The code of OpenAI's error."""
+    detail: str | None = None
+    """What was away, and how it showed: for the operator, never for the client."""
+    method: str | None = None
+    path: str | None = None
+    peer: str | None = None
+    trace: str | None = None
+    """The trace that the client's `traceparent` names."""
+
+
+class CallLog:
+    """Collects lines and hands them to `write` every FLUSH_S seconds."""
+
+    def __init__(self, write: Callable[[bytes], object], process: str, *, clock: Callable[[], float]) -> None:
+        """`process`: the name of the process that serves the calls."""
+        self._write: Final = write
+        self._process: Final = process
+        self._clock: Final = clock
+        self._encode: Final = msgspec.json.Encoder().encode
+        self._lines: list[bytes] = []
+
+    def metered(
+        self,
+        event: UsageEvent,
+        status: int,
+        ms: float,
+        first_byte_ms: float | None,
+        client_left: bool,
+        trace: str | None = None,
+        code: str | None = None,
+        openai_code: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """A call with a row. `code`: why the gateway answered in OpenAI's place, or why the answer broke off."""
+        self._add(
+            Line(
+                ts=self._now(),
+                level="error" if status >= 500 or is_about_us(status, openai_code) else "info",
+                event="call",
+                id=event.id,
+                status=status,
+                ms=round(ms, 1),
+                process=self._process,
+                endpoint=event.endpoint,
+                user=event.user_id,
+                key=event.api_key_id,
+                model=event.model[:200],
+                evidence=event.evidence,
+                prompt_tokens=event.prompt_tokens,
+                completion_tokens=event.completion_tokens,
+                cost_usd=None if event.cost_nano is None else nano_text(event.cost_nano),
+                first_byte_ms=None if first_byte_ms is None else round(first_byte_ms, 1),
+                client_left=client_left,
+                code=code,
+                request_id=event.request_id,
+                openai_code=openai_code,
+                detail=detail,
+                trace=trace,
+            )
+        )
+
+    def free(
+        self, event_id: str, endpoint: str, user_id: str, status: int, ms: float, request_id: str | None = None
+    ) -> None:
+        """A call that costs nothing and has no row."""
+        self._add(
+            Line(
+                self._now(),
+                "error" if status >= 500 else "info",
+                "free_call",
+                event_id,
+                status,
+                round(ms, 1),
+                self._process,
+                endpoint=endpoint,
+                user=user_id,
+                request_id=request_id,
+            )
+        )
+
+    def refused(self, event_id: str, seen: Seen, error: ApiError, ms: float) -> None:
+        """A request that the gateway answered itself, with what was known of it by then."""
+        request, caller = seen.request, seen.principal
+        self._add(
+            Line(
+                self._now(),
+                "error" if error.status >= 500 else "warning",
+                "refused",
+                event_id,
+                error.status,
+                round(ms, 1),
+                self._process,
+                endpoint=seen.endpoint,
+                user=None if caller is None else caller.user_id,
+                key=None if caller is None else caller.api_key_id or caller.unkey_key_id,
+                model=seen.model,
+                code=error.code,
+                param=None if error.param is None else plain(error.param),
+                request_id=seen.request_id,
+                detail=detail_of(error),
+                method=plain(request.method)[:16],
+                path=plain(request.raw_path.partition("?")[0]),
+                peer=request.remote,
+            )
+        )
+
+    def flush(self) -> None:
+        """Writes what has been collected."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._write(b"".join(lines))
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _add(self, line: Line) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        self._lines.append(self._encode(line) + b"\n")

@@ -1,0 +1,43 @@
+"""What becomes of an answer that has begun when the gateway fails on it: it never gets a second head."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from gateway.kit.errors import ApiError
+from gateway.proxy.relayed import Relayed
+
+WRITE_S: Final = 5.0
+"""Seconds that a client has to take the error event."""
+
+
+class AnswerBegun(Exception):
+    """Raised from what went wrong when a part of the answer may have gone out already."""
+
+    def __init__(self, relayed: Relayed, client: web.StreamResponse) -> None:
+        super().__init__("the answer has begun")
+        self.relayed: Final = relayed
+        self.client: Final = client
+
+
+def error_event(error: ApiError) -> bytes:
+    """A stream's own way to say that it ends with an error; the blank line ends an event that went out in part."""
+    return b"\n\ndata: " + error.body() + b"\n\n"
+
+
+async def end(request: web.BaseRequest, begun: AnswerBegun, error: ApiError) -> web.StreamResponse:
+    """A stream ends with the error, as OpenAI's own do; anything else is cut."""
+    relayed, client, transport = begun.relayed, begun.client, request.transport
+    if transport is None or relayed.ended:
+        return client
+    if relayed.meter is None or relayed.client_left:
+        transport.abort()
+        return client
+    try:
+        async with asyncio.timeout(WRITE_S):
+            await client.write(error_event(error))
+            await client.write_eof()
+    except (ConnectionError, TimeoutError):
+        transport.abort()
+    return client

@@ -1,0 +1,183 @@
+"""One metered call, from its body to its last byte, with every way it can end.
+
+Reads as a sentence: read, attribute, open, forward, relay, settle, release. Must not retry (a try is a call of its
+own, and the client's SDK makes it), and must not let a call that may have cost money end without a SETTLE.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from gateway.access.admission import Principal
+from gateway.http.credentials import key_of
+from gateway.http.framing import read_body
+from gateway.kit.errors import ApiError
+from gateway.openai.headers import answer_headers, forwarded_headers, is_event_stream, request_id_of
+from gateway.openai.request import Request, read_request
+from gateway.openai.routing import Route
+from gateway.openai.upstream import Answer
+from gateway.proxy.attribute import attribute_call
+from gateway.proxy.begun import AnswerBegun
+from gateway.proxy.call_report import CallReport
+from gateway.proxy.evidence import NoAnswer
+from gateway.proxy.parts import Parts
+from gateway.proxy.relay import Relay
+from gateway.proxy.relayed import Relayed
+from gateway.proxy.seen import Seen, model_in
+from gateway.proxy.send import send, upstream_refused_us
+from gateway.proxy.settlement import Settlement
+from gateway.usage.event import NoteRecord, OpenRecord
+from pricing.stream import StreamMeter
+
+
+class MeteredCall:
+    """One call; `run` once."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        seen: Seen,
+        route: Route,
+        principal: Principal,
+        event_id: str,
+        started_s: float,
+    ) -> None:
+        self._parts: Final = parts
+        self._seen: Final = seen
+        self._request: Final = seen.request
+        self._route: Final = route
+        self._principal: Final = principal
+        self._id: Final = event_id
+        self._started_s: Final = started_s
+        self._report: Final = CallReport(parts, seen, started_s)
+        self._asked: Request
+        self._opened: OpenRecord
+        self._settlement: Settlement
+        self._limit_headers: dict[str, str] = {}
+
+    async def run(self) -> web.StreamResponse:
+        """The answer for the client. Raises ApiError for what the gateway refuses, AnswerBegun when it is too late."""
+        parts, principal, endpoint = self._parts, self._principal, self._route.endpoint.name
+        body = await read_body(self._request, parts.bounds.body_bytes_max)
+        self._report.mark_read()
+        self._asked = self._read(body)
+        principal.check_model(self._asked.model)
+        self._opened = await attribute_call(
+            parts, self._request, principal, endpoint, self._asked, self._id, self._started_s, len(body)
+        )
+        terms = principal.terms
+        settlement = self._settlement = Settlement(parts, self._opened, self._asked, limited=terms is not None)
+        if terms is not None:
+            self._limit_headers = await parts.limiter.take(self._opened, terms, principal.unkey_key_id)
+        try:
+            return await self._open()
+        except Exception as error:
+            client = None if settlement.relayed is None else settlement.relayed.client
+            if settlement.relayed is not None and client is not None and client.prepared:
+                raise AnswerBegun(settlement.relayed, client) from error
+            raise
+        finally:
+            if terms is not None:
+                await self._give_back()
+
+    def _read(self, body: bytes) -> Request:
+        """What is asked for. Raises ApiError."""
+        try:
+            asked = read_request(self._route.endpoint.name, body)
+        except ApiError:
+            self._seen.model = model_in(body)
+            raise
+        self._seen.model = asked.model[:200]
+        if self._principal.due:  # only now is the model known, which Unkey's analytics want to have
+            key = key_of(self._request.headers)
+            self._parts.admission.renew(key, endpoint=self._route.endpoint.name, model=asked.model)
+        return asked
+
+    async def _open(self) -> web.StreamResponse:
+        """From the OPEN on, every end has its SETTLE."""
+        settlement = self._settlement
+        try:
+            await self._parts.recorder.open(self._opened)
+        except asyncio.CancelledError:
+            # The OPEN is on its way to the disk, the call is not: it must not be swept as if it had run.
+            await settlement.settle(NoAnswer(code=None))
+            raise
+        self._parts.failpoint("proxy.opened")
+        self._report.mark_sent()
+        try:
+            return await self._pass_on(await self._forward())
+        except BaseException:
+            await asyncio.shield(settlement.interrupt())
+            raise
+        finally:
+            self._report.write(self._id, settlement)
+
+    async def _forward(self) -> Answer:
+        """The head of OpenAI's answer. Raises ApiError."""
+        headers = forwarded_headers(self._request.headers, self._id)
+        self._report.begin_span(self._opened, headers)
+        settlement = self._settlement
+        try:
+            source = await send(self._parts.upstream, "POST", self._route.path, headers, self._asked.body)
+        except ApiError as error:
+            settlement.status = error.status
+            self._report.note_failure(error)
+            await settlement.settle(NoAnswer(None if error.code == "upstream_unreachable" else error.code))
+            raise
+        self._parts.failpoint("proxy.headers")
+        settlement.status, settlement.request_id = source.status, request_id_of(source)
+        return source
+
+    async def _pass_on(self, source: Answer) -> web.StreamResponse:
+        """The answer, relayed, settled and released."""
+        # Must not become an attribute: the relay holds `self._note`, and what refers to itself waits for the collector.
+        relay = Relay(
+            self._request,
+            source,
+            answer_headers(source.headers, self._id, self._limit_headers),
+            self._parts.bounds,
+            self._parts.drains,
+            self._note,
+        )
+        self._settlement.relayed = relay.result
+        try:
+            await self._relay(source, relay)
+            await self._settlement.settle(relay.result.describe_end(source.status))
+            if source.status == 401:
+                raise self._refuse_credential()
+            answer = await relay.release()
+            self._parts.failpoint("proxy.released")
+            return answer
+        finally:
+            relay.close()
+
+    async def _relay(self, source: Answer, relay: Relay) -> None:
+        """All of the answer but its last bytes."""
+        shape = self._route.endpoint.stream
+        if source.status == 200 and shape is not None and is_event_stream(source, asked=self._asked.stream):
+            await relay.stream(StreamMeter(shape, withhold=self._asked.withhold_usage))
+        elif source.status != 401:  # which is about us, and would pass to the client as it comes where it is large
+            await relay.whole()
+
+    def _refuse_credential(self) -> ApiError:
+        error = upstream_refused_us()
+        self._report.note_failure(error)
+        return error
+
+    async def _note(self, relayed: Relayed) -> None:
+        """The response id is in the journal, and its owner known, before the client sees it."""
+        self._parts.failpoint("proxy.first_chunk")
+        self._parts.recorder.note(NoteRecord(self._id, relayed.said.response_id, relayed.deltas))
+        settlement = self._settlement
+        if self._asked.stored and not settlement.owner_known and relayed.said.response_id is not None:
+            settlement.owner_known = True
+            await self._parts.owners.remember([relayed.said.response_id], self._principal.user_id)
+        self._parts.failpoint("proxy.noted")
+
+    async def _give_back(self) -> None:
+        """What the limits hold for the call. It stays held when the call may have run and nothing says what it cost."""
+        if self._settlement.event is None and self._report.sent_s is not None:
+            self._parts.limiter.abandon(self._id)
+        else:
+            await self._parts.limiter.give_back(self._id, self._settlement.event)

@@ -1,0 +1,97 @@
+"""What a metered call leaves behind besides its row: a line in the access log, metrics, and a span."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.kit.errors import ApiError
+from gateway.openai.headers import error_code_of
+from gateway.openai.trace_context import TRACEPARENT, trace_id
+from gateway.proxy.access_log import detail_of
+from gateway.proxy.parts import Parts
+from gateway.proxy.seen import Seen
+from gateway.proxy.settlement import Settlement
+from gateway.proxy.tracing import Span
+from gateway.usage.event import OpenRecord
+
+_log: Final = structlog.get_logger("gateway.proxy")
+
+
+class CallReport:
+    """Of one call; filled in as it goes, and written once."""
+
+    __slots__ = (
+        "_begun_s",
+        "_detail",
+        "_failed",
+        "_ours_s",
+        "_parts",
+        "_read_s",
+        "_seen",
+        "_span",
+        "_started_s",
+        "_time",
+        "sent_s",
+    )
+
+    def __init__(self, parts: Parts, seen: Seen, started_s: float) -> None:
+        """`started_s`: when the request came, Unix seconds."""
+        self._parts: Final = parts
+        self._seen: Final = seen
+        self._started_s: Final = started_s
+        self._time: Final = asyncio.get_running_loop().time
+        self._begun_s: Final = self._time()
+        self._read_s = self._begun_s
+        self._ours_s = parts.clock() - started_s
+        """Seconds that the call has spent in here so far: neither reading from the client nor waiting for OpenAI."""
+        self._failed: str | None = None
+        self._detail: str | None = None
+        self._span: Span | None = None
+        self.sent_s: float | None = None
+        """When the OPEN was on disk and the call went to OpenAI, of the loop's clock; None before."""
+
+    def mark_read(self) -> None:
+        """The request has been read."""
+        self._read_s = self._time()
+
+    def mark_sent(self) -> None:
+        """The OPEN is on disk: from here on the call may run."""
+        self.sent_s = self._time()
+        self._ours_s += self.sent_s - self._read_s
+
+    def begin_span(self, opened: OpenRecord, headers: dict[str, str]) -> None:
+        """Adds the span's id to the `headers` for OpenAI, where somebody wants traces."""
+        if self._parts.traces is not None:
+            self._span = self._parts.traces.begin(opened.endpoint, opened.model, headers, self._started_s)
+
+    def note_failure(self, error: ApiError) -> None:
+        """The gateway answers in OpenAI's place."""
+        self._failed, self._detail = error.code, detail_of(error)
+
+    def write(self, event_id: str, settlement: Settlement) -> None:
+        """The call has ended."""
+        parts = self._parts
+        event, relayed, status = settlement.event, settlement.relayed, settlement.status
+        if event is None:
+            _log.error("a call ended without settle", id=event_id)
+            return
+        left = relayed is not None and relayed.client_left
+        broken = self._failed if relayed is None else relayed.broken
+        ms = (parts.clock() - self._started_s) * 1000
+        first = None if relayed is None else relayed.first_byte_s
+        trace = trace_id(self._seen.request.headers.get(TRACEPARENT))
+        said = None if relayed is None or status < 400 else error_code_of(relayed.text)
+        first_ms = None if first is None else (first - self._begun_s) * 1000
+        parts.log.metered(event, status, ms, first_ms, left, trace, self._failed or broken, said, self._detail)
+        self._seen.is_logged = True
+        if self._span is not None:
+            self._span.end(event, status)
+        if relayed is not None and broken is None:
+            self._ours_s += self._time() - relayed.heard_s
+        wait = None if first is None or self.sent_s is None else first - self.sent_s
+        parts.metrics.metered(event, status, self._ours_s, wait, client_left=left)
+        if relayed is not None and relayed.coding is not None:
+            parts.metrics.coded(relayed.coding)
+        if broken != "drain_limit" and (broken is not None or status >= 500 or status in (401, 429)):
+            parts.metrics.upstream_failed(status, broken, said)

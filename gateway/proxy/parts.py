@@ -1,0 +1,54 @@
+"""What the proxy is made of: the edges and values it was given by the root."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.access.admission import Admission
+from gateway.config.settings import UpstreamSettings
+from gateway.http.cors import Cors
+from gateway.kit.failpoints import Failpoint, pass_by
+from gateway.limits.limiter import Limiter
+from gateway.meetings.attribution import Meetings
+from gateway.openai.upstream import Upstream
+from gateway.proxy.access_log import CallLog
+from gateway.proxy.drains import Drains
+from gateway.proxy.estimate import Estimator
+from gateway.proxy.metrics import CallMetrics
+from gateway.proxy.owners import Owners
+from gateway.proxy.record import Recorder
+from gateway.proxy.tracing import Traces
+from gateway.usage.settle import Settler
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One set per process."""
+
+    admission: Admission
+    owners: Owners
+    meetings: Meetings
+    limiter: Limiter
+    recorder: Recorder
+    upstream: Upstream
+    settler: Settler
+    estimator: Estimator
+    bounds: UpstreamSettings
+    log: CallLog
+    metrics: CallMetrics
+    traces: Traces | None
+    """Where spans go; None where nobody wants them."""
+    clock: Callable[[], float]
+    """Unix time, seconds."""
+    random_bits: Callable[[int], int]
+    """That many random bits, for event ids: unique, not secret."""
+    drains: Drains
+    cors: Cors | None = None
+    """Which web pages may call; None: none."""
+    forward_traces: bool = False
+    """Whether traces of the Agents SDK go to OpenAI."""
+    failpoint: Failpoint = pass_by
+
+    def now(self) -> datetime:
+        """The clock's instant, UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)

@@ -1,0 +1,119 @@
+"""How one call ends in the journal: exactly one SETTLE after its OPEN, whatever happens.
+
+Must not lose what OpenAI said, and must not fail for want of it: the last resort rests on the OPEN alone.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from gateway.openai.families.catalogue import has_output
+from gateway.openai.request import Request
+from gateway.proxy.evidence import Decision, End, Interrupted, decide_evidence
+from gateway.proxy.parts import Parts
+from gateway.proxy.relayed import Relayed
+from gateway.usage.event import OpenRecord, UsageEvent
+from gateway.usage.settle import Tokens
+from pricing.readers.body import Said
+
+_log: Final = structlog.get_logger("gateway.proxy")
+
+
+class Settlement:
+    """Of one call that was opened."""
+
+    __slots__ = ("_asked", "_limited", "_opened", "_parts", "event", "owner_known", "relayed", "request_id", "status")
+
+    def __init__(self, parts: Parts, opened: OpenRecord, asked: Request, *, limited: bool) -> None:
+        self._parts: Final = parts
+        self._opened: Final = opened
+        self._asked: Final = asked
+        self._limited: Final = limited
+        """Whether limits hold something for the call."""
+        self.status = 0
+        """OpenAI's, or what the gateway answers in its place; 0 while there is none."""
+        self.request_id: str | None = None
+        self.relayed: Relayed | None = None
+        """What came of the answer; None before there is one."""
+        self.owner_known = False
+        """Whether the response's id is known as the user's."""
+        self.event: UsageEvent | None = None
+        """The SETTLE; None until the journal has taken it."""
+
+    async def settle(self, end: End) -> None:
+        """The call has ended like this. Its row says what `decide_evidence` makes of it."""
+        decision, relayed = decide_evidence(end), self.relayed
+        metadata: dict[str, Any] = dict.fromkeys(decision.marks, True) if decision.marks else {}
+        if decision.shows_status and self.status:
+            metadata["status"] = self.status
+        said = Said() if relayed is None else relayed.said
+        await self._write(await self._value(decision, said, metadata))
+
+    async def interrupt(self) -> None:
+        """The call ends in a way that nobody foresaw. With what is known of it, else from its OPEN alone."""
+        if self.event is not None:
+            return
+        usage = self.relayed is not None and self.relayed.said.usage is not None
+        try:
+            await self.settle(Interrupted(usage=usage))
+        except Exception as error:  # noqa: BLE001  # whatever it is, a call that may have run has its row
+            _log.error("settled from its OPEN alone", id=self._opened.id, error=type(error).__name__)
+            await self.settle(Interrupted(usage=usage, estimate_failed=True))
+
+    async def _value(self, decision: Decision, said: Said, metadata: dict[str, Any]) -> UsageEvent:
+        """The row of `decision`, with `metadata`."""
+        parts, opened, request_id, reason = self._parts, self._opened, self.request_id, decision.reason or ""
+        settler, drained = parts.settler, decision.evidence == "drained"
+        match decision.figures:
+            case "openai":
+                return settler.exact(
+                    opened, said, parts.now(), drained=drained, request_id=request_id, metadata=metadata
+                )
+            case "unfinished":
+                event = settler.exact(opened, said, parts.now(), request_id=request_id, metadata=metadata)
+                return settler.unfinished(event, opened, reason)
+            case "counted":
+                tokens = await self._count()
+                return settler.estimated(
+                    opened, said, parts.now(), reason, tokens, request_id=request_id, metadata=metadata
+                )
+            case "open_record":
+                meter = None if self.relayed is None else self.relayed.meter
+                tokens = settler.by_bytes(opened, 0 if meter is None else meter.deltas)
+                return settler.estimated(opened, Said(), parts.now(), reason, tokens)
+            case "none":
+                return settler.void(opened, parts.now(), reason, request_id=request_id, metadata=metadata)
+
+    async def _count(self) -> Tokens:
+        """The call's tokens, from the request and from what the answer showed."""
+        relayed = self.relayed
+        meter = None if relayed is None else relayed.meter
+        shown = relayed is not None and self.status == 200 and has_output(self._opened.endpoint)
+        answer = relayed.text if relayed is not None and shown else b""
+        return await self._parts.estimator.tokens(self._opened, self._asked.body, meter, answer)
+
+    async def _own(self, event: UsageEvent, said: Said) -> UsageEvent:
+        """The answer and its items are known as the user's before the client has the end of it, in one trip to Redis;
+        and the event tells Postgres of the items, as it does of the answer."""
+        fresh = [] if said.response_id is None or self.owner_known else [said.response_id]
+        if fresh or said.item_ids:
+            self.owner_known = True
+            await self._parts.owners.remember([*fresh, *said.item_ids], self._opened.user_id)
+        return msgspec.structs.replace(event, item_ids=tuple(said.item_ids)) if said.item_ids else event
+
+    async def _write(self, event: UsageEvent) -> None:
+        """SETTLE is on disk when this returns, also when the caller is cancelled meanwhile."""
+        if self._asked.stored and self.relayed is not None:
+            event = await self._own(event, self.relayed.said)
+        self._parts.failpoint("proxy.ended")
+        self.event = event  # first: a caller that is cancelled in the next line has its record queued
+        try:
+            await self._parts.recorder.settle(event)
+        except Exception:
+            self.event = None
+            raise
+        self._parts.failpoint("proxy.settled")
+        if self._limited:
+            # Before the last byte: the client's next call must find the room that this one gives back.
+            await self._parts.limiter.give_back(event.id, event)

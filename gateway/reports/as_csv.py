@@ -1,0 +1,40 @@
+"""The usage report as CSV (RFC 4180) for spreadsheets and loaders. Sums nothing itself.
+
+Text that users chose must not become a formula where the file is opened: it is defused, numbers never are.
+"""
+
+import csv
+import io
+import re
+from typing import Any, Final
+
+from gateway.reports.usage import UsageReport, amounts
+
+# A spreadsheet takes a cell that begins so for a formula, full-width forms too; and where its list separator is not
+# the comma, a cell may begin in the middle of a field.
+_SIGNS: Final = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+_FORMULA: Final = re.compile(rf"\A(?=[{_SIGNS}\t\r\n])|(?<=[;\t\r\n])(?=[{_SIGNS}])")
+TOTAL: Final = "total"
+
+
+def usage_csv(report: UsageReport, *, totals: bool = False) -> str:
+    """One header line, then one line per group: UTC, ids whole, money with nine decimals, lines ended by CR LF.
+
+    `totals` adds a last line whose first cell is `total` (grouped by nothing, the only line is the total); without it
+    every line is a group, so that a column can be summed as it is.
+    """
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n")
+    labels = report.label_fields()
+    writer.writerow([*labels, *amounts(report.totals)])
+    for row in report.rows:
+        writer.writerow([*map(defused, report.labels(row).values()), *amounts(row).values()])
+    if totals and (labels or not report.rows):
+        blank: list[Any] = [TOTAL, *[""] * (len(labels) - 1)] if labels else []
+        writer.writerow([*blank, *amounts(report.totals).values()])
+    return out.getvalue()
+
+
+def defused(text: str | None) -> str:
+    """Text with an apostrophe before whatever a spreadsheet would take for a formula; None is empty."""
+    return "" if text is None else _FORMULA.sub("'", text)

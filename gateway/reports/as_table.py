@@ -1,0 +1,111 @@
+"""The usage report as a table for people: ids shortened beside the name that people know. Sums nothing itself.
+
+Money is shown to the nano-dollar, never rounded.
+"""
+
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from gateway.reports.store import UsageRow
+from gateway.reports.usage import UsageReport
+
+_FIGURES: Final = 47
+"""Columns that calls, tokens, cost and billed take; then what the others would like to have."""
+_NOTES: Final = 13
+_PARTS: Final = 23
+_LABELS: Final = {
+    "month": 9,
+    "day": 12,
+    "hour": 18,
+    "user": 26,
+    "key": 18,
+    "meeting": 22,
+    "model": 22,
+    "endpoint": 12,
+    "tier": 9,
+}
+_WHOLE: Final = ("month", "day", "hour")
+_ID_SHOWN: Final = 8
+
+
+def usage_table(report: UsageReport, width: int) -> Table:
+    """The report as a table for a terminal `width` columns wide: numbers right-aligned, totals in the last row.
+
+    Where it is narrow, tokens are not split, and what is estimated, unpriced or void is told for the total only.
+    """
+    room = width - _FIGURES - sum(_LABELS[dimension] for dimension in report.by)
+    notes, parts = room >= _NOTES, room >= _NOTES + _PARTS
+    below = "" if notes else ", ".join(_notes(report.totals))
+    table = Table(
+        title=Text(_title(report)),
+        title_justify="left",
+        caption=f"Of these calls: {below}" if below else None,
+        caption_justify="left",
+        show_footer=True,
+        pad_edge=False,
+        box=None,
+        padding=(0, 1),
+    )
+    for number, dimension in enumerate(report.by):
+        table.add_column(dimension, footer="" if number else "total", no_wrap=dimension in _WHOLE, overflow="fold")
+    for name, footer in _cells(report.totals, parts=parts).items():
+        table.add_column(name, footer=footer, justify="right", no_wrap=True)
+    if notes:
+        table.add_column("of which", footer="\n".join(_notes(report.totals)), no_wrap=True)
+    for row in report.rows:
+        labels = [_label(dimension, row) for dimension in report.by]
+        last = ["\n".join(_notes(row))] if notes else []
+        table.add_row(*labels, *_cells(row, parts=parts).values(), *last)
+    return table
+
+
+def _title(report: UsageReport) -> str:
+    of = [f"{name.removesuffix('_id')} {value}" for name, value in report.of._asdict().items() if value is not None]
+    return f"Usage {report.span()}, USD{''.join(f', {item}' for item in of)}"
+
+
+def _cells(row: UsageRow, *, parts: bool) -> dict[str, str]:
+    split = {"prompt": f"{row.prompt_tokens:,}", "completion": f"{row.completion_tokens:,}"} if parts else {}
+    return {
+        "calls": f"{row.calls:,}",
+        **split,
+        "tokens": f"{row.total_tokens:,}",
+        "cost": f"{row.cost_usd:.9f}",
+        "billed": f"{row.billed_usd:.9f}",
+    }
+
+
+def _notes(row: UsageRow) -> list[str]:
+    kinds = {
+        "estimated": row.estimated,
+        "unpriced": row.unpriced,
+        "void": row.void,
+        "adjusted": row.adjustments,
+    }
+    return [f"{count:,} {kind}" for kind, count in kinds.items() if count]
+
+
+def _label(dimension: str, row: UsageRow) -> Text:
+    """What a person calls this group; never read as markup, because names are the users' own."""
+    match dimension:
+        case "month":
+            return Text(f"{row.month:%Y-%m}")
+        case "day":
+            return Text(f"{row.day:%Y-%m-%d}")
+        case "hour":
+            return Text(f"{row.hour:%Y-%m-%d %H:%M}")
+        case "user":
+            return _named(row.email, row.user_id)
+        case "key":
+            return Text("(no key)") if row.key_id is None else _named(row.key_name, row.key_id)
+        case "meeting":
+            return Text("(no meeting)") if row.meeting_id is None else _named(row.room_name, row.meeting_id)
+        case _:
+            return Text(getattr(row, dimension) or "(none)")
+
+
+def _named(name: str | None, full_id: str | None) -> Text:
+    short = (full_id or "")[:_ID_SHOWN]
+    return Text.assemble(name or "(no name)", " ", (f"{short}…", "dim"))

@@ -1,0 +1,96 @@
+"""What meetings have cost, as a table for people and as CSV. Sums nothing itself."""
+
+import csv
+import io
+from datetime import datetime
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from gateway.reports.as_csv import defused
+from gateway.reports.meetings import MeetingReport
+
+_ID_SHOWN: Final = 8
+_FIELDS: Final = (
+    "meeting_id",
+    "room_name",
+    "email",
+    "status",
+    "started_at",
+    "ended_at",
+    "duration_seconds",
+    "participants",
+    "participant_minutes",
+    "calls",
+    "total_tokens",
+    "cost_usd",
+    "billed_usd",
+    "cost_usd_per_participant_minute",
+)
+_TEXTS: Final = ("room_name", "email")
+
+
+def meeting_table(report: MeetingReport, width: int) -> Table:
+    """Meetings, the dearest first; below them what belongs to none, and its share of the cost."""
+    wide = width >= 130
+    other = report.unattributed
+    none = f"{other.calls:,} calls, {other.cost_usd:.9f} USD" if other is not None else "nothing"
+    table = Table(
+        title=Text(f"Meetings {report.usage.span()}, USD"),
+        title_justify="left",
+        caption=f"Without a meeting: {none} ({report.unattributed_percent} % of the cost)",
+        caption_justify="left",
+        show_footer=True,
+        pad_edge=False,
+        box=None,
+        padding=(0, 1),
+    )
+    total = report.usage.totals
+    table.add_column("meeting", footer="all calls", overflow="fold")
+    table.add_column("owner", overflow="fold")
+    table.add_column("started", no_wrap=True)
+    for name in ("people", "person-min") if wide else ("person-min",):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("calls", footer=f"{total.calls:,}", justify="right", no_wrap=True)
+    table.add_column("cost", footer=f"{total.cost_usd:.9f}", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("billed", footer=f"{total.billed_usd:.9f}", justify="right", no_wrap=True)
+    table.add_column("per person-min", justify="right", no_wrap=True)
+    for row in report.rows:
+        time, per_minute = row.time, row.per_minute
+        table.add_row(
+            Text.assemble(time.room_name, " ", (f"{time.id[:_ID_SHOWN]}…", "dim")),
+            Text(time.email or "(nobody)"),
+            _minute(time.started_at),
+            *((str(time.participants),) if wide else ()),
+            str(row.minutes),
+            f"{row.calls:,}",
+            f"{row.cost_usd:.9f}",
+            *((f"{row.billed_usd:.9f}",) if wide else ()),
+            "–" if per_minute is None else f"{per_minute:.9f}",
+        )
+    return table
+
+
+def meeting_csv(report: MeetingReport) -> str:
+    """One header line and one line per meeting (RFC 4180); usage without a meeting is the last, its names empty."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(_FIELDS)
+    for row in report.rows:
+        plain = row.to_json()
+        writer.writerow([defused(plain[name]) if name in _TEXTS else plain[name] for name in _FIELDS])
+    if (other := report.unattributed) is not None:
+        figures = {
+            "calls": other.calls,
+            "total_tokens": other.total_tokens,
+            "cost_usd": f"{other.cost_usd:.9f}",
+            "billed_usd": f"{other.billed_usd:.9f}",
+        }
+        writer.writerow([figures.get(name, "") for name in _FIELDS])
+    return out.getvalue()
+
+
+def _minute(at: datetime | None) -> str:
+    return "–" if at is None else f"{at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,78 @@
+"""Where a report goes: to the terminal, or to a file that is whole or not there. Knows nothing of what is in it."""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.kit.errors import OptionError
+
+Form = Literal["table", "json", "csv"]
+FILE_WIDTH: Final = 160
+"""Columns of a table that goes to a file."""
+
+
+class Rendering(NamedTuple):
+    """One report in each of its forms."""
+
+    said: str
+    """What it is of, and of which range."""
+    lines: int
+    to_json: Callable[[], dict[str, Any]]
+    to_csv: Callable[[], str]
+    to_table: Callable[[int], Table]
+    """For a terminal of so many columns."""
+
+    def text(self, form: Form) -> str:
+        """All of it."""
+        if form == "csv":
+            return self.to_csv()
+        if form == "json":
+            return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        out = io.StringIO()
+        Console(file=out, width=FILE_WIDTH, color_system=None).print(self.to_table(FILE_WIDTH))
+        return out.getvalue()
+
+
+def write(console: Console, form: Form, output: Path | None, report: Rendering) -> None:
+    """To `output`, whole or not at all, or to the terminal. Raises OptionError when the file cannot be written."""
+    if output is not None:
+        write_whole(output, report.text(form))
+        lines = f"{report.lines:,} {'line' if report.lines == 1 else 'lines'}"
+        console.print(f"{lines} of {report.said} in {output}", markup=False, highlight=False, soft_wrap=True)
+    elif form == "table":
+        console.print(report.to_table(console.width))
+    else:
+        # Not through the console, which wraps and colours.
+        console.file.write(report.text(form))
+        if form == "csv":
+            # CSV has no place for the range; standard output may be going into a file.
+            sys.stderr.write(f"{report.said}\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces the file at `path`, so that whoever reads it sees the old content or all of the new, never a part.
+
+    Raises OptionError when it cannot be written; the old content is then still there.
+    """
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise OptionError(f"--output: {path} is not a regular file")
+        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with beside.open("x", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise OptionError(f"--output: {path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,40 @@
+"""`gateway retention`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import run, settings
+from gateway.config.settings import RetentionSettings
+from gateway.retention import commands as retention_command
+
+app = typer.Typer()
+
+_Days = Annotated[float | None, typer.Option(min=0, metavar="DAYS", help="Else the setting; without either they stay.")]
+
+
+@app.command()
+def retention(
+    participants_after: _Days = None,
+    inbox_after: _Days = None,
+    rooms_after: _Days = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Takes it away for good; without it nothing is changed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Personal data that are due: names of participants, bodies of webhooks, what is sealed in rooms."""
+    run(
+        retention_command.retention(
+            settings(),
+            Console(),
+            now=datetime.now(UTC),
+            wanted=RetentionSettings(
+                participants_days=participants_after, inbox_days=inbox_after, rooms_days=rooms_after
+            ),
+            apply=apply,
+            as_json=as_json,
+        )
+    )

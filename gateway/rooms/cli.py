@@ -1,0 +1,68 @@
+"""`gateway rooms …`."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.command import run, settings
+from gateway.rooms import commands as rooms_command
+from gateway.rooms.importing import command as import_command
+
+app = typer.Typer(no_args_is_help=True, help="The sealed state of sessions (docs/rooms.md).")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="An SQLite database; it is only read.")]
+Table = Annotated[str | None, typer.Option(help="The table that has the rooms, where it cannot be told.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command("new-key")
+def new_key(
+    key_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Without it: one of the day.")] = None,
+) -> None:
+    """Prints a new entry for ROOMS_KEYS. It is kept nowhere: put it first, before a comma and the older ones."""
+    typer.echo(rooms_command.new_key(settings(), key_id=key_id, now=datetime.now(UTC), random_bytes=os.urandom))
+
+
+@app.command("rotate-key")
+def rotate_key(
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rooms in one transaction.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Seals every room anew under the newest key. May be stopped and begun again; exits 1 while any is left."""
+    done = run(rooms_command.rotate_key(settings(), Console(), batch=batch, as_json=as_json))
+    raise typer.Exit(1 if done.left or done.failed else 0)
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Opens every room; exits 1 when one does not open, and lists those."""
+    found = run(rooms_command.check(settings(), Console(), as_json=as_json))
+    raise typer.Exit(1 if found.failed else 0)
+
+
+@app.command("import-sqlite")
+def import_sqlite(
+    file: File,
+    config: Annotated[Path | None, typer.Option(metavar="MAP.toml", help="Which column becomes what.")] = None,
+    table: Table = None,
+    update: Annotated[bool, typer.Option("--update", help="Writes over rooms that are here and differ.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Shows what would be done, and changes nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Takes rooms over from an SQLite file, seals and verifies them. May be run again; never writes to the file.
+
+    Exits 1 when a row could not be taken, or anything is not here as the file has it.
+    """
+    wanted = import_command.Wanted(file, config, table, update, dry_run)
+    done = run(import_command.import_sqlite(settings(), Console(), wanted=wanted, as_json=as_json))
+    raise typer.Exit(0 if done.whole else 1)
+
+
+@app.command("import-map")
+def import_map(file: File, table: Table = None) -> None:
+    """Prints a map for import-sqlite to begin with, from the file's columns."""
+    import_command.import_map(Console(), file=file, table=table)

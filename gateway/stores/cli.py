@@ -1,0 +1,20 @@
+"""`gateway migrate`."""
+
+import typer
+
+from gateway.cli.command import run, say, settings
+from gateway.config.settings import required
+from gateway.stores import migrator
+
+app = typer.Typer()
+
+
+@app.command()
+def migrate() -> None:
+    """Brings the database up to date; safe to run twice and from two places at once."""
+    report = run(migrator.migrate(required(settings(), "database_url")["database_url"]))
+    for migration in report.applied:
+        say(f"applied {migration.version}_{migration.name}")
+    for notice in report.notices:
+        say(f"notice: {notice}")
+    say(f"{len(report.applied)} applied, {report.already} there before")

@@ -1,0 +1,139 @@
+"""Applies migrations/*.sql to PostgreSQL, in order, each in one transaction. Must not know what is in them.
+
+Recorded where Supabase's own tool records them (facts/postgres-supabase.md), so that either may go on where the
+other stopped. Safe to run twice and from two places at once: each file is applied under a lock that ends with
+its transaction, which also works through a transaction pooler.
+"""
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import asyncpg
+
+import migrations
+from gateway.config.dsn import read_dsn
+from gateway.kit.errors import DependencyDown, Expected
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:
+    Connection = Any
+
+LOCK: Final = 7_446_195_881_204_317_001
+"""Key of the advisory lock that migrators of one database share; any number, as long as it stays."""
+LOCK_WAIT_S: Final = 60
+"""Seconds a migration may wait for a table that others are using before it gives up and is rolled back."""
+
+# Makes the place where versions are recorded, as Supabase's tool does.
+RECORD_TABLE: Final = """
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (version text primary key);
+alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+alter table supabase_migrations.schema_migrations add column if not exists name text;
+"""
+# Whether versions have ever been recorded here.
+RECORDS_EXIST: Final = "select to_regclass('supabase_migrations.schema_migrations') is not null"
+# Every recorded version.
+RECORDED: Final = "select version from supabase_migrations.schema_migrations"
+# Records one version as applied.
+RECORD: Final = """
+insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)
+"""
+
+
+class Migration(NamedTuple):
+    """One file, `<YYYYMMDDHHmmss>_<name>.sql`."""
+
+    version: str
+    name: str
+    sql: str
+
+
+class Report(NamedTuple):
+    """What a run did: the files it applied, how many were there before, and what PostgreSQL had to say."""
+
+    applied: list[Migration]
+    already: int
+    notices: list[str]
+
+
+class MigrationFailed(Expected):
+    """A file was refused by the database and rolled back whole; those before it stay applied."""
+
+
+def load() -> list[Migration]:
+    """Every migration that ships with this version, oldest first."""
+    found = []
+    for item in resources.files(migrations).iterdir():
+        stem, dot, ending = item.name.rpartition(".")
+        if dot and ending == "sql":
+            version, _, name = stem.partition("_")
+            found.append(Migration(version, name, item.read_text("utf-8")))
+    return sorted(found)
+
+
+async def pending(connection: Connection, known: Sequence[Migration] | None = None) -> list[Migration]:
+    """Those not yet recorded in this database, oldest first."""
+    done: set[str] = set()
+    if await connection.fetchval(RECORDS_EXIST):
+        done = {row[0] for row in await connection.fetch(RECORDED)}
+    return [migration for migration in (load() if known is None else known) if migration.version not in done]
+
+
+class Versions(NamedTuple):
+    """This version's migrations against those recorded in a database, by `<version>_<name>`."""
+
+    behind: list[str]
+    """Not applied yet."""
+    ahead: list[str]
+    """Applied by a newer gateway, or by somebody else's tool."""
+
+
+async def compare(connection: Connection) -> Versions:
+    """Reads only."""
+    known = load()
+    behind = [f"{each.version}_{each.name}" for each in await pending(connection, known)]
+    recorded = await connection.fetch(RECORDED) if await connection.fetchval(RECORDS_EXIST) else []
+    newest = known[-1].version
+    return Versions(behind, sorted(row[0] for row in recorded if row[0] > newest))
+
+
+async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[Migration] | None = None) -> Report:
+    """Brings a database up to date. Raises DependencyDown("postgres") or MigrationFailed."""
+    notices: list[str] = []
+    everything = load() if known is None else list(known)
+    found = read_dsn(dsn)
+    try:
+        connection = await asyncpg.connect(
+            found.url, **found.tls, timeout=found.connect_timeout_s or connect_timeout_s, statement_cache_size=0
+        )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
+    try:
+        connection.add_log_listener(lambda _, message: notices.append(str(message)))
+        applied = [each for each in everything if await _apply(connection, each)]
+    finally:
+        await connection.close()
+    return Report(applied, len(everything) - len(applied), notices)
+
+
+async def _apply(connection: Connection, migration: Migration) -> bool:
+    """Applies one file unless it is recorded already. Whether it was applied now."""
+    try:
+        async with connection.transaction():
+            await connection.execute("set local statement_timeout = 0")
+            await connection.execute("set local client_min_messages = notice")
+            await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+            if not await connection.fetchval(RECORDS_EXIST):
+                await connection.execute(RECORD_TABLE)
+            if not await pending(connection, [migration]):
+                return False
+            await connection.execute(f"set local lock_timeout = '{LOCK_WAIT_S}s'")
+            await connection.execute(migration.sql)
+            await connection.execute(RECORD, migration.version, migration.name, [migration.sql])
+            return True
+    except asyncpg.PostgresConnectionError as error:
+        raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationFailed(f"{migration.version}_{migration.name}: {error}") from error

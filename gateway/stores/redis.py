@@ -1,0 +1,107 @@
+"""Connections to Redis or Valkey. Must not hold one at module level; whoever opens a client closes it.
+
+A connection may work and yet be wrong: after a failover that cuts nobody off it still leads to the old master, which
+is a replica now and refuses every write. redis-py would keep it for ever. Here the first such answer makes the whole
+pool connect anew, by DNS and whatever proxy there is.
+"""
+
+from typing import Any, Final
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from gateway.config.redis_url import read_redis_url
+from gateway.kit.sockets import TCP_OPTIONS
+
+WRONG_SERVER: Final = (
+    exceptions.ReadOnlyError,  # a replica: it was demoted, or the address has led to one
+    exceptions.MasterDownError,  # a replica that has lost its master
+    exceptions.BusyLoadingError,  # it was started anew and is not ready; another may have taken over
+    exceptions.ConnectionError,  # it broke off
+    exceptions.TimeoutError,  # it is silent
+)
+"""After these, every other connection of the pool is likely to lead to the same place."""
+DEMOTED: Final = "UNBLOCKED"
+"""How an answer begins to a read that waited while the server became a replica; redis-py has no class for it."""
+
+
+class _Watched:
+    """A connection that tells its pool what it has heard."""
+
+    pool: "Pool"
+    generation = 0
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*arguments, **options)  # type: ignore[misc]  # of what it is mixed into
+        except WRONG_SERVER:
+            self.pool.leave(self)
+            raise
+        except exceptions.ResponseError as error:
+            if str(error).startswith(DEMOTED):
+                self.pool.leave(self)
+            raise
+
+
+class _Tcp(_Watched, Connection):
+    pass
+
+
+class _Tls(_Watched, SSLConnection):
+    pass
+
+
+class _Unix(_Watched, UnixDomainSocketConnection):
+    pass
+
+
+_KINDS: Final[dict[str, type[Any]]] = {"tcp": _Tcp, "tls": _Tls, "unix": _Unix}
+
+
+class Pool(ConnectionPool):
+    """Connections of one generation; `leave` begins the next one."""
+
+    def __init__(self, connection_class: type[Any], **options: Any) -> None:
+        super().__init__(connection_class, **options)
+        self._generation = 1
+
+    def make_connection(self) -> Any:
+        connection = super().make_connection()  # type: ignore[no-untyped-call]
+        connection.pool = self
+        return connection
+
+    async def ensure_connection(self, connection: Any) -> None:
+        if connection.generation != self._generation:
+            await connection.disconnect(nowait=True)
+            connection.generation = self._generation
+        await super().ensure_connection(connection)
+
+    def leave(self, connection: Any) -> None:
+        """Has every connection made anew before it is used again. What an older one hears has been acted on."""
+        if connection.generation == self._generation:
+            self._generation += 1
+
+
+def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -> Redis:
+    """A client that gives every command `timeout_s` seconds. Connects on first use; `aclose()` it at the end.
+
+    Nothing is tried again in here: a timed-out XADD may have been carried out, and whoever sent it decides.
+    """
+    found = read_redis_url(url)
+    # A Unix socket's connection knows no such options.
+    kept = {} if found.kind == "unix" else {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
+    pool = Pool(
+        _KINDS[found.kind],
+        **found.options,
+        **kept,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        max_connections=connections_max,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+        protocol=2,
+    )
+    return Redis.from_pool(pool)

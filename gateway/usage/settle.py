@@ -1,0 +1,282 @@
+"""From what was asked and what OpenAI said to the one UsageEvent of a call. Pure: prices, but does no I/O.
+
+The proxy and the sweeper both settle through here, so a call is valued the same way whoever settles it. What
+must not happen: an exception of pricing that loses the call (it settles `unpriced`), or cost 0 for want of a price.
+"""
+
+import math
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final
+
+import msgspec
+
+import pricing
+from gateway.openai.families.catalogue import has_output, price_family
+from gateway.usage.event import Evidence, OpenRecord, UsageEvent
+from gateway.usage.usage_block import NO_USAGE, Kept, keep
+from pricing.readers.body import Said
+
+BYTES_PER_TOKEN: Final = 4
+"""Where no tokenizer was asked: bytes of text per token, as a rule of thumb (facts/openai-metering.md §3)."""
+MEDIA_TOKENS: Final = 1_000
+"""An image or file part in an estimate, tokens."""
+CONTEXT_TOKENS_MAX: Final = 1_050_000
+"""The context of a model whose own is not in the book, tokens; more than any that is."""
+MEDIA_TOKENS_MAX: Final = 25_000
+"""An image or file part in a bound, tokens: 10,000 patches at the highest multiplier of facts §3."""
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """A best estimate of one call, tokens."""
+
+    input: int
+    output: int
+
+
+class Settler:
+    """Values calls by one price book and one billing policy."""
+
+    def __init__(self, book: pricing.Book, *, markup: Decimal, bill_estimates: bool, region: str | None) -> None:
+        self._book: Final = book
+        self._markup: Final = None if markup == 1 else markup
+        self._bill_estimates: Final = bill_estimates
+        self._region: Final = region
+
+    def exact(
+        self,
+        opened: OpenRecord,
+        said: Said,
+        completed_at: datetime,
+        *,
+        drained: bool = False,
+        request_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> UsageEvent:
+        """OpenAI said what was used: `reported` (or `drained`), else `unpriced` when the price is not known."""
+        usage = said.usage or b"{}"
+        model = said.model or opened.model
+        tier, notices = _tier(opened, said)
+        request = pricing.PriceRequest(
+            endpoint=price_family(opened.endpoint),
+            model=model,
+            at=opened.started_at,
+            usage=usage,
+            service_tier=tier,
+            region=self._region,
+            cache_ttl=opened.cache_ttl,
+        )
+        extra = dict(opened.metadata) if metadata is None else {**opened.metadata, **metadata}
+        if model != opened.model:
+            extra["requested_model"] = opened.model
+        billable: dict[str, Any] = {"model": model, "service_tier": tier}
+        if self._region is not None:
+            billable["region"] = self._region
+        if opened.cache_ttl is not None:
+            billable["cache_ttl"] = opened.cache_ttl
+        extra["billable"] = billable
+        try:
+            priced = pricing.price(self._book, request)
+        except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
+            extra["problems"] = [f"pricing failed: {type(error).__name__}"]
+            return self._event(
+                opened, said, completed_at, "unpriced", None, None, request_id=request_id, usage=usage, metadata=extra
+            )
+        if said.unsure and said.model is None:
+            notices = (*notices, f"the answer's model was not found: priced as asked, {model[:200]!r}")
+        if notices or priced.problems:
+            extra["problems"] = [*notices, *priced.problems]
+        if priced.low_confidence:
+            extra["price_confidence"] = "low"
+        evidence: Evidence = "unpriced" if priced.cost_nano is None else "drained" if drained else "reported"
+        return self._event(
+            opened,
+            said,
+            completed_at,
+            evidence,
+            priced.cost_nano,
+            self._billed(priced.cost_nano),
+            request_id=request_id,
+            usage=usage,
+            metadata=extra,
+            priced=priced,
+        )
+
+    def void(
+        self,
+        opened: OpenRecord,
+        completed_at: datetime,
+        reason: str,
+        *,
+        request_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> UsageEvent:
+        """Proven not run: costs 0."""
+        extra = {**opened.metadata, **(metadata or {}), "void_reason": reason}
+        return self._event(opened, Said(), completed_at, "void", 0, 0, request_id=request_id, metadata=extra)
+
+    def estimated(
+        self,
+        opened: OpenRecord,
+        said: Said,
+        completed_at: datetime,
+        reason: str,
+        tokens: Tokens,
+        *,
+        request_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> UsageEvent:
+        """OpenAI never said: the best estimate, with the most it can have been as `metadata.bound_usd`."""
+        model = said.model or opened.model
+        value = self._estimate(opened, said, tokens)
+        extra = {**opened.metadata, **(metadata or {}), "reason": reason}
+        if model != opened.model:
+            extra["requested_model"] = opened.model
+        extra["bound_usd"] = None if value.bound_nano is None else pricing.nano_text(value.bound_nano)
+        if value.problems:
+            extra["problems"] = list(value.problems)
+        if value.low_confidence:
+            extra["price_confidence"] = "low"
+        priced = value.cost_nano is not None
+        billed = self._billed(value.cost_nano) if self._bill_estimates or not priced else 0
+        event = self._event(
+            opened,
+            said,
+            completed_at,
+            "estimated" if priced else "unpriced",
+            value.cost_nano,
+            billed,
+            request_id=request_id,
+            metadata=extra,
+        )
+        return msgspec.structs.replace(
+            event,
+            prompt_tokens=tokens.input,
+            completion_tokens=tokens.output,
+            total_tokens=tokens.input + tokens.output,
+            price_version=value.price_version,
+            cost_lines=value.lines,
+        )
+
+    def unfinished(self, event: UsageEvent, opened: OpenRecord, reason: str) -> UsageEvent:
+        """OpenAI named figures, but the answer never came to its end: they are the best estimate, no more."""
+        if event.cost_nano is None:
+            return event
+        said = Said(model=event.model, service_tier=event.service_tier)
+        value = self._estimate(opened, said, Tokens(event.prompt_tokens or 0, event.completion_tokens or 0))
+        bound = None if value.bound_nano is None else pricing.nano_text(max(value.bound_nano, event.cost_nano))
+        return msgspec.structs.replace(
+            event,
+            evidence="estimated",
+            billed_nano=event.billed_nano if self._bill_estimates else 0,
+            metadata={**event.metadata, "reason": reason, "bound_usd": bound},
+        )
+
+    def _estimate(self, opened: OpenRecord, said: Said, tokens: Tokens) -> pricing.Estimate:
+        """The price of `tokens`, and of the most it can have been: all text in, as much out as model and cap let."""
+        model = said.model or opened.model
+        try:
+            cap = self._book.max_output_tokens(model)
+            cap = cap if opened.output_cap is None else min(cap, opened.output_cap)
+            # What an earlier response adds is not in the request; the model's context is all it can be.
+            earlier = (self._book.context_tokens(model) or CONTEXT_TOKENS_MAX) if opened.continues else 0
+            return pricing.estimate(
+                self._book,
+                endpoint=price_family(opened.endpoint),
+                model=model,
+                at=opened.started_at,
+                service_tier=_tier(opened, said)[0] or opened.service_tier,
+                input_tokens=tokens.input,
+                output_tokens=tokens.output,
+                input_bound=max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX, earlier),
+                output_bound=max(tokens.output, cap * opened.choices if has_output(opened.endpoint) else 0),
+                region=self._region,
+                cache_ttl=opened.cache_ttl,
+            )
+        except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
+            problem = f"pricing failed: {type(error).__name__}"
+            return pricing.Estimate(None, None, (), self._book.version, (problem,), low_confidence=False)
+
+    def most(self, opened: OpenRecord) -> int | None:
+        """The most that a call can cost, nano-USD, before anything is known of it; None when its price is not known."""
+        tokens = self.by_bytes(opened, 0)
+        # `auto` leaves the tier to OpenAI, which may take the dearest.
+        tiers = ("default", "priority") if opened.service_tier == "auto" else (opened.service_tier,)
+        values = [self._estimate(opened, Said(service_tier=tier), tokens) for tier in tiers]
+        bounds = [value.bound_nano for value in values if value.bound_nano is not None]
+        return max(bounds, default=None)
+
+    def most_billed(self, nano: int) -> int:
+        """The most that a customer is charged for a call of at most `nano` nano-USD."""
+        return nano if self._markup is None else math.ceil(nano * self._markup)
+
+    def by_bytes(self, opened: OpenRecord, output_tokens: int) -> Tokens:
+        """The estimate that needs no tokenizer: text bytes / 4 in, what was seen out."""
+        text = -(-opened.text_bytes // BYTES_PER_TOKEN)
+        return Tokens(text + opened.media_parts * MEDIA_TOKENS, output_tokens)
+
+    def encoding(self, model: str) -> str:
+        """The tiktoken encoding of `model`."""
+        return self._book.encoding(model)
+
+    def _billed(self, cost_nano: int | None) -> int | None:
+        if cost_nano is None or self._markup is None:
+            return cost_nano
+        return int((cost_nano * self._markup).to_integral_value(ROUND_HALF_EVEN))
+
+    def _event(
+        self,
+        opened: OpenRecord,
+        said: Said,
+        completed_at: datetime,
+        evidence: Evidence,
+        cost_nano: int | None,
+        billed_nano: int | None,
+        *,
+        request_id: str | None,
+        metadata: dict[str, Any],
+        usage: bytes | None = None,
+        priced: pricing.Priced | None = None,
+    ) -> UsageEvent:
+        kept = Kept(NO_USAGE) if usage is None else keep(usage)
+        if kept.problem is not None:
+            metadata["problems"] = [*metadata.get("problems", ()), kept.problem]
+        return UsageEvent(
+            id=opened.id,
+            user_id=opened.user_id,
+            endpoint=opened.endpoint,
+            model=said.model or opened.model,
+            evidence=evidence,
+            started_at=opened.started_at,
+            completed_at=completed_at,
+            api_key_id=opened.api_key_id,
+            meeting_id=opened.meeting_id,
+            service_tier=said.service_tier,
+            prompt_tokens=priced.prompt_tokens if priced else None,
+            completion_tokens=priced.completion_tokens if priced else None,
+            total_tokens=priced.total_tokens if priced else None,
+            cost_nano=cost_nano,
+            billed_nano=billed_nano,
+            price_version=priced.price_version if priced else self._book.version,
+            cost_lines=priced.lines if priced else (),
+            usage=kept.usage,
+            usage_raw=kept.raw,
+            response_id=said.response_id,
+            request_id=request_id,
+            metadata=metadata,
+        )
+
+
+def _tier(opened: OpenRecord, said: Said) -> tuple[str | None, tuple[str, ...]]:
+    """The tier to price by, and what the row says of it.
+
+    Finished answers may say `auto` (recorded: gpt-5 with a custom tool, computer use). They were served, and nothing
+    is known of the tier but what was asked for.
+    """
+    asked, found = opened.service_tier, said.service_tier
+    if found is None and said.unsure:
+        what = "none" if asked is None else repr(asked[:80])
+        return asked, (f"the answer's service_tier was not found: priced as asked, {what}",)
+    if found != "auto" or asked is None or asked == "auto":
+        return found, ()
+    return asked, (f"the answer says service_tier 'auto': priced as asked, {asked[:80]!r}",)
