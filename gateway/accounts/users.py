@@ -1,6 +1,6 @@
 """`gateway users`: accounts as an operator makes, lists and changes them. Users are never deleted, only disabled.
 
-Which key is let in is decided by the proxy (flows/proxy/admission.py), which reads what is written here.
+Which key is let in is decided by the proxy (access/admission.py), which reads what is written here.
 """
 
 import json

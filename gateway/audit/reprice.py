@@ -21,7 +21,7 @@ _LOOK: Final = (
 
 
 class _Billable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What else a price rests on (core/settle.py). A field not known here makes the row one that is not re-priced."""
+    """What else a price rests on (usage/settle.py). A field not known here makes the row one that is not re-priced."""
 
     model: str
     service_tier: str | None = None

@@ -1,4 +1,4 @@
-"""Builds the edge to Stripe. Apart from gateway/build: a proxy must not load Stripe's SDK when it starts."""
+"""Opens Stripe from settings; the caller's stack closes it. A proxy must not load Stripe's SDK when it starts."""
 
 from contextlib import AsyncExitStack
 

@@ -1,7 +1,7 @@
-"""The command line: parses options, calls one function of gateway/commands, turns errors into an exit status.
+"""The command line: finds the file of a command, and turns errors into an exit status.
 
-Holds no logic of its own: what a command does is in gateway/commands. Each file here has a few commands, and only the
-file of the command that was asked for is imported: all of them together take two seconds.
+Each subject's folder has a `cli.py` that parses options and calls one function beside it. Only the file of the command
+that was asked for is imported: all of them together take two seconds.
 """
 
 import sys

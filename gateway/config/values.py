@@ -1,6 +1,6 @@
 """What a setting's value must look like. A message never has the value in it: it may be a secret.
 
-Raise ValueError; core/config_errors.py says it with the setting's name.
+Raise ValueError; config/problems.py says it with the setting's name.
 """
 
 import re

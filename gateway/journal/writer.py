@@ -1,7 +1,7 @@
 """The journal on this host's disk: where a call becomes durable (DESIGN "OPEN, NOTE, SETTLE").
 
 One folder, one series of segment files per slot (a slot is one writing process, held by flock); a record is one
-framed line (core/frames). Appends of concurrent calls share one synchronous write (O_DSYNC: the same promise as
+framed line (journal/frames). Appends of concurrent calls share one synchronous write (O_DSYNC: the same promise as
 fdatasync, in one system call), in a thread of its own so that a slow disk never blocks the event loop. What must
 not happen here: going on with a file after a failed write or sync (the kernel may have dropped its pages:
 facts/fault-matrix.md rows 9-10); a new call on a full disk (the reserve is for those in flight); a record left readable

@@ -1,6 +1,6 @@
 """What a key may call: Unkey permissions as endpoints and models. Pure.
 
-`openai.*` allows everything. `openai.<endpoint>` allows an endpoint of the catalogue (core/endpoints) with what
+`openai.*` allows everything. `openai.<endpoint>` allows an endpoint of the catalogue (openai/routing) with what
 belongs to it: `openai.responses` allows `responses.compact` and `responses.get` as well. `openai.model.<model>` allows
 a model and its dated snapshots, `openai.model.gpt-5*` all whose names begin so. A key is bound by a kind only when it
 has some of it: one with models and no endpoints may call every endpoint with them, one with neither may do everything.

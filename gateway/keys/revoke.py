@@ -90,7 +90,7 @@ UNKEY_STALE_S: Final = 600
 
 
 def memory_of(keys: KeySettings) -> str:
-    """How long a proxy may go on with what it has found out about a key (flows/proxy/admission.py)."""
+    """How long a proxy may go on with what it has found out about a key (access/admission.py)."""
     return (
         f"Calls that begin within {keys.fresh_s:g} s may still get in (keys.fresh_s), where a proxy remembers the key; "
         f"up to {keys.fresh_s + keys.stale_s:g} s if Unkey does not answer (with keys.stale_s)."

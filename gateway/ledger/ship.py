@@ -29,7 +29,7 @@ BATCH_MAX: Final = 1000
 """Ids asked for, or events sent, in one round trip."""
 PATIENCE_MAX_S: Final = 30.0
 _NAMED: Final = re.compile(rb'\{"id":"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"')
-"""How every payload begins: with the event id that we gave it (core/ids)."""
+"""How every payload begins: with the event id that we gave it (kit/ids)."""
 _log: Final = structlog.get_logger("gateway.ship")
 
 

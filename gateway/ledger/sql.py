@@ -175,7 +175,7 @@ select u.id::text as user_id, u.is_active,
   (select k.is_active from key k) as key_is_active,
   (select k.enabled_at from key k) as key_enabled_at,
   u.stripe_customer_id,
-  -- What bounds their spending, as core/budgets reads it; credit is a budget whose limit is what was paid.
+  -- What bounds their spending, as limits/budgets reads it; credit is a budget whose limit is what was paid.
   (select coalesce(jsonb_agg(to_jsonb(bound) || jsonb_build_object('since',
     to_char(bound.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), '[]')::text from (
     select b.id::text as id, b.user_id, (least(b.limit_usd, 1000000) * 1000000000)::bigint as limit_nano, b.period,

@@ -63,7 +63,7 @@ class Identity:
     """When a command last let it in again."""
     stripe_customer_id: str | None
     budgets: str
-    """JSON: a list of core/budgets.Budget."""
+    """JSON: a list of limits/budgets.Budget."""
 
 
 class MeetingRow(NamedTuple):

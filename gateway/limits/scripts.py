@@ -10,7 +10,7 @@ event id, settled and not yet counted in `base`), the hash `K:h` (nano-USD held 
 from typing import Final
 
 # ARGV: event id, then seven fields per claim: kind, key, limit, amount, period µs | lease s, ttl s, 1 where it may
-# refuse. Returns five numbers per claim: refused, used, more, wait ms (core/limits.Taken), known (0: a budget without
+# refuse. Returns five numbers per claim: refused, used, more, wait ms (limits/claims.Taken), known (0: a budget without
 # its base). Nothing is taken unless everything is.
 RESERVE: Final = """
 local t = redis.call('TIME')

@@ -1,4 +1,4 @@
-"""Routing: which endpoint of the families (core/families/) a method and path is. Pure.
+"""Routing: which endpoint of the families (openai/families/) a method and path is. Pure.
 
 Routing matches `raw_path` (never decoded, never joined to a URL) against strict patterns, and the upstream path
 is rebuilt from the match, so no byte of a hostile path reaches OpenAI (facts/attacks.md A22, A23, A28). What is

@@ -176,7 +176,7 @@ def _check(rows: list[asyncpg.Record], ids: list[str], events: list[dict[str, An
 
 
 def main() -> None:
-    """`python -m gateway.commands.demo`; exits by SystemExit."""
+    """`python -m gateway.processes.demo`; exits by SystemExit."""
 
     def say(line: str) -> None:
         sys.stdout.write(line + "\n")

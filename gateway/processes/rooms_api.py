@@ -1,4 +1,4 @@
-"""The rooms API on the public port, put together. Decides nothing: gateway/flows/rooms does."""
+"""The rooms API on the public port, put together. Decides nothing: gateway/rooms does."""
 
 import os
 from collections.abc import Callable

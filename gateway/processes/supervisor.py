@@ -2,7 +2,7 @@
 
 A child is `python -m gateway.processes.child <kind> …`, configured by its environment alone. It holds the read end of a
 pipe (its stdin) whose other end the parent holds: when the parent dies in any way, the child sees the end and
-stops. Over another pipe the child says that it is ready, and then once a second how it is (core/metrics.py Status).
+stops. Over another pipe the child says that it is ready, and then once a second how it is (kit/metrics.py Status).
 The parent does no work of its own but to answer /metrics, so there is little in it that could fail.
 """
 

@@ -1,4 +1,4 @@
-"""Webhooks on the public port, put together. Decides nothing: gateway/flows/webhooks does."""
+"""Webhooks on the public port, put together. Decides nothing: gateway/meetings/webhooks.py does."""
 
 import time
 from contextlib import AsyncExitStack

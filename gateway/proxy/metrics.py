@@ -1,6 +1,6 @@
 """Counts the requests of one process. On the hot path: one look-up per call, then plain additions.
 
-Labels come from our own lists only (core/metrics.py).
+Labels come from our own lists only (kit/metrics.py).
 """
 
 from collections.abc import Iterator

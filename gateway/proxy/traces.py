@@ -1,6 +1,6 @@
 """OpenTelemetry: one span per metered call, sent by OTLP over HTTP to a collector. The extra `otel`.
 
-Imported only where traces are wanted (gateway/build.py): the libraries cost every process half a second at its start.
+Imported only where traces are wanted (proxy/opening.py): the libraries cost every process half a second at its start.
 Attributes are those of OpenTelemetry's semantic conventions for generative AI, and our own under `gateway.`; never a
 prompt, an answer or a key. A collector that is away costs spans, never a call.
 """

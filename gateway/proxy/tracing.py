@@ -1,4 +1,4 @@
-"""What the proxy needs of a tracer; gateway/edges/traces.py is one."""
+"""What the proxy needs of a tracer; gateway/proxy/traces.py is one."""
 
 from typing import Protocol
 

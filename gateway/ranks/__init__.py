@@ -1,4 +1,4 @@
 """tiktoken's rank files and split patterns, shipped as data so that nothing is downloaded at run time.
 
-See LICENSE beside them for their origin and licence. `gateway.edges.tokenizer` reads and checks them.
+See LICENSE beside them for their origin and licence. `gateway.openai.tokenizer` reads and checks them.
 """

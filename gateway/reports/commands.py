@@ -53,7 +53,7 @@ async def usage(
     totals: bool = False,
     output: Path | None = None,
 ) -> UsageReport:
-    """Prints usage in [since, until), or `during` a period, grouped by `by` (flows/reports/usage.py), and returns it.
+    """Prints usage in [since, until), or `during` a period, grouped by `by` (reports/usage.py), and returns it.
 
     With `output` it goes to that file instead, whole or not at all. `totals` adds them to CSV; the others always have
     them. Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.

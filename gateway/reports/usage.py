@@ -110,7 +110,7 @@ async def usage_report(
 ) -> UsageReport:
     """Usage of calls completed in [since, until), each an instant or the first one of a period; None is no bound.
 
-    `during` names a whole period instead (core/instants.py says which there are; `now` decides what today is).
+    `during` names a whole period instead (kit/instants.py says which there are; `now` decides what today is).
     `by`: any of DIMENSIONS, several at once; empty gives the total alone. Raises OptionError when an option is
     wrong or the report would be too large, DependencyDown when Postgres is away.
     """

@@ -40,7 +40,7 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_lines: tuple[Line, ...] = ()
     """Exact decimals as strings, as `gateway price` prints them."""
     usage: msgspec.Raw = NO_USAGE
-    """The usage block as core/usage_block keeps it. (msgspec cannot decode a union with Raw, hence no None.)"""
+    """The usage block as usage/usage_block keeps it. (msgspec cannot decode a union with Raw, hence no None.)"""
     usage_raw: bytes | None = None
     """The same where jsonb cannot hold it; `usage` is null then."""
     response_id: str | None = None
@@ -102,7 +102,7 @@ _note_decoder: Final = msgspec.json.Decoder(NoteRecord)
 
 
 def encode(record: UsageEvent | OpenRecord | NoteRecord) -> bytes:
-    """Compact JSON on one line, since core/usage_block has made the only part one that is not made here."""
+    """Compact JSON on one line, since usage/usage_block has made the only part one that is not made here."""
     return _encoder.encode(record)
 
 

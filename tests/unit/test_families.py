@@ -33,7 +33,7 @@ def answer(method: str, path: str) -> str | None:
     """How the gateway takes a row: the endpoint's name, or the reason of its refusal; None: no family knows it."""
     raw = example(path)
     if method == "WS":
-        # A path that POST takes is refused by 426, which says so (flows/proxy/unrouted.py).
+        # A path that POST takes is refused by 426, which says so (proxy/unrouted.py).
         return "no WebSocket" if match("POST", raw) is not None else why_unserved("GET", raw)
     route = match(method, raw)
     return why_unserved(method, raw) if route is None else route.endpoint.name
@@ -89,7 +89,7 @@ def test_what_a_family_declares_fits_together() -> None:
     assert len(CATALOGUE) == sum(len(family.endpoints) for family in FAMILIES) == len(FAMILY_OF)
     for endpoint in CATALOGUE:
         family = FAMILY_OF[endpoint.name]
-        assert endpoint.name.partition(".")[0] == family.name  # the permission for a whole family (core/permissions.py)
+        assert endpoint.name.partition(".")[0] == family.name  # the permission for a whole family (keys/permissions.py)
         assert (endpoint.price in PRICE_FAMILIES) == (endpoint.kind == "metered"), endpoint
         assert endpoint.kind == "metered" or not endpoint.settles_later
         if endpoint.kind == "metered":

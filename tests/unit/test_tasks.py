@@ -1,4 +1,4 @@
-"""No background work is left alone: what runs by itself is a loop of gateway/loops.py, or is in the list below.
+"""No background work is left alone: what runs by itself is a loop of gateway/kit/loops.py, or is in the list below.
 
 `asyncio` says nothing of a task that has died until somebody asks. So each place that starts one, or a timer or a
 thread, is named here, with who notices when it fails.
@@ -32,7 +32,7 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/limits/limiter.py:_beginning": "awaited by who asks",
     "gateway/access/admission.py:_ask": "awaited by who asks; the next call makes a failed renewal again",
     "gateway/meetings/attribution.py:_ask": "awaited by who asks",
-    # Work that ends by itself, and that nobody waits for. asyncio logs an error of it (gateway/core/log.py).
+    # Work that ends by itself, and that nobody waits for. asyncio logs an error of it (gateway/kit/log.py).
     "gateway/stores/postgres_connections.py:_judge": "closes connections once; the next error starts it again",
     "gateway/limits/limiter.py:give_back": "one call's claims; they end by themselves where this fails",
     "gateway/proxy/record.py:_strand": "_land goes on, whatever fails; /readyz shows what is stranded",

@@ -1,4 +1,4 @@
-"""The list of models. What a key is shown of it is in core/served_models.py."""
+"""The list of models. What a key is shown of it is in access/served_models.py."""
 
 from typing import Final
 
