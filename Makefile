@@ -47,7 +47,7 @@ check: .venv/.ready ## lint, format, types, imports and the rules of the house
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@.venv/bin/lint-imports
-	@$(RUN) -m pytest -q tests/unit/test_style.py tests/unit/test_no_float.py tests/unit/test_house.py
+	@$(RUN) -m pytest -q tests/house_rules/test_style.py tests/house_rules/test_no_float.py tests/house_rules/test_lock.py
 
 bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and the ratios
 	@$(RUN) -m bench $(ARGS)

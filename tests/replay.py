@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.servers import free_ports
+from tests.support.servers import free_ports
 
 TOP: Final = Path(__file__).parents[1]
 PORTS: Final = 3

@@ -13,7 +13,7 @@ import asyncpg
 
 from pricing.data import read_texts
 from tests.chaos.sums import wrong_sums
-from tests.recompute import recompute
+from tests.support.recompute import recompute
 
 EXACT: Final = ("reported", "drained")
 EXAMPLES: Final = 5

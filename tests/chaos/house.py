@@ -17,7 +17,7 @@ from gateway import embedded
 from gateway.stores.migrator import migrate
 from tests.chaos.payers import make_payer
 from tests.chaos.tcp import Link, Wires, wires
-from tests.stack import Process, Stack, children, stack
+from tests.support.gateway import Process, Stack, children, stack
 
 STORES: Final = {"postgres": signal.SIGQUIT, "valkey": signal.SIGKILL}
 """How each dies: an immediate stop, and no stop at all."""

@@ -11,7 +11,7 @@ import aiohttp
 
 from tests.chaos.excuses import Excuses
 from tests.chaos.house import House
-from tests.flows.test_thousand import mixed
+from tests.proxy.test_thousand import mixed
 
 LEAVES: Final = 0.1
 CALL_S: Final = 60.0

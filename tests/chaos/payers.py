@@ -4,7 +4,7 @@ import asyncpg
 
 from gateway.billing.stripe import Billing
 from tests.conftest import METER
-from tests.stack import Stack
+from tests.support.gateway import Stack
 
 
 async def make_payer(stack: Stack, dsn: str, user_id: str) -> None:

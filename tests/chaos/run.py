@@ -15,7 +15,7 @@ from tests.chaos.excuses import Excuses
 from tests.chaos.house import House, house
 from tests.chaos.killer import Killer
 from tests.chaos.load import Load
-from tests.servers import memory_folder
+from tests.support.servers import memory_folder
 
 HEAL_S: Final = 30.0
 WARM_S: Final = 1.0

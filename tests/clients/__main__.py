@@ -23,8 +23,8 @@ from gateway.stores.migrator import migrate
 from tests.clients.install import Command, Mismatch, find_node, install, run
 from tests.clients.ledger import ROWS_S, check_charged, check_told, make_meeting, rows_of
 from tests.clients.table import CLIENTS, Client
-from tests.servers import memory_folder
-from tests.stack import Stack, stack
+from tests.support.gateway import Stack, stack
+from tests.support.servers import memory_folder
 
 RUN_S: Final = 300.0
 

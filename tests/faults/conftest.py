@@ -1,10 +1,8 @@
-"""The same whole gateways as in tests/flows; all of it is long."""
+"""Whole gateways; all of it is long."""
 
 from pathlib import Path
 
 import pytest
-
-from tests.flows.conftest import fresh_stack, module_database, running
 
 HERE = Path(__file__).parent
 
@@ -14,6 +12,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.long)
-
-
-__all__ = ["fresh_stack", "module_database", "running"]

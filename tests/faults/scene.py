@@ -19,7 +19,7 @@ import asyncpg
 
 from tests.chaos.checks import Verdict, billed, healed, until, verdict
 from tests.chaos.entry import MODULE
-from tests.stack import Stack
+from tests.support.gateway import Stack
 
 HEAL_S: Final = 30.0
 QUICK: Final = {

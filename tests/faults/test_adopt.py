@@ -9,8 +9,8 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.flows.conftest import settled_rows
-from tests.stack import Stack
+from tests.support.gateway import Stack
+from tests.support.whole_gateway import settled_rows
 
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
 

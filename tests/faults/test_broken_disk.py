@@ -16,8 +16,8 @@ from typing import Final
 import aiohttp
 import pytest
 
-from tests.flows.conftest import settled_rows
-from tests.stack import Stack
+from tests.support.gateway import Stack
+from tests.support.whole_gateway import settled_rows
 
 BODY: Final = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
 ATTACH_S: Final = 5.0

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tests.flows.test_traces import PARENT, call
-from tests.stack import Stack
+from tests.proxy.test_traces import PARENT, call
+from tests.support.gateway import Stack
 
 
 async def test_a_collector_that_is_away_costs_no_call(fresh_stack: Stack) -> None:

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from gateway.embedded import Embedded
-from tests.edges.test_journal_full import fill, small_disk
-from tests.flows.conftest import settled_rows
-from tests.stack import Stack, stack
+from tests.journal.test_full_disk import fill, small_disk
+from tests.support.gateway import Stack, stack
+from tests.support.whole_gateway import settled_rows
 
 __all__ = ["small_disk"]
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}

@@ -11,8 +11,8 @@ import pytest
 from gateway.stores.redis import open_redis
 from tests.chaos.house import Store
 from tests.chaos.tcp import Link, Wires, wires
-from tests.flows.conftest import settled_rows
-from tests.stack import Stack, stack
+from tests.support.gateway import Stack, stack
+from tests.support.whole_gateway import settled_rows
 
 MODEL = "gpt-4o-mini"
 WAIT_S = 30.0

@@ -15,7 +15,7 @@ from gateway.embedded import Embedded
 from gateway.kit.failpoints import SITES
 from tests.chaos.payers import make_payer
 from tests.faults.scene import QUICK, rows_of, scene
-from tests.stack import Stack, stack
+from tests.support.gateway import Stack, stack
 
 CALLS_MAX: Final = 200
 LATER: Final = 2

@@ -6,7 +6,7 @@ import signal
 
 import asyncpg
 
-from tests.stack import Stack
+from tests.support.gateway import Stack
 
 
 async def test_a_new_parent_does_not_wait_for_the_streams_of_a_killed_one(fresh_stack: Stack) -> None:

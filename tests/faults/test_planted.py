@@ -15,7 +15,7 @@ from gateway.embedded import Embedded
 from tests.chaos.payers import make_payer
 from tests.chaos.planted import BUGS
 from tests.faults.scene import QUICK, scene
-from tests.stack import Stack, stack
+from tests.support.gateway import Stack, stack
 
 WITHIN_S: Final = 5.0
 """Seconds in which a right gateway would have healed several times over."""
@@ -39,7 +39,7 @@ CAUGHT: Final = {
     # No audit of our own books can miss a call that nobody ever wrote down; OpenAI's figures can.
     "no journal": Caught(None, "lost", frozenset()),
     "counters from the batch": Caught("flush.committed:2", "sums", frozenset({"INV-5"})),
-    # An audit asks Stripe about hours that are over only, because its summaries lag: tests/flows/test_audit.py.
+    # An audit asks Stripe about hours that are over only, because its summaries lag: tests/audit/test_run.py.
     "blind Stripe resend": Caught("bill.sent:1", "sums", frozenset()),
 }
 

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from gateway.embedded import Embedded
-from tests.flows.conftest import settled_rows
-from tests.stack import Stack, stack
+from tests.support.gateway import Stack, stack
+from tests.support.whole_gateway import settled_rows
 
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
 NOTICE_S = "1.5"

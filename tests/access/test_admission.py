@@ -1,0 +1,103 @@
+"""Who is let in: every outcome of Unkey, every owner, every form of the header."""
+
+import pytest
+
+from gateway.access.admission import Principal
+from gateway.access.verdicts import refusal_of
+from gateway.keys.verify import RateLimit
+from tests.access.admissions import NOW_S, House, Linked, no, valid
+
+# What Unkey says.
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error_code"),
+    [
+        ("NOT_FOUND", 401, "invalid_api_key"),
+        ("DISABLED", 401, "invalid_api_key"),
+        ("EXPIRED", 401, "invalid_api_key"),
+        ("FORBIDDEN", 403, "access_denied"),
+        ("INSUFFICIENT_PERMISSIONS", 403, "insufficient_permissions"),
+        ("RATE_LIMITED", 429, "rate_limit_exceeded"),
+        ("USAGE_EXCEEDED", 429, "insufficient_quota"),
+        ("SOMETHING_NEW", 403, "access_denied"),
+        ("VALID", 403, "access_denied"),  # valid is false all the same
+        ("", 403, "access_denied"),
+    ],
+)
+async def test_codes(code: str, status: int, error_code: str) -> None:
+    house = House()
+    house.keys.answer = no(code)
+    error = await house.refused()
+    assert (error.status, error.code) == (status, error_code)
+    assert house.accounts.asked == []
+
+
+@pytest.mark.parametrize("code", ["NOT_FOUND", "EXPIRED", "", "valid"])
+def test_true_without_valid_is_no(code: str) -> None:
+    assert refusal_of(valid(code=code), NOW_S) is not None
+    assert refusal_of(valid(), NOW_S) is None
+
+
+async def test_rate_limit_says_when_to_come_back_and_keeps_its_word() -> None:
+    house = House(negative_s=10)
+    ends = int(NOW_S * 1000)
+    limits = [RateLimit(exceeded=True, reset=ends + 2500), RateLimit(exceeded=False, reset=ends + 99_000)]
+    house.keys.answer = no("RATE_LIMITED", ratelimits=limits)
+    assert (await house.refused()).headers == {"Retry-After": "3"}
+    house.keys.answer = valid()
+    house.now_s = 2.9
+    assert (await house.refused()).status == 429
+    house.now_s = 3.1
+    await house.admit()
+    assert refusal_of(no("RATE_LIMITED"), NOW_S).headers == {"Retry-After": "1"}  # type: ignore[union-attr]  # refused
+
+
+async def test_used_up_is_not_tried_again() -> None:
+    house = House()
+    house.keys.answer = no("USAGE_EXCEEDED")
+    assert (await house.refused()).headers == {"x-should-retry": "false"}
+
+
+# Whose key it is.
+
+
+async def test_principal() -> None:
+    house = House()
+    assert await house.admit() == Principal("user", "api-key", "uk_1")
+    assert house.accounts.asked == [("ext", "uk_1")]
+    house.keys.answer = valid(identity=None)
+    await house.admit("another")
+    assert house.accounts.asked[-1] == (None, "uk_1")
+
+
+@pytest.mark.parametrize(
+    ("linked", "status", "code"),
+    [
+        (None, 403, "key_not_linked"),
+        (Linked(is_active=False), 403, "user_disabled"),
+        (Linked(key_is_active=False), 401, "invalid_api_key"),
+    ],
+)
+async def test_a_valid_key_without_an_active_owner(linked: Linked | None, status: int, code: str) -> None:
+    house = House()
+    house.accounts.answer = linked
+    for _ in range(3):
+        error = await house.refused()
+        assert (error.status, error.code) == (status, code)
+    assert len(house.keys.asked) == 1
+
+
+async def test_a_key_without_a_row_of_its_own_passes() -> None:
+    house = House()
+    house.accounts.answer = Linked(api_key_id=None, key_is_active=None)
+    assert await house.admit() == Principal("user", None, "uk_1")
+
+
+async def test_a_user_disabled_since_is_refused_after_the_renewal() -> None:
+    house = House(fresh_s=30)
+    await house.admit()
+    house.accounts.answer = Linked(is_active=False)
+    house.now_s = 31
+    assert (await house.refused()).code == "user_disabled"
+    assert (await house.refused()).code == "user_disabled"

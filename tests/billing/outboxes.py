@@ -1,0 +1,40 @@
+"""What the tests of the outbox share: a user with a customer, usage booked for them, an event made of it."""
+
+from datetime import UTC, datetime, timedelta
+
+from gateway.billing.outbox import Held, Outbox
+from gateway.billing.windows import Claim
+from gateway.ledger.store import Ledger
+from tests.support.usage import entries, usage
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+GRACE_S = 300.0
+HANGS_S = 5.0
+"""Seconds after which something waits that must not wait."""
+ALL = ["pending", "sent", "duplicate", "rejected", "unknown"]
+
+
+async def customer(ledger: Ledger, number: int = 1) -> str:
+    """A user with a Stripe customer; returns the user's id."""
+    return await ledger.create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
+
+
+async def book(ledger: Ledger, user_id: str, at: datetime, *nanos: int) -> None:
+    await ledger.insert_batch(entries(*(usage(user_id, at, nano) for nano in nanos)))
+
+
+async def oldest_first(outbox: Outbox) -> list[Held]:
+    return (await outbox.events(ALL, events_max=10_000))[::-1]
+
+
+async def claim_one(outbox: Outbox, now: datetime) -> Claim:
+    (claim,) = await outbox.claim(now, lease_s=60, events_max=10)
+    return claim
+
+
+async def one_pending(ledger: Ledger, outbox: Outbox) -> Held:
+    await book(ledger, await customer(ledger), TEN, 5_000)
+    await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
+    (held,) = await oldest_first(outbox)
+    return held

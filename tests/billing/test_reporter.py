@@ -1,0 +1,217 @@
+"""Billing end to end, ledger to Stripe: whatever fails on the way, Stripe counts every micro-dollar once."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gateway.billing.outbox import Outbox
+from gateway.billing.reporter import STOPPED_S, Bill, BillCounts
+from gateway.billing.stripe import Billing
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
+from tests.billing.stripe_truth import StripeTruth
+from tests.support.usage import entries, usage
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+NOW = TEN + 6 * HOUR
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def truth() -> AsyncIterator[StripeTruth]:
+    async with StripeTruth() as server:
+        yield server
+
+
+@pytest.fixture
+async def stripe(truth: StripeTruth) -> AsyncIterator[Billing]:
+    billing = Billing("sk_test_1", base_url=truth.url)
+    yield billing
+    await billing.close()
+
+
+def reporter(pool: Pool, stripe: Billing | None) -> Bill:
+    return Bill(
+        Outbox(pool), stripe, grace_s=300, monotonic=lambda: 0.0, random=lambda: 0.5, log=structlog.get_logger()
+    )
+
+
+@pytest.fixture
+def bill(pool: Pool, stripe: Billing) -> Bill:
+    return reporter(pool, stripe)
+
+
+async def owe(ledger: Ledger, *, customers: int = 1, windows: int = 1, nano: int = 5_400) -> int:
+    """Books usage; returns the whole micro-USD that customers × windows owe."""
+    for number in range(customers):
+        user = await ledger.create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
+        await ledger.insert_batch(entries(*(usage(user, TEN + hour * HOUR, nano) for hour in range(windows))))
+    return customers * (windows * nano // 1000)
+
+
+async def states(pool: Pool) -> dict[str, int]:
+    return (await Outbox(pool).status()).counts
+
+
+async def test_usage_reaches_stripe(ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool) -> None:
+    owed = await owe(ledger, customers=2, windows=3)
+    assert await bill.step_once(NOW) == BillCounts(windows_frozen=6, frozen=6, sent=6)
+    assert truth.total() == owed == 32  # 3 × 5.4 = 16.2 each: the carry is used
+    assert truth.keys == truth.calls  # the idempotency key is the identifier
+    assert await bill.step_once(NOW + HOUR) == BillCounts()
+    assert await states(pool) == {"sent": 6}
+
+
+async def test_a_window_may_be_closed_early_by_an_argument(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
+    await owe(ledger)
+    assert await bill.step_once(TEN + timedelta(minutes=1)) == BillCounts()
+    assert (await bill.step_once(TEN + timedelta(minutes=1), grace_s=-3600)).sent == 1
+    assert truth.total() == 5
+
+
+async def test_without_a_key_nothing_is_frozen(ledger: Ledger, pool: Pool) -> None:
+    await owe(ledger)
+    assert await reporter(pool, None).step_once(NOW) == BillCounts()
+    assert (await Outbox(pool).status()).nano_unfrozen == 5_400
+
+
+async def test_reporters_at_once_count_everything_once(
+    ledger: Ledger, pool: Pool, stripe: Billing, truth: StripeTruth
+) -> None:
+    owed = await owe(ledger, customers=12, windows=4)
+    truth.delay_s = 0.002
+    passes = await asyncio.gather(*(reporter(pool, stripe).step_once(NOW) for _ in range(4)))
+    passes += [await reporter(pool, stripe).step_once(NOW)]
+    assert truth.total() == owed
+    assert len(truth.calls) == len(truth.events) == sum(done.sent for done in passes) == 48
+    assert truth.crowded == 0  # Stripe takes one call per customer and meter at a time
+
+
+@pytest.mark.parametrize("fault", ["429", "500"])
+async def test_a_failure_is_tried_again_as_the_same_event(
+    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool, fault: str
+) -> None:
+    owed = await owe(ledger)
+    truth.next.extend([fault, fault])
+    assert (await bill.step_once(NOW)).retry == 1
+    assert await bill.step_once(NOW + timedelta(seconds=1)) == BillCounts()  # not before its time
+    assert (await bill.step_once(NOW + timedelta(seconds=2))).retry == 1
+    assert await bill.step_once(NOW + timedelta(seconds=5)) == BillCounts()  # waits longer now
+    assert (await bill.step_once(NOW + timedelta(seconds=6))).sent == 1
+    assert len(truth.calls) == 3
+    assert len(set(truth.calls)) == 1
+    assert truth.total() == owed
+    assert await states(pool) == {"sent": 1}
+
+
+async def test_accepted_but_the_answer_lost_counts_once(
+    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool
+) -> None:
+    owed = await owe(ledger)
+    truth.next.extend(["lost"])
+    assert (await bill.step_once(NOW)).retry == 1
+    assert (await bill.step_once(NOW + timedelta(minutes=1))).duplicate == 1
+    assert truth.total() == owed
+    assert await states(pool) == {"duplicate": 1}
+
+
+async def test_a_reporter_killed_after_sending_counts_once(
+    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool, database_url: str
+) -> None:
+    owed = await owe(ledger)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.billing.bill_killed", database_url, truth.url, NOW.isoformat(), cwd=ROOT
+    )
+    assert await asyncio.wait_for(process.wait(), 30) == -9
+    assert truth.total() == owed  # Stripe has it; nobody here knows
+    assert await states(pool) == {"pending": 1}
+    assert await bill.step_once(NOW + timedelta(seconds=60)) == BillCounts()  # still leased to the dead one
+    assert (await bill.step_once(NOW + timedelta(seconds=180))).duplicate == 1
+    assert truth.total() == owed
+    assert len(set(truth.calls)) == 1 < len(truth.calls)
+
+
+async def test_what_stripe_never_takes_is_set_aside(ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool) -> None:
+    await owe(ledger, windows=2)
+    truth.next.extend(["no meter"])
+    counts = await bill.step_once(NOW)
+    assert (counts.rejected, counts.sent) == (1, 1)  # the next one is not held up
+    (held,) = await Outbox(pool).events(["rejected"])
+    assert "No active meter" in (held.last_error or "")
+    await bill.step_once(NOW + 100 * HOUR)
+    assert len(truth.calls) == 2
+
+
+async def test_refused_credentials_stop_the_pass(ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool) -> None:
+    owed = await owe(ledger, customers=40)
+    truth.always = "401"
+    counts = await bill.step_once(NOW)
+    assert counts.stopped is not None
+    assert "STRIPE_SECRET_KEY" in counts.stopped
+    assert len(truth.calls) <= 8  # those already under way
+    assert await states(pool) == {"pending": 40}  # nothing is lost, nothing is in doubt
+    truth.always = "ok"
+    assert (await bill.step_once(NOW + 48 * HOUR)).sent == 40
+    assert truth.total() == owed
+
+
+async def test_an_outage_is_not_asked_of_every_event(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
+    await owe(ledger, customers=40)
+    truth.always = "500"
+    assert (await bill.step_once(NOW)).retry == 32
+    assert len(truth.calls) == 32
+
+
+async def test_doubt_of_more_than_twenty_hours_is_reported_and_not_sent(
+    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool
+) -> None:
+    await owe(ledger)
+    truth.next.extend(["lost"])
+    await bill.step_once(NOW)
+    assert await bill.step_once(NOW + 20 * HOUR) == BillCounts(unknown=1)
+    assert len(truth.calls) == 1
+    assert await states(pool) == {"unknown": 1}
+
+
+async def test_usage_of_more_than_35_days_ago_is_never_filed_under_another_time(
+    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool
+) -> None:
+    await owe(ledger)
+    counts = await bill.step_once(TEN + timedelta(days=36))
+    assert (counts.rejected, truth.calls) == (1, [])
+    (held,) = await Outbox(pool).events(["rejected"])
+    assert held.timestamp == TEN + HOUR - timedelta(seconds=1)
+
+
+async def waits_of(bill: Bill, count: int) -> list[float]:
+    """Seconds between passes, for `count` of them, two minutes apart."""
+    return [await bill.turn_s(NOW + number * timedelta(minutes=2), interval_s=30) for number in range(count)]
+
+
+async def test_the_loop_waits_longer_while_stripe_is_away(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
+    await owe(ledger)
+    truth.next.extend(["500", "500"])
+    assert await waits_of(bill, 3) == [60.0, 120.0, 30.0]
+    assert truth.total() == 5
+
+
+async def test_a_database_that_is_away_is_an_outage(bill: Bill, pool: Pool) -> None:
+    await pool.close()
+    with pytest.raises(DependencyDown):
+        await bill.turn_s(NOW, interval_s=30)
+
+
+async def test_the_loop_asks_seldom_while_credentials_are_refused(
+    ledger: Ledger, bill: Bill, truth: StripeTruth
+) -> None:
+    await owe(ledger)
+    truth.next.extend(["401"])
+    assert await waits_of(bill, 2) == [STOPPED_S, 30.0]
+    assert truth.total() == 5

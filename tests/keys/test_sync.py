@@ -1,0 +1,245 @@
+"""`keys sync`: names every way in which the two sides can differ, repairs what it may and nothing else, at any time."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+
+from gateway.config.settings import Settings
+from gateway.keys.described import DescribedKey, KeyPage
+from gateway.keys.sync import Synced, sync
+from gateway.keys.unkey_admin import KeyAdmin
+from gateway.kit.errors import DependencyDown
+from gateway.ledger.store import Ledger
+from gateway.sandbox import credentials
+from gateway.sandbox.unkey.bodies import UpdateKey
+from gateway.stores.postgres import Pool
+from tests.keys.unkey_at_work import NOW, House, house_at
+
+ENDS_MS = int(NOW.timestamp() * 1000) + 10**9
+DRIFT = {
+    ("not_linked", "key_found"): True,
+    ("not_linked", "key_stranger"): False,
+    ("not_linked", "key_ownerless"): False,
+    ("not_at_unkey", "key_gone"): True,
+    ("name", "key_named"): True,
+    ("expires_at", "key_ending"): True,
+    ("enabled", "key_off"): True,
+    ("enabled", "key_on"): True,
+    ("owner", "key_moved"): False,
+    ("enabled", "key_zombie"): False,
+}
+"""Every kind of disagreement, and whether --repair ends it."""
+
+
+@pytest.fixture
+async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
+    async with house_at(database_url, ledger, pool) as made:
+        await made.key("same")
+        yield made
+
+
+async def disagree(house: House) -> None:
+    """Makes one key of each kind of `DRIFT`, and some in which all is well."""
+    unkey = house.sandbox.unkey
+    _, ann = await house.key("ann")
+    house.at_unkey("found", external_id=ann, name="[red]\x1b[31mfound", enabled=False, expires=ENDS_MS)
+    house.at_unkey("stranger", external_id=str(uuid4()))
+    house.at_unkey("ownerless")
+    for name in ("gone", "named", "ending", "off", "on", "moved", "zombie", "lost"):
+        await house.key(name)
+    await house.gone("key_gone")
+    for change in (
+        {"key_id": "key_named", "name": "renamed"},
+        {"key_id": "key_ending", "expires": ENDS_MS},
+        {"key_id": "key_off", "enabled": False},
+        {"key_id": "key_moved", "external_id": ann},
+    ):
+        unkey.update_key(UpdateKey(**change))
+    await house.pool.execute("update api_keys set is_active = false where unkey_key_id = 'key_on'")
+    await house.pool.execute("update api_keys set is_active = false, revoked_at = now() where unkey_key_id in "
+                             "('key_zombie', 'key_lost')")  # fmt: skip
+    await house.gone("key_lost")  # revoked here and gone there: nobody misses it
+
+
+async def everything(house: House) -> tuple[bytes, list[Any]]:
+    """Both sides, whole."""
+    rows = await house.pool.fetch("select * from api_keys order by id")
+    return msgspec.json.encode(house.sandbox.unkey.kept.keys), [tuple(row) for row in rows]
+
+
+def outcomes(document: dict[str, Any]) -> dict[tuple[str, str], bool]:
+    """Which disagreements were repaired."""
+    assert len({(one["kind"], one["key_id"]) for one in document["drift"]}) == len(document["drift"])
+    return {(one["kind"], one["key_id"]): one["outcome"] == "repaired" for one in document["drift"]}
+
+
+async def test_every_difference_is_told_and_nothing_is_touched(house: House) -> None:
+    assert (await house.json("sync"))["drift"] == []
+    await disagree(house)
+    before = await everything(house)
+    for _ in range(2):
+        done = await house.run("sync", "--json")
+        document = json.loads(done.out)
+        assert (done.status, outcomes(document)) == (1, dict.fromkeys(DRIFT, False))
+        assert (document["left"], document["repaired"]) == (len(DRIFT), 0)
+        assert await everything(house) == before
+    table = await house.run("sync")
+    for said in ("key_zombie", "`gateway keys revoke key_zombie` disables it", "renamed", "10 differences left"):
+        assert said in table.out
+    assert "\x1b" not in table.out
+
+
+async def test_repair_takes_what_unkey_says_and_nothing_more(house: House) -> None:
+    await disagree(house)
+    at_unkey, _ = await everything(house)
+    first = await house.run("sync", "--repair", "--json")
+    assert (first.status, outcomes(json.loads(first.out))) == (1, DRIFT)
+    assert (await everything(house))[0] == at_unkey  # never anything at Unkey
+    found = await house.row("key_found")
+    assert (found["name"], found["is_active"], found["revoked_at"]) == ("[red]\x1b[31mfound", False, None)
+    assert str(found["user_id"]) == house.kept("key_found").external_id
+    assert found["expires_at"] == (await house.row("key_ending"))["expires_at"]
+    assert (await house.row("key_named"))["name"] == "renamed"
+    gone, moved = await house.row("key_gone"), await house.row("key_moved")
+    assert (gone["is_active"], gone["revoked_at"] is None) == (False, False)
+    assert str(moved["user_id"]) != house.kept("key_moved").external_id  # whose it is, a person decides
+    assert [await house.lets_in(f"key_{name}") for name in ("off", "on", "zombie", "same")] == [
+        (False, False), (True, True), (True, False), (True, True),
+    ]  # fmt: skip
+    after = await everything(house)
+    again = await house.run("sync", "--repair", "--json")
+    assert outcomes(json.loads(again.out)) == {kind: False for kind, mended in DRIFT.items() if not mended}
+    assert await everything(house) == after
+    listed = (await house.run("list", "--all")).out
+    assert "\\x1b[31mfound" in listed
+    for key_id in ("key_stranger", "key_ownerless", "key_moved"):
+        await house.gone(key_id)
+    await house.run("revoke", "key_zombie")
+    assert (await house.run("sync", "--repair")).status == 0
+    assert (await house.run("sync")).status == 0
+
+
+def settings_of(house: House) -> Settings:
+    return Settings(
+        database_url=SecretStr(house.env["DATABASE_URL"]),
+        unkey_root_key=SecretStr(credentials.UNKEY_ROOT_KEY),
+        unkey_api_id=credentials.UNKEY_API_ID,
+        unkey_base_url=house.sandbox.unkey_base_url,
+    )
+
+
+async def synced(house: House, *, repair: bool = True) -> Synced:
+    return await sync(settings_of(house), Console(file=io.StringIO()), repair=repair, revoke_at_most=10)
+
+
+async def many(house: House, count: int) -> None:
+    """So many more keys of one user, of which every third is called something else here."""
+    _, bob = await house.key("bob")
+    for number in range(count):
+        house.at_unkey(f"n{number}", external_id=bob, name=f"n{number}")
+    await house.pool.executemany(
+        "insert into api_keys (user_id, unkey_key_id, name) values ($1, $2, $3)",
+        [(bob, f"key_n{number}", f"n{number}" if number % 3 else "other") for number in range(count)],
+    )
+
+
+async def test_two_at_once_over_several_pages_do_what_one_does(house: House) -> None:
+    await disagree(house)
+    await many(house, 230)
+    runs = await asyncio.gather(synced(house), synced(house))
+    for run in runs:
+        assert run.at_unkey == len(house.sandbox.unkey.kept.keys) > 200
+        assert {(one.drift.kind, one.drift.key_id) for one in run.findings if one.outcome == "differs"} == {
+            kind for kind, mended in DRIFT.items() if not mended
+        }
+    repaired = [one.drift.key_id for run in runs for one in run.findings if one.outcome == "repaired"]
+    mendable = {key_id for (_, key_id), mended in DRIFT.items() if mended}
+    assert set(repaired) == mendable | {f"key_n{number}" for number in range(0, 230, 3)}
+    alone = await synced(house)
+    assert alone.left == len(alone.findings) == sum(not mended for mended in DRIFT.values())
+    assert await house.pool.fetchval("select count(*) from api_keys where unkey_key_id = 'key_found'") == 1
+    assert await house.pool.fetchval("select count(*) from api_keys where name = 'other'") == 0
+
+
+async def test_what_changes_meanwhile_is_not_overwritten(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    describe = KeyAdmin.describe_key
+    state = {"revoke": True}
+
+    async def meanwhile(admin: KeyAdmin, key_id: str) -> DescribedKey | None:
+        found = await describe(admin, key_id)
+        if state["revoke"]:  # after the row was read, and Unkey asked
+            await house.pool.execute("update api_keys set is_active = false, revoked_at = now()")
+        else:
+            await house.pool.execute("update api_keys set name = gen_random_uuid()::text")
+        return found
+
+    monkeypatch.setattr(KeyAdmin, "describe_key", meanwhile)
+    house.sandbox.unkey.update_key(UpdateKey(key_id="key_same", name="renamed"))
+    (finding,) = (await synced(house)).findings
+    row = await house.row("key_same")
+    assert (row["name"], row["is_active"], finding.drift.kind, finding.outcome) == ("same", False, "enabled", "differs")
+    state["revoke"] = False
+    await house.pool.execute("update api_keys set is_active = true, revoked_at = null")
+    run = await synced(house)
+    assert [(one.drift.kind, one.outcome) for one in run.findings] == [("name", "differs")]
+    assert "keeps changing" in run.findings[0].drift.hint
+
+
+async def test_a_foreign_workspace_does_not_revoke_everything(house: House) -> None:
+    for number in range(12):
+        await house.key(f"k{number}")
+        await house.gone(f"key_k{number}")
+    done = await house.run("sync", "--repair", "--json")
+    document = json.loads(done.out)
+    assert (done.status, document["repaired"], document["left"]) == (1, 0, 12)
+    assert "more than --revoke-at-most 10" in document["drift"][0]["hint"]
+    assert await house.pool.fetchval("select count(*) from api_keys where revoked_at is not null") == 0
+    assert (await house.run("sync", "--repair", "--revoke-at-most", "12")).status == 0
+    assert await house.pool.fetchval("select count(*) from api_keys where revoked_at is not null") == 12
+
+
+async def test_a_key_of_another_api_is_compared_too(house: House) -> None:
+    house.sandbox.unkey.apis.add("api_other")
+    house.kept("key_same").api_id = "api_other"
+    assert (await synced(house)).findings == []
+
+
+async def test_what_stands_in_the_way_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for change, says in (
+        ({"UNKEY_API_ID": ""}, "UNKEY_API_ID is not set"),
+        ({"UNKEY_API_ID": "api_none"}, "UNKEY_API_ID (api_none) is no API of this workspace"),
+        ({"UNKEY_ROOT_KEY": ""}, "UNKEY_ROOT_KEY is not set"),
+        ({"UNKEY_ROOT_KEY": "unkey_wrong"}, "UNKEY_ROOT_KEY is refused by Unkey (401)"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "postgres: "),
+    ):
+        env, house.env = house.env, house.env | change
+        done = await house.run("sync", "--repair")
+        house.env = env
+        assert (done.status, done.out) == (1, ""), says
+        assert done.error.startswith(says), done.error
+        assert "unkey_wrong" not in done.error
+    assert (await house.run("sync", "--revoke-at-most", "-1")).error.startswith("--revoke-at-most: 0 or more")
+    house.sandbox.unkey.update_key(UpdateKey(key_id="key_same", name="renamed"))
+    await house.trouble(endpoint="keys.getKey", status=429)
+    done = await house.run("sync", "--repair")
+    assert "0 keys were compared until then, 0 repaired; run it again" in done.error
+    await house.well_again()
+    async with house.rows_refuse():
+        assert "run it again" in (await house.run("sync", "--repair")).error
+    assert (await house.row("key_same"))["name"] == "same"
+
+    async def circle(*_: object, **__: object) -> KeyPage:
+        return KeyPage([], "again")
+
+    monkeypatch.setattr(KeyAdmin, "keys_page", circle)
+    with pytest.raises(DependencyDown, match="its list of keys does not end"):
+        await synced(house)

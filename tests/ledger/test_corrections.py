@@ -1,0 +1,141 @@
+"""An estimate whose exact answer comes later: one adjustment beside it, and every sum is the truth."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.journal.frames import SETTLE
+from gateway.ledger.flush import Flush
+from gateway.ledger.store import Ledger
+from gateway.ledger.stream import Buffer
+from gateway.stores.postgres import Pool
+from gateway.usage.adjust import Recorded, adjustment
+from gateway.usage.event import UsageEvent, encode
+from tests.ledger.journals_at_work import House, open_house
+from tests.support.events import call, new_id, sums_are_right
+
+LATER = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
+COUNTS = st.integers(0, 1 << 40)
+
+
+@given(COUNTS, COUNTS, COUNTS, COUNTS)
+def test_an_estimate_and_its_adjustment_add_up(tokens: int, exact_tokens: int, cost: int, exact_cost: int) -> None:
+    event_id = new_id(Random(1))
+    exact = call("u", event_id, prompt_tokens=exact_tokens, cost_nano=exact_cost, billed_nano=exact_cost * 2)
+    row = adjustment(Recorded(event_id, tokens, 3, tokens + 3, cost, cost), exact, LATER)
+    assert (row.adjusts, row.evidence, row.response_id, row.completed_at) == (event_id, "adjustment", None, LATER)
+    assert (row.prompt_tokens, row.cost_nano) == (exact_tokens - tokens, exact_cost - cost)
+    assert row.billed_nano is not None
+    assert row.billed_nano + cost == exact_cost * 2
+    assert row.id == adjustment(Recorded(event_id, 0, 0, 0, 0, 0), exact, LATER + timedelta(1)).id != event_id
+
+
+def guess(exact: UsageEvent) -> UsageEvent:
+    """The same call as a sweeper would have it."""
+    return call(
+        exact.user_id,
+        exact.id,
+        evidence="estimated",
+        prompt_tokens=90,
+        completion_tokens=500,
+        total_tokens=590,
+        cost_nano=5_000_000,
+        billed_nano=5_000_000,
+        metadata={"reason": "process_died", "bound_usd": "0.009000000"},
+    )
+
+
+@pytest.fixture
+async def flush(buffer: Buffer, ledger: Ledger) -> Flush:
+    return Flush(
+        buffer,
+        ledger,
+        consumer="a",
+        batch_rows_max=100,
+        interval_s=0.001,
+        claim_idle_s=30,
+        monotonic=lambda: 0.0,
+        now=lambda: LATER,
+    )
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_the_exact_answer_corrects_the_estimate_once(
+    buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush, together: bool
+) -> None:
+    user = await ledger.create_user("u@example.com")
+    exact = call(user, new_id(Random(2)))
+    events = [guess(exact), exact, exact]  # the third is a repeat
+    for batch in [events] if together else [[event] for event in events]:
+        await buffer.append([(event.id, encode(event)) for event in batch])
+        while await flush.step_once():
+            pass
+    rows = await pool.fetch("select *, id::text, adjusts::text as of from openai_usage order by completed_at")
+    assert [(row["evidence"], row["of"]) for row in rows] == [("estimated", None), ("adjustment", exact.id)]
+    total = await pool.fetchrow(
+        "select sum(prompt_tokens)::int, sum(completion_tokens)::int, (sum(cost_usd) * 1000000000)::bigint,"
+        " (sum(billed_usd) * 1000000000)::bigint from openai_usage"
+    )
+    assert total is not None
+    assert tuple(total) == (100, 20, 1_234_567, 1_234_567)
+    assert rows[1]["usage"] is not None
+    assert await sums_are_right(pool)
+    assert await pool.fetchval("select sum(nano) from stripe_windows") == 1_234_567
+
+
+@pytest.mark.parametrize("evidence", ["unpriced", "void", "estimated"])
+async def test_nothing_else_corrects_an_estimate(
+    buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush, evidence: str
+) -> None:
+    user = await ledger.create_user("u@example.com")
+    exact = call(user, new_id(Random(3)))
+    nano = {"unpriced": None, "void": 0}.get(evidence, 7)
+    other = call(user, exact.id, evidence=evidence, cost_nano=nano, billed_nano=nano)
+    await buffer.append([(event.id, encode(event)) for event in (guess(exact), other)])
+    await flush.step_once()
+    assert [row["evidence"] for row in await pool.fetch("select evidence from openai_usage")] == ["estimated"]
+
+
+async def test_an_exact_row_is_never_adjusted(buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush) -> None:
+    user = await ledger.create_user("u@example.com")
+    exact = call(user, new_id(Random(4)))
+    await buffer.append([(event.id, encode(event)) for event in (exact, guess(exact), exact)])
+    await flush.step_once()
+    assert [row["evidence"] for row in await pool.fetch("select evidence from openai_usage")] == ["reported"]
+
+
+@pytest.fixture
+async def house(tmp_path: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[House]:
+    async with open_house(tmp_path, buffer, ledger) as made:
+        yield made
+
+
+@pytest.mark.parametrize("confirmed_first", [False, True])
+async def test_a_call_that_is_settled_twice_in_the_journal_is_sent_twice(
+    house: House, pool: Pool, flush: Flush, confirmed_first: bool
+) -> None:
+    (exact,) = await house.settle()
+    # The estimate of a sweeper, in the series before it, was read and shipped first.
+    early = house.writer("w1")
+    early.open()
+    twin = guess(call(exact.user_id, new_id(Random(9))))
+    await early.append(SETTLE, encode(twin))
+    await house.ship.step_once()
+    if confirmed_first:
+        while await flush.step_once():
+            pass
+        await house.after(5)
+    await early.append(SETTLE, encode(call(exact.user_id, twin.id)))
+    for _ in range(4):
+        await house.after(5)
+        while await flush.step_once():
+            pass
+    early.close()
+    found = await pool.fetch("select evidence from openai_usage where id = $1 or adjusts = $1", twin.id)
+    assert sorted(row["evidence"] for row in found) == ["adjustment", "estimated"]
+    assert house.ship.unconfirmed == 0

@@ -1,0 +1,100 @@
+"""What a limit does while Redis or PostgreSQL is away: hard closes, the rest opens (docs/limits.md)."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+
+import pricing
+import pricing.data
+from gateway.config.settings import LimitSettings
+from gateway.kit.errors import ApiError
+from gateway.limits.budgets import Budget
+from gateway.limits.claims import RateLimits, Terms
+from gateway.limits.counters import Limits
+from gateway.limits.limiter import Limiter
+from gateway.limits.spending import Spending
+from gateway.stores.postgres import Pool
+from gateway.stores.redis import open_redis
+from gateway.usage.settle import Settler
+from tests.ledger.journals_at_work import opened
+from tests.support.events import AT
+from tests.support.servers import free_port
+
+USD = 1_000_000_000
+BOOK = pricing.parse(pricing.data.read_texts())
+USER = "00000000-0000-7000-8000-00000000000a"
+
+
+def terms(*, hard: bool | None = None, requests: int | None = None) -> Terms:
+    budgets: tuple[Budget, ...] = ()
+    if hard is not None:
+        budgets = (Budget(id="b", user_id=USER, limit_nano=5 * USD, period="day", hard=hard, since=AT),)
+    return Terms(RateLimits(requests=None if requests is None else (requests, 60.0)), RateLimits(), budgets)
+
+
+@asynccontextmanager
+async def limiter(redis_url: str, pool: Pool, **settings: bool) -> AsyncIterator[Limiter]:
+    async with open_redis(redis_url, timeout_s=1) as redis:
+        settler = Settler(BOOK, markup=Decimal(1), bill_estimates=True, region=None)
+        made = Limiter(Limits(redis, hold_s=600), Spending(pool), settler, LimitSettings(**settings))
+        yield made
+        await made.close()
+
+
+async def refused(of: Limiter, bounds: Terms, **call: object) -> ApiError:
+    with pytest.raises(ApiError) as raised:
+        await of.take(opened(str(uuid4()), user_id=USER, **call), bounds, "key_1")
+    return raised.value
+
+
+async def test_redis_away(pool: Pool) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    async with limiter(nowhere, pool) as open_one, limiter(nowhere, pool, rates_need_redis=True) as closed:
+        for bounds in (terms(requests=1), terms(hard=False)):
+            assert await open_one.take(opened(str(uuid4()), user_id=USER), bounds, "key_1") == {}
+        error = await refused(open_one, terms(hard=True))
+        assert (error.status, error.code) == (503, "limits_unavailable")
+        assert (await refused(closed, terms(requests=1))).status == 503
+
+
+async def test_postgres_away_before_a_period_has_its_counter(redis_url: str, pool: Pool) -> None:
+    await pool.close()
+    async with limiter(redis_url, pool) as one:
+        assert (await refused(one, terms(hard=True))).code == "limits_unavailable"
+        headers = await one.take(opened(str(uuid4()), user_id=USER), terms(hard=False, requests=9), "key_1")
+        assert headers["x-ratelimit-remaining-requests"] == "8"
+
+
+async def test_a_model_without_a_price_cannot_be_held(redis_url: str, pool: Pool) -> None:
+    async with limiter(redis_url, pool) as one:
+        error = await refused(one, terms(hard=True), model="gpt-99")
+        assert (error.status, error.code, error.param) == (403, "model_not_priced", "model")
+        # A tier left to OpenAI is held at the dearest that it may take.
+        cheap = await refused(one, _tight(1), output_cap=1000)
+        dear = await refused(one, _tight(1), output_cap=1000, service_tier="auto")
+        assert cheap.code == dear.code == "insufficient_quota"
+        assert _need(dear) > _need(cheap)
+
+
+def _tight(nano: int) -> Terms:
+    budget = Budget(id="t", user_id=USER, limit_nano=nano, period="day", hard=True, since=AT)
+    return Terms(RateLimits(), RateLimits(), (budget,))
+
+
+def _need(error: ApiError) -> Decimal:
+    return Decimal(error.message.rpartition("cost up to ")[2].partition(". ")[0])
+
+
+async def test_what_a_call_of_unknown_end_held_stays_held(redis_url: str, pool: Pool) -> None:
+    """Until its row has come: the recount gives it back (`test_recount`)."""
+    async with limiter(redis_url, pool) as one:
+        call = opened(str(uuid4()), user_id=USER)
+        await one.take(call, _tight(5 * USD), "key_1")
+        one.abandon(call.id)
+        await one.give_back(call.id, None)
+        await one.close()
+        (key,) = await one._limits.windows()  # what Redis holds for it
+        assert set((await one._limits.state(key)).held) == {call.id}

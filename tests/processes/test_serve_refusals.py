@@ -1,0 +1,183 @@
+"""`serve` with each required thing missing or wrong in turn: a refusal that names it and the mend. And its patience."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from gateway.embedded import Embedded, binaries
+from gateway.processes.preflight import Patience, stores_are_there
+from tests.config.test_problems import SECRET
+from tests.doctor.doctors import settings
+from tests.support.gateway import Process, Stack, clean_environment
+from tests.support.servers import free_port
+
+
+def environment(database_url: str, redis_url: str, folder: Path) -> dict[str, str]:
+    """All that `serve` needs."""
+    return clean_environment() | {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "OPENAI_API_KEY": SECRET,
+        "UNKEY_ROOT_KEY": SECRET,
+        "GATEWAY_DATA_DIR": str(folder / "data"),
+        "GATEWAY_PORT": "0",
+        "GATEWAY_ADMIN_PORT": "0",
+        "FLUSH__STREAM": f"usage-{uuid4().hex}",
+    }
+
+
+async def refusal(folder: Path, env: dict[str, str], *options: str) -> str:
+    """How `gateway serve` ends, which must be by itself with status 1."""
+    process = Process(["serve", "--wait", "0", *options], env, folder / "serve.log")
+    try:
+        assert await asyncio.to_thread(process.popen.wait, 30) == 1
+    finally:
+        process.stop()
+    said = process.output()
+    assert "Traceback" not in said
+    assert SECRET not in said
+    return said
+
+
+def with_parts(url: str, **parts: str) -> str:
+    """A connection string, changed."""
+    return urlsplit(url)._replace(**parts).geturl()
+
+
+@contextlib.contextmanager
+def valkey(folder: Path, port: int, *options: str) -> Iterator[None]:
+    """A Valkey on a port of loopback."""
+    program = binaries.find_valkey().path
+    where = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen([program, *where, *options], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def evicting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey with a password, that evicts."""
+    port = free_port()
+    options = ("--requirepass", "right", "--maxmemory-policy", "allkeys-lru")
+    with valkey(tmp_path_factory.mktemp("valkey"), port, *options):
+        yield f"redis://:right@127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey that answers, and takes no writes."""
+    port = free_port()
+    with valkey(tmp_path_factory.mktemp("valkey"), port, "--replicaof", "127.0.0.1 1"):
+        yield f"redis://127.0.0.1:{port}"
+
+
+MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
+    "no database": ({"DATABASE_URL": None}, "missing: DATABASE_URL"),
+    "no redis": ({"REDIS_URL": None}, "missing: REDIS_URL"),
+    "no key of OpenAI's": ({"OPENAI_API_KEY": None}, "missing: OPENAI_API_KEY"),
+    "no root key": ({"UNKEY_ROOT_KEY": None}, "missing: UNKEY_ROOT_KEY"),
+    "nothing at all": (
+        dict.fromkeys(("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "UNKEY_ROOT_KEY")),
+        "missing: DATABASE_URL, REDIS_URL, OPENAI_API_KEY, UNKEY_ROOT_KEY. Set them in the environment",
+    ),
+    "PostgreSQL elsewhere": ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "DATABASE_URL: postgres is not there"),
+    "no such database": ({"DATABASE_URL": "{other database}"}, "DATABASE_URL: postgres refuses: InvalidCatalogName"),
+    "a PostgreSQL that only reads": ({"DATABASE_URL": "{reading}"}, "cannot execute INSERT in a read-only transaction"),
+    "a Redis that only reads": ({"REDIS_URL": "{replica}"}, "REDIS_URL: redis is not there: You can't write against a"),
+    "no migrations": ({"DATABASE_URL": "{empty}"}, "migration(s) not applied"),
+    "Redis elsewhere": ({"REDIS_URL": "redis://127.0.0.1:1"}, "REDIS_URL: redis is not there"),
+    "the wrong password": ({"REDIS_URL": "{wrong password}"}, "REDIS_URL: redis refuses: AuthenticationError"),
+    "a Redis that evicts": ({"REDIS_URL": "{evicting}"}, "set `maxmemory-policy noeviction`"),
+    "a taken port": ({"GATEWAY_PORT": "{taken}"}, "GATEWAY_HOST/GATEWAY_PORT: cannot listen on 127.0.0.1:"),
+    "a taken admin port": ({"GATEWAY_ADMIN_PORT": "{taken}"}, "GATEWAY_ADMIN_HOST/GATEWAY_ADMIN_PORT: cannot listen"),
+    "an address of somebody else's": ({"GATEWAY_HOST": "192.0.2.1"}, "GATEWAY_HOST/GATEWAY_PORT: cannot listen"),
+    "a folder that is a file": ({"GATEWAY_DATA_DIR": "{file}"}, "GATEWAY_DATA_DIR: the journal cannot be written"),
+    "a slip": ({"KEYS__FRSH_S": "1"}, "did you mean KEYS__FRESH_S?"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_a_mistake_is_named_with_its_mend(
+    mistake: str,
+    tmp_path: Path,
+    database_url: str,
+    empty_database_url: str,
+    embedded: Embedded,
+    evicting: str,
+    replica: str,
+) -> None:
+    changes, says = MISTAKES[mistake]
+    (tmp_path / "file").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        known = {
+            "{other database}": with_parts(database_url, path="/no_such_database"),
+            "{empty}": empty_database_url,
+            "{wrong password}": evicting.replace("right", "wrong"),
+            "{evicting}": evicting,
+            "{replica}": replica,
+            "{reading}": f"{database_url}&options=-c%20default_transaction_read_only%3Don",
+            "{taken}": str(taken.getsockname()[1]),
+            "{file}": str(tmp_path / "file"),
+        }
+        env = environment(database_url, embedded.redis_url, tmp_path)
+        for name, value in changes.items():
+            env.pop(name) if value is None else env.update({name: known.get(value, value)})
+        assert says in await refusal(tmp_path, env)
+
+
+async def test_a_redis_that_is_full_is_lived_with(tmp_path: Path, database_url: str) -> None:
+    """The worker that is started here is what empties it."""
+    port, said = free_port(), list[str]()
+    loaded = settings(database_url=database_url, redis_url=f"redis://127.0.0.1:{port}")
+    with valkey(tmp_path, port, "--maxmemory", "1"):
+        await stores_are_there(loaded, Patience(0, asyncio.Event(), said.append), said.append)
+    (line,) = said
+    assert "it takes no writes" in line
+    assert "maxmemory" in line
+
+
+@pytest.mark.long
+async def test_a_journal_that_another_gateway_writes(fresh_stack: Stack, tmp_path: Path) -> None:
+    await asyncio.to_thread(fresh_stack.start)
+    env = fresh_stack.env | {"GATEWAY_PORT": "0", "GATEWAY_ADMIN_PORT": "0"}
+    said = await refusal(tmp_path, env)
+    assert "GATEWAY_DATA_DIR" in said
+    assert "is in use by another gateway" in said
+
+
+@pytest.mark.long
+async def test_what_is_not_there_yet_is_waited_for(tmp_path: Path, database_url: str, embedded: Embedded) -> None:
+    port = free_port()
+    env = environment(database_url, f"redis://127.0.0.1:{port}", tmp_path)
+    process = Process(["serve", "--wait", "30"], env, tmp_path / "serve.log")
+    try:
+        await asyncio.to_thread(process.wait_for, "waiting for redis (REDIS_URL)")
+        with valkey(tmp_path, port):
+            await asyncio.to_thread(process.wait_for, "serving http")
+            assert process.stop() == 0
+    finally:
+        process.stop()
+
+
+async def test_it_can_be_stopped_while_it_waits(tmp_path: Path, database_url: str) -> None:
+    env = environment(database_url, "redis://127.0.0.1:1", tmp_path)
+    process = Process(["serve", "--wait", "30"], env, tmp_path / "serve.log")
+    await asyncio.to_thread(process.wait_for, "waiting for redis")
+    assert process.stop() == 0

@@ -1,0 +1,117 @@
+"""The log line of a request: one each, and enough in it to answer which customer was refused, and for what."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.kit.version import VERSION
+from gateway.proxy.seen import plain
+from tests.processes.test_admin import once
+from tests.proxy.test_front_door import Got, ask
+from tests.support.gateway import Stack
+
+EVENT_ID = "x-gateway-event-id"
+CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "CANARY"}]}
+
+
+def call(running: Stack, path: str = "/v1/chat/completions", **fields: Any) -> Got:
+    return ask(running.port, "POST", path, running.key, json.dumps({**CHAT, **fields}))
+
+
+def lines_of(running: Stack, got: Got) -> list[dict[str, Any]]:
+    """Every line about the request, once a later request's is there too."""
+    event_id = got.headers[EVENT_ID]
+    running.serve.wait_for(event_id)
+    running.serve.wait_for(ask(running.port, "GET", "/v1/later").headers[EVENT_ID])
+    found = [line for line in running.serve.output().splitlines() if event_id in line]
+    assert not [line for line in found if "CANARY" in line or running.key in line]
+    return [json.loads(line) for line in found]
+
+
+def empty_accounts(running: Stack) -> float:
+    which = frozenset({("kind", "insufficient_quota")})
+    return running.metrics().get(("gateway_upstream_errors_total", which), 0)
+
+
+def test_a_refusal_says_who_and_what(running: Stack) -> None:
+    got = call(running, "/v1/responses?secret=CANARY", input="x", background=True)
+    assert got.status == 400
+    (line,) = lines_of(running, got)
+    assert line | {"ts": "", "ms": 0, "key": ""} == {
+        "ts": "",
+        "level": "warning",
+        "event": "refused",
+        "id": got.headers[EVENT_ID],
+        "status": 400,
+        "ms": 0,
+        "process": "proxy-0",
+        "version": VERSION,
+        "endpoint": "responses",
+        "user": running.user_id,
+        "key": "",
+        "model": "gpt-4o-mini",
+        "code": "unsupported_parameter",
+        "param": "background",
+        "method": "POST",
+        "path": "/v1/responses",
+        "peer": "127.0.0.1",
+    }
+    assert line["key"]
+
+
+def test_a_refusal_before_the_key_is_known(running: Stack) -> None:
+    (line,) = lines_of(running, ask(running.port, "POST", "/v1/chat/completions?key=CANARY", "CANARY", "{}"))
+    assert (line["code"], line["path"], line["peer"]) == ("invalid_api_key", "/v1/chat/completions", "127.0.0.1")
+    assert "user" not in line
+
+
+def test_what_a_client_invents_stays_short_and_printable(running: Stack) -> None:
+    (line,) = lines_of(running, ask(running.port, "POST", "/v1/" + "a" * 5000))
+    assert line["path"] == "/v1/" + "a" * 196
+    assert plain("a\x7f\x1b[31mé\ud800\n~ ") == "a??[31m???~ "
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ({"drop": "after"}, "upstream_cut"),
+        ({"status": 401, "message": "CANARY"}, "upstream_credential_refused"),
+    ],
+)
+def test_a_502_has_one_line(running: Stack, fault: dict[str, Any], code: str) -> None:
+    running.control("openai", body={"times": 1, **fault})
+    got = call(running)
+    assert (got.status, json.loads(got.body)["error"]["code"]) == (502, code)
+    (line,) = lines_of(running, got)
+    assert (line["event"], line["level"], line["code"]) == ("call", "error", code)
+    assert line.get("detail") == ("openai: ServerDisconnectedError" if code == "upstream_cut" else None)
+
+
+async def test_an_empty_account_at_openai_is_not_the_keys_budget(running: Stack) -> None:
+    running.control("openai", body={"times": 1, "status": 429, "code": "insufficient_quota", "message": "Quota."})
+    empty = call(running)
+    running.control("openai", body={"times": 1, "status": 429, "code": "rate_limit_exceeded", "message": "Slow."})
+    limited = call(running)
+    said = json.loads(empty.body)["error"]
+    assert (empty.status, said["code"], said["message"]) == (429, "insufficient_quota", "Quota.")
+    (line,) = lines_of(running, empty)
+    assert (line["event"], line["level"], line["openai_code"]) == ("call", "error", "insufficient_quota")
+    assert line["request_id"] == empty.headers["x-request-id"]
+    (other,) = lines_of(running, limited)
+    assert (other["level"], other["openai_code"]) == ("info", "rate_limit_exceeded")
+    await once(lambda: empty_accounts(running) == 1)
+
+
+def test_a_call_has_openais_id_and_what_runs_it(running: Stack) -> None:
+    got = call(running)
+    (line,) = lines_of(running, got)
+    assert (got.status, line["event"], line["level"], line["process"]) == (200, "call", "info", "proxy-0")
+    assert (line["request_id"], line["version"]) == (got.headers["x-request-id"], VERSION)
+
+
+@pytest.mark.parametrize(("path", "code"), [("/rooms/some-room", "rooms_not_configured"), ("/nothing", None)])
+def test_a_refusal_beside_the_api_has_its_line_too(running: Stack, path: str, code: str | None) -> None:
+    (line,) = lines_of(running, ask(running.port, "GET", f"{path}?key=CANARY"))
+    assert (line["event"], line["path"]) == ("refused", path)
+    assert line["code"] == (code or "endpoint_not_supported")

@@ -1,0 +1,181 @@
+"""`gateway report usage` as it leaves the house: CSV, filters, files. Its sums are held by test_reports.py."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.kit.errors import OptionError
+from gateway.ledger.store import Ledger
+from gateway.reports.as_csv import defused
+from gateway.reports.output import write_whole
+from gateway.stores.postgres import Pool
+from tests.support.invoke import gateway
+from tests.support.usage import entries, usage
+
+HOUR = datetime(2026, 11, 22, 10, tzinfo=UTC)
+HOSTILE = '=HYPERLINK("http://example.com","x")'
+Env = dict[str, str]
+
+
+@pytest.fixture
+async def env(database_url: str, ledger: Ledger, pool: Pool) -> Env:
+    """Two users; one call with a meeting on either side of an hour's end, a correction of the first, one without."""
+    ann, bob = [await ledger.create_user(f"{name}@example.com") for name in ("ann", "bob")]
+    key = await ledger.link_key(ann, "key_ann", name=HOSTILE)
+    meeting = await pool.fetchval(
+        "insert into meetings (user_id, room_name) values ($1, '@room') returning id::text", ann
+    )
+    first = usage(ann, HOUR + timedelta(minutes=59, seconds=59, microseconds=999_999), 1_000_000_001, api_key_id=key)
+    first = msgspec.structs.replace(first, meeting_id=meeting)
+    second = msgspec.structs.replace(usage(ann, HOUR + timedelta(hours=1), 20, api_key_id=key), meeting_id=meeting)
+    fix = usage(ann, HOUR + timedelta(hours=1), -500, evidence="adjustment", adjusts=first.id, tokens=(-1, 0))
+    fix = msgspec.structs.replace(fix, meeting_id=meeting)
+    other = usage(bob, HOUR, 3, model='+model,with\r\n"quotes"')
+    await ledger.insert_batch(entries(first, second, other))
+    await ledger.insert_batch(entries(fix))
+    return {"DATABASE_URL": database_url, "MEETING": meeting, "ANN": ann, "KEY": key}
+
+
+async def table_of(env: Env, *options: str) -> list[dict[str, str]]:
+    """The CSV, read by a stranger."""
+    done = await gateway(env, "report", "usage", "--csv", *options)
+    assert (done.status, done.error) == (0, "")
+    assert done.out.count("\r\n") >= 1
+    return list(csv.DictReader(io.StringIO(done.out, newline=""), strict=True))
+
+
+async def test_csv_is_exact_and_every_line_is_a_group(env: Env, pool: Pool) -> None:
+    rows = await table_of(env, "--by", "hour,meeting,key,model")
+    assert list(rows[0]) == [
+        "hour", "meeting_id", "room_name", "key_id", "key_name", "model", "calls", "prompt_tokens", "completion_tokens",
+        "total_tokens", "estimated", "unpriced", "void", "adjustments", "cost_usd", "billed_usd",
+    ]  # fmt: skip
+    truth = await pool.fetchrow("select sum(billed_usd), sum(cost_usd), sum(total_tokens) from openai_usage")
+    assert truth is not None
+    sums = [sum(Decimal(row[name]) for row in rows) for name in ("billed_usd", "cost_usd", "total_tokens")]
+    assert sums == list(truth)
+    found = {(row["hour"], row["meeting_id"], row["key_id"]): row for row in rows}
+    before = found["2026-11-22T10:00:00Z", env["MEETING"], env["KEY"]]
+    assert (before["billed_usd"], before["calls"], before["room_name"]) == ("1.000000001", "1", "'@room")
+    fixed = found["2026-11-22T11:00:00Z", env["MEETING"], ""]  # an adjustment: its own hour, its own meeting
+    assert (fixed["billed_usd"], fixed["calls"], fixed["adjustments"], fixed["prompt_tokens"]) == (
+        "-0.000000500", "0", "1", "-1",
+    )  # fmt: skip
+    alone = found["2026-11-22T10:00:00Z", "", ""]
+    assert (alone["model"], alone["billed_usd"]) == ('\'+model,with\r\n"quotes"', "0.000000003")
+    assert before["key_name"] == f"'{HOSTILE}"
+
+
+async def test_totals_are_a_line_only_when_asked_for(env: Env) -> None:
+    plain = await table_of(env, "--by", "user")
+    assert [row["email"] for row in plain] == ["ann@example.com", "bob@example.com"]
+    *rows, total = await table_of(env, "--by", "user", "--totals")
+    assert rows == plain
+    assert (total["user_id"], total["email"], total["calls"], total["billed_usd"]) == ("total", "", "3", "0.999999524")
+    (only,) = await table_of(env, "--by", "", "--totals")
+    assert (only["calls"], next(iter(only))) == ("3", "calls")
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        (None, ""),
+        ("", ""),
+        ("gpt-5-mini", "gpt-5-mini"),
+        ("a=b", "a=b"),
+        ("ann+1@example.com", "ann+1@example.com"),
+        ("=1", "'=1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@sum", "'@sum"),
+        ("\tx", "'\tx"),
+        ("\rx", "'\rx"),
+        ("\nx", "'\nx"),
+        ("\uff1d1", "'\uff1d1"),
+        ("\t=1", "'\t'=1"),
+        ("x;=1", "x;'=1"),
+        ("x\n=1", "x\n'=1"),
+        ("'=1", "'=1"),
+    ],
+)
+def test_formulas_are_defused(text: str | None, cell: str) -> None:
+    assert defused(text) == cell
+
+
+async def test_filters_are_exact_and_the_range_is_told(env: Env) -> None:
+    for options, calls in (
+        (["--user", "ANN@example.com"], 2),
+        (["--user", env["ANN"], "--from", "2026-11-22T11:00:00Z"], 1),
+        (["--key", "key_ann"], 2),
+        (["--key", env["KEY"], "--to", "2026-11-22T11:00:00Z"], 1),
+        (["--meeting", env["MEETING"].upper()], 2),
+        (["--model", "gpt-5-mini-2025-08-07"], 2),
+        (["--model", "gpt-5-mini"], 0),
+        (["--endpoint", "chat"], 3),
+        (["--endpoint", "responses"], 0),
+        (["--user", "bob@example.com", "--meeting", env["MEETING"]], 0),
+        (["--during", "2026-11"], 3),
+        (["--during", "2026-10"], 0),
+    ):
+        done = await gateway(env, "report", "usage", "--json", *options)
+        assert json.loads(done.out)["totals"]["calls"] == calls, options
+    told = json.loads((await gateway(env, "report", "usage", "--json", "--during", "2026-11", "--key", "key_ann")).out)
+    assert (told["from"], told["until"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z")
+    assert told["filter"] == {"key_id": env["KEY"]}
+    table = await gateway(env, "report", "usage", "--during", "2026-11-22", "--model", "x [red]")
+    assert "Usage from 2026-11-22 00:00 until 2026-11-23 00:00 (UTC), USD, model x [red]" in table.out
+    aside = await gateway(env, "report", "usage", "--csv", "--to", "2026-11-22T10:00:00.5Z")
+    assert aside.noted == "usage from the beginning until 2026-11-22 10:00:00.500000 (UTC)\n"
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["--json", "--csv"], "--json and --csv: give one"),
+    (["--user", "eve@example.com"], "--user: there is no user eve@example.com"),
+    (["--key", "sk_canary"], "--key: no key with this id is linked here"),
+    (["--meeting", "room"], "--meeting: there is no meeting with the id room"),
+    (["--meeting", "00000000-0000-4000-8000-000000000000"], "--meeting: there is no meeting"),
+    (["--model", "a\x00"], "--model: printable text"),
+    (["--endpoint", ""], "--endpoint: printable text"),
+    (["--from", "tomorrow"], "from: 'tomorrow' is neither"),
+]
+
+
+async def test_a_wrong_filter_is_named(env: Env) -> None:
+    for options, says in WRONG:
+        done = await gateway(env, "report", "usage", *options)
+        assert (done.status, done.out) == (1, ""), options
+        assert done.error.startswith(says), (options, done.error)
+        assert "sk_canary" not in done.error
+
+
+@pytest.mark.parametrize("form", ["--csv", "--json", None])
+async def test_a_file_gets_what_the_terminal_would(env: Env, tmp_path: Path, form: str | None) -> None:
+    file = tmp_path / "usage"
+    file.write_text("old")
+    options = ["report", "usage", "--by", "user", *([form] if form else [])]
+    done = await gateway(env, *options, "--output", str(file))
+    assert (done.status, done.noted) == (0, "")
+    assert done.out == f"2 lines of usage from the beginning until now (UTC) in {file}\n"
+    shown = (await gateway(env, *options)).out.encode()
+    assert file.read_bytes() == shown if form else b"ann@example.com" in file.read_bytes()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file, link = tmp_path / "usage", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to(file)
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(file, "new \ud800")  # fails half-way
+    assert (file.read_text(), sorted(tmp_path.iterdir())) == ("old", [link, file])
+    write_whole(link, "new\r\n")
+    assert (file.read_bytes(), link.is_symlink()) == (b"new\r\n", True)
+    for wrong, why in ((tmp_path, "is not a regular file"), (tmp_path / "no" / "x", "No such file or directory")):
+        with pytest.raises(OptionError, match=f"--output: .* {why}"):
+            write_whole(wrong, "new")

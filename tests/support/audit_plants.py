@@ -1,0 +1,246 @@
+"""Bugs for the audit to find: each is planted in a filled ledger, or in the journal beside it.
+
+The money path must never be able to do any of this; where a constraint or a trigger forbids it, the plant goes around
+it as a superuser.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+import pricing
+from gateway.audit.budgets import Counted
+from gateway.audit.reads.snapshot import Offenders, Snapshot, Span
+from gateway.audit.run import Policy, audit
+from gateway.audit.verdict import Report
+from gateway.journal.frames import OPEN, frame
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
+from gateway.usage.event import encode
+from gateway.usage.settle import Settler
+from pricing.data import read_texts
+from tests.conftest import METER, WINDOW_S
+from tests.support.audits import Filled, insert, lines, segment
+
+BOOK = pricing.parse(read_texts())
+SETTLER = Settler(BOOK, markup=Decimal("1.2"), bill_estimates=True, region=None)
+NO_BUDGETS = Counted(0, Offenders())
+POLICY = Policy(markup=Decimal("1.2"), open_max_s=4000, billing_grace_s=300, has_stripe_key=True)
+NOW = datetime.now(UTC).replace(microsecond=0)
+"""The real time, because the database stamps rows with its own clock."""
+FIRST = NOW.replace(minute=0, second=0) - timedelta(hours=5)
+LATER = NOW + timedelta(hours=1)
+EVERYTHING = Span(None, None)
+
+Plant = Callable[["House"], Awaitable[None]]
+
+
+class House:
+    """One filled ledger, in a transaction that is rolled back, and a journal folder."""
+
+    def __init__(self, connection: Any, filled: Filled, folder: Path) -> None:
+        self.connection, self.folder = connection, folder
+        self.maker, self.events = filled
+        self.ledger = Ledger(cast(Pool, connection), meter=METER, window_s=WINDOW_S)
+
+    async def unguarded(self, *statements: str) -> None:
+        """As a superuser who goes around every trigger."""
+        await self.connection.execute("set local session_replication_role = replica")
+        await self.connection.execute("alter table openai_usage disable trigger openai_usage_append_only")
+        for statement in statements:
+            await self.connection.execute(statement)
+        await self.connection.execute("alter table openai_usage enable always trigger openai_usage_append_only")
+        await self.connection.execute("set local session_replication_role = origin")
+
+    async def audit(self, span: Span = EVERYTHING, *, now: datetime = NOW, **changes: Any) -> Report:
+        return await audit(
+            Snapshot(self.connection),
+            span,
+            now,
+            book=BOOK,
+            policy=POLICY,
+            folder=self.folder,
+            budgets=NO_BUDGETS,
+            **changes,
+        )
+
+
+def sql(*statements: str) -> Plant:
+    async def plant(house: House) -> None:
+        await house.unguarded(*statements)
+
+    return plant
+
+
+async def wrong_price(house: House) -> None:
+    event = house.maker.reported(FIRST)
+    assert event.cost_nano is not None
+    await insert(house.ledger, [msgspec.structs.replace(event, cost_nano=event.cost_nano + 1)])
+
+
+async def wrong_lines(house: House) -> None:
+    """Cost and lines agree with each other, and with nothing else."""
+    line = pricing.Line("input_tokens", "1000", "0.001", "1")
+    await insert(house.ledger, [house.maker.reported(FIRST, cost_lines=(line,), cost_nano=10**9)])
+
+
+async def wrong_tokens(house: House) -> None:
+    await insert(house.ledger, [house.maker.reported(FIRST, prompt_tokens=1)])
+
+
+async def billed_for_nothing(house: House) -> None:
+    free = msgspec.Raw(b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}')
+    nothing: dict[str, Any] = {
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "total_tokens": 0,
+        "cost_nano": 0,
+        "cost_lines": (),
+    }
+    await insert(house.ledger, [house.maker.reported(FIRST, usage=free, billed_nano=5, **nothing)])
+
+
+async def void_without_reason(house: House) -> None:
+    await insert(house.ledger, [house.maker.void(FIRST, metadata={})])
+
+
+async def reported_without_usage(house: House) -> None:
+    await insert(house.ledger, [house.maker.reported(FIRST, usage=msgspec.Raw(b"null"))])
+
+
+async def estimate_above_its_bound(house: House) -> None:
+    await insert(house.ledger, [house.maker.estimated(FIRST, bound_usd="0.000000001")])
+
+
+async def estimate_without_bound(house: House) -> None:
+    await insert(house.ledger, [house.maker.estimated(FIRST, bound_usd=None)])
+
+
+async def estimate_without_reason(house: House) -> None:
+    await insert(house.ledger, [house.maker.estimated(FIRST, reason="")])
+
+
+async def answer_counted_twice(house: House) -> None:
+    await house.connection.execute("drop index openai_usage_response_id_key")
+    once = house.maker.reported(FIRST)
+    again = msgspec.structs.replace(once, id=house.maker.opened(FIRST).id)
+    await insert(house.ledger, [once, again])
+
+
+async def adjustment_of_nothing(house: House) -> None:
+    await house.connection.execute("alter table openai_usage drop constraint openai_usage_adjusts_fkey")
+    await insert(house.ledger, [house.maker.adjustment(house.maker.reported(FIRST), FIRST, 5)])
+
+
+async def trigger_off(house: House) -> None:
+    await house.connection.execute("alter table openai_usage disable trigger openai_usage_append_only")
+
+
+async def lost_after_settle(house: House) -> None:
+    segment(house.folder, 3, lines(house.maker, [house.maker.reported(FIRST)]))
+
+
+async def lost_but_confirmed(house: House) -> None:
+    segment(house.folder, 3, lines(house.maker, [house.maker.reported(FIRST)]), confirmed=True, slot="w1")
+
+
+async def never_settled(house: House) -> None:
+    segment(house.folder, 3, [frame(OPEN, encode(house.maker.opened(FIRST)))])
+
+
+async def rows_deleted(house: House) -> None:
+    """A row that disappears takes an invariant of the journal and every sum with it."""
+    await house.unguarded(f"delete from openai_usage where id = '{house.events[0].id}'")
+
+
+PLANTS: dict[str, tuple[Plant, str]] = {
+    "a settled call that never arrived": (lost_after_settle, "INV-1"),
+    "a segment confirmed too early": (lost_but_confirmed, "INV-1"),
+    "an answer under two ids": (answer_counted_twice, "INV-2"),
+    "a correction of nothing": (adjustment_of_nothing, "INV-2"),
+    "the trigger off": (trigger_off, "INV-2"),
+    "a cost that is one nano off": (wrong_price, "INV-3"),
+    "a cost with lines of its own": (wrong_lines, "INV-3"),
+    "tokens that OpenAI did not say": (wrong_tokens, "INV-3"),
+    "a charge for nothing": (billed_for_nothing, "INV-3"),
+    "a usage block changed by hand": (
+        sql("update openai_usage set usage = jsonb_set(usage, '{total_tokens}', '1') where evidence = 'reported'"),
+        "INV-3",
+    ),
+    "a void without a reason": (void_without_reason, "INV-4"),
+    "a report that nobody made": (reported_without_usage, "INV-4"),
+    "a roll-up counted from the batch": (
+        sql("update usage_hourly set calls = calls * 2, rows = rows * 2, total_tokens = total_tokens * 2"),
+        "INV-5",
+    ),
+    "a roll-up of one hour too high by one token": (
+        sql(
+            "update usage_hourly set total_tokens = total_tokens + 1 "
+            "where ctid in (select ctid from usage_hourly limit 1)"
+        ),
+        "INV-5",
+    ),
+    "a roll-up row of no row": (
+        sql(
+            "insert into usage_hourly (hour, user_id, model, endpoint, evidence, total_tokens) "
+            "select '2026-01-01T10:00:00Z', id, 'gpt', 'chat', 'void', 7 from users"
+        ),
+        "INV-5",
+    ),
+    "a key counted twice": (sql("update api_keys set usage_count = usage_count * 2"), "INV-5"),
+    "a writer's counter lost": (sql("delete from flush_counters"), "INV-5"),
+    "a window doubled": (sql("update stripe_windows set nano = nano * 2"), "INV-6"),
+    "usage in the wrong window": (
+        sql("update stripe_windows set window_start = window_start - interval '9 hours'"),
+        "INV-6",
+    ),
+    "an event for more than its window": (sql("update stripe_meter_events set value = value + 1"), "INV-6"),
+    "an event lost": (
+        sql("delete from stripe_meter_events where id = (select min(id) from stripe_meter_events)"),
+        "INV-6",
+    ),
+    "a carry of a whole unit": (
+        sql(
+            "update stripe_carry set nano = nano + 1000",
+            "update stripe_meter_events set value = value - 1 where id = (select min(id) from stripe_meter_events)",
+        ),
+        "INV-6",
+    ),
+    "a call that nobody settled": (never_settled, "INV-8"),
+    "an open item overdue": (
+        sql(
+            "insert into open_items (id, kind, upstream_id, user_id, endpoint, opened_at, next_poll_at) select "
+            "gen_random_uuid(), 'batch', 'batch_1', id, 'batches', now(), now() - interval '2 hours' from users"
+        ),
+        "INV-8",
+    ),
+    "a window that nobody freezes": (
+        sql(
+            "update users set updated_at = now() - interval '24 hours'",
+            "delete from stripe_meter_events",
+            "update stripe_carry set nano = 0",
+            "update stripe_windows set frozen_nano = 0, updated_at = now() - interval '24 hours'",
+        ),
+        "INV-8",
+    ),
+    "an event that nobody sends": (
+        sql("update stripe_meter_events set created_at = now() - interval '48 hours'"),
+        "INV-8",
+    ),
+    "an event in doubt for two days": (
+        sql("update stripe_meter_events set state = 'unknown', created_at = now() - interval '48 hours'"),
+        "INV-8",
+    ),
+    "an estimate above its bound": (estimate_above_its_bound, "INV-9"),
+    "an estimate without a bound": (estimate_without_bound, "INV-9"),
+    "an estimate without a reason": (estimate_without_reason, "INV-9"),
+    "an entry read and dropped": (sql("update flush_counters set entries_read = entries_read + 1"), "INV-10"),
+    "a quarantine emptied by hand": (
+        sql("update flush_counters set entries_read = entries_read + 1, quarantined = quarantined + 1"),
+        "INV-10",
+    ),
+}

@@ -1,0 +1,34 @@
+"""Runs a command through the command line's own parser, in this process: a process of its own costs a second."""
+
+import asyncio
+import os
+from typing import NamedTuple
+
+from typer.testing import CliRunner
+
+from gateway.cli import build
+from gateway.kit.errors import Expected
+from tests.support.gateway import clean_environment
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    error: str
+    """What `gateway: …` would say; empty when all went well."""
+    noted: str
+    """What went to standard error besides."""
+
+
+async def gateway(env: dict[str, str], *arguments: str) -> Done:
+    """`gateway <arguments>` with this configuration and no other. Raises whatever no person should ever see."""
+    foreign = dict.fromkeys(os.environ.keys() - clean_environment().keys())
+    given = {**foreign, "COLUMNS": "220", **env}
+    # In a thread, because a command brings an event loop of its own.
+    result = await asyncio.to_thread(CliRunner().invoke, build(arguments), list(arguments), env=given)
+    if result.exception is not None and not isinstance(result.exception, Expected | SystemExit):
+        raise result.exception
+    error = str(result.exception) if isinstance(result.exception, Expected) else ""
+    return Done(result.exit_code, result.stdout_bytes.decode(), error, result.stderr)

@@ -1,0 +1,112 @@
+"""A whole running gateway for the tests of a module: real processes, the sandbox behind them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from gateway.embedded import Embedded
+from tests.conftest import admin
+from tests.support.gateway import Stack, stack
+from tests.support.hostile import Hostile
+from tests.support.servers import free_port, on_database
+
+DAILY_SECRET: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+"""What webhooks are signed with; facts/daily.md §2 has a vector for it."""
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres_dsn: str, template: str) -> Iterator[str]:
+    """A migrated database that the tests of one module share."""
+    name = f"module_{uuid4().hex}"
+    asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
+    yield on_database(postgres_dsn, name)
+    asyncio.run(admin(postgres_dsn, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="session")
+def running(
+    embedded: Embedded, postgres_dsn: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """`gateway serve` and the sandbox, for all modules: starting one takes seconds. So a test must not count what
+    others have left there.
+    """
+    name, folder = f"running_{uuid4().hex}", tmp_path_factory.mktemp("stack")
+    asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
+    database = on_database(postgres_dsn, name)
+    environ = {"DAILY_WEBHOOK_SECRET": DAILY_SECRET}
+    # A database of its own: its worker would recount, and drop, what other tests count.
+    with stack(folder, database, embedded.redis_url.replace("db=0", "db=1"), **environ) as made:
+        made.start()
+        yield made
+
+
+@pytest.fixture
+def fresh_stack(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+    """A stack of this test's own, not started: for tests that kill it."""
+    with stack(tmp_path, database_url, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
+        yield made
+
+
+async def settled_rows(database_url: str, count: int, *, within_s: float = 90.0) -> list[asyncpg.Record]:
+    """Every row of the ledger, oldest first, once there are `count`; AssertionError when there are more or too few."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while True:
+            rows = await connection.fetch("select * from openai_usage order by id")
+            if len(rows) >= count or loop.time() > deadline:
+                assert len(rows) == count, [(row["endpoint"], row["evidence"]) for row in rows[:20]]
+                return list(rows)
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+
+
+async def row_of(running: Stack, event_id: str, *, within_s: float = 90.0) -> asyncpg.Record:
+    """The ledger row of one call, once it is there; AssertionError when it does not come."""
+    connection = await asyncpg.connect(running.env["DATABASE_URL"])
+    try:
+        for _ in range(int(within_s / 0.05)):
+            row = await connection.fetchrow("select * from openai_usage where id = $1::uuid", event_id)
+            if row is not None:
+                return row
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+    raise AssertionError(f"no row for {event_id}")
+
+
+@pytest.fixture(scope="session")
+def hostile_port(running: Stack) -> tuple[int, int]:
+    """(the gateway's port, the port at which it expects OpenAI)."""
+    ports, kept = (free_port(), free_port()), dict(running.env)
+    running.env["GATEWAY_PORT"] = str(ports[0])
+    running.env["GATEWAY_ADMIN_PORT"] = "0"
+    running.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{ports[1]}/v1"
+    running.env["UPSTREAM__READ_S"] = "5"
+    running.env["GATEWAY_DATA_DIR"] = str(running.folder / "hostile")
+    try:
+        running.run("serve", "--no-background").wait_for("serving http")
+    finally:
+        running.env.clear()
+        running.env.update(kept)
+    return ports
+
+
+@pytest.fixture
+async def hostile(running: Stack, hostile_port: tuple[int, int]) -> AsyncIterator[Hostile]:
+    made = Hostile(running, hostile_port[0])
+    listening = await asyncio.start_server(made.serve, "127.0.0.1", hostile_port[1])
+    try:
+        yield made
+    finally:
+        listening.close()
+        for writer in made.writers:  # the gateway must not keep a connection to a server that is gone
+            writer.transport.abort()
+        await asyncio.sleep(0.1)

@@ -1,1 +1,0 @@
-"""Tests of pricing/: pure, no process, no network."""
