@@ -83,7 +83,9 @@ def counters(read: Counters) -> Verdict:
             totals["quarantined"] == totals["kept"], f"{totals['quarantined']:,} counted, {totals['kept']:,} kept"
         ),
     }
-    waits = f"{totals['waiting']:,} in quarantine wait for a person" if totals["waiting"] else ""
+    waiting = totals["waiting"]
+    entries = "entry in quarantine needs" if waiting == 1 else "entries in quarantine need"
+    waits = f"{waiting:,} {entries} attention: `gateway quarantine list`" if waiting else ""
     return judged("INV-10", "quarantine", totals, broken, _COUNTERS, note=waits)
 
 

@@ -19,7 +19,7 @@ def set_budget(
     user: Annotated[str, typer.Option(metavar="WHO", help="E-mail address or UUID of the user.")],
     limit: Annotated[str, typer.Option(metavar="USD", help="What may be spent in the period; nine decimals at most.")],
     period: Annotated[str, typer.Option(help="day, month (both UTC) or total.")] = "month",
-    soft: Annotated[bool, typer.Option("--soft", help="Only speak of it; refuse nothing.")] = False,
+    soft: Annotated[bool, typer.Option("--soft", help="Warn only.")] = False,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Only calls with this key (key_… or UUID).")] = None,
     meeting: Annotated[str | None, typer.Option(metavar="UUID", help="Only calls of this meeting.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model and its dated snapshots.")] = None,

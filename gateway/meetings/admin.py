@@ -65,11 +65,11 @@ async def assign(settings: Settings, console: Console, *, meeting: str, user: st
 
 
 async def retry(settings: Settings, console: Console) -> int:
-    """Has events that failed taken up anew; how many. Raises ConfigError, DependencyDown."""
+    """Has failed events applied again; returns how many. Raises ConfigError, DependencyDown."""
     async with database(settings, _WHY) as pool:
         count = await Inbox(pool).again()
     console.print(
-        f"{count:,} {'event is' if count == 1 else 'events are'} taken up anew by the workers.", highlight=False
+        f"{count:,} {'event is' if count == 1 else 'events are'} queued; the workers apply them again.", highlight=False
     )
     return count
 

@@ -17,7 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 def list_meetings(
     unassigned: Annotated[bool, typer.Option("--unassigned", help="Only those that nobody owns.")] = False,
     room: Annotated[str | None, typer.Option(help="Only those in this room.")] = None,
-    limit: Annotated[int, typer.Option(help="As many at most.")] = 50,
+    limit: Annotated[int, typer.Option(help="Maximum number of meetings listed.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Lists meetings, the latest first, and says how many events wait or have failed."""
@@ -39,5 +39,5 @@ def assign(
 
 @app.command()
 def retry() -> None:
-    """Has events that could not be applied taken up anew, once the reason is mended."""
+    """Applies failed events again, after their cause is fixed."""
     run(meetings_command.retry(settings(), Console()))

@@ -41,10 +41,10 @@ def backfill(
     since: Annotated[str, typer.Option("--from", help=f"First instant, UTC: {_AT}")],
     until: Annotated[str | None, typer.Option("--to", help="First instant no longer in it; else now.")] = None,
     room: Annotated[str | None, typer.Option(help="Only meetings in this room.")] = None,
-    again: Annotated[bool, typer.Option("--restart", help="From the beginning, not where it was broken off.")] = False,
+    again: Annotated[bool, typer.Option("--restart", help="Start over instead of resuming.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Asks Daily.co for past meetings, and fills in what webhooks have not told. May be broken off and gone on with."""
+    """Asks Daily.co for past meetings, and fills in what webhooks missed. Can be interrupted and resumed."""
     run(
         daily_command.backfill(
             settings(),

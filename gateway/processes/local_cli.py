@@ -9,7 +9,7 @@ import typer
 from gateway.cli.command import run, say, settings
 from gateway.embedded import EmbeddedError
 from gateway.kit.errors import ConfigError
-from gateway.processes import sandbox_command
+from gateway.processes import local, sandbox_command
 from gateway.processes import up as up_command
 
 app = typer.Typer()
@@ -17,7 +17,9 @@ app = typer.Typer()
 
 @app.command()
 def up(
-    real: Annotated[str, typer.Option(help="Vendors to use for real, not the sandbox: openai,unkey,stripe.")] = "",
+    real: Annotated[
+        str, typer.Option(help=f"Vendors to use for real, not the sandbox: {','.join(local.VENDORS)}.")
+    ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Proxy processes.")] = 1,
 ) -> None:
     """Everything on one machine, with the sandbox for every vendor and one ready-to-use key."""
@@ -38,5 +40,5 @@ def demo() -> None:
 
 @app.command()
 def sandbox(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8090) -> None:
-    """The vendor stand-ins alone (OpenAI, Unkey, Stripe), on loopback."""
+    """The vendor stand-ins alone (OpenAI, Unkey, Stripe, Daily), on loopback."""
     run(sandbox_command.sandbox(port, say))

@@ -16,6 +16,6 @@ def worker(
     wait: Annotated[float, typer.Option(min=0, help="Seconds in which PostgreSQL and Redis may come up.")] = 120,
     admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")] = 0,
 ) -> None:
-    """The background work: flush, and report to Stripe. Any number may run, on any host."""
+    """The background work: usage to PostgreSQL, reports to Stripe, meetings. Any number may run, on any host."""
     configure("worker")
     run(worker_command.worker(settings(), admin_port=admin_port, wait_s=wait, say=say))

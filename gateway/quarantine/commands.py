@@ -28,7 +28,6 @@ _SAYS: Final = {
     "known": "closed: the ledger has this call already",
     "refused": "still refused",
     "closed": "was closed already",
-    "missing": "there is no such entry",
 }
 
 
@@ -83,6 +82,10 @@ async def retry_entries(
         again = partial(retry, Quarantine(pool), ledger, partial(correct_estimates, ledger, now=now), who=_who(by))
         every = retry_all(Quarantine(pool), ledger, partial(correct_estimates, ledger, now=now), _who(by))
         async for done in every if everything else _each(again, entry_ids):
+            if done.became == "missing":
+                console.print(Text(str(_missing(done.id))), soft_wrap=True)
+                came = False
+                continue
             came = came and done.became in ("row", "known", "closed")
             event = f" ({_shown(done.event_id)})" if done.event_id else ""
             why = f": {_shown(done.reason)}" if done.reason else ""

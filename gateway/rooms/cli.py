@@ -15,7 +15,7 @@ from gateway.rooms.importing import command as import_command
 app = typer.Typer(no_args_is_help=True, help="The sealed state of sessions (docs/rooms.md).")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="An SQLite database; it is only read.")]
-Table = Annotated[str | None, typer.Option(help="The table that has the rooms, where it cannot be told.")]
+Table = Annotated[str | None, typer.Option(help="The table that holds the rooms, if it cannot be detected.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 

@@ -163,7 +163,7 @@ async def test_what_is_still_on_its_way_is_no_breach(house: House) -> None:
     assert breaches(report) == {}
     figures = by_name(report)["INV-1"].figures
     assert (figures["in flight"], figures["on their way"], figures["unreadable records"]) == (1, 1, 0)
-    assert "wait for a person" in by_name(report)["INV-10"].look
+    assert "1 entry in quarantine needs attention" in by_name(report)["INV-10"].look
 
 
 async def test_records_that_do_not_read_are_told(house: House) -> None:

@@ -142,4 +142,4 @@ async def test_by_hand(pool: Pool, users: None, database_url: str) -> None:
     ):
         done = await gateway(env, "meetings", "assign", *arguments)
         assert (done.status, says in done.error) == (1, True), done.error
-    assert "1 event is taken up anew" in (await gateway(env, "meetings", "retry")).out
+    assert "1 event is queued" in (await gateway(env, "meetings", "retry")).out

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.processes import env_file
+from gateway.processes.local import VENDORS
 from tests.embedded.embedded_folders import reachable_folder
 from tests.support.gateway import Process, Stack, clean_environment
 from tests.support.servers import free_port
@@ -115,6 +116,12 @@ def test_keys_create_needs_a_known_user(running: Stack) -> None:
     done = running.command("keys", "create", "--user", "nobody@example.com")
     assert done.returncode == 1
     assert b"--create-user" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "sandbox"])
+def test_help_names_every_vendor(command: str) -> None:
+    shown = run(command, "--help", env={"COLUMNS": "200"}).stdout.decode().lower()
+    assert [vendor for vendor in VENDORS if vendor not in shown] == []
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ async def test_entries_or_all_must_be_named(env: dict[str, str], ledger: Ledger)
         assert "--all" in (await retry(env, *arguments)).error
     assert "DATABASE_URL" in (await gateway({}, "quarantine", "list")).error
     done = await retry(env, "5")
-    assert (done.status, "no such entry" in done.out) == (1, True)
+    assert (done.status, "there is no entry" in done.out) == (1, True)
 
 
 async def test_the_log_line_names_the_kind_and_nothing_of_the_entry(buffer: Buffer, ledger: Ledger) -> None:
