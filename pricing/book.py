@@ -103,7 +103,7 @@ class Book:
     def resolve(self, name: str) -> Model | None:
         """The model that prices `name`: exact, then without its date, then its fine-tune base, then an alias.
 
-        (facts/openai-metering.md §6.) A fine-tuned model never falls back to the price of its plain base. An alias
+        A fine-tuned model never falls back to the price of its plain base. An alias
         that ends with `*` stands for every name that begins so, and is looked at last.
         """
         if name.startswith("ft:"):
@@ -148,7 +148,7 @@ class Book:
         return None if found is None else found.context_tokens
 
     def encoding(self, model: str) -> Literal["o200k_base", "cl100k_base"]:
-        """The tiktoken encoding to estimate `model` with (facts/openai-metering.md §3; tiktoken knows no gpt-6)."""
+        """The tiktoken encoding to estimate `model` with (tiktoken knows no gpt-6)."""
         base = model[3:] if model.startswith("ft:") else model
         return "cl100k_base" if base.startswith(_CL100K) and not base.startswith(_O200K) else "o200k_base"
 

@@ -1,7 +1,7 @@
 """From one reported usage block to its exact cost and lines. Pure; one rounding, at the row's total.
 
 Nothing here may turn an unknown model, tier, field or fee into zero: that is `unpriced`, with a
-problem that names it (DESIGN rule 4).
+problem that names it.
 """
 
 from datetime import datetime
@@ -160,7 +160,7 @@ def rates_at(plan: Plan, at: datetime, input_tokens: int) -> dict[str, Rate]:
 
 
 def _identity(request: PriceRequest, use: ToolUse | None, bill: Bill) -> tuple[str, str]:
-    """(model, tier of the book) to price by: what the response says wins (facts/openai-metering.md §0.2)."""
+    """(model, tier of the book) to price by: what the response says wins (OpenAI's docs)."""
     if request.endpoint not in PRICE_FAMILIES:
         raise Unpriceable(f"endpoint {request.endpoint[:80]!r} is not priced")
     if request.at.utcoffset() is None:

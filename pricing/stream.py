@@ -3,7 +3,7 @@
 Bytes pass untouched and event by event (a client may act on a line before its blank line has come), with two
 exceptions: the terminal event is held back until `release` (its SETTLE must be on disk before the client can see
 the end), and, where the gateway alone asked for usage, the extra usage chunk and the `usage: null` of the others are
-taken out by a byte search (DESIGN "What holds" 8). The common chunk costs a few substring searches; only events that
+taken out by a byte search. The common chunk costs a few substring searches; only events that
 carry a marker are parsed.
 """
 

@@ -1,6 +1,6 @@
 """What a whole response body tells about hosted tools: what was used and how often. Pure; counts, never prices.
 
-A hosted tool that this file does not know is a problem, not a free ride (facts/openai-metering.md M2).
+A hosted tool that this file does not know is a problem, not a free ride.
 Answers and prompts in the body are skipped by the decoder and never kept.
 """
 

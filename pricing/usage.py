@@ -1,7 +1,7 @@
 """From OpenAI's nested usage counts to disjoint quantities that may be priced. Pure; never guesses.
 
 Cached, cache-write and audio tokens are inside the input count, reasoning and audio inside the output
-(facts/openai-metering.md §0.1). Whatever makes no sense, or is not known to be free, is an error that
+(OpenAI's docs). Whatever makes no sense, or is not known to be free, is an error that
 names its field: unpriced and alarmed is right, a silently ignored quantity is not.
 """
 

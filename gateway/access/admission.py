@@ -1,7 +1,7 @@
 """Who is calling: an Unkey key becomes a user, from memory where it may, from Unkey and Postgres where it must.
 
 Keys are remembered under an HMAC with a pepper that is random per boot, never as text. Every outcome that is not
-plainly VALID is a refusal; an outage is 503, never 401 and never a free pass (facts/fault-matrix.md D10).
+plainly VALID is a refusal; an outage is 503, never 401 and never a free pass.
 """
 
 import asyncio
@@ -265,7 +265,7 @@ class Admission:
 
     def _limits_told(self, verdict: Verdict, known: _Entry | None, now: float) -> _Limits:
         """Those of this answer. One without any, of a key that had some, may come of a limiter that is down: Unkey
-        lets such keys pass (facts/unkey-real.md A8), so the last ones hold as long as a key may without Unkey."""
+        lets such keys pass (Unkey's server source), so the last ones hold as long as a key may without Unkey."""
         if not verdict.ratelimits and known is not None and now < known.limits.until_s:
             return known.limits
         until_s = now + self._settings.fresh_s + self._settings.stale_s if verdict.ratelimits else now

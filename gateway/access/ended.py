@@ -1,7 +1,7 @@
 """Keys that were good until Unkey said that they had ended: remembered longer than other refused ones.
 
 Unkey's nodes cache a key for ten minutes and return a stale entry once each, so after "disabled" from one node another
-may say "valid" (facts/unkey-real.md A3). Such a "valid" is not believed, unless our own row says that a command has
+may say "valid" (Unkey's server source). Such a "valid" is not believed, unless our own row says that a command has
 let the key in: then it was "disabled" that was stale, or is over.
 """
 

@@ -1,4 +1,4 @@
-"""What a client is told of each of Unkey's answers (facts/unkey.md §3). All but a plain VALID is a refusal."""
+"""What a client is told of each of Unkey's answers (Unkey's docs). All but a plain VALID is a refusal."""
 
 import math
 
@@ -9,7 +9,7 @@ from gateway.kit.errors import ApiError, DependencyDown
 
 
 def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
-    """What the client is told for each of Unkey's codes (facts/unkey.md §3); None for VALID only."""
+    """What the client is told for each of Unkey's codes (Unkey's docs); None for VALID only."""
     code = verdict.code
     if verdict.valid is True and code == "VALID":
         return None

@@ -1,9 +1,9 @@
 """What Unkey is asked, and when its answer is believed.
 
-A root key that may not verify makes Unkey call every key unknown, with status 200 (facts/unkey.md §3). So where there
+A root key that may not verify makes Unkey call every key unknown, with status 200 (Unkey's docs). So where there
 is a canary, a key that must verify, nobody is turned away as unknown unless Unkey still knows the canary: until then
 such an answer counts as none. Nor does one without permissions, while the canary comes without its own: that answers
-leave them out is allowed by the API's description (facts/unkey-real.md A2), and a key without any may call everything.
+leave them out is allowed by Unkey's API description, and a key without any may call everything.
 """
 
 import asyncio

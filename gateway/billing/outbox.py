@@ -2,7 +2,7 @@
 
 Amounts leave `stripe_windows` and become `stripe_meter_events` in one transaction, so an amount is in exactly one
 of them. Must not speak to Stripe, and must never give an event out again whose fate has been in doubt for longer
-than Stripe remembers identifiers (facts/fault-matrix.md D7). Every instant is an argument, UTC.
+than Stripe remembers identifiers. Every instant is an argument, UTC.
 """
 
 from collections.abc import AsyncIterator, Sequence

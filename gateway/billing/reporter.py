@@ -163,7 +163,7 @@ class Bill:
 
     async def _send(self, stripe: Stripe, claim: Claim, now: datetime) -> Outcome:
         if now - claim.event.timestamp >= EVENT_AGE_MAX:
-            # Never filed under another time silently (facts/fault-matrix.md row 37).
+            # Never filed under another time silently.
             return Rejected("its time is more than 35 days ago, which Stripe does not take; bill it by hand")
         return await stripe.send(claim.event)
 

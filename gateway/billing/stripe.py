@@ -1,7 +1,7 @@
 """Stripe: meter events out, and the little administration that they need. One try per call, never a retry of its own.
 
 Which row is sent when, and what an outcome means for it, is decided elsewhere. The secret key must not appear in an
-error or a log. Facts: facts/stripe.md §1–§3, §6, §7; facts/stripe-daily-real.md.
+error or a log. Basis: Stripe's docs and its SDK, stripe-python 16.1.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What an answer of Stripe means, and what is wrong with a meter (facts/stripe.md §7, facts/stripe-daily-real.md)."""
+"""What an answer of Stripe means, and what is wrong with a meter (Stripe's docs)."""
 
 from typing import Any, Final
 

@@ -2,7 +2,7 @@
 
 Amounts are integers: nano-USD (1e-9 USD) in the ledger, whole micro-USD (1e-6 USD) at Stripe. No I/O, no clock,
 no float. The identifier must never contain the value: a row derived twice with another amount must collide and
-be noticed, not be billed twice (facts/fault-matrix.md D7).
+be noticed, not be billed twice.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 NANO_PER_UNIT: Final = 1000
 """Nano-USD in one unit of the meter (a micro-USD)."""
 VALUE_MAX: Final = 10**15 - 1
-"""Largest amount of one event: Stripe refuses more than 15 digits (facts/stripe.md §3)."""
+"""Largest amount of one event: Stripe refuses more than 15 digits (Stripe's docs)."""
 EVENT_AGE_MAX: Final = timedelta(days=35)
 """Stripe takes no meter event whose time is longer ago (Stripe docs, meter events)."""
 DOUBT_MAX: Final = timedelta(hours=20)
 """After this an event that may have arrived is not sent again: Stripe remembers identifiers for at least 24 h only."""
 IDENTIFIER_MAX: Final = 100
-"""Characters of an identifier at most (facts/stripe.md §3)."""
+"""Characters of an identifier at most (Stripe's docs)."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)

@@ -1,6 +1,6 @@
 """Every setting, its unit and its default. Read once by the root and handed down; nobody reads os.environ.
 
-Names of environment variables are public (CONTRACT "Environment"). Sections hold the tuning; in the
+Names of environment variables are public. Sections hold the tuning; in the
 environment a section's field is spelled with two underscores (`KEYS__FRESH_S`).
 """
 
@@ -28,7 +28,7 @@ class _Section(BaseModel, extra="forbid", frozen=True):
 
 
 class KeySettings(_Section):
-    """How long an answer of Unkey holds (facts/unkey.md §6, fault-matrix.md D10)."""
+    """How long an answer of Unkey holds."""
 
     fresh_s: float = Field(30, ge=0)
     """Seconds in which a verified key is not asked for again; 0: Unkey is asked on every call."""
@@ -74,7 +74,7 @@ class LimitSettings(_Section):
 
 
 class UpstreamSettings(_Section):
-    """Bounds on a call to OpenAI (facts/attacks.md §2; openai-metering.md §8)."""
+    """Bounds on a call to OpenAI."""
 
     connect_s: float = Field(5, gt=0)
     """Seconds to open a connection."""

@@ -1,6 +1,6 @@
 """How one journal record lies on disk: `<crc32 hex> <kind> <payload JSON>\n`. Pure; the journal edge does the I/O.
 
-Self-delimiting and checksummed, so a torn or corrupt line costs that record only (facts/fault-matrix.md row 8).
+Self-delimiting and checksummed, so a torn or corrupt line costs that record only.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The reading side of the journal folder: tails every segment, tells whose writer is dead. Writes no records.
 
 A segment is `<slot>.<unix ms>.<sequence>.jnl`; an empty `<segment>.confirmed` beside it says that every call
-in it is in Postgres, so a restart need not read it again (DESIGN "What holds" 2).
+in it is in Postgres, so a restart need not read it again.
 """
 
 import fcntl

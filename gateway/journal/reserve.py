@@ -1,5 +1,5 @@
 """Room on the journal's disk that is kept for the calls in flight: given back when the disk is full, so that each of
-them can still settle while no new one is let in (facts/fault-matrix.md row 9).
+them can still settle while no new one is let in.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""The journal on this host's disk: where a call becomes durable (DESIGN "OPEN, NOTE, SETTLE").
+"""The journal on this host's disk: where a call becomes durable.
 
 One folder, one series of segment files per slot (a slot is one writing process, held by flock); a record is one
 framed line (journal/frames). Appends of concurrent calls share one synchronous write (O_DSYNC: the same promise as
 fdatasync, in one system call), in a thread of its own so that a slow disk never blocks the event loop. What must
-not happen here: going on with a file after a failed write or sync (the kernel may have dropped its pages:
-facts/fault-matrix.md rows 9-10); a new call on a full disk (the reserve is for those in flight); a record left readable
+not happen here: going on with a file after a failed write or sync (the kernel may have dropped its pages); a new call
+on a full disk (the reserve is for those in flight); a record left readable
 whose writer was told that it failed (a refused call would be swept as an estimate); a prompt, a key.
 """
 

@@ -2,7 +2,7 @@
 
 `key-requests` and `key-tokens` apply to each verification at Unkey as well: so the answer to one tells them, and Unkey,
 which sees one verification for many calls, does not refuse before the gateway does. A limit of the key hides one of its
-user that has the same name (facts/unkey-real.md A1), hence these names. Calls at the same time are nothing that Unkey
+user that has the same name (Unkey's server source), hence these names. Calls at the same time are nothing that Unkey
 could count, so they are in the meta (limits/terms.py reads all of it).
 """
 
@@ -128,7 +128,7 @@ def limit(option: str, value: int) -> int:
 
 def changed(key: DescribedKey, change: BoundsChange) -> Changed:
     """What leaves everything else of the key as it is. Permissions are added and removed one by one: those of a key's
-    roles stand among its own at Unkey (facts/unkey-real.md A4), and would become its own if all were written back."""
+    roles stand among its own at Unkey (Unkey's server source), and would become its own if all were written back."""
     fields: dict[str, Any] = {}
     wanted = frozenset(_permissions(key, change))
     drop = {

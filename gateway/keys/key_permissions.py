@@ -1,7 +1,7 @@
 """Changes what a key may call at Unkey: exactly the permissions that change, and only where that makes it true.
 
 Permissions of a key's roles stand among its own and cannot be told from them, until one that is taken from the key is
-still there (facts/unkey-real.md A4). Then a role gives it, and what was asked for would not hold.
+still there (Unkey's server source). Then a role gives it, and what was asked for would not hold.
 """
 
 from gateway.keys.at_unkey import meaning

@@ -2,7 +2,7 @@
 
 Until the new key is whole (same limits and permissions, linked, the credits its own) its secret is shown to nobody, and
 whatever fails takes it back. Unkey copies what is left of the credits to the new key, which could then be spent twice
-(facts/unkey.md §5): the old key has none any more before the new one is shown. That does not stop it here, where a
+(Unkey's docs): the old key has none any more before the new one is shown. That does not stop it here, where a
 verification costs none; ending it does. The secret goes to standard output only.
 """
 

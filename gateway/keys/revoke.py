@@ -86,7 +86,7 @@ async def _mark(settings: Settings, key: KeyRow, *, known_to_unkey: bool) -> dat
 
 
 UNKEY_STALE_S: Final = 600
-"""Seconds for which a node of Unkey may answer with what it knew (facts/unkey-real.md A3)."""
+"""Seconds for which a node of Unkey may answer with what it knew (Unkey's server source)."""
 
 
 def memory_of(keys: KeySettings) -> str:

@@ -1,8 +1,7 @@
 """Unkey's administration over its SDK: makes, describes, lists, changes, rerolls and deletes API keys.
 
 Never on the hot path: the SDK is slow. The root key and the keys it makes must not appear in an error or a log:
-answers are never quoted whole, and exceptions of the SDK, which hold them, are not chained. Facts: facts/unkey.md §1,
-§2, §4, §5.
+answers are never quoted whole, and exceptions of the SDK, which hold them, are not chained.
 """
 
 import asyncio
@@ -29,10 +28,10 @@ PAGE: Final = 100
 _GONE: Final = (404, 410)
 """Statuses of a key that Unkey does not know, or no longer."""
 _NOT_OF_KEY: Final = ("role_not_found", "permission_not_found")
-"""How the `type` of a 404 ends that is about what the key was to be given (facts/unkey-real.md A4)."""
+"""How the `type` of a 404 ends that is about what the key was to be given (Unkey's server source)."""
 NOT_YET_S: Final = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 """Pauses between questions about what was just made or changed: reads go to a replica, which may be behind
-(facts/unkey-real.md A5)."""
+(Unkey's server source)."""
 YEAR_MS: Final = 365 * 24 * 3600 * 1000
 OVERLAP_MS: Final = 10 * YEAR_MS
 """The longest overlap that an older server is asked for."""
@@ -213,7 +212,7 @@ class KeyAdmin:
         """A new key with the settings and credits of this one; None when Unkey does not know it. When Unkey does not
         answer, a key that nobody knows the secret of may exist.
 
-        The old one goes on as before, or, where a server has to be told an end (facts/unkey-real.md A6), as long as it
+        The old one goes on as before, or, where a server has to be told an end (Unkey's server source), as long as it
         would have (`ends_in_ms`), rounded up to a minute, else for ten years: `end_moved`, the caller sets it back.
         """
         end_moved = False
@@ -280,7 +279,7 @@ class KeyAdmin:
 
 
 def _masked(api_id: str, rights: str) -> str:
-    """Unkey says "no such API" of one that the root key may not use as well (facts/unkey-real.md A7)."""
+    """Unkey says "no such API" of one that the root key may not use as well (Unkey's server source)."""
     return f"UNKEY_API_ID ({api_id}) is no API of this workspace, or UNKEY_ROOT_KEY lacks {rights}"
 
 

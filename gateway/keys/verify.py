@@ -1,4 +1,4 @@
-"""Unkey on the hot path: one POST that verifies a key (facts/unkey.md §3). Not the SDK, which costs 6-10 ms a call.
+"""Unkey on the hot path: one POST that verifies a key (Unkey's docs). Not the SDK, which costs 6-10 ms a call.
 
 Says what Unkey said and nothing more; caching and refusals belong to the proxy. A key must never be logged.
 """
@@ -92,7 +92,7 @@ class Keys:
         """What Unkey says of `key`; costs no credits. `tags` (20 at most, of 1 to 512 characters) are for Unkey's
         analytics. Raises DependencyDown when it does not say anything, AskedTooOften when it asks us to wait.
 
-        An HTTP error is never about the customer's key but about us or Unkey (facts/unkey.md §3, last row).
+        An HTTP error is never about the customer's key but about us or Unkey (Unkey's docs).
         """
         question: dict[str, object] = {"key": key, "credits": {"cost": 0}}
         if tags:

@@ -9,7 +9,7 @@ import msgspec
 
 
 class ApiError(Exception):
-    """A refusal the client sees, in OpenAI's error envelope (facts/openai-metering.md §6)."""
+    """A refusal the client sees, in OpenAI's error envelope (OpenAI's docs)."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Flush: the batch writer. Reads the Redis stream, brings every entry to rest in the ledger, then acknowledges it.
 
-Never acknowledges before the ledger has committed, and never prices or repairs an entry (facts/fault-matrix.md D6):
+Never acknowledges before the ledger has committed, and never prices or repairs an entry:
 a repeat is harmless, an early acknowledgement is lost money. Any number of writers may run, on any host.
 """
 

@@ -1,7 +1,7 @@
 """Ship: what the journal holds goes to the Redis stream, again and again, until Postgres has it.
 
-Redis may lose everything: an event counts as delivered only when its id is seen in the ledger (facts/
-fault-matrix.md D5). Must not price, insert or judge; an OPEN whose writer is dead is handed to the sweeper.
+Redis may lose everything: an event counts as delivered only when its id is seen in the ledger.
+Must not price, insert or judge; an OPEN whose writer is dead is handed to the sweeper.
 """
 
 import re

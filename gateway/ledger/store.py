@@ -1,7 +1,7 @@
 """The ledger edge: batches into `openai_usage` with every sum beside it, and look-ups by key. Never prices.
 
-Repeats are harmless (facts/fault-matrix.md D6): sums grow only by rows that were really inserted, in the same
-statement. What cannot be a row is kept byte for byte in `usage_quarantine` (D12); nothing is dropped.
+Repeats are harmless: sums grow only by rows that were really inserted, in the same
+statement. What cannot be a row is kept byte for byte in `usage_quarantine`; nothing is dropped.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The Redis stream between the journal and the batch writer, and the owners of fresh responses. Transport, not truth.
 
-Must never trim (MAXLEN, XTRIM) or read with NOACK: either loses unread usage (facts/fault-matrix.md D6, §6). An entry
+Must never trim (MAXLEN, XTRIM) or read with NOACK: either loses unread usage. An entry
 leaves the stream only through `ack`, after the ledger has committed. Works on Valkey and on Redis >= 7.
 """
 
@@ -153,7 +153,7 @@ class Buffer:
         """Those of these entries that are in the stream and will reach a writer.
 
         One that was handed out and that no writer holds will reach nobody: `XGROUP DELCONSUMER` by anybody but
-        ourselves does that (facts/fault-matrix.md, Redis Streams). It is taken out: whoever asks has the original.
+        ourselves does that. It is taken out: whoever asks has the original.
         """
         present = await self._found(stream_ids, lambda one: ("XRANGE", self._stream, one, one))
         last = await self._last_delivered() if present else (0, 0)

@@ -79,7 +79,7 @@ class Taken(NamedTuple):
 
 
 def openai_duration(milliseconds: int) -> str:
-    """As OpenAI writes resets: `12ms`, `1.5s`, `6m0s` (facts/openai-metering.md §6)."""
+    """As OpenAI writes resets: `12ms`, `1.5s`, `6m0s` (OpenAI's docs)."""
     if milliseconds < 1000:
         return f"{milliseconds}ms"
     minutes, left = divmod(milliseconds, 60_000)

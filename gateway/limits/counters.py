@@ -1,7 +1,7 @@
 """Limits in Redis: rates, slots and budgets of all proxies together, taken whole or not at all, one script per call.
 
 Calls that come together share one round trip. The counters are never the truth: money is counted by the ledger, and a
-budget's counter is made from it again and again (`state`, `recount`). Facts: fault-matrix.md D9. Redis or Valkey, one
+budget's counter is made from it again and again (`state`, `recount`). Redis or Valkey, one
 node: a script's keys may lie anywhere on it.
 """
 

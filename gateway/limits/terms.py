@@ -1,7 +1,7 @@
 """What bounds a key: rates from Unkey where it has some, else from our settings, and budgets from the ledger.
 
 Unkey's own counting is left to Unkey: it sees one verification for many calls, so what it allows per minute is counted
-here as well, call by call (facts/unkey.md §6). A limit named `key-tokens` or `tokens` counts tokens, one named
+here as well, call by call (Unkey's docs). A limit named `key-tokens` or `tokens` counts tokens, one named
 `concurrent` calls at the same time; any other that each verification counts against counts requests.
 """
 
@@ -20,7 +20,7 @@ NONE: Final = RateLimits()
 _budgets: Final = msgspec.json.Decoder(tuple[Budget, ...])
 KINDS: Final = {"tokens": "tokens", "key-tokens": "tokens", "concurrent": "concurrent"}
 """What limits of these names are about; any other is about requests. Limits of key and identity are merged by name at
-Unkey, and the key's wins: `keys create` names the key's so that no identity's has the same (facts/unkey-real.md A1)."""
+Unkey, and the key's wins: `keys create` names the key's so that no identity's has the same (Unkey's server source)."""
 
 
 def terms_of(verdict: Verdict, budgets: str, settings: LimitSettings) -> Terms | None:

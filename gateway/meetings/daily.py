@@ -37,9 +37,9 @@ EVENT_TYPES: Final = (
     "transcript.ready-to-download",
     "transcript.error",
 )
-"""What we want to be told (facts/daily.md §4)."""
+"""What we want to be told (Daily.co's docs)."""
 RETRY_TYPE: Final = "exponential"
-"""Each event five times; the other kind stops telling anything after three failures (facts/daily.md §3)."""
+"""Each event five times; the other kind stops telling anything after three failures (Daily.co's docs)."""
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 

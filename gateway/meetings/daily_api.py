@@ -1,5 +1,4 @@
-"""Daily.co's REST API: past meetings, our webhook, and links to recordings and transcripts (facts/daily.md §1, §5;
-stripe-daily-real.md).
+"""Daily.co's REST API: past meetings, our webhook, and links to recordings and transcripts (Daily.co's docs).
 
 Asks again where Daily.co says that it was asked too often, or nothing at all; never shows the key.
 """

@@ -1,4 +1,4 @@
-"""What Daily.co's events say, as plain facts (facts/daily.md §4, §5; stripe-daily-real.md). Pure.
+"""What Daily.co's events say, as plain facts (Daily.co's docs). Pure.
 
 Tolerant where the facts are: fields may be missing, numbers may be whole or not, and a type that nobody knows says
 nothing. What a fact needs and is not there makes the event unreadable, which is for a person to see.

@@ -17,7 +17,7 @@ update public.webhook_inbox set waits_for = $3, about = $4, last_error = 'waits 
   next_attempt_at = now() + least(interval '1 hour', greatest(interval '30 seconds', now() - received_at))
 where source = $1 and event_id = $2
 """
-# A visit under 30 seconds becomes no meeting (facts/stripe-daily-real.md), and REST shows when there was none. Where
+# A visit under 30 seconds becomes no meeting (Daily.co's docs), and REST shows when there was none. Where
 # REST is never asked, a week must do. A lapsed event is dealt with; a meeting that is told later still takes it up.
 _LAPSE: Final = """
 update public.webhook_inbox i set processed_at = now(), lapsed_at = now(), last_error = 'lapsed: no meeting was told'

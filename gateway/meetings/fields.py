@@ -1,6 +1,6 @@
 """Fields of what Daily.co says, read as it says or not at all. Pure.
 
-Numbers may be whole, fractional or text; all instants are Unix seconds (facts/daily.md §4).
+Numbers may be whole, fractional or text; all instants are Unix seconds (Daily.co's docs).
 """
 
 from datetime import UTC, datetime, timedelta

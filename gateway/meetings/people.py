@@ -1,7 +1,7 @@
 """Who was in which meetings: what is known of one connection, and the sessions of its room that it was in. Pure.
 
 A connection is not part of one meeting: a session ends when somebody has been alone for ten minutes, and the next one
-begins with them in it (facts/stripe-daily-real.md). Webhooks tell about the whole connection and name no meeting; REST
+begins with them in it (Daily.co's docs). Webhooks tell about the whole connection and name no meeting; REST
 names the meeting and tells about that one. Facts are merged the same in any order: the better source wins, and only
 among equals does the value itself decide.
 """

@@ -1,4 +1,4 @@
-"""A webhook's registration as Daily.co's API shows it (facts/daily.md §1, stripe-daily-real.md). Pure.
+"""A webhook's registration as Daily.co's API shows it (Daily.co's docs). Pure.
 
 The list is of the whole domain: other products' entries are in it, older ones lack members, and older pages documented
 other types. So an entry is read as far as it can be; one that nobody could name (no `uuid`) is left out.

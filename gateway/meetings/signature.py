@@ -1,4 +1,4 @@
-"""Whether a webhook comes from Daily.co: an HMAC over its time and its bytes (facts/daily.md §2). Pure.
+"""Whether a webhook comes from Daily.co: an HMAC over its time and its bytes (Daily.co's docs). Pure.
 
 Says yes or no and never why: who forges one learns nothing from the answer.
 """
@@ -39,7 +39,7 @@ def is_genuine(secret: bytes, timestamp: str, signature: str, body: bytes, now_s
 
 
 def _unix_s(timestamp: str) -> float | None:
-    """Unix seconds or milliseconds, or an ISO instant: the unit is not documented (facts/stripe-daily-real.md)."""
+    """Unix seconds or milliseconds, or an ISO instant: the unit is not documented."""
     if _TIMESTAMP.fullmatch(timestamp):
         at = float(timestamp)
         return at / 1000 if at > _MILLISECONDS_FROM else at

@@ -1,6 +1,6 @@
 """Webhooks: an event is checked, committed to the inbox, and acknowledged. What it means is for a worker.
 
-Exactly 200 only when it is in PostgreSQL for good; a failure is 503, and Daily.co tries again (facts/daily.md §3). Must
+Exactly 200 only when it is in PostgreSQL for good; a failure is 503, and Daily.co tries again (Daily.co's docs). Must
 not log what is in an event.
 """
 

@@ -1,7 +1,7 @@
 """What may pass in a request's and an answer's headers and framing, both ways.
 
 Both go by a list. Nothing that a client invents reaches OpenAI, and nothing that OpenAI says about its own host, its
-connections or the operator's account reaches a client (DESIGN "What holds" 8, facts/attacks.md A18-A21, A31, A39).
+connections or the operator's account reaches a client.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Top-level fields of a JSON object with where they lie in the bytes, read without building the document. Pure.
 
 A body is forwarded byte for byte, so what the gateway reads must be what OpenAI reads: a duplicate of a field
-that the gateway reads is refused, escapes decoded (DESIGN "What holds" 8, facts/attacks.md A41).
+that the gateway reads is refused, escapes decoded.
 """
 
 import json

@@ -10,7 +10,7 @@ import msgspec
 from gateway.openai.families.catalogue import FAMILY_OF, PROMPT_FIELDS
 
 MESSAGE_TOKENS: Final = 3
-"""Overhead of a chat message, and of the reply's priming (facts/openai-metering.md §3, "Estimating input")."""
+"""Overhead of a chat message, and of the reply's priming (OpenAI's docs)."""
 _NOT_TEXT: Final = frozenset({
     "type", "role", "id", "call_id", "status", "execution", "url", "image_url", "data", "file_data", "detail", "format",
 })  # fmt: skip

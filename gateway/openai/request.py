@@ -1,7 +1,7 @@
 """What the gateway must know of a request before it forwards it, read once, the bytes left as they are. Pure.
 
-Refuses what it could not meter or whose owner it could not check ("Until its issue is done" in DESIGN): those
-parameters get 400 `unsupported_parameter`. Everything else, unknown fields included, passes through untouched.
+Refuses what it could not meter or whose owner it could not check: those parameters get 400
+`unsupported_parameter`. Everything else, unknown fields included, passes through untouched.
 """
 
 import re
@@ -161,7 +161,7 @@ _TTL_12H: Final = re.compile((_spelled("ttl") + r"\s*:\s*" + _spelled("12h")).en
 
 
 def _asks_for_12h(body: bytes) -> bool:
-    """Whether a cache write of this request may be one for 12 hours, the dearer one (facts/openai-metering.md §4)."""
+    """Whether a cache write of this request may be one for 12 hours, the dearer one (OpenAI's docs)."""
     escaped = b"\\u" in body
     return (escaped or (b'"12h"' in body and b"prompt_cache" in body)) and _TTL_12H.search(body) is not None
 

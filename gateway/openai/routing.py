@@ -1,8 +1,8 @@
 """Routing: which endpoint of the families (openai/families/) a method and path is. Pure.
 
 Routing matches `raw_path` (never decoded, never joined to a URL) against strict patterns, and the upstream path
-is rebuilt from the match, so no byte of a hostile path reaches OpenAI (facts/attacks.md A22, A23, A28). What is
-declared by no family is refused: nothing spends unmetered (DESIGN "What holds" 7).
+is rebuilt from the match, so no byte of a hostile path reaches OpenAI. What is
+declared by no family is refused: nothing spends unmetered.
 """
 
 import re

@@ -1,6 +1,6 @@
 """OpenAI, seen from the gateway: sends one request, hands back the answer as it arrives.
 
-Never retries, never follows a redirect, keeps no cookie, decodes nothing (facts/attacks.md §2). Of a failure it
+Never retries, never follows a redirect, keeps no cookie, decodes nothing. Of a failure it
 says one thing only: whether a byte of the request may have gone out. Built on aiohttp's C parser and its protocol,
 without ClientSession, whose cookies, redirects, middlewares and timers cost more than metering a call
 (docs/decisions/0005).

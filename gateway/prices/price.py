@@ -1,4 +1,4 @@
-"""`gateway price`: JSON lines in, priced JSON lines out (CONTRACT "gateway price"). No database, no network.
+"""`gateway price`: JSON lines in, priced JSON lines out. No database, no network.
 
 The arithmetic belongs to pricing/; this file only checks each field of a line and writes the answer.
 """

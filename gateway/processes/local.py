@@ -29,7 +29,7 @@ VENDORS: Final[dict[str, tuple[str, ...]]] = {
     "stripe": ("STRIPE_SECRET_KEY", "STRIPE_BASE_URL", "STRIPE_WEBHOOK_SECRET"),
     "daily": ("DAILY_API_KEY", "DAILY_WEBHOOK_SECRET", "DAILY_BASE_URL"),
 }
-"""Each vendor's variables of the environment (CONTRACT "Environment")."""
+"""Each vendor's variables of the environment."""
 NEEDED: Final = {
     "openai": ("OPENAI_API_KEY",),
     "unkey": ("UNKEY_ROOT_KEY", "UNKEY_API_ID"),

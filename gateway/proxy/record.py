@@ -1,7 +1,7 @@
 """Puts OPEN, NOTE and SETTLE where they survive: the journal, and when the disk refuses a SETTLE, Redis.
 
 An OPEN that cannot be written refuses the call (503) before it costs anything. A SETTLE that cannot be written
-stays in memory, is tried again until it lands, and holds the client's last byte for 5 s at most (DESIGN).
+stays in memory, is tried again until it lands, and holds the client's last byte for 5 s at most.
 """
 
 import asyncio

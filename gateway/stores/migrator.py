@@ -1,6 +1,6 @@
 """Applies migrations/*.sql to PostgreSQL, in order, each in one transaction. Must not know what is in them.
 
-Recorded where Supabase's own tool records them (facts/postgres-supabase.md), so that either may go on where the
+Recorded where Supabase's own tool records them (Supabase's docs), so that either may go on where the
 other stopped. Safe to run twice and from two places at once: each file is applied under a lock that ends with
 its transaction, which also works through a transaction pooler.
 """

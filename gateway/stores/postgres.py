@@ -45,7 +45,7 @@ async def open_pool(
     `connections_min` cannot be made; with 0 a database that is away is met at the first question.
 
     Behind a transaction pooler (config/dsn.py) sessions are shared between clients: no named prepared statements, no
-    session settings (facts/postgres-supabase.md); the client's own timer still holds. An unnamed one is safe
+    session settings (Supabase's docs); the client's own timer still holds. An unnamed one is safe
     there: asyncpg ends what prepares it with Flush, not Sync, so the pooler keeps the server until the query is done.
     """
     found = read_dsn(dsn)

@@ -1,6 +1,6 @@
 """What corrects a ledger row: an event with the signed differences, so that the sum over all rows is the truth. Pure.
 
-The ledger is append-only; a row is never changed (CONTRACT "The ledger row").
+The ledger is append-only; a row is never changed.
 """
 
 from datetime import datetime

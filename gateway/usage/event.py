@@ -17,7 +17,7 @@ Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adju
 
 
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One `openai_usage` row (CONTRACT "The ledger row")."""
+    """One `openai_usage` row."""
 
     id: str
     user_id: str

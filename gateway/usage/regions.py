@@ -1,4 +1,4 @@
-"""OpenAI's data-residency regions, as far as they change a price (+10 %, facts/openai-prices.md row 19). Pure."""
+"""OpenAI's data-residency regions, as far as they change a price (+10 %, OpenAI's pricing page). Pure."""
 
 from typing import Final
 from urllib.parse import urlsplit

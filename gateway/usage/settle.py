@@ -18,7 +18,7 @@ from gateway.usage.usage_block import NO_USAGE, Kept, keep
 from pricing.readers.body import Said
 
 BYTES_PER_TOKEN: Final = 4
-"""Where no tokenizer was asked: bytes of text per token, as a rule of thumb (facts/openai-metering.md §3)."""
+"""Where no tokenizer was asked: bytes of text per token, as a OpenAI's rule of thumb."""
 MEDIA_TOKENS: Final = 1_000
 """An image or file part in an estimate, tokens."""
 CONTEXT_TOKENS_MAX: Final = 1_050_000

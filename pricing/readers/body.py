@@ -1,6 +1,6 @@
 """Reads what a whole JSON answer says about its own cost: chat, completions, responses, embeddings.
 
-All of them carry `id`, `model`, `service_tier` and `usage` at the top level (facts/openai-metering.md M1-M3).
+All of them carry `id`, `model`, `service_tier` and `usage` at the top level (OpenAI's docs).
 Only these are looked at; answers are never kept. Never raises: an unreadable answer has said nothing, and one
 field of an unexpected type does not hide the others.
 """

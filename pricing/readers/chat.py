@@ -1,7 +1,7 @@
 """What chat (and legacy completion) stream chunks say: id, model, tier, usage, visible text. Pure.
 
 Usage comes in one extra chunk before `[DONE]`, with `choices: []`; every other chunk then has `usage: null`
-(facts/openai-metering.md M1). `obfuscation` padding is not output and is never counted.
+(OpenAI's docs). `obfuscation` padding is not output and is never counted.
 """
 
 import re

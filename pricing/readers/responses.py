@@ -1,7 +1,7 @@
 """What the events of a Responses stream say: id, model, tier, usage, visible text. Pure.
 
 One terminal event ends a stream: `response.completed`, `.incomplete` (it has usage) or `.failed`, or a bare
-`error`; no `[DONE]` is promised. Usage is taken from any of them (facts/openai-metering.md M2).
+`error`; no `[DONE]` is promised. Usage is taken from any of them (OpenAI's docs).
 """
 
 import re

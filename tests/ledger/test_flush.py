@@ -167,7 +167,7 @@ async def test_what_another_left_is_taken_over_in_time(buffer: Buffer, ledger: L
 
 
 async def test_two_writers_with_the_same_entries_make_one_row_each(buffer: Buffer, ledger: Ledger, pool: Pool) -> None:
-    """A writer that was stopped wakes up after its entries were taken over and written (fault-matrix row 24)."""
+    """A writer that was stopped wakes up after its entries were taken over and written."""
     events = await some_calls(ledger, 30)
     await buffer.append(entries(events))
     zombie, other = writer(buffer, ledger, Clock(), "zombie"), writer(buffer, ledger, Clock(), "b", claim_idle_s=0.0)

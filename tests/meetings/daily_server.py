@@ -80,7 +80,7 @@ class DailyServer:
         before = joins[query["joined_before"]] if "joined_before" in query else float("inf")
         after = joins[query["joined_after"]] if "joined_after" in query else 0
         found = [one for one in self.people if after < one["join_time"] < before]
-        if not found:  # facts/stripe-daily-real.md
+        if not found:  # as Daily.co's page on participants says
             return web.json_response({"error": "not-found", "info": "none"}, status=404)
         return web.json_response({"data": found[: int(query["limit"])]})
 

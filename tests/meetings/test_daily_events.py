@@ -1,4 +1,4 @@
-"""What events say, read tolerantly where the facts are loose and never wrongly (facts/daily.md §4, §5)."""
+"""What events say, read tolerantly where Daily.co's docs are loose, and never wrongly."""
 
 import contextlib
 import json

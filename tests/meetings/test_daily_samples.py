@@ -1,4 +1,4 @@
-"""Bodies in the form of Daily.co's own examples (facts/samples/daily-*.json), with invented values: same members, types
+"""Bodies in the form of Daily.co's own examples, with invented values: same members, types
 and formatting. They become rows, or are kept and say nothing."""
 
 import json

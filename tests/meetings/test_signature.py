@@ -1,4 +1,4 @@
-"""Only Daily.co's own signature is good: facts/daily.md §2 has a vector; everything else is refused, whatever it is."""
+"""Only Daily.co's own signature is good: Daily.co's docs have a vector; everything else is refused, whatever it is."""
 
 import base64
 

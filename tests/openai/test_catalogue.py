@@ -1,4 +1,4 @@
-"""Routing: known methods and paths go where they should, everything else nowhere (facts/attacks.md A22-A28)."""
+"""Routing: known methods and paths go where they should, everything else nowhere."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What may pass in headers, both ways, and which framings are refused (facts/attacks.md A18-A21, A31, A39)."""
+"""What may pass in headers, both ways, and which framings are refused."""
 
 from types import SimpleNamespace
 from typing import Final, cast

@@ -30,7 +30,7 @@ SERVICE_ONLY = (
     "upstream_objects", "open_items", "webhook_inbox", "daily_backfills",
 )  # fmt: skip
 
-# Supabase's own set-up (facts/postgres-supabase.md), as far as migrations meet it.
+# Supabase's own set-up (Supabase's docs), as far as migrations meet it.
 SUPABASE_ROLES = """
 create role anon nologin noinherit;
 create role authenticated nologin noinherit;

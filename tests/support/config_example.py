@@ -3,7 +3,6 @@
 import ast
 import inspect
 import json
-import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ HEAD = """\
 # copy in GATEWAY_CONFIG. An environment variable wins: the same name in capitals, a section's field with two
 # underscores (KEYS__FRESH_S). Keep secrets in the environment.
 """
-SOURCE = re.compile(r" \(facts/[^)]*\)")
-"""Where a rule comes from means nothing to someone who only has the file."""
 
 
 def meanings(model: type[BaseModel]) -> dict[str, str]:
@@ -60,7 +57,7 @@ def example() -> str:
             continue
         lines += [*filter(None, line(name, field, top[name])), ""]
     for name, model in sections:
-        about = SOURCE.sub("", inspect.cleandoc(model.__doc__ or "").replace("\n", " "))
+        about = inspect.cleandoc(model.__doc__ or "").replace("\n", " ")
         lines += [f"[{name}]", f"# {about}", ""]
         texts = meanings(model)
         for key, field in model.model_fields.items():

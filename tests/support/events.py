@@ -48,7 +48,7 @@ def call(user_id: str, event_id: str, *, seconds: int = 0, **changes: Any) -> Us
 
 
 def audit_sums() -> str:
-    """SQL: one row, all true, when every sum beside the ledger equals the ledger (fault-matrix INV-5, 6, 10)."""
+    """SQL: one row, all true, when every sum beside the ledger equals the ledger."""
     return """
     with ledger as (select count(*) as n, sum(cost_usd) as cost, sum(billed_usd) as billed, sum(total_tokens) as tokens,
       count(*) filter (where adjusts is null) as calls,

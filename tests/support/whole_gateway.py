@@ -16,7 +16,7 @@ from tests.support.hostile import Hostile
 from tests.support.servers import free_port, on_database
 
 DAILY_SECRET: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
-"""What webhooks are signed with; facts/daily.md §2 has a vector for it."""
+"""What webhooks are signed with; Daily.co's docs have a vector for it."""
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Webhooks of the Daily.co stand-in: registrations, the question whether anybody listens, deliveries with their tries.
 
-Sends to loopback only. Facts: daily.md §1 to §3, stripe-daily-real.md: the list is of the whole domain, and its
-entries are not all alike.
+Sends to loopback only. As Daily.co's docs say, the list is of the whole domain, and its entries are not all alike.
 """
 
 import asyncio

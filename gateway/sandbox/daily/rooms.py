@@ -3,7 +3,7 @@
 A session begins once somebody has been alone for 30 seconds, or with the second person. It ends when everybody has
 left, or when one person has been alone for ten minutes after the others; a new one then begins with that person in it.
 So one connection may span sessions, and a short visit may be in none. Webhooks tell about the whole connection, and
-name no meeting. Facts: stripe-daily-real.md.
+name no meeting. So say Daily.co's docs.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """The Daily.co stand-in's world: rooms, sessions, people, recordings, and the events that tell about them.
 
-Holds no HTTP. Facts: daily.md §4 and §6, stripe-daily-real.md. Everything may be given an instant of
+Holds no HTTP. Follows Daily.co's docs. Everything may be given an instant of
 its own, so that a test can tell a life. What Daily.co itself makes of who comes and goes is in `daily_rooms`.
 """
 

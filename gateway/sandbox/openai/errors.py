@@ -1,4 +1,4 @@
-"""OpenAI's refusals as its stand-in says them: status, envelope, code (facts/openai-metering.md §6). Pure."""
+"""OpenAI's refusals as its stand-in says them: status, envelope, code (OpenAI's docs). Pure."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -30,7 +30,7 @@ _SNAPSHOTS: Final = {
 }
 """Aliases whose snapshot does not carry the day of their release in the book."""
 _UNDATED_FROM: Final = (5, 6)
-"""From GPT-5.6 on a model has no dated snapshots (facts/openai-metering.md §6)."""
+"""From GPT-5.6 on a model has no dated snapshots (OpenAI's docs)."""
 _VERSION: Final = re.compile(r"gpt-(\d+)(?:\.(\d+))?-?")
 _SAME_TIER: Final = {"flex": "flex", "priority": "priority", "fast": "priority", "ultrafast": "ultrafast"}
 

@@ -1,6 +1,6 @@
 """Counts what the OpenAI stand-in charges: the prompt's tokens, and which of them its prompt cache knew.
 
-Real tokens (tiktoken); the overheads are those that OpenAI's cookbook names (facts/openai-metering.md §3).
+Real tokens (tiktoken); the overheads are those that OpenAI's cookbook names.
 """
 
 import json

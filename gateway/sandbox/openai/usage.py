@@ -19,7 +19,7 @@ class Input(NamedTuple):
 
 
 def chat_usage(spent: Input, output: int, reasoning: int) -> dict[str, Any]:
-    """Nested counts are parts of the count above them (facts/openai-metering.md M1).
+    """Nested counts are parts of the count above them (OpenAI's docs).
 
     The members are those of most recordings: `image_tokens` and `text_tokens` come with audio models only, and
     writes to the cache where a model bills them.
@@ -46,7 +46,7 @@ def completions_usage(read: int, output: int) -> dict[str, Any]:
 
 
 def responses_usage(spent: Input, output: int, reasoning: int) -> dict[str, Any]:
-    """facts/openai-metering.md M2. 260 of 969 recordings have `cache_write_tokens`, none has its split by lifetime:
+    """260 of 969 recordings of the real API have `cache_write_tokens`, none has its split by lifetime:
     that comes only with a request for the longer one."""
     details: dict[str, Any] = {}
     if spent.bills_writes:

@@ -1,4 +1,4 @@
-"""Meters and their events as the Stripe stand-in counts them (facts/stripe.md §2-§4). Values are exact decimals.
+"""Meters and their events as the Stripe stand-in counts them (Stripe's docs). Values are exact decimals.
 
 `Refused` is every error that Stripe answers, with what its SDK reads of it.
 """

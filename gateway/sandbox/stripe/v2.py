@@ -1,4 +1,4 @@
-"""How Stripe's v2 API words what v1 does: instants are RFC 3339, objects have v2 names (facts/stripe.md §5). Pure."""
+"""How Stripe's v2 API words what v1 does: instants are RFC 3339, objects have v2 names (Stripe's docs). Pure."""
 
 import secrets
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The request bodies of the Unkey stand-in, strictly as its API takes them (facts/unkey.md §3, §5). Pure.
+"""The request bodies of the Unkey stand-in, strictly as its API takes them (Unkey's docs). Pure.
 
 `UNSET` is a field that was not sent, which an update keeps; null clears.
 """

@@ -29,7 +29,7 @@ class Refused(Exception):
 
 
 def bad(location: str, message: str) -> Refused:
-    """400; without `errors` the SDK could not read it (facts/unkey.md §7)."""
+    """400; without `errors` the SDK could not read it (Unkey's docs)."""
     return Refused(400, "Bad Request", f"{location} {message}", [{"location": f"body.{location}", "message": message}])
 
 

@@ -18,7 +18,7 @@ from gateway.sandbox.unkey.service import VERIFY, Unkey
 _TITLES: Final = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 429: "Too Many Requests"}
 VERIFIES: Final = "keys.verifyKey"
 MASKED: Final = ("keys.createKey", "apis.listKeys")
-"""Endpoints that answer a root key without the right as if there were no such API (facts/unkey-real.md A7)."""
+"""Endpoints that answer a root key without the right as if there were no such API (Unkey's server source)."""
 _LACKS: Final = "unkey/authorization/insufficient_permissions"
 _TOO_MANY: Final = "user/too_many_requests/workspace_rate_limited"
 _DOCS: Final = "https://www.unkey.com/docs/errors/"

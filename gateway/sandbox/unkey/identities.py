@@ -1,6 +1,6 @@
 """The identities of the Unkey stand-in: whom keys belong to, and limits that all keys of one share.
 
-A change here clears no node's cache of keys, as in the server (facts/unkey-real.md A3).
+A change here clears no node's cache of keys, as in Unkey's server source.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""What the Unkey stand-in knows of keys and identities, and how it judges a key (facts/unkey.md, unkey-real.md).
+"""What the Unkey stand-in knows of keys and identities, and how it judges a key (Unkey's docs).
 
 Keeps hashes of keys, never keys. Instants are Unix milliseconds, as on Unkey's wire.
 """
@@ -152,7 +152,7 @@ class Counters:
 
 def limits_for(key: Key, identity: Identity | None, asked: list[Asked]) -> list[Run]:
     """The limits that one verification runs. Those of key and identity are merged by name, and the key's wins; an
-    identity's counts over all its keys (facts/unkey-real.md A1, B). Raises UnknownLimit.
+    identity's counts over all its keys (Unkey's server source). Raises UnknownLimit.
     """
     known = {limit.name: (limit, identity.id) for limit in identity.ratelimits} if identity else {}
     known |= {limit.name: (limit, key.key_id) for limit in key.ratelimits}

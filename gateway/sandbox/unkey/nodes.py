@@ -1,6 +1,6 @@
 """How the Unkey stand-in is spread out: a database with a replica that lags, and API nodes that cache keys.
 
-As the server's source has it (facts/unkey-real.md A3, A5, A8): a node keeps a key 10 s fresh and 600 s stale, returns
+As Unkey's server source has it: a node keeps a key 10 s fresh and 600 s stale, returns
 a stale entry once and refreshes it behind that; a write clears the node that took it and no other. Both are off until
 a control call turns them on: then nothing happens by itself, because a test moves the clock.
 """

@@ -1,4 +1,4 @@
-"""The Unkey stand-in: verifies and administers API keys as Unkey's API v2 does (facts/unkey.md §3-§7, unkey-real.md).
+"""The Unkey stand-in: verifies and administers API keys as Unkey's API v2 does (Unkey's docs).
 
 A verification always answers 200, whatever it finds. Must not know that a gateway calls it. Its HTTP and its control
 calls are in `unkey_control`, its database, replica and caches in `unkey_store`.

@@ -1,4 +1,4 @@
-"""The Daily.co stand-in does as the facts say Daily.co does (facts/daily.md §6): REST, webhooks and their failures."""
+"""The Daily.co stand-in does as Daily.co's docs say: REST, webhooks and their failures."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The Unkey stand-in as the server is: roles, merged limits, caches of two nodes, a replica (facts/unkey-real.md)."""
+"""The Unkey stand-in as the server is: roles, merged limits, caches of two nodes, a replica (Unkey's server source)."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
