@@ -1,6 +1,7 @@
 """Sweep: settle the calls that their own process never will. Exact where OpenAI can still be asked, else estimated.
 
-An OPEN alone never proves that nothing was sent, so an orphan is never `void`. The SETTLE goes through a journal of our own and then takes the same road as every other event.
+An OPEN alone never proves that nothing was sent, so an orphan is never `void`. The SETTLE
+goes through a journal of our own and then takes the same path as every other event.
 """
 
 from collections.abc import Callable, Sequence
