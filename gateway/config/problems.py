@@ -73,12 +73,14 @@ def _problem(
     given: Mapping[str, Any],
     path: str | None,
 ) -> str:
-    name = ".".join(map(str, loc))
+    name = ".".join(part for part in loc if isinstance(part, str))  # without the place in a list
     if not name:
         return message.removeprefix("Value error, ")
     where = source(name, environ, given, path)
     shown = variable(name) if where == "environment" else name
     place = f" (in {where})" if where not in ("environment", "default") else ""
+    if kind == "model_type":
+        return f"{shown}{place}: it must be a table, [{name}]"
     if kind == "extra_forbidden":
         return f"{shown}{place}: there is no such setting{_suggestion(name, where)}"
     return f"{shown}{place}: {message.removeprefix('Value error, ')}"
@@ -103,6 +105,16 @@ def slips(environ: Mapping[str, str]) -> list[str]:
             close = get_close_matches(name.removeprefix(PREFIX), tails, 1, CLOSE)
             found += [f"{name}: there is no such setting; did you mean {PREFIX}{each}?" for each in close]
     return found
+
+
+def bare_sections(environ: Mapping[str, str]) -> list[str]:
+    """Variables with the name of a section, which are ignored: they are probably another program's."""
+    sections = {name.partition(".")[0].upper(): name for name in reversed(names()) if "." in name}
+    return [
+        f"{section}: ignored; the settings of this section are {variable(first)} and so on"
+        for section, first in sorted(sections.items())
+        if environ.get(section)
+    ]
 
 
 def without_effect(settings: Settings) -> list[str]:

@@ -10,16 +10,28 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 from gateway.config import values as config_values
-from gateway.config.values import HttpUrl, egress_proxy, origin, ring, stripe_key, url, webhook_secret
+from gateway.config.environment import Environment, is_section
+from gateway.config.values import (
+    Credential,
+    HttpUrl,
+    egress_proxy,
+    items,
+    origin,
+    ring,
+    stripe_key,
+    url,
+    webhook_secret,
+)
 from gateway.kit.errors import ConfigError
 
 
@@ -48,7 +60,7 @@ class KeySettings(_Section):
     """Unknown keys one address may try; 0: any number. Behind a balancer all clients have one address."""
     timeout_s: float = Field(1.0, gt=0)
     """Seconds Unkey has to answer one verification."""
-    canary: SecretStr | None = None
+    canary: Credential | None = None
     """A key that must verify: a root key without permission makes every key look unknown, and this one tells."""
 
 
@@ -160,8 +172,8 @@ class TraceSettings(_Section):
 class CorsSettings(_Section):
     """Calls from web pages; off by default, because a page shows its key to whoever looks (docs/clients.md)."""
 
-    origins: tuple[Annotated[str, AfterValidator(origin)], ...] = ()
-    """Origins whose pages may call, as `["https://app.example"]`; `["*"]`: any."""
+    origins: Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], NoDecode, BeforeValidator(items)] = ()
+    """Origins whose pages may call, as `["https://app.example"]`; `["*"]`: any. In the environment also `a,b`."""
 
 
 class RoomSettings(_Section):
@@ -202,21 +214,21 @@ class Settings(BaseSettings):
     """PostgreSQL, `postgresql://…`."""
     redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
-    openai_api_key: SecretStr | None = None
+    openai_api_key: Credential | None = None
     """The credential that calls are made with."""
     openai_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.openai.com/v1"
     """Where calls go; ends in `/v1`. A regional host changes the price."""
-    unkey_root_key: SecretStr | None = None
+    unkey_root_key: Credential | None = None
     """Root key that may verify keys (and, for `keys create`, make them)."""
     unkey_api_id: str | None = None
     """The API at Unkey in which `keys create` makes keys."""
     unkey_base_url: HttpUrl = "https://api.unkey.com"
     """Where Unkey is."""
-    stripe_secret_key: Annotated[SecretStr, AfterValidator(stripe_key)] | None = None
+    stripe_secret_key: Annotated[Credential, AfterValidator(stripe_key)] | None = None
     """Without it amounts accrue and are not reported."""
     stripe_base_url: HttpUrl = "https://api.stripe.com"
     """Where Stripe is."""
-    daily_api_key: SecretStr | None = None
+    daily_api_key: Credential | None = None
     """Asks Daily.co about meetings, recordings and transcripts, and registers the webhook."""
     daily_webhook_secret: Annotated[SecretStr, AfterValidator(webhook_secret)] | None = None
     """What Daily.co signs its webhooks with, base64; without it every webhook is refused."""
@@ -263,7 +275,11 @@ class Settings(BaseSettings):
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
         """The settings of a process that will have this environment."""
-        given = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
+        given = {
+            name: environ[name.upper()]
+            for name, field in cls.model_fields.items()
+            if environ.get(name.upper()) and not is_section(field)
+        }
         return cls(**given)  # type: ignore[arg-type]  # strings, as from the environment
 
     @classmethod
@@ -277,7 +293,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         path = os.environ.get("GATEWAY_CONFIG")
         toml = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
-        return (init_settings, env_settings, *toml)
+        return (init_settings, Environment(settings_cls), *toml)
 
 
 def required(settings: Settings, *names: str) -> dict[str, str]:

@@ -3,8 +3,9 @@
 Raise ValueError; config/problems.py says it with the setting's name.
 """
 
+import json
 import re
-from typing import Annotated
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
@@ -15,11 +16,40 @@ from gateway.config.key_ring import parse_ring
 from gateway.config.redis_url import read_redis_url
 from gateway.config.secrets import secret_of
 
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+"""What a header's value or a request line can hold without a space, a line break or an encoding to guess."""
+
+
+def credential(value: SecretStr) -> SecretStr:
+    """What is sent in a header. White space around it is removed: mounted secrets often end in a line break."""
+    text = value.get_secret_value().strip()
+    if not _VISIBLE.fullmatch(text):
+        raise ValueError("it is empty or has a space, a line break or a character outside ASCII in it")
+    return SecretStr(text)
+
+
+def items(value: Any) -> Any:
+    """A list from one string: `a,b`, or JSON. A list of a file passes through."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not text.startswith("["):
+            return [item for each in text.split(",") if (item := each.strip())]
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise ValueError('it must be a list: a,b or ["a", "b"]')
+    return value
+
 
 def url(*schemes: str, ends: str = "") -> AfterValidator:
     """A URL with one of these schemes and a host, without query or fragment. The message never has the value in it."""
 
     def check(value: str) -> str:
+        value = value.strip()
+        if not _VISIBLE.fullmatch(value):
+            raise ValueError("there is a space, a line break or a character outside ASCII in it")
         try:
             parts = urlsplit(value)
             port = parts.port  # raises ValueError when it is none
@@ -75,4 +105,5 @@ def ring(value: SecretStr) -> SecretStr:
     return value
 
 
+Credential = Annotated[SecretStr, AfterValidator(credential)]
 HttpUrl = Annotated[str, url("http", "https")]

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from gateway.cli.command import config_file, say, settings
-from gateway.config.problems import without_effect
+from gateway.config.problems import bare_sections, without_effect
 from gateway.doctor import config_show as config_command
 
 app = typer.Typer(no_args_is_help=True, help="The settings in force. Needs no database.")
@@ -24,6 +24,6 @@ def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 @app.command()
 def check() -> None:
     """Exits 1 and names every mistake when a setting is wrong."""
-    for line in without_effect(settings()):
+    for line in [*without_effect(settings()), *bare_sections(os.environ)]:
         say(f"warning: {line}")
     say("the configuration is right; `gateway doctor` asks whether what it names is there")

@@ -1,12 +1,15 @@
 """A wrong configuration: every mistake named at once, where it was made, what would be right, never a value."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.config.problems import names, slips, variable
+from gateway.config.settings import Settings
 from tests.config.test_example import uncommented
 from tests.support.invoke import gateway
 
@@ -38,6 +41,10 @@ async def said(env: Mapping[str, str]) -> str:
         ({"STRIPE_SECRET_KEY": f"pk_{SECRET}"}, "STRIPE_SECRET_KEY: this is a publishable key"),
         ({"DATABASE_URL": f"mysql://u:{SECRET}@h/d"}, "DATABASE_URL: it must begin with postgresql:// or postgres://"),
         ({"REDIS_URL": SECRET}, "REDIS_URL: it must begin with redis:// or rediss:// or unix://"),
+        ({"OPENAI_BASE_URL": "http://h/a b/v1"}, "OPENAI_BASE_URL: there is a space, a line break"),
+        ({"CORS__ORIGINS": f"https://{SECRET}/path,*"}, "CORS__ORIGINS: an origin is https://HOST"),
+        ({"CORS__ORIGINS": f'["{SECRET}'}, "CORS__ORIGINS: it must be a list: a,b or"),
+        ({"CORS__ORIGINS": "[1]"}, "CORS__ORIGINS: it must be a list: a,b or"),
         ({"UPSTREAM__TOTAL_S": "5000"}, "journal.open_max_s must be more than upstream.total_s"),
         ({"GATEWAY_CONFIG": "/nowhere/g.toml"}, "GATEWAY_CONFIG: /nowhere/g.toml cannot be read: No such file"),
     ],
@@ -53,6 +60,9 @@ async def test_a_mistake_in_the_environment(env: dict[str, str], says: str) -> N
         ("fresh_s = 5\n", "fresh_s (in {path}): there is no such setting; did you mean keys.fresh_s?"),
         ("[nonsense]\nx = 5\n", "nonsense (in {path}): there is no such setting"),
         (f'[upstream]\ntotal_s = "{SECRET}"\n', "upstream.total_s (in {path}): Input should be a valid number"),
+        ("keys = 3\n", "keys (in {path}): it must be a table, [keys]"),
+        ("[cors]\norigins = 3\n", "cors.origins (in {path}): it must be a list"),
+        ('[cors]\norigins = ["*", "x"]\n', "cors.origins (in {path}): an origin is"),
         ("[keys\n", "GATEWAY_CONFIG: {path} is not TOML: Expected ']' at the end of a table declaration (at line 1"),
         ("\udcff", "GATEWAY_CONFIG: {path} is not UTF-8 text"),
     ],
@@ -61,6 +71,60 @@ async def test_a_mistake_in_the_file(tmp_path: Path, text: str, says: str) -> No
     path = tmp_path / "gateway.toml"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     assert says.format(path=path) in await said({"GATEWAY_CONFIG": str(path)})
+
+
+CREDENTIALS = ("OPENAI_API_KEY", "UNKEY_ROOT_KEY", "STRIPE_SECRET_KEY", "DAILY_API_KEY", "KEYS__CANARY")
+
+
+async def test_a_credential_that_no_header_can_hold_is_refused() -> None:
+    for value in (f"{SECRET}\nX-Evil: 1", f"{SECRET} x", f"{SECRET}é", " \n"):
+        lines = await said(dict.fromkeys(CREDENTIALS, value))
+        for name in CREDENTIALS:
+            assert f"{name}: it is empty or has a space" in lines
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_white_space_around_a_credential_is_removed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, f" {SECRET}\r\n")
+    loaded = Settings()
+    secret = loaded.keys.canary if name == "KEYS__CANARY" else getattr(loaded, name.lower())
+    assert secret is not None
+    assert secret.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("*", ("*",)),
+        ("https://a.example", ("https://a.example",)),
+        ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
+        ('["https://a.example", "*"]', ("https://a.example", "*")),
+    ],
+)
+def test_a_list_is_given_with_commas_or_as_json(
+    monkeypatch: pytest.MonkeyPatch, text: str, origins: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CORS__ORIGINS", text)
+    assert Settings().cors.origins == origins
+
+
+@pytest.mark.parametrize("value", ["x", "*", "a,b", "[", "{", "3", "null", "[1]", '{"a": 1}'])
+def test_any_value_is_right_or_a_validation_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in names():
+        with monkeypatch.context() as patch:
+            patch.setenv(variable(name), value)
+            with contextlib.suppress(ValidationError):  # what the command line turns into one line
+                Settings()
+
+
+async def test_the_bare_name_of_a_section_is_somebody_else_s_variable() -> None:
+    sections = {name.partition(".")[0].upper() for name in names() if "." in name}
+    env = dict.fromkeys(sections, f"/var/{SECRET}")
+    done = await gateway(env, "config", "check")
+    assert (done.status, done.error, SECRET in done.out) == (0, "", False)
+    for section in sections:
+        assert f"warning: {section}: ignored; the settings of this section are {section}__" in done.out
+    assert Settings.of(env) == Settings()
 
 
 async def test_all_mistakes_at_once(tmp_path: Path) -> None:
