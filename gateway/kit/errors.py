@@ -20,6 +20,7 @@ class ApiError(Exception):
         kind: str = "invalid_request_error",
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        detail: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status: Final = status
@@ -28,6 +29,8 @@ class ApiError(Exception):
         self.kind: Final = kind
         self.param: Final = param
         self.headers: Final = headers or {}
+        self.detail: Final = detail
+        """For the operator's log line, never for the client."""
 
     def body(self) -> bytes:
         """The JSON envelope: `{"error": {message, type, param, code}}`."""

@@ -2,9 +2,11 @@
 
 import asyncio
 from functools import partial
+from typing import Any, Final
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 
 from gateway.http.cors import Cors
@@ -22,10 +24,49 @@ class _Request(web.BaseRequest):
             response.headers.update(self.cors.headers(self.headers.get("Origin")))
 
 
+class _Connection(web.RequestHandler):
+    __slots__ = ("_front",)
+
+    def __init__(self, server: web.Server, front: Front, **settings: Any) -> None:
+        """`settings`: those of aiohttp's server."""
+        super().__init__(server, **settings)
+        self._front: Final = front
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """aiohttp's answer to what its parser refuses quotes it, key and all."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun; it cannot have a second head")
+        answer = self._front.refuse_unreadable(request, exc)
+        answer.force_close()
+        return answer
+
+
+class _Server(web.Server):
+    def __init__(self, front: Front, cors: Cors | None, keepalive_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(front.handle, request_factory=partial(_make_request, loop, cors))
+        self._front: Final = front
+        self._settings: Final[dict[str, Any]] = {
+            "loop": loop,
+            "access_log": None,
+            "keepalive_timeout": keepalive_s,
+        }
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._front, **self._settings)
+
+
 def open_server(front: Front, cors: Cors | None, *, keepalive_s: float) -> web.Server:
     """A server that gives every request to `front`; `keepalive_s`: seconds that an idle connection stays open."""
-    made = partial(_make_request, asyncio.get_running_loop(), cors)
-    return web.Server(front.handle, request_factory=made, access_log=None, keepalive_timeout=keepalive_s)
+    return _Server(front, cors, keepalive_s)
 
 
 def _make_request(

@@ -21,8 +21,8 @@ FLUSH_S: Final = 0.1
 
 
 def detail_of(error: ApiError) -> str | None:
-    """The outage behind a refusal; None where there is none."""
-    return str(error.__cause__) if isinstance(error.__cause__, DependencyDown) else None
+    """What the operator must know of a refusal; None where there is nothing."""
+    return str(error.__cause__) if isinstance(error.__cause__, DependencyDown) else error.detail
 
 
 def is_about_us(status: int, openai_code: str | None) -> bool:
@@ -59,7 +59,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     openai_code: str | None = None
     """The code of OpenAI's error."""
     detail: str | None = None
-    """What was away, and how it showed: for the operator, never for the client."""
+    """What was away and how it showed, or what to check: for the operator, never for the client."""
     method: str | None = None
     path: str | None = None
     peer: str | None = None

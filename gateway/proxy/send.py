@@ -1,13 +1,7 @@
 """Sends a call to OpenAI, and says in a client's words what went wrong. Must not retry: the call may have run."""
 
-from typing import Final
-
-import structlog
-
 from gateway.kit.errors import ApiError, DependencyDown
 from gateway.openai.upstream import Answer, NotSent, Upstream
-
-_log: Final = structlog.get_logger("gateway.proxy")
 
 
 async def send(upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:
@@ -26,6 +20,6 @@ async def send(upstream: Upstream, method: str, path: str, headers: dict[str, st
 
 def upstream_refused_us() -> ApiError:
     """OpenAI's 401 is about the gateway's own credential, and quotes a part of it: the client never sees it."""
-    _log.error("OpenAI refuses the gateway's credential: check OPENAI_API_KEY")
     message = "The gateway's own OpenAI credential was refused; its operator has been told."
-    return ApiError(502, "upstream_credential_refused", message, kind="server_error")
+    detail = "OpenAI refuses the gateway's credential: check OPENAI_API_KEY"
+    return ApiError(502, "upstream_credential_refused", message, kind="server_error", detail=detail)

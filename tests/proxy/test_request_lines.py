@@ -1,6 +1,7 @@
 """The log line of a request: one each, and enough in it to answer which customer was refused, and for what."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -85,7 +86,9 @@ def test_a_502_has_one_line(running: Stack, fault: dict[str, Any], code: str) ->
     assert (got.status, json.loads(got.body)["error"]["code"]) == (502, code)
     (line,) = lines_of(running, got)
     assert (line["event"], line["level"], line["code"]) == ("call", "error", code)
-    assert line.get("detail") == ("openai: ServerDisconnectedError" if code == "upstream_cut" else None)
+    hint = "OpenAI refuses the gateway's credential: check OPENAI_API_KEY"
+    assert line["detail"] == ("openai: ServerDisconnectedError" if code == "upstream_cut" else hint)
+    assert running.serve.output().count(hint) == (code == "upstream_credential_refused")
 
 
 async def test_an_empty_account_at_openai_is_not_the_keys_budget(running: Stack) -> None:
@@ -115,3 +118,31 @@ def test_a_refusal_beside_the_api_has_its_line_too(running: Stack, path: str, co
     (line,) = lines_of(running, ask(running.port, "GET", f"{path}?key=CANARY"))
     assert (line["event"], line["path"]) == ("refused", path)
     assert line["code"] == (code or "endpoint_not_supported")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer CANARY\x01\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer CANARY\r\n\r\n",
+        b"POST /v1/chat/completions?api_key=CANARY\xe9 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + b"CANARY" * 2000 + b"\r\n\r\n",
+        b"CANARY\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_never_quoted(running: Stack, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=15) as connection:
+        connection.sendall(head)
+        got = b""
+        while piece := connection.recv(65536):
+            got += piece
+    assert got.startswith(b"HTTP/1.0 400 ")
+    assert b"CANARY" not in got
+    fields, _, body = got.partition(b"\r\n\r\n")
+    assert json.loads(body)["error"]["code"] == "invalid_framing"
+    event_id = dict(line.split(": ", 1) for line in fields.decode().split("\r\n")[1:])[EVENT_ID]
+    running.serve.wait_for(event_id)
+    (line,) = [line for line in running.serve.output().splitlines() if event_id in line]
+    assert json.loads(line)["code"] == "invalid_framing"
+    assert "CANARY" not in running.serve.output()
+    assert "Error handling request" not in running.serve.output()
