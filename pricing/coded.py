@@ -25,7 +25,7 @@ class CodedStream:
         if not self._meter.terminal:
             if self._decoder.failure is None:
                 return chunk
-            # Nobody can tell where the end is, so the last chunk always waits.
+            # Where the end is, is unknown, so the last chunk always waits.
             ready, self._held = bytes(self._held), bytearray(chunk)
             return ready
         self._held += chunk

@@ -133,7 +133,7 @@ class Admission:
         self._misses: Final = Misses(settings.misses_per_minute, monotonic=monotonic)
 
     async def admit(self, key: str, *, endpoint: str = "", peer: str | None = None) -> Principal:
-        """Raises ApiError: 401, 403 or 429 for a refused key, 503 when nobody can tell.
+        """Raises ApiError: 401, 403 or 429 for a refused key, 503 when that is unknown.
 
         `endpoint` is the catalogue's name of what is called, for Unkey's analytics; `peer` is the caller's address.
         """

@@ -1,4 +1,4 @@
-"""When Unkey is left alone: after failures in a row nobody waits for it, until one question finds it back.
+"""A circuit breaker for Unkey: open after failures in a row, half-open for one probe, closed by an answer.
 
 Keys that are known go on in their stale time, others get 503 at once. The while is drawn anew each time, so that the
 proxies of many hosts do not come back together. Where Unkey itself says how long to wait (its 429), it is that long.
@@ -14,7 +14,7 @@ from gateway.keys.verify import AskedTooOften
 from gateway.kit.errors import DependencyDown
 
 FAILURES: Final = 5
-"""Failures in a row after which it is left alone."""
+"""Failures in a row after which the circuit opens."""
 ALONE_S: Final = (1.0, 5.0)
 """Shortest and longest while, seconds."""
 _log: Final = structlog.get_logger("gateway.proxy")
@@ -34,7 +34,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether Unkey is being left alone."""
+        """Whether the circuit is open."""
         return self._failures >= FAILURES
 
     def enter(self) -> None:
@@ -55,7 +55,7 @@ class Breaker:
         self._failures, self._trying = 0, False
 
     def hold(self, seconds: float) -> None:
-        """It answered, and asked to be left alone for so long: no failure."""
+        """It answered, and asked for no requests for so long: no failure."""
         self.worked()
         self._held_until_s = self._monotonic() + seconds
 

@@ -35,7 +35,7 @@ def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
 
 
 def unavailable(error: DependencyDown) -> ApiError:
-    """503: nobody can tell whether the key is good."""
+    """503: whether the key is good is unknown."""
     message = "The key could not be verified right now; please try again."
     wait = math.ceil(error.retry_after_s) if isinstance(error, AskedTooOften) else 2
     headers = {"Retry-After": str(wait)}

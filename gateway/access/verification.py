@@ -158,7 +158,7 @@ class Questions:
             raise
         except BaseException as error:
             if isinstance(error, DependencyDown):
-                _log.warning("unkey did not answer", detail=error.detail)  # while it is left alone, nothing is asked
+                _log.warning("unkey did not answer", detail=error.detail)  # nothing is asked while the circuit is open
             self._breaker.failed()
             raise
         self._breaker.worked()

@@ -87,7 +87,7 @@ select user_id, $2::uuid, meeting_id, model, period, is_hard, limit_usd
 from public.budgets where api_key_id = $1::uuid and is_active
 on conflict on constraint budgets_key do nothing returning 1
 """
-# Deactivates a key; it stays, because ledger rows point at it. Done twice, the first time counts.
+# Deactivates a key; it stays, because ledger rows point at it. Idempotent: the first one wins.
 _REVOKE_KEY: Final = """
 update public.api_keys set is_active = false, revoked_at = coalesce(revoked_at, now())
 where id = $1::uuid returning revoked_at

@@ -18,7 +18,7 @@ from gateway.billing.windows import DOUBT_MAX, Claim, FreezeCounts, MeterEvent, 
 from gateway.kit.errors import DependencyDown
 
 _AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""Away, full, out of time or not migrated: the caller cannot mend it, it waits and tries again."""
+"""Away, full, out of time or not migrated: the caller cannot fix it, it waits and tries again."""
 
 
 class Held(NamedTuple):
@@ -79,7 +79,7 @@ class Outbox:
     async def claim(self, now: datetime, *, lease_s: float, events_max: int) -> list[Claim]:
         """Leases due events for `lease_s` seconds, one per customer and meter at most, oldest first.
 
-        A claim that is never marked comes up again after the lease, under the same identifier.
+        A claim that is never marked is claimed again after the lease, under the same identifier.
         """
         async with self._connection() as connection:
             rows = await connection.fetch(sql.CLAIM, now, now + timedelta(seconds=lease_s), events_max, now - DOUBT_MAX)
@@ -111,7 +111,7 @@ class Outbox:
             await connection.execute(sql.MARK_REJECTED, claim.id, claim.attempts, reason)
 
     async def mark_retry(self, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None:
-        """Comes up again after `after_s` seconds. `in_doubt`: this attempt may have reached Stripe."""
+        """Due again after `after_s` seconds. `in_doubt`: this attempt may have reached Stripe."""
         doubt_since = claim.doubt_since or (now if in_doubt else None)
         due = now + timedelta(seconds=after_s)
         async with self._connection() as connection:

@@ -2,7 +2,7 @@
 
 Any number of workers may run it at once. Must not decide amounts (billing/windows does) nor send an event again whose
 fate is in doubt for longer than Stripe remembers it. A worker that dies between sending and marking does no harm:
-the event comes up again after its lease, and Stripe answers that it has it.
+the event is sent again after its lease, and Stripe answers that it has it.
 """
 
 import asyncio

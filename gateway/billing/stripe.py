@@ -123,7 +123,7 @@ class Billing:
         return str(meter.id)
 
     async def check(self, event_name: str) -> tuple[str, ...]:
-        """What is wrong with the Stripe side, one sentence each with how to mend it; empty when all is well.
+        """What is wrong with the Stripe side, one sentence each with how to fix it; empty when all is well.
 
         Reads only. Raises DependencyDown when Stripe does not answer.
         """

@@ -110,7 +110,7 @@ class Retry(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Stripe refused our credentials: nothing was counted, and nothing will be until the key is mended."""
+    """Stripe refused our credentials: nothing was counted, and nothing will be until the key is fixed."""
 
     reason: str
 

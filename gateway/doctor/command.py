@@ -1,4 +1,4 @@
-"""`gateway doctor`: asks every dependency, and says what is wrong and how to mend it. Changes nothing.
+"""`gateway doctor`: asks every dependency, and says what is wrong and how to fix it. Changes nothing.
 
 A finding is `fail` when a call could not be metered, `warn` when something else deserves a look. The checks run side by
 side, none of them for longer than CHECK_S seconds.
@@ -35,7 +35,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("daily", daily.daily),
     ("rooms", rooms.rooms),
 )
-MENDS: Final = {
+FIXES: Final = {
     "postgres": "DATABASE_URL",
     "redis": "REDIS_URL",
     "unkey": "UNKEY_BASE_URL or UNKEY_ROOT_KEY",
@@ -72,12 +72,12 @@ async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
     except ConfigError as error:
         return [Finding(what, _level(what), str(error), "set it")]
     except Refused as error:
-        return [Finding(what, _level(what), error.detail, f"correct {MENDS.get(error.what, error.what)}")]
+        return [Finding(what, _level(what), error.detail, f"correct {FIXES.get(error.what, error.what)}")]
     except DependencyDown as error:
-        return [Finding(what, _level(what), error.detail, f"start it, or correct {MENDS.get(error.what, error.what)}")]
+        return [Finding(what, _level(what), error.detail, f"start it, or correct {FIXES.get(error.what, error.what)}")]
     except TimeoutError:
-        mend = f"look at what is behind {MENDS.get(what, what)}"
-        return [Finding(what, _level(what), f"no answer within {CHECK_S:.0f} s", mend)]
+        fix = f"look at what is behind {FIXES.get(what, what)}"
+        return [Finding(what, _level(what), f"no answer within {CHECK_S:.0f} s", fix)]
 
 
 def _level(what: str) -> Level:
@@ -87,12 +87,12 @@ def _level(what: str) -> Level:
 
 def _show(findings: list[Finding], console: Console) -> None:
     table = Table(title="gateway doctor", title_justify="left", show_lines=False)
-    for name in ("what", "", "finding", "how to mend it"):
+    for name in ("what", "", "finding", "how to fix it"):
         table.add_column(name, overflow="fold")
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for finding in findings:
         level = Text(finding.level, style=colours[finding.level])
-        table.add_row(finding.what, level, Text(finding.says), Text(finding.mend))
+        table.add_row(finding.what, level, Text(finding.says), Text(finding.fix))
     console.print(table)
 
 
@@ -105,8 +105,8 @@ def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[Finding]:
     """How old the prices are, and which of them are undecided."""
     age = (today - book.oldest_checked()).days
     level: Level = "warn" if age > PRICES_AGE_MAX_DAYS else "ok"
-    mend = "update the gateway, or check the prices (docs/prices.md)" if level == "warn" else ""
-    found = [Finding("prices", level, f"book {book.version}, oldest entry checked {age} day(s) ago", mend)]
+    fix = "update the gateway, or check the prices (docs/prices.md)" if level == "warn" else ""
+    found = [Finding("prices", level, f"book {book.version}, oldest entry checked {age} day(s) ago", fix)]
     low = book.low_confidence_entries()
     if low:
         models = sorted({entry.model for entry in low})

@@ -68,7 +68,7 @@ def _text(value: Any) -> str | None:
 
 
 def _secret(secret: str) -> str:
-    """`set`; of a connection string also where it leads, so that two environments can be told apart."""
+    """`set`; of a connection string also where it leads, so that two environments can be distinguished."""
     for read in (read_dsn, read_redis_url):
         with contextlib.suppress(ValueError):
             return f"set: {read(secret).shown}"

@@ -8,7 +8,7 @@ from gateway.doctor.vendors import in_clear
 from gateway.meetings.daily import find_ours, problems_of
 from gateway.meetings.opening import open_daily
 
-MEND = "gateway daily register --url https://…/webhooks/daily"
+FIX = "gateway daily register --url https://…/webhooks/daily"
 
 
 async def daily(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
@@ -25,8 +25,8 @@ async def daily(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
         return [*found, Finding("daily", "warn", says, "set it")]
     ours = find_ours(await (await open_daily(stack, settings)).webhooks(), None)
     if ours is None:
-        return [*found, Finding("daily", "warn", "it has no webhook of ours: it tells us nothing", MEND)]
+        return [*found, Finding("daily", "warn", "it has no webhook of ours: it tells us nothing", FIX)]
     secret = None if settings.daily_webhook_secret is None else settings.daily_webhook_secret.get_secret_value()
     wrong = [problem for problem in problems_of(ours, secret) if has_secret or "DAILY_WEBHOOK_SECRET" not in problem]
-    found += [Finding("daily", "warn", f"its webhook {ours.url}: {problem}", MEND) for problem in wrong]
+    found += [Finding("daily", "warn", f"its webhook {ours.url}: {problem}", FIX) for problem in wrong]
     return found or [Finding("daily", "ok", f"it takes our key, and tells {ours.url}")]

@@ -15,12 +15,12 @@ Level = Literal["ok", "warn", "fail"]
 
 
 class Finding(NamedTuple):
-    """What one check found; `mend` is empty when there is nothing to do."""
+    """What one check found; `fix` is empty when there is nothing to do."""
 
     what: str
     level: Level
     says: str
-    mend: str = ""
+    fix: str = ""
 
 
 Check = Callable[[Settings, AsyncExitStack], Awaitable[list[Finding]]]

@@ -33,8 +33,8 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     stack.push_async_callback(pool.close)
     found = []
 
-    def say(level: str, says: str, mend: str) -> None:
-        found.append(Finding("postgres", "fail" if level == "fail" else "warn", says, mend))
+    def say(level: str, says: str, fix: str) -> None:
+        found.append(Finding("postgres", "fail" if level == "fail" else "warn", says, fix))
 
     with told_apart():
         async with pool.acquire() as connection:

@@ -28,8 +28,8 @@ REPORTED: Final = timedelta(days=29)
 async def stripe(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     """The meter, the customers, and what is stuck on the way to them."""
     if settings.stripe_secret_key is None:
-        mend = "set STRIPE_SECRET_KEY when amounts should be billed"
-        return [Finding("stripe", "warn", "not configured: amounts accrue and are not reported", mend)]
+        fix = "set STRIPE_SECRET_KEY when amounts should be billed"
+        return [Finding("stripe", "warn", "not configured: amounts accrue and are not reported", fix)]
     secret = settings.stripe_secret_key.get_secret_value()
     found = in_clear("stripe", "STRIPE_BASE_URL", settings.stripe_base_url)
     is_test, is_real = "_test_" in secret[:8], (urlsplit(settings.openai_base_url).hostname or "").endswith(REAL_OPENAI)
@@ -71,8 +71,8 @@ async def _customers(billing: Billing, accounts: Accounts) -> list[Finding]:
     unasked = {at for at in known.values() if isinstance(at, str)}
     found = []
     if gone:
-        mend = "gateway users set WHO --stripe-customer cus_…; gateway users list --stripe asks about all of them"
-        found.append(Finding("stripe", "warn", f"usage would be lost: customer {_first(gone)}", mend))
+        fix = "gateway users set WHO --stripe-customer cus_…; gateway users list --stripe asks about all of them"
+        found.append(Finding("stripe", "warn", f"usage would be lost: customer {_first(gone)}", fix))
     if unasked:
         says = f"whether it has the customers is not known: {sorted(unasked)[0]}"
         found.append(Finding("stripe", "warn", says, "a key that may read customers"))

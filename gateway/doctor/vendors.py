@@ -45,8 +45,8 @@ async def unkey(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     canary = await keys.verify(settings.keys.canary.get_secret_value())
     if not canary.valid:
         says = f"keys.canary is {canary.code}: every key would be refused"
-        mend = "give the root key the permission api.*.verify_key for the API of your keys, or mend the canary"
-        return [*found, Finding("unkey", "fail", says, mend)]
+        fix = "give the root key the permission api.*.verify_key for the API of your keys, or fix the canary"
+        return [*found, Finding("unkey", "fail", says, fix)]
     found += _canary_permissions(canary)
     return found or [Finding("unkey", "ok", "it answers, and the canary key verifies")]
 
@@ -55,8 +55,8 @@ def _canary_permissions(canary: Verdict) -> list[Finding]:
     """Whether the canary would tell that Unkey leaves permissions out of its answers."""
     if lacks_its_bounds(canary):
         says = "keys.canary is a bound key and comes without its permissions: answers without any are not believed"
-        mend = "give the canary its permission again; if it has it, Unkey leaves them out (docs/keys.md)"
-        return [Finding("unkey", "fail", says, mend)]
+        fix = "give the canary its permission again; if it has it, Unkey leaves them out (docs/keys.md)"
+        return [Finding("unkey", "fail", says, fix)]
     if meta_of(canary).bound is not True or not are_told(canary.permissions or ()):
         says = "keys.canary is no bound key: whether Unkey leaves permissions out of its answers would not be noticed"
         return [Finding("unkey", "warn", says, "make it with `gateway keys create --endpoints models` (docs/keys.md)")]
@@ -81,7 +81,7 @@ async def _keys(settings: Settings, root_key: str, api_id: str) -> list[Finding]
         says = (
             f"limits of {len(collide)} key(s) hide those of their users with the same names: {', '.join(collide[:5])}"
         )
-        found.append(Finding("unkey", "warn", says, "`gateway keys show KEY` says how to mend it"))
+        found.append(Finding("unkey", "warn", says, "`gateway keys show KEY` says how to fix it"))
     if unmarked:
         says = f"{len(unmarked)} key(s) are bound by permissions and not marked so: {', '.join(unmarked[:5])}"
         found.append(Finding("unkey", "warn", says, "gateway keys sync --repair"))

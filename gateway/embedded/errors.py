@@ -5,7 +5,7 @@ from typing import Final
 
 
 class EmbeddedError(Exception):
-    """The servers cannot run; the message says why and how to mend it."""
+    """The servers cannot run; the message says why and how to fix it."""
 
 
 class AlreadyRunning(EmbeddedError):

@@ -192,7 +192,7 @@ class Journal:
             self._loop.call_soon_threadsafe(self._committed, waiters, failure)
 
     def _commit(self, data: bytes) -> str | None:
-        """Writes `data`; why not, when it could not. An empty `data` only mends a failed journal."""
+        """Writes `data`; why not, when it could not. An empty `data` only repairs a failed journal."""
         try:
             self._try(data)
         except OSError as error:

@@ -174,10 +174,10 @@ def warnings_of(key: DescribedKey) -> list[str]:
     found = []
     for name in hidden_limits(key):
         option = "--rpm" if name in REQUESTS else "--tpm" if name in TOKENS else ""
-        mend = f"`gateway keys set {key.key_id} {option} N` gives the key's another name" if option else "rename one"
+        fix = f"`gateway keys set {key.key_id} {option} N` gives the key's another name" if option else "rename one"
         found.append(
             f"the limit {name!r} of the key hides the one of its user with the same name, which does not hold for this "
-            f"key: {mend}"
+            f"key: {fix}"
         )
     if is_unmarked(key):
         found.append(

@@ -28,7 +28,7 @@ class Drift(NamedTuple):
     mendable: bool
     """Whether `--repair` may make both sides agree."""
     hint: str
-    """What to do about one that is not mended."""
+    """What to do about one that is not repaired."""
 
 
 def drifts(row: KeyRow | None, unkey: DescribedKey | None, *, owner_known: bool) -> list[Drift]:
@@ -39,7 +39,7 @@ def drifts(row: KeyRow | None, unkey: DescribedKey | None, *, owner_known: bool)
         return [_unlinked(unkey, owner_known=owner_known), *_unmarked(unkey, None)]
     found = []
     if unkey.external_id not in (None, row.user_id):
-        hint = "calls count for Unkey's; revoke it, or mend its externalId at Unkey"
+        hint = "calls count for Unkey's; revoke it, or correct its externalId at Unkey"
         found.append(_drift("owner", row, row.user_id, unkey.external_id, hint, mendable=False))
     if row.revoked_at is not None:
         if unkey.enabled:
@@ -72,7 +72,7 @@ def _unlinked(unkey: DescribedKey, *, owner_known: bool) -> Drift:
     elif unkey.external_id is None:
         hint = "it has no externalId: give it a user's UUID at Unkey, or delete it there"
     else:
-        hint = "its externalId is no user here: it is refused (key_not_linked); mend that or delete it at Unkey"
+        hint = "its externalId is no user here: it is refused (key_not_linked); correct that or delete it at Unkey"
     return Drift("not_linked", unkey.key_id, None, None, unkey.external_id, owner_known, hint)
 
 

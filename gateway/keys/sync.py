@@ -74,8 +74,8 @@ async def sync(
             await run.compare(settings.unkey_api_id)
             await run.revoke(revoke_at_most)
         except Expected:
-            mended = sum(one.outcome == "repaired" for one in run.findings)
-            with meaning(f"{len(run.seen)} keys were compared until then, {mended} repaired; run it again"):
+            repaired = sum(one.outcome == "repaired" for one in run.findings)
+            with meaning(f"{len(run.seen)} keys were compared until then, {repaired} repaired; run it again"):
                 raise
     synced = Synced(len(run.seen), run.only_here, run.findings)
     if as_json:
@@ -139,9 +139,11 @@ class _Run:
             if row is not None and key is None:
                 self._gone.extend((row, drift) for drift in found)
                 return
-            mend = self._repair and key is not None and any(one.mendable for one in found)
-            if not mend or (key is not None and await self._mend(row, key, found)):
-                self.findings.extend(Finding(one, "repaired" if mend and one.mendable else "differs") for one in found)
+            may_repair = self._repair and key is not None and any(one.mendable for one in found)
+            if not may_repair or (key is not None and await self._mend(row, key, found)):
+                self.findings.extend(
+                    Finding(one, "repaired" if may_repair and one.mendable else "differs") for one in found
+                )
                 return
         hint = "it keeps changing while it is compared: run it again"
         self.findings.extend(Finding(one._replace(hint=hint), "differs") for one in found)
@@ -187,10 +189,10 @@ def _plain(finding: Finding) -> dict[str, Any]:
 def _print(console: Console, synced: Synced, *, repair: bool) -> None:
     if synced.findings:
         console.print(_table(synced.findings))
-    mended = len(synced.findings) - synced.left
+    repaired = len(synced.findings) - synced.left
     lines = [f"{synced.at_unkey:,} keys at Unkey, {synced.only_here:,} only here: {synced.left:,} differences left"]
     if repair:
-        lines[0] += f", {mended:,} repaired"
+        lines[0] += f", {repaired:,} repaired"
     if synced.left and not repair:
         lines.append("`gateway keys sync --repair` makes our side agree where it may.")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

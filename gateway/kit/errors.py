@@ -52,7 +52,7 @@ class DependencyDown(Expected):
 
 
 class Refused(DependencyDown):
-    """It answers, and refuses us: waiting does not help, somebody has to mend the configuration."""
+    """It answers, and refuses us: waiting does not help, somebody has to fix the configuration."""
 
 
 class ConfigError(Expected):

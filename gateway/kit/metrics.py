@@ -73,7 +73,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "gateway_swept_total": Family("counter", "Calls of dead processes that the keeper settled."),
     "gateway_stream_entries": Family("gauge", "Events in the Redis stream.", merge="max"),
     "gateway_stream_unacknowledged": Family("gauge", "Of these, handed to a writer and not finished.", merge="max"),
-    "gateway_flushed_total": Family("counter", "Events brought to rest in PostgreSQL."),
+    "gateway_flushed_total": Family("counter", "Events committed to PostgreSQL, or put into quarantine."),
     "gateway_quarantined_total": Family("counter", "Events put into usage_quarantine."),
     "gateway_quarantine_rows": Family("gauge", "Rows of usage_quarantine that nobody has resolved.", merge="max"),
     "gateway_meter_events": Family("gauge", "Stripe meter events in the outbox.", ("state",), merge="max"),

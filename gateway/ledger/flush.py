@@ -55,14 +55,14 @@ class Flush:
         self._held: list[StreamEntry] = []
         self._claim_at_s = monotonic()
         self.behind = False
-        """Whether the last batch was full: more is waiting than one writer brings to rest at its pace."""
+        """Whether the last batch was full: more is waiting than one writer commits at its pace."""
         self.entries_total = 0
-        """Entries brought to rest by this writer."""
+        """Entries committed by this writer."""
         self.quarantined_total = 0
         """Of these, entries that this writer put into quarantine. Anything but 0 wants a person to look."""
 
     async def step_once(self, *, block_ms: int = 0) -> int:
-        """One batch: read, insert, acknowledge. Returns how many entries it brought to rest.
+        """One batch: read, insert, acknowledge. Returns how many entries it committed.
 
         Waits `block_ms` at most for a first entry. Raises DependencyDown when Redis or Postgres is away; what was
         read by then is kept and comes first in the next step.

@@ -70,7 +70,7 @@ class Limiter:
         return self.warnings.headers(taken)
 
     async def give_back(self, event_id: str, event: UsageEvent | None) -> None:
-        """The call has ended: as `event` says, or without having cost anything. Done twice, the first time counts.
+        """The call has ended: as `event` says, or without having cost anything. Idempotent: the first one wins.
 
         On its way when this returns; a slot is free then, unless Redis is slow.
         """

@@ -59,7 +59,7 @@ class Meetings:
     async def of(self, named: list[str], user_id: str) -> str:
         """Our id of the meeting that the request's X-Meeting-Id headers name (at least one).
 
-        Raises ApiError: 400 when it is no meeting of this user, 503 when nobody can tell.
+        Raises ApiError: 400 when it is no meeting of this user, 503 when that is unknown.
         """
         if len(named) > 1:
             raise ApiError(400, "invalid_meeting", "The X-Meeting-Id header is given more than once.")

@@ -63,8 +63,9 @@ class Backfill:
         again: bool,
         progress: Progress,
     ) -> Walked:
-        """Meetings that began in [since, until), the newest first; until `now` where `until` is None. Goes on where an
-        earlier walk over the same was broken off, to that one's end, unless `again`. Raises DependencyDown, Refused.
+        """Meetings that began in [since, until), the newest first; until `now` where `until` is None. Resumes where an
+        earlier walk over the same range was interrupted, to that one's end, unless `again`.
+        Raises DependencyDown, Refused.
         """
         name = f"{since.isoformat()} {until.isoformat() if until else 'now'} {room or '*'}"
         reached = None if again else await self._walks.reached(name)

@@ -1,6 +1,6 @@
 """What must hold before `serve` and `worker` start their processes.
 
-What is wrong is named with its mend. What is merely not there yet (a machine that boots, a gateway that is just being
+What is wrong is named with its fix. What is merely not there yet (a machine that boots, a gateway that is just being
 stopped) is waited for, because a gateway that runs survives its absence too.
 """
 
@@ -51,9 +51,9 @@ class Patience:
             except DependencyDown as error:
                 now = time.monotonic()
                 if now >= self._until_s:
-                    mend = f"Start it, or correct {variable}; --wait gives it longer."
+                    fix = f"Start it, or correct {variable}; --wait gives it longer."
                     detail = error.detail.rstrip(".")
-                    raise ConfigError(f"{variable}: {error.what} is not there: {detail}. {mend}") from None
+                    raise ConfigError(f"{variable}: {error.what} is not there: {detail}. {fix}") from None
                 if now >= told_s:
                     left_s = self._until_s - now
                     self._say(f"waiting for {error.what} ({variable}), {left_s:.0f} s more: {error.detail}")

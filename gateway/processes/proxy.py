@@ -66,7 +66,7 @@ SETTLE_S: Final = 10.0
 
 
 async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
-    """Until `stop`; then its calls are let finish."""
+    """Until `stop`; then its running calls may finish."""
     name, listener = f"proxy-{place.slot}", listen(place.host, place.port)
     values = required(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:

@@ -14,7 +14,7 @@ from gateway.processes.supervisor import stop_on_signals
 
 
 async def serve(settings: Settings, *, workers: int, background: bool, wait_s: float, say: Say) -> None:
-    """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong, and the mend.
+    """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong, and the fix.
 
     `wait_s`: seconds in which PostgreSQL and Redis may still come up.
     """
@@ -40,4 +40,4 @@ async def serve(settings: Settings, *, workers: int, background: bool, wait_s: f
         if settings.stripe_secret_key is None:
             say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")
         await stop.wait()
-        say("stopping: calls in flight are let finish")
+        say("stopping: waiting for running calls to finish")

@@ -54,7 +54,7 @@ class Owners:
             await self._check_items(refers.item_ids, user_id)
 
     async def check_response(self, response_id: str, user_id: str, *, param: str | None = None) -> None:
-        """Raises ApiError: 404 when it is not this user's, 503 when nobody can tell."""
+        """Raises ApiError: 404 when it is not this user's, 503 when that is unknown."""
         owners = await self._find([response_id], "response")
         if owners.get(response_id) != user_id:
             code = "previous_response_not_found" if param == "previous_response_id" else "response_not_found"

@@ -18,9 +18,9 @@ else:
     Connection = Any
 
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg raises when the database is away, full, out of time or not migrated; a bad value is told apart before.
+"""What asyncpg raises when the database is away, full, out of time or not migrated; a bad value is handled first.
 
-TimeoutError is an OSError. Whatever it was, the caller cannot mend it: it waits and tries again.
+TimeoutError is an OSError. Whatever it was, the caller cannot fix it: it waits and tries again.
 """
 
 

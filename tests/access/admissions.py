@@ -77,7 +77,7 @@ class House:
         self.now_s = 0.0
         self.keys, self.accounts = FakeKeys(), FakeAccounts()
         self.alone_s = 3.0
-        """How long Unkey is left alone."""
+        """How long the circuit to Unkey stays open."""
         breaker = Breaker(monotonic=lambda: self.now_s, uniform=lambda *_: self.alone_s)
         self.questions = Questions(self.keys, breaker, canary, monotonic=lambda: self.now_s)
         self.admission = Admission(

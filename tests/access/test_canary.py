@@ -57,7 +57,7 @@ async def test_good_customers_are_not_turned_away(house: House) -> None:
     assert (await house.status("sk_ann"), await house.status("sk_nobody")) == (200, 401)
     await control(house.sandbox, "unkey", "/root", permissions=["create_key"])
     house.clock.now = 31
-    # Known keys go on; of others nobody can tell.
+    # Known keys go on; the others' state is unknown.
     assert (await house.status("sk_ann"), await house.status("sk_bob"), await house.status("sk_new")) == (200, 503, 503)
     house.clock.now = 620
     assert await house.status("sk_ann") == 200

@@ -206,7 +206,7 @@ async def test_a_canary_tells_that_permissions_are_left_out(house: House) -> Non
         assert allowed is not None
         assert not allowed.model("gpt-4o")
         house.at_unkey("new", external_id=bound["user_id"], permissions=["openai.model.gpt-4o-mini"])
-        assert (await gate.refused("sk_new_canary_012")).status == 503  # nobody can tell what it may call
+        assert (await gate.refused("sk_new_canary_012")).status == 503  # what it may call is unknown
         assert gate.questions.is_doubted
         await gate.mode()
         await gate.later(31)

@@ -1,4 +1,4 @@
-"""Unkey is asked with care: left alone when it fails, doubted without its canary, asked anew each time when strict."""
+"""Unkey is asked with care: behind a circuit breaker, doubted without its canary, asked anew each time when strict."""
 
 import asyncio
 from random import Random
@@ -245,7 +245,7 @@ async def test_only_unknown_keys_count(answer: Verdict | DependencyDown) -> None
         except ApiError as error:
             refused = error
             assert "incorrect API keys" not in refused.message
-        house.now_s += 10  # Unkey is not left alone for long
+        house.now_s += 10  # the circuit does not stay open for long
 
 
 async def test_a_crowd_with_one_new_key_is_one_question() -> None:

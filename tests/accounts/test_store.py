@@ -33,7 +33,7 @@ async def test_identity(database_url: str, option: str) -> None:
         assert await ledger.identity(nobody, "key_nobody_linked") is None
     revoked_at = await Accounts(pool).revoke_key(key)
     assert revoked_at is not None
-    assert await Accounts(pool).revoke_key(key) == revoked_at  # the first time counts
+    assert await Accounts(pool).revoke_key(key) == revoked_at  # idempotent: the first one wins
     assert await Accounts(pool).revoke_key(user) is None
     await pool.execute("update users set is_active = false where id = $1", user)
     gone = await ledger.identity(user, "key_a")

@@ -92,11 +92,11 @@ class Killer:
         after_bytes = int(chance * CUT_BYTES_MAX) if kind == "cut" else 0
         wires.set(link, kind, after_bytes=after_bytes, delay_s=chance * DELAY_S_MAX)
 
-        async def mend() -> None:
+        async def repair() -> None:
             wires.set(link, "pass")
 
         self._busy.add(f"wire{name}")
-        self._later(seconds, mend, f"wire{name}")
+        self._later(seconds, repair, f"wire{name}")
         return True
 
     def _at_process(self, verb: str, pids: list[int], chance: float, seconds: float) -> bool:

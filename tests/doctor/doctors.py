@@ -19,7 +19,7 @@ async def found(name: str, loaded: Settings) -> list[Finding]:
     """What one check finds; never a secret."""
     seen = await doctor.run(name, dict(doctor.CHECKS)[name], loaded)
     assert SECRET not in repr(seen)
-    assert all(finding.mend for finding in seen if finding.level != "ok")
+    assert all(finding.fix for finding in seen if finding.level != "ok")
     return seen
 
 

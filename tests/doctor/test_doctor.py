@@ -69,9 +69,9 @@ async def test_postgres(case: str, database_url: str) -> None:
 async def test_postgres_that_refuses_or_is_not_there(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = urlsplit(database_url)._replace(path="/no_such_database").geturl()
     (refused,) = await found("postgres", settings(database_url=other))
-    assert (refused.level, refused.mend) == ("fail", "correct DATABASE_URL")
+    assert (refused.level, refused.fix) == ("fail", "correct DATABASE_URL")
     (away,) = await found("postgres", settings(database_url=f"postgresql://u:{SECRET}@127.0.0.1:1/x"))
-    assert (away.level, away.mend) == ("fail", "start it, or correct DATABASE_URL")
+    assert (away.level, away.fix) == ("fail", "start it, or correct DATABASE_URL")
     (missing,) = await found("postgres", settings())
     assert (missing.level, "DATABASE_URL" in missing.says) == ("fail", True)
     monkeypatch.setattr(stores, "POSTGRES_MIN", 99)
@@ -101,7 +101,7 @@ async def test_redis(tmp_path: Path) -> None:
     url = f"redis://127.0.0.1:{port}"
     loaded = settings(redis_url=url)
     (away,) = await found("redis", loaded)
-    assert (away.level, away.mend) == ("fail", "start it, or correct REDIS_URL")
+    assert (away.level, away.fix) == ("fail", "start it, or correct REDIS_URL")
     with valkey(tmp_path, port):
         assert says(await found("redis", loaded)) == [
             ("warn", "no append-only file: after a restart the journal has to send again what was in the stream")
@@ -163,7 +163,7 @@ async def test_journal(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 async def test_journal_on_a_real_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (refused,) = await found("journal", settings(gateway_data_dir=tmp_path / "file"))
-    assert (refused.level, refused.mend) == ("fail", "make GATEWAY_DATA_DIR writable")
+    assert (refused.level, refused.fix) == ("fail", "make GATEWAY_DATA_DIR writable")
     found_disk = disk.probe(tmp_path / "journal")
     assert found_disk.sync_ms > 0
     assert found_disk.free_bytes > 0

@@ -69,7 +69,7 @@ async def test_a_login_without_any_right(database_url: str, embedded: Embedded, 
     dsn = parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
     try:
         (refused,) = await found("postgres", settings(database_url=dsn))
-        assert (refused.level, refused.mend) == ("fail", "correct DATABASE_URL")
+        assert (refused.level, refused.fix) == ("fail", "correct DATABASE_URL")
         assert "permission denied for schema supabase_migrations" in refused.says
         said = await refusal(tmp_path, environment(dsn, embedded.redis_url, tmp_path))
         assert "DATABASE_URL: postgres refuses: InsufficientPrivilegeError" in said
@@ -87,7 +87,7 @@ async def test_redis_is_left_as_it_was_and_a_login_without_rights_is_refused(tmp
                 "weak", enabled=True, passwords=[f"+{SECRET}"], keys=["*"], commands=["+@read", "-info"]
             )
         (refused,) = await found("redis", settings(redis_url=f"redis://weak:{SECRET}@127.0.0.1:{port}"))
-        assert (refused.level, refused.mend) == ("fail", "correct REDIS_URL")
+        assert (refused.level, refused.fix) == ("fail", "correct REDIS_URL")
         assert "NoPermissionError" in refused.says
 
 
@@ -123,7 +123,7 @@ async def test_a_root_key_that_may_not_verify() -> None:
         await control(sandbox, "unkey", "/root", permissions=["create_key"])
         (blind,) = await found("unkey", loaded)
         assert (blind.level, blind.says) == ("fail", "keys.canary is NOT_FOUND: every key would be refused")
-        assert "api.*.verify_key" in blind.mend
+        assert "api.*.verify_key" in blind.fix
 
 
 async def test_what_stripe_refuses_or_would_add_up_wrongly(ledger: Ledger, pool: Pool, database_url: str) -> None:
@@ -148,4 +148,4 @@ async def test_what_stripe_refuses_or_would_add_up_wrongly(ledger: Ledger, pool:
         seen = await found("stripe", loaded)
         assert any(finding.says.startswith("its formula is 'count'") for finding in seen)
         (held,) = [finding for finding in seen if "rejected" in finding.says]
-        assert (held.level, held.mend) == ("warn", "gateway billing held, docs/billing.md")
+        assert (held.level, held.fix) == ("warn", "gateway billing held, docs/billing.md")

@@ -67,7 +67,7 @@ async def test_unkey(sandbox: Sandbox) -> None:
     (no_api, _) = await found("unkey", behind(sandbox, unkey_api_id=None))
     assert "UNKEY_API_ID is not set" in no_api.says
     (wrong,) = await found("unkey", behind(sandbox, unkey_root_key=SECRET))
-    assert (wrong.level, "UNKEY_ROOT_KEY" in wrong.mend) == ("fail", True)
+    assert (wrong.level, "UNKEY_ROOT_KEY" in wrong.fix) == ("fail", True)
     (away,) = await found("unkey", behind(sandbox, unkey_base_url="http://127.0.0.1:1"))
     assert away.level == "fail"
 
@@ -99,7 +99,7 @@ async def test_openai(sandbox: Sandbox) -> None:
     (wrong,) = await found("openai", behind(sandbox, openai_api_key=SECRET))
     assert (wrong.level, wrong.says) == ("fail", "GET /models answers 401")
     (away,) = await found("openai", behind(sandbox, openai_base_url="http://127.0.0.1:1/v1"))
-    assert (away.level, "OPENAI_BASE_URL" in away.mend) == ("fail", True)
+    assert (away.level, "OPENAI_BASE_URL" in away.fix) == ("fail", True)
 
 
 async def test_stripe(sandbox: Sandbox, database_url: str) -> None:
@@ -161,5 +161,5 @@ async def test_the_command(tmp_path: Path, sandbox: Sandbox, database_url: str, 
     broken = await gateway({**env, "OPENAI_API_KEY": SECRET}, "doctor")
     assert broken.status == 1
     assert SECRET not in broken.out
-    for word in ("postgres", "redis", "journal", "unkey", "openai", "stripe", "prices", "how to mend it"):
+    for word in ("postgres", "redis", "journal", "unkey", "openai", "stripe", "prices", "how to fix it"):
         assert word in broken.out

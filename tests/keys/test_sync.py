@@ -116,7 +116,7 @@ async def test_repair_takes_what_unkey_says_and_nothing_more(house: House) -> No
     ]  # fmt: skip
     after = await everything(house)
     again = await house.run("sync", "--repair", "--json")
-    assert outcomes(json.loads(again.out)) == {kind: False for kind, mended in DRIFT.items() if not mended}
+    assert outcomes(json.loads(again.out)) == {kind: False for kind, repairable in DRIFT.items() if not repairable}
     assert await everything(house) == after
     listed = (await house.run("list", "--all")).out
     assert "\\x1b[31mfound" in listed
@@ -158,13 +158,13 @@ async def test_two_at_once_over_several_pages_do_what_one_does(house: House) -> 
     for run in runs:
         assert run.at_unkey == len(house.sandbox.unkey.kept.keys) > 200
         assert {(one.drift.kind, one.drift.key_id) for one in run.findings if one.outcome == "differs"} == {
-            kind for kind, mended in DRIFT.items() if not mended
+            kind for kind, repairable in DRIFT.items() if not repairable
         }
     repaired = [one.drift.key_id for run in runs for one in run.findings if one.outcome == "repaired"]
-    mendable = {key_id for (_, key_id), mended in DRIFT.items() if mended}
+    mendable = {key_id for (_, key_id), repairable in DRIFT.items() if repairable}
     assert set(repaired) == mendable | {f"key_n{number}" for number in range(0, 230, 3)}
     alone = await synced(house)
-    assert alone.left == len(alone.findings) == sum(not mended for mended in DRIFT.values())
+    assert alone.left == len(alone.findings) == sum(not repairable for repairable in DRIFT.values())
     assert await house.pool.fetchval("select count(*) from api_keys where unkey_key_id = 'key_found'") == 1
     assert await house.pool.fetchval("select count(*) from api_keys where name = 'other'") == 0
 

@@ -1,4 +1,4 @@
-"""`serve` with each required thing missing or wrong in turn: a refusal that names it and the mend. And its patience."""
+"""`serve` with each required thing missing or wrong in turn: a refusal that names it and the fix. And its patience."""
 
 import asyncio
 import contextlib

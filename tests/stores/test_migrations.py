@@ -60,8 +60,8 @@ async def test_a_bad_file_is_rolled_back_whole_and_those_before_it_stay(empty_da
         await migrate(empty_database_url, known=[good, bad])
     tables = await rows(empty_database_url, "select tablename from pg_tables where schemaname = 'public'")
     assert [row[0] for row in tables] == ["good"]
-    mended = bad._replace(sql="create table half (id int)")
-    assert (await migrate(empty_database_url, known=[good, mended])).applied == [mended]
+    fixed = bad._replace(sql="create table half (id int)")
+    assert (await migrate(empty_database_url, known=[good, fixed])).applied == [fixed]
 
 
 async def test_row_security_is_on_everywhere_and_policies_name_a_role(database_url: str) -> None:

@@ -109,7 +109,7 @@ def import_map(console: Console, *, file: Path, table: str | None) -> None:
         "# A map for `gateway rooms import-sqlite FILE --config THIS`. A column becomes one of: room_name, state,",
         "# user_email or user_id (ours), meeting_id (ours), started_at, ended_at, created_at, expires_at;",
         "# sealed.<name>: encrypted; data.<name>: not encrypted, for what is harmless;",
-        "# source_key: tells rows apart, not encrypted; ignore.",
+        "# source_key: identifies a row, not encrypted; ignore.",
         "# A column that is not listed is sealed.",
         f"table = {quoted[found.name]}",
         "# Put before the table's name in every row's source id; needed to import two files with a table of one name.",

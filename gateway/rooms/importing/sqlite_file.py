@@ -62,7 +62,7 @@ class SqliteFile:
                 yield dict(zip(names, row, strict=True))
 
     def table(self, name: str) -> Table:
-        """One of them. Raises OptionError when its rows cannot be told apart, too."""
+        """One of them. Raises OptionError also when its rows cannot be distinguished."""
         with _damage_told():
             info = self._connection.execute(f"pragma table_info({_quoted(name)})").fetchall()
             count = self._connection.execute(f"select count(*) from {_quoted(name)}").fetchone()  # noqa: S608 - quoted
@@ -71,7 +71,7 @@ class SqliteFile:
         taken = {column.lower() for column in columns}
         rowid = next((each for each in ("rowid", "_rowid_", "oid") if each not in taken), None)
         if not key and rowid is None:
-            raise OptionError(f"FILE: the rows of the table {name!r} cannot be told apart: it has no primary key")
+            raise OptionError(f"FILE: the rows of the table {name!r} cannot be distinguished: it has no primary key")
         return Table(name, columns, key or (str(rowid),), bool(key), int(count[0]))
 
 

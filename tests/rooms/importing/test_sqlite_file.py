@@ -137,7 +137,7 @@ def test_keys_names_and_values_of_every_kind(folder: Path) -> None:
         connection.execute("create table bad (rowid, _rowid_, oid)")
     with open_sqlite(folder / "a.db") as file:
         assert file.names() == ['a "b', "bad", "two"]
-        with pytest.raises(OptionError, match="'bad' cannot be told apart"):
+        with pytest.raises(OptionError, match="'bad' cannot be distinguished"):
             file.table("bad")
         odd, two = file.table('a "b'), file.table("two")
         assert (odd.name, odd.columns, odd.key, odd.has_key) == ('a "b', ("rowid", "x;", "é"), ("_rowid_",), False)

@@ -80,7 +80,7 @@ async def test_an_event_is_counted_once(
 
 
 async def test_a_no_is_kept_for_its_key(sandbox: Sandbox, billing: Billing) -> None:
-    """Stripe plays a 4xx back too, once it has run the request: the cause mended, only another event gets through."""
+    """Stripe also replays a 4xx once it has run the request: with the cause fixed, only another event gets through."""
     await control(sandbox, "stripe", times=1, status=400, message="no")
     assert await billing.send(EVENT) == Rejected("400: no")
     assert await billing.send(EVENT) == Rejected("400: no")
