@@ -1,4 +1,4 @@
-"""docs/errors.md lists every code that a client may get, with its status, and no other; README names those of calls."""
+"""docs/errors.md lists every code that a client may get, with its status, and no other."""
 
 import ast
 import re
@@ -61,8 +61,3 @@ def test_every_error_is_on_the_page_and_no_other() -> None:
     page = listed((TOP / "docs" / "errors.md").read_text())
     assert sorted(said - page) == []
     assert sorted(page - said) == []
-
-
-def test_the_readme_names_every_code_of_a_call() -> None:
-    calls_part = (TOP / "docs" / "errors.md").read_text().partition("\n## Rooms")[0]
-    assert sorted(listed(calls_part) - listed((TOP / "README.md").read_text())) == []
