@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from gateway.kit.strict_json import DEPTH_MAX, merged, parse, size
 
+LETTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+"""No half of a surrogate pair: those are refused, as the table below shows."""
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.text(st.characters(exclude_characters="\0")),
+    st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.text(LETTERS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner, max_size=3),
     max_leaves=8,
 )
@@ -37,6 +39,9 @@ def test_what_is_json_is_read_as_it_is(value: Any) -> None:
         (b'["\\u0000"]', "NUL"),
         (b'{"\\u0000": 1}', "NUL"),
         (b'["\\ud800"]', "surrogate"),
+        (b'["a\\udfffb"]', "surrogate"),
+        (b'["\\udc00\\ud800"]', "surrogate"),
+        (b'{"\\ud800": 1}', "surrogate"),
         (b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1), "nested"),
         (b"[" * 100_000, "nested"),
     ],
@@ -44,6 +49,10 @@ def test_what_is_json_is_read_as_it_is(value: Any) -> None:
 def test_what_is_ambiguous_or_cannot_be_kept_is_refused(raw: bytes, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse(raw)
+
+
+def test_a_whole_surrogate_pair_is_one_character() -> None:
+    assert parse(b'["\\ud83d\\ude00"]') == ["\N{GRINNING FACE}"]
 
 
 def test_the_deepest_that_may_be() -> None:
