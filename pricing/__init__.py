@@ -8,10 +8,12 @@ from pricing.cost import Line, Priced, PriceRequest, price
 from pricing.entries import BookError
 from pricing.estimate import Estimate, estimate
 from pricing.money import nano_text
+from pricing.usage import Counts, read_counts
 
 __all__ = [
     "Book",
     "BookError",
+    "Counts",
     "Estimate",
     "Line",
     "LowConfidence",
@@ -21,4 +23,5 @@ __all__ = [
     "nano_text",
     "parse",
     "price",
+    "read_counts",
 ]

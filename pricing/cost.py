@@ -13,7 +13,7 @@ from pricing.book import Book, Plan, Rate
 from pricing.money import nano, usd_text
 from pricing.tools import ToolUse
 from pricing.tools import read as read_tools
-from pricing.usage import Output, Quantities, UsageError, decode, decompose
+from pricing.usage import Output, Quantities, UsageError, decode, decompose, read_counts
 
 PRICE_FAMILIES: Final[dict[str, Output]] = {
     "chat": "said",
@@ -259,12 +259,22 @@ def _add_web_search(bill: Bill, book: Book, plan: Plan, rates: dict[str, Rate], 
 
 
 def _unpriced(book: Book, request: PriceRequest, problem: str, known: Quantities | None) -> Priced:
-    """A row without a price; its token counts are kept when they make sense."""
+    """A row without a price; its token counts are kept when they make sense, whatever else does not."""
+    problems = [problem]
     if known is None:
         try:
             known = decompose(decode(request.usage), output="none")
         except UsageError as error:
-            problems = (problem,) if str(error) == problem else (problem, str(error))
-            return Priced(None, "unpriced", book.version, (), problems, False, None, None, None)
-    counts = (known.prompt_tokens, known.completion_tokens, known.total_tokens)
-    return Priced(None, "unpriced", book.version, (), (problem,), False, *counts)
+            problems += [] if str(error) == problem else [str(error)]
+    counts = known or read_counts(request.usage)
+    return Priced(
+        None,
+        "unpriced",
+        book.version,
+        (),
+        tuple(problems),
+        False,
+        counts.prompt_tokens,
+        counts.completion_tokens,
+        counts.total_tokens,
+    )

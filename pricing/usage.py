@@ -6,9 +6,12 @@ names its field: unpriced and alarmed is right, a silently ignored quantity is n
 """
 
 import json
-from typing import Any, Final, Literal, NoReturn
+import re
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import msgspec
+
+from pricing.readers.body import read_fields
 
 TOKENS_MAX: Final = 10**12
 """No call has this many tokens; a larger count is nonsense, not a price."""
@@ -51,6 +54,7 @@ _RESPONSES: Final[dict[str, Any]] = {
     "output_tokens_details": {"reasoning_tokens": None, "audio_tokens": None, "text_tokens": None},
 }
 _EMPTY: Final[dict[str, Any]] = {}
+_WHOLE_NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,12}")
 
 
 class UsageError(Exception):
@@ -67,6 +71,38 @@ class Quantities(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int | None
     total_tokens: int
+
+
+class Counts(NamedTuple):
+    """The counts that a usage block states for the whole call, tokens; None where it states none."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+def read_counts(raw: bytes) -> Counts:
+    """What of a usage block can be reported when it cannot be priced. Never raises.
+
+    Whatever else is in the block hides no count: only the members for the whole call are looked at. Counts that
+    are no whole numbers, or contradict each other, are none.
+    """
+    fields = {name: value for name, value in (read_fields(raw) or {}).items() if value != b"null"}
+    if "input_tokens" in fields and "prompt_tokens" in fields:
+        return Counts()
+    names = ("input_tokens", "output_tokens") if "input_tokens" in fields else ("prompt_tokens", "completion_tokens")
+    found: dict[str, int] = {}
+    for name in (*names, "total_tokens"):
+        value = fields.get(name)
+        if value is not None:
+            if _WHOLE_NUMBER.fullmatch(value) is None or int(value) > TOKENS_MAX:
+                return Counts()
+            found[name] = int(value)
+    total_in, total_out = found.get(names[0]), found.get(names[1])
+    if total_in is None:
+        return Counts()
+    total = total_in + (total_out or 0)
+    return Counts(total_in, total_out, total) if found.get("total_tokens", total) == total else Counts()
 
 
 def decode(raw: bytes) -> dict[str, Any]:

@@ -26,6 +26,8 @@ where u.evidence = 'estimated' and u.created_at > now() - interval '720 hours' a
 order by u.created_at limit $2
 on conflict do nothing
 """
+# What the request asked for is on the estimate's own row (usage/settle); rows of older versions have only the tier
+# that OpenAI had named.
 # Hands out what is due, and says when it comes again if nobody ends it: each time after twice as long, a day at most.
 _CLAIM: Final = """
 update public.open_items o set polls = o.polls + 1,
@@ -36,7 +38,10 @@ from (
 ) due
 where o.id = due.id
 returning o.id::text, o.upstream_id, o.user_id::text, o.api_key_id::text, o.meeting_id::text, o.endpoint, o.model,
-  o.service_tier, o.opened_at, o.polls
+  coalesce((select u.metadata->>'service_tier_asked' from public.openai_usage u where u.id = o.id), o.service_tier)
+    as service_tier,
+  (select u.metadata->>'cache_ttl_asked' from public.openai_usage u where u.id = o.id) as cache_ttl,
+  o.opened_at, o.polls
 """
 _END: Final = """
 update public.open_items set state = $2, last_error = $3, settled_at = now() where id = $1::uuid and state = 'open'
@@ -55,6 +60,9 @@ class Item(NamedTuple):
     endpoint: str
     model: str
     service_tier: str | None
+    """The tier that the request asked for, else the one that OpenAI had named."""
+    cache_ttl: str | None
+    """The time to live that the request asked for its cache writes."""
     opened_at: datetime
     """The price instant of the call."""
     polls: int

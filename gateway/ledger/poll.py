@@ -86,4 +86,5 @@ def _opened(item: Item) -> OpenRecord:
         api_key_id=item.api_key_id,
         meeting_id=item.meeting_id,
         service_tier=item.service_tier,
+        cache_ttl=item.cache_ttl,
     )

@@ -129,7 +129,7 @@ class Settler:
         """OpenAI never said: the best estimate, with the most it can have been as `metadata.bound_usd`."""
         model = said.model or opened.model
         value = self._estimate(opened, said, tokens)
-        extra = {**opened.metadata, **(metadata or {}), "reason": reason}
+        extra = {**opened.metadata, **(metadata or {}), "reason": reason, **_asked(opened)}
         if model != opened.model:
             extra["requested_model"] = opened.model
         extra["bound_usd"] = None if value.bound_nano is None else pricing.nano_text(value.bound_nano)
@@ -169,7 +169,7 @@ class Settler:
             event,
             evidence="estimated",
             billed_nano=event.billed_nano if self._bill_estimates else 0,
-            metadata={**event.metadata, "reason": reason, "bound_usd": bound},
+            metadata={**event.metadata, "reason": reason, "bound_usd": bound, **_asked(opened)},
         )
 
     def _estimate(self, opened: OpenRecord, said: Said, tokens: Tokens) -> pricing.Estimate:
@@ -241,6 +241,8 @@ class Settler:
         kept = Kept(NO_USAGE) if usage is None else keep(usage)
         if kept.problem is not None:
             metadata["problems"] = [*metadata.get("problems", ()), kept.problem]
+        # A call that has no price has its tokens all the same.
+        counts = priced or (pricing.Counts() if usage is None else pricing.read_counts(usage))
         return UsageEvent(
             id=opened.id,
             user_id=opened.user_id,
@@ -252,9 +254,9 @@ class Settler:
             api_key_id=opened.api_key_id,
             meeting_id=opened.meeting_id,
             service_tier=said.service_tier,
-            prompt_tokens=priced.prompt_tokens if priced else None,
-            completion_tokens=priced.completion_tokens if priced else None,
-            total_tokens=priced.total_tokens if priced else None,
+            prompt_tokens=counts.prompt_tokens,
+            completion_tokens=counts.completion_tokens,
+            total_tokens=counts.total_tokens,
             cost_nano=cost_nano,
             billed_nano=billed_nano,
             price_version=priced.price_version if priced else self._book.version,
@@ -265,6 +267,12 @@ class Settler:
             request_id=request_id,
             metadata=metadata,
         )
+
+
+def _asked(opened: OpenRecord) -> dict[str, str]:
+    """What an estimate keeps of the request: what OpenAI says later may need it for its price (ledger/poll)."""
+    asked = {"service_tier_asked": opened.service_tier, "cache_ttl_asked": opened.cache_ttl}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _tier(opened: OpenRecord, said: Said) -> tuple[str | None, tuple[str, ...]]:

@@ -16,9 +16,10 @@ from gateway.ledger.rows import Entry
 from gateway.ledger.store import Ledger
 from gateway.openai.upstream import Upstream
 from gateway.stores.postgres import Pool
-from gateway.usage.event import UsageEvent
-from gateway.usage.settle import Settler
+from gateway.usage.event import OpenRecord, UsageEvent
+from gateway.usage.settle import Settler, Tokens
 from pricing.data import read_texts
+from pricing.readers.body import Said, read_body
 from tests.support.events import call, new_id, sums_are_right
 
 SETTLER = Settler(pricing.parse(read_texts()), markup=Decimal(2), bill_estimates=True, region=None)
@@ -28,6 +29,10 @@ ANSWER = (
     b'"output":[],"usage":{"input_tokens":100,"output_tokens":20,"total_tokens":120}}'
 )
 EXACT_NANO = 100 * 250 + 20 * 2000
+FLEX_NANO = EXACT_NANO // 2
+"""Flex costs half."""
+CACHING = "gpt-5.6-sol"
+"""Its cache writes cost more when they live for 12 hours."""
 
 
 class OpenAI:
@@ -77,6 +82,12 @@ async def estimate(ledger: Ledger, **changes: Any) -> UsageEvent:
     return event
 
 
+def opened_call(user: str, **changes: Any) -> OpenRecord:
+    """The OPEN of a call that asked for the answer of the stand-in."""
+    fields: dict[str, Any] = {"endpoint": "responses", "model": "gpt-5-mini", "started_at": NOW, **changes}
+    return OpenRecord(id=new_id(Random(7)), user_id=user, **fields)
+
+
 async def again(pool: Pool) -> None:
     """Its turn has come."""
     await pool.execute("update open_items set next_poll_at = now()")
@@ -100,6 +111,45 @@ async def test_what_openai_says_later_is_added_once(
     assert (total, billed) == (EXACT_NANO, 2 * EXACT_NANO)
     assert await sums_are_right(pool)
     assert await state(pool) == ("settled", 1, None)
+
+
+@pytest.mark.parametrize("named", [None, "auto"])
+@pytest.mark.parametrize(("asked", "nano"), [("flex", FLEX_NANO), ("auto", EXACT_NANO), (None, EXACT_NANO)])
+async def test_a_late_answer_that_says_auto_costs_the_tier_asked_for(
+    poll: Poll,
+    ledger: Ledger,
+    pool: Pool,
+    openai: tuple[OpenAI, Upstream],
+    named: str | None,
+    asked: str | None,
+    nano: int,
+) -> None:
+    """`named`: what OpenAI had said of the tier before the cut. Finished answers do say `auto` (recorded)."""
+    openai[0].body = (ANSWER % b"completed").replace(b'"service_tier":"default"', b'"service_tier":"auto"')
+    opened = opened_call(await ledger.create_user("u@example.com"), service_tier=asked)
+    said = Said(response_id="resp_1", service_tier=named)
+    await ledger.insert_batch([Entry.of(SETTLER.estimated(opened, said, NOW, "process_died", Tokens(9, 9)))])
+    assert await poll.step_once() == 1
+    assert await pool.fetchval("select (sum(cost_usd) * 1000000000)::bigint from openai_usage") == nano
+    assert await sums_are_right(pool)
+
+
+async def test_a_late_answer_costs_the_cache_writes_that_were_asked_for(
+    poll: Poll, ledger: Ledger, pool: Pool, openai: tuple[OpenAI, Upstream]
+) -> None:
+    openai[0].body = (
+        (ANSWER % b"completed")
+        .replace(b"gpt-5-mini-2025-08-07", CACHING.encode())
+        .replace(b'"input_tokens":100', b'"input_tokens":100,"input_tokens_details":{"cache_write_tokens":60}')
+    )
+    opened = opened_call(await ledger.create_user("u@example.com"), model=CACHING, cache_ttl="12h")
+    exact = SETTLER.exact(opened, read_body(openai[0].body), NOW)
+    estimated = SETTLER.estimated(opened, Said(response_id="resp_1"), NOW, "process_died", Tokens(9, 9))
+    await ledger.insert_batch([Entry.of(estimated)])
+    assert await poll.step_once() == 1
+    assert exact.evidence == "reported"
+    assert exact.cost_nano != SETTLER.exact(opened_call("u", model=CACHING), read_body(openai[0].body), NOW).cost_nano
+    assert await pool.fetchval("select (sum(cost_usd) * 1000000000)::bigint from openai_usage") == exact.cost_nano
 
 
 @pytest.mark.parametrize(

@@ -232,9 +232,18 @@ def test_bad_usage_is_unpriced_and_names_the_fields(book: Book) -> None:
     assert priced.evidence == "unpriced"
     assert "cached_tokens" in priced.problems[0]
     assert "prompt_tokens" in priced.problems[0]
-    assert priced.prompt_tokens is None
+    assert (priced.prompt_tokens, priced.completion_tokens, priced.total_tokens) == (10, 1, 11)
     both = ask(book, "gpt-99", None)
     assert both.problems == ("model 'gpt-99' is not in the price book", "usage is missing")
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-99"])
+@pytest.mark.parametrize("field", ["5", "1e999999", "9" * 5000, '{"a":[2]}', "[" * 5000 + "1" + "]" * 5000])
+def test_an_unknown_field_is_unpriced_and_hides_no_count(book: Book, model: str, field: str) -> None:
+    usage = b'{"prompt_tokens":8,"completion_tokens":5,"total_tokens":13,"zz":%b}' % field.encode()
+    priced = price(book, PriceRequest("chat", model, NOW, usage))
+    assert (priced.cost_nano, priced.evidence, priced.lines) == (None, "unpriced", ())
+    assert (priced.prompt_tokens, priced.completion_tokens, priced.total_tokens) == (8, 5, 13)
 
 
 def test_moderation_is_free_even_without_usage(book: Book) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.usage import TOKENS_MAX, UsageError, decode, decompose
+from pricing.usage import TOKENS_MAX, Counts, UsageError, decode, decompose, read_counts
 from tests.pricing.cases import chat, golden, responses
 
+NO_COUNTS = Counts()
 GOLDEN: dict[str, dict[str, int]] = {
     "chat": {"input": 1117, "output": 46},
     "chat_cached_reasoning": {"input": 2006 - 1920, "cached": 1920, "output": 300},
@@ -142,6 +143,45 @@ def test_an_odd_number_is_not_taken_for_nothing(odd: bytes) -> None:
     with pytest.raises(UsageError, match="is not a known usage field") as refused:
         decompose(decode(raw))
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("raw", "counts"),
+    [
+        (b'{"prompt_tokens":8,"completion_tokens":5,"total_tokens":13}', (8, 5, 13)),
+        (b'{"input_tokens":8,"output_tokens":5}', (8, 5, 13)),
+        (b'{ "input_tokens" : 8, "output_tokens" : null, "total_tokens" : 8, "zz" : 5 }', (8, None, 8)),
+        (b'{"prompt_tokens":8,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":-3}}', (8, 5, 13)),
+        (b'{"prompt_tokens":0,"completion_tokens":%d}' % TOKENS_MAX, (0, TOKENS_MAX, TOKENS_MAX)),
+        (b'{"prompt_tokens":0,"completion_tokens":%d}' % (TOKENS_MAX + 1), NO_COUNTS),
+        (b'{"prompt_tokens":8,"completion_tokens":5,"total_tokens":14}', NO_COUNTS),
+        (b'{"prompt_tokens":8,"completion_tokens":-5,"total_tokens":3}', NO_COUNTS),
+        (b'{"prompt_tokens":8.0,"completion_tokens":5}', NO_COUNTS),
+        (b'{"prompt_tokens":"8","completion_tokens":5}', NO_COUNTS),
+        (b'{"prompt_tokens":true,"completion_tokens":5}', NO_COUNTS),
+        (b'{"prompt_tokens":8,"input_tokens":8,"completion_tokens":5}', NO_COUNTS),
+        (b'{"completion_tokens":5,"total_tokens":5}', NO_COUNTS),
+        (b'{"prompt_tokens":8,"completion_tokens":5', NO_COUNTS),
+        (b"[8]", NO_COUNTS),
+        (b"null", NO_COUNTS),
+        (b"", NO_COUNTS),
+    ],
+)
+def test_counts_of_the_whole_call_are_read_when_they_are_sane(raw: bytes, counts: tuple[int | None, ...]) -> None:
+    assert read_counts(raw) == counts
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_make_the_counts_raise(raw: bytes) -> None:
+    assert read_counts(raw) == NO_COUNTS
+    assert read_counts(b'{"prompt_tokens":3,"x":"' + raw) in (NO_COUNTS, (3, None, 3))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_counts_are_those_of_a_priced_block(count_in: int, count_out: int, new: bool) -> None:
+    block = responses(count_in, count_out) if new else chat(count_in, count_out)
+    found = decompose(block)
+    assert read_counts(json.dumps(block).encode()) == (found.prompt_tokens, found.completion_tokens, found.total_tokens)
 
 
 @st.composite

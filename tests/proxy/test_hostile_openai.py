@@ -94,6 +94,24 @@ async def test_a_usage_block_that_jsonb_refuses_costs_no_row(
     assert row["cost_usd"] > 0
 
 
+@pytest.mark.parametrize("unknown", [b"5", b"1e999999"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unknown_usage_field_costs_the_price_and_no_count(
+    running: Stack, hostile: Hostile, unknown: bytes, stream: bool
+) -> None:
+    block = json.dumps(USAGE).encode()[:-1] + b',"zz":' + unknown + b"}"
+    if stream:
+        last = event(choices=[], usage=USAGE).replace(json.dumps(USAGE).encode(), block)
+        hostile.answer = chunked(STREAM[0], last, DONE, end=True)
+    else:
+        hostile.answer = answered(COMPLETION.replace(json.dumps(USAGE).encode(), block))
+    _, event_id, _, _ = await hostile.call(stream=stream)
+    row = await row_of(running, event_id)
+    assert (row["evidence"], row["cost_usd"], row["billed_usd"]) == ("unpriced", None, None)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["total_tokens"]) == (9, 3, 12)
+    assert "zz is not a known usage field" in json.loads(row["metadata"])["problems"][0]
+
+
 @pytest.mark.parametrize("size", [10, 2_000_000])
 async def test_a_refused_credential_never_shows_whatever_its_size(running: Stack, hostile: Hostile, size: int) -> None:
     said = {"error": {"message": "Incorrect API key provided: CANARY-KEY" + "x" * size}}

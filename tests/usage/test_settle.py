@@ -104,6 +104,34 @@ def test_unpriced(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "gpt-99-unheard"},
+        {"service_tier": "platinum"},
+        {"usage": USAGE[:-1] + b', "zz": 5}'},
+        {"usage": USAGE[:-1] + b', "zz": 1e999999}'},
+        {"usage": USAGE[:-1] + b', "prompt_tokens_details": {"cached_tokens": -1}}'},
+        {"usage": USAGE[:-1] + b', "prompt_tokens_details": {"cached_tokens": 1001}}'},
+        {"usage": USAGE[:-1] + b', "completion_tokens_details": {"new_tokens": 3}}'},
+    ],
+)
+def test_what_has_no_price_has_its_tokens(changes: dict[str, Any]) -> None:
+    event = settler().exact(opened(), said(**changes), LATER)
+    assert (event.evidence, event.cost_nano, event.billed_nano) == ("unpriced", None, None)
+    assert (event.prompt_tokens, event.completion_tokens, event.total_tokens) == (1000, 200, 1200)
+    assert event.metadata["problems"]
+
+
+def test_an_estimate_keeps_what_was_asked_for() -> None:
+    record = opened(service_tier="flex", cache_ttl="12h")
+    cut = settler().unfinished(settler().exact(record, said(), LATER), record, "x")
+    for event in (cut, settler().estimated(record, Said(), LATER, "x", Tokens(1, 1))):
+        assert (event.metadata["service_tier_asked"], event.metadata["cache_ttl_asked"]) == ("flex", "12h")
+    plain = settler().estimated(opened(), Said(), LATER, "x", Tokens(1, 1))
+    assert not [name for name in plain.metadata if name.endswith("_asked")]
+
+
+@pytest.mark.parametrize(
     ("asked", "priced_as"), [(None, "default"), ("auto", "default"), ("default", "default"), ("flex", "flex")]
 )
 def test_a_finished_answer_that_says_auto_costs_what_was_asked_for(asked: str | None, priced_as: str) -> None:
@@ -148,6 +176,7 @@ def test_a_bug_in_pricing_does_not_lose_the_call(monkeypatch: pytest.MonkeyPatch
         assert (event.evidence, event.cost_nano, event.billed_nano) == ("unpriced", None, None)
         assert event.metadata["problems"] == ["pricing failed: ZeroDivisionError"]
     assert bytes(exact.usage) == KEPT
+    assert (exact.prompt_tokens, exact.completion_tokens, exact.total_tokens) == (1000, 200, 1200)
 
 
 def test_void() -> None:
