@@ -174,8 +174,18 @@ def _typed(top: dict[str, Field], name: str, kind: type[Any]) -> Any:
     try:
         return _DECODERS[kind].decode(field.raw)
     except ValueError:
+        if _is_no_utf8(field.raw):
+            raise bad_request(f"Invalid '{name}': it is not UTF-8.", name, "invalid_value") from None
         words = {str: "a string", bool: "true or false", int: "an integer"}[kind]
         raise bad_request(f"Invalid type for '{name}': expected {words}.", name, "invalid_type") from None
+
+
+def _is_no_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _name(top: dict[str, Field], name: str) -> str | None:

@@ -10,7 +10,7 @@ def bad_request(message: str, param: str | None = None, code: str = "invalid_req
 
 def unsupported(param: str, what: str) -> ApiError:
     """A 400 for what the gateway cannot serve yet."""
-    message = f"This gateway does not support {what} yet, because it could not meter them or check whose they are."
+    message = f"This gateway does not support {what} yet: it could not check the cost, or whose data the call uses."
     return bad_request(message, param, "unsupported_parameter")
 
 

@@ -6,6 +6,7 @@ Same field names as the structlog lines elsewhere. Never a key, a prompt, an ans
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -25,9 +26,11 @@ def detail_of(error: ApiError) -> str | None:
     return str(error.__cause__) if isinstance(error.__cause__, DependencyDown) else error.detail
 
 
-def is_about_us(status: int, openai_code: str | None) -> bool:
-    """Whether OpenAI refuses the operator's own credential or account: every customer is refused then."""
-    return status == 401 or openai_code == ACCOUNT_EMPTY
+def level_of_call(status: int, code: str | None, openai_code: str | None) -> str:
+    """`code`: the gateway's own. An empty account at OpenAI is the operator's: every customer is refused then."""
+    if status >= 500 or openai_code == ACCOUNT_EMPTY:
+        return "error"
+    return "warning" if code is not None and code.startswith("upstream_") else "info"
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -38,6 +41,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     event: str
     id: str
     status: int
+    """What the client got; 0 when it got no answer."""
     ms: float
     process: str
     version: str = msgspec.field(default_factory=lambda: VERSION)
@@ -56,6 +60,8 @@ class Line(msgspec.Struct, omit_defaults=True):
     param: str | None = None
     request_id: str | None = None
     """OpenAI's."""
+    openai_status: int | None = None
+    """Of OpenAI's answer, where there was one."""
     openai_code: str | None = None
     """The code of OpenAI's error."""
     detail: str | None = None
@@ -82,6 +88,7 @@ class CallLog:
         self,
         event: UsageEvent,
         status: int,
+        openai_status: int | None,
         ms: float,
         first_byte_ms: float | None,
         client_left: bool,
@@ -94,7 +101,7 @@ class CallLog:
         self._add(
             Line(
                 ts=self._now(),
-                level="error" if status >= 500 or is_about_us(status, openai_code) else "info",
+                level=level_of_call(status, code, openai_code),
                 event="call",
                 id=event.id,
                 status=status,
@@ -112,15 +119,14 @@ class CallLog:
                 client_left=client_left,
                 code=code,
                 request_id=event.request_id,
+                openai_status=openai_status,
                 openai_code=openai_code,
                 detail=detail,
                 trace=trace,
             )
         )
 
-    def free(
-        self, event_id: str, endpoint: str, user_id: str, status: int, ms: float, request_id: str | None = None
-    ) -> None:
+    def free(self, event_id: str, seen: Seen, status: int, ms: float) -> None:
         """A call that costs nothing and has no row."""
         self._add(
             Line(
@@ -131,9 +137,12 @@ class CallLog:
                 status,
                 round(ms, 1),
                 self._process,
-                endpoint=endpoint,
-                user=user_id,
-                request_id=request_id,
+                endpoint=seen.endpoint,
+                user=None if seen.principal is None else seen.principal.user_id,
+                key=_key_of(seen),
+                request_id=seen.request_id,
+                method=_method_of(seen),
+                path=_path_of(seen),
             )
         )
 
@@ -143,7 +152,7 @@ class CallLog:
         self._add(
             Line(
                 self._now(),
-                "error" if error.status >= 500 else "warning",
+                "error" if error.status >= 500 and error.status != HTTPStatus.HTTP_VERSION_NOT_SUPPORTED else "warning",
                 "refused",
                 event_id,
                 error.status,
@@ -151,14 +160,14 @@ class CallLog:
                 self._process,
                 endpoint=seen.endpoint,
                 user=None if caller is None else caller.user_id,
-                key=None if caller is None else caller.api_key_id or caller.unkey_key_id,
+                key=_key_of(seen),
                 model=seen.model,
                 code=error.code,
                 param=None if error.param is None else plain(error.param),
                 request_id=seen.request_id,
                 detail=detail_of(error),
-                method=plain(request.method)[:16],
-                path=plain(request.raw_path.partition("?")[0]),
+                method=_method_of(seen),
+                path=_path_of(seen),
                 peer=request.remote,
             )
         )
@@ -176,3 +185,16 @@ class CallLog:
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._lines.append(self._encode(line) + b"\n")
+
+
+def _key_of(seen: Seen) -> str | None:
+    caller = seen.principal
+    return None if caller is None else caller.api_key_id or caller.unkey_key_id
+
+
+def _method_of(seen: Seen) -> str:
+    return plain(seen.request.method)[:16]
+
+
+def _path_of(seen: Seen) -> str:
+    return plain(seen.request.raw_path.partition("?")[0])

@@ -107,7 +107,8 @@ class MeteredCall:
         self._report.mark_sent()
         try:
             return await self._pass_on(await self._forward())
-        except BaseException:
+        except BaseException as error:
+            self._report.note_failure(error)
             await asyncio.shield(settlement.interrupt())
             raise
         finally:
@@ -122,7 +123,6 @@ class MeteredCall:
             source = await send(self._parts.upstream, "POST", self._route.path, headers, self._asked.body)
         except ApiError as error:
             settlement.status = error.status
-            self._report.note_failure(error)
             await settlement.settle(NoAnswer(None if error.code == "upstream_unreachable" else error.code))
             raise
         self._parts.failpoint("proxy.headers")
@@ -145,7 +145,7 @@ class MeteredCall:
             await self._relay(source, relay)
             await self._settlement.settle(relay.result.describe_end(source.status))
             if source.status == 401:
-                raise self._refuse_credential()
+                raise upstream_refused_us()
             answer = await relay.release()
             self._parts.failpoint("proxy.released")
             return answer
@@ -159,11 +159,6 @@ class MeteredCall:
             await relay.stream(StreamMeter(shape, withhold=self._asked.withhold_usage))
         elif source.status != 401:  # which is about us, and would pass to the client as it comes where it is large
             await relay.whole()
-
-    def _refuse_credential(self) -> ApiError:
-        error = upstream_refused_us()
-        self._report.note_failure(error)
-        return error
 
     async def _note(self, relayed: Relayed) -> None:
         """The response id is in the journal, and its owner known, before the client sees it."""

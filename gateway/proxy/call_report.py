@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from gateway.kit.errors import ApiError
+from gateway.http.errors import told_of
 from gateway.openai.headers import error_code_of
 from gateway.openai.trace_context import TRACEPARENT, trace_id
 from gateway.proxy.access_log import detail_of
@@ -32,6 +32,7 @@ class CallReport:
         "_span",
         "_started_s",
         "_time",
+        "_told",
         "sent_s",
     )
 
@@ -46,6 +47,8 @@ class CallReport:
         self._ours_s = parts.clock() - started_s
         """Seconds that the call has spent in here so far: neither reading from the client nor waiting for OpenAI."""
         self._failed: str | None = None
+        self._told: int | None = None
+        """The status of the gateway's own answer, 0 for none; None where OpenAI's goes to the client."""
         self._detail: str | None = None
         self._span: Span | None = None
         self.sent_s: float | None = None
@@ -65,9 +68,12 @@ class CallReport:
         if self._parts.traces is not None:
             self._span = self._parts.traces.begin(opened.endpoint, opened.model, headers, self._started_s)
 
-    def note_failure(self, error: ApiError) -> None:
-        """The gateway answers in OpenAI's place."""
-        self._failed, self._detail = error.code, detail_of(error)
+    def note_failure(self, error: BaseException) -> None:
+        """The gateway answers in OpenAI's place; where it was cancelled, nobody does."""
+        self._told = 0
+        if isinstance(error, Exception):
+            told = told_of(error)
+            self._told, self._failed, self._detail = told.status, told.code, detail_of(told)
 
     def write(self, event_id: str, settlement: Settlement) -> None:
         """The call has ended."""
@@ -77,21 +83,32 @@ class CallReport:
             _log.error("a call ended without settle", id=event_id)
             return
         left = relayed is not None and relayed.client_left
-        broken = self._failed if relayed is None else relayed.broken
+        unanswered = self._failed if status else None  # without a status the call never went to OpenAI
+        broken = unanswered if relayed is None else relayed.broken
+        told = self._status_told(settlement)
         ms = (parts.clock() - self._started_s) * 1000
         first = None if relayed is None else relayed.first_byte_s
         trace = trace_id(self._seen.request.headers.get(TRACEPARENT))
         said = None if relayed is None or status < 400 else error_code_of(relayed.text)
         first_ms = None if first is None else (first - self._begun_s) * 1000
-        parts.log.metered(event, status, ms, first_ms, left, trace, self._failed or broken, said, self._detail)
+        openai_status = None if relayed is None else status
+        code = self._failed or broken
+        parts.log.metered(event, told, openai_status, ms, first_ms, left, trace, code, said, self._detail)
         self._seen.is_logged = True
         if self._span is not None:
-            self._span.end(event, status)
+            self._span.end(event, told)
         if relayed is not None and broken is None:
             self._ours_s += self._time() - relayed.heard_s
         wait = None if first is None or self.sent_s is None else first - self.sent_s
-        parts.metrics.metered(event, status, self._ours_s, wait, client_left=left)
+        parts.metrics.metered(event, told, self._ours_s, wait, client_left=left)
         if relayed is not None and relayed.coding is not None:
             parts.metrics.coded(relayed.coding)
         if broken != "drain_limit" and (broken is not None or status >= 500 or status in (401, 429)):
             parts.metrics.upstream_failed(status, broken, said)
+
+    def _status_told(self, settlement: Settlement) -> int:
+        """What the client got; a head that has gone out stays, whatever became of the answer after it."""
+        client = None if settlement.relayed is None else settlement.relayed.client
+        if client is not None and client.prepared:
+            return client.status
+        return settlement.status if self._told is None else self._told

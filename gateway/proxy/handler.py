@@ -88,7 +88,9 @@ class Proxy:
         endpoint = seen.endpoint = route.endpoint.name
         principal = seen.principal = await self._parts.admission.admit(key, endpoint=endpoint, peer=request.remote)
         if endpoint == "traces.ingest" and not self._parts.forward_traces:
-            return discard(event_id)  # its log line would say nothing: SDKs send one every few seconds
+            answer = discard(event_id)
+            self._report_free(seen, event_id, started_s, endpoint, answer.status)
+            return answer
         principal.check_endpoint(endpoint)
         if route.endpoint.kind == "metered":
             call = MeteredCall(self._parts, seen, route, principal, event_id, started_s)
@@ -126,10 +128,12 @@ class Proxy:
         answer: web.StreamResponse | None = await answer_whole(request, route, source, principal.allowed, event_id)
         if answer is None:
             answer = await self._relay_free(request, route, source, event_id)
-        ms = (parts.clock() - started_s) * 1000
-        parts.metrics.free(route.endpoint.name, source.status)
-        parts.log.free(event_id, route.endpoint.name, principal.user_id, source.status, ms, seen.request_id)
+        self._report_free(seen, event_id, started_s, route.endpoint.name, source.status)
         return answer
+
+    def _report_free(self, seen: Seen, event_id: str, started_s: float, endpoint: str, status: int) -> None:
+        self._parts.metrics.free(endpoint, status)
+        self._parts.log.free(event_id, seen, status, (self._parts.clock() - started_s) * 1000)
 
     async def _relay_free(
         self, request: web.BaseRequest, route: Route, source: Answer, event_id: str

@@ -47,4 +47,4 @@ def _why(method: str, path: str, served: list[str]) -> str:
         return ": every path begins with /v1/, so the base URL of a client must end in /v1."
     if path.startswith("/v1/v1/") or path.endswith(("/chat/completions", "/responses")):
         return ": the base URL of a client must end in /v1, once, with nothing after it."
-    return " by this gateway, because it could not meter it."
+    return ": this gateway knows no such path of OpenAI's API."

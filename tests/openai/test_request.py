@@ -188,3 +188,19 @@ def test_fields_finds_every_member_or_the_repeat(text: str) -> None:
     found = fields(raw)
     assert {name: json.loads(field.raw) for name, field in found.items()} == json.loads(text)
     assert all(raw[field.offset :].startswith(field.raw) for field in found.values())
+
+
+@pytest.mark.parametrize("field", ["model", "service_tier"])
+def test_a_value_that_is_no_utf8_is_called_so(field: str) -> None:
+    body = json.dumps({"model": "gpt-4o-mini", "messages": [], field: "MARK"}).encode().replace(b"MARK", b"x\xff")
+    with pytest.raises(ApiError, match=f"Invalid '{field}': it is not UTF-8."):
+        read_request("chat", body)
+
+
+def test_what_is_unsupported_reads_as_a_sentence() -> None:
+    body = json.dumps({"model": "gpt-4o-mini", "messages": [], "web_search_options": {}}).encode()
+    with pytest.raises(ApiError) as refused:
+        read_request("chat", body)
+    assert refused.value.message == (
+        "This gateway does not support hosted web search yet: it could not check the cost, or whose data the call uses."
+    )

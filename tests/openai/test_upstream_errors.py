@@ -3,28 +3,29 @@
 import pytest
 
 from gateway.openai.headers import error_code_of
-from gateway.proxy.access_log import is_about_us
+from gateway.proxy.access_log import level_of_call
 from gateway.proxy.metrics import CallMetrics
 
 
 @pytest.mark.parametrize(
-    ("status", "broken", "code", "kind", "about_us"),
+    ("status", "broken", "code", "kind", "level"),
     [
-        (429, None, "insufficient_quota", "insufficient_quota", True),
-        (429, None, "rate_limit_exceeded", "http_429", False),
-        (429, None, None, "http_429", False),
-        (429, "upstream_cut", "insufficient_quota", "upstream_cut", True),
-        (401, None, None, "http_401", True),
-        (520, None, "insufficient_quota_x", "http_5xx", False),
-        (503, None, "CANARY", "http_503", False),
+        (429, None, "insufficient_quota", "insufficient_quota", "error"),
+        (429, None, "rate_limit_exceeded", "http_429", "info"),
+        (429, None, None, "http_429", "info"),
+        (429, "upstream_cut", "insufficient_quota", "upstream_cut", "error"),
+        (401, None, None, "http_401", "info"),
+        (200, "upstream_cut", None, "upstream_cut", "warning"),
+        (520, None, "insufficient_quota_x", "http_5xx", "error"),
+        (503, None, "CANARY", "http_503", "error"),
     ],
 )
-def test_kinds(status: int, broken: str | None, code: str | None, kind: str, about_us: bool) -> None:
+def test_kinds(status: int, broken: str | None, code: str | None, kind: str, level: str) -> None:
     metrics = CallMetrics()
     metrics.upstream_failed(status, broken, code)
     counted = [sample.labels for sample in metrics.samples() if sample.name == "gateway_upstream_errors_total"]
     assert counted == [(kind,)]
-    assert is_about_us(status, code) is about_us
+    assert level_of_call(status, broken, code) == level
 
 
 @pytest.mark.parametrize(

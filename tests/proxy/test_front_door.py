@@ -115,7 +115,7 @@ def test_a_websocket_is_told_to_come_by_http(running: Stack) -> None:
             "GET /v1/chat/completions is not served: the gateway keeps no record of whose a",
         ),
         ("DELETE", "/v1/models/ft:gpt-5:a", "is not served: a model belongs to the whole organization."),
-        ("POST", "/v1/nothing", "POST /v1/nothing is not served by this gateway, because it could not meter it."),
+        ("POST", "/v1/nothing", "POST /v1/nothing is not served: this gateway knows no such path of OpenAI's API."),
     ],
 )
 def test_404_names_the_path_and_the_usual_mistake(running: Stack, method: str, path: str, says: str) -> None:

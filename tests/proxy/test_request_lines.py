@@ -13,6 +13,7 @@ from tests.proxy.test_front_door import Got, ask
 from tests.support.gateway import Stack
 
 EVENT_ID = "x-gateway-event-id"
+HINT = "OpenAI refuses the gateway's credential: check OPENAI_API_KEY"
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "CANARY"}]}
 
 
@@ -28,6 +29,14 @@ def lines_of(running: Stack, got: Got) -> list[dict[str, Any]]:
     found = [line for line in running.serve.output().splitlines() if event_id in line]
     assert not [line for line in found if "CANARY" in line or running.key in line]
     return [json.loads(line) for line in found]
+
+
+def failed_calls(running: Stack) -> float:
+    return sum(
+        value
+        for (name, labels), value in running.metrics().items()
+        if name == "gateway_calls_total" and ("status", "5xx") in labels
+    )
 
 
 def empty_accounts(running: Stack) -> float:
@@ -74,21 +83,47 @@ def test_what_a_client_invents_stays_short_and_printable(running: Stack) -> None
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"),
+    ("fault", "code", "openai_status", "detail"),
     [
-        ({"drop": "after"}, "upstream_cut"),
-        ({"status": 401, "message": "CANARY"}, "upstream_credential_refused"),
+        ({"drop": "after"}, "upstream_cut", None, "openai: ServerDisconnectedError"),
+        ({"cut_after": 10}, "upstream_cut", 200, None),
+        ({"status": 401, "message": "CANARY"}, "upstream_credential_refused", 401, HINT),
     ],
 )
-def test_a_502_has_one_line(running: Stack, fault: dict[str, Any], code: str) -> None:
+async def test_a_502_has_one_line(
+    running: Stack, fault: dict[str, Any], code: str, openai_status: int | None, detail: str | None
+) -> None:
     running.control("openai", body={"times": 1, **fault})
     got = call(running)
     assert (got.status, json.loads(got.body)["error"]["code"]) == (502, code)
     (line,) = lines_of(running, got)
     assert (line["event"], line["level"], line["code"]) == ("call", "error", code)
-    hint = "OpenAI refuses the gateway's credential: check OPENAI_API_KEY"
-    assert line["detail"] == ("openai: ServerDisconnectedError" if code == "upstream_cut" else hint)
-    assert running.serve.output().count(hint) == (code == "upstream_credential_refused")
+    assert (line["status"], line.get("openai_status"), line.get("detail")) == (502, openai_status, detail)
+    assert running.serve.output().count(HINT) == (detail == HINT)
+    # What is counted is what the lines say.
+    calls = [json.loads(one) for one in running.serve.output().splitlines() if '"event":"call"' in one]
+    failed = [one for one in calls if one["status"] >= 500]
+    await once(lambda: failed_calls(running) == len(failed))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/models", 200), ("GET", "/v1/models/gpt-none", 404), ("POST", "/v1/traces/ingest", 204)],
+)
+def test_a_free_call_says_who_and_what(running: Stack, method: str, path: str, status: int) -> None:
+    (line,) = lines_of(running, ask(running.port, method, f"{path}?x=CANARY" if status == 200 else path, running.key))
+    assert (line["event"], line["status"], line["user"]) == ("free_call", status, running.user_id)
+    assert (line["method"], line["path"]) == (method, path)
+    assert line["key"]
+
+
+def test_another_http_version_is_the_clients_mistake(running: Stack) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=15) as connection:
+        connection.sendall(b"GET /v1/models HTTP/2.0\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b" 505 " in connection.recv(65536)
+    running.serve.wait_for("http_version_not_supported")
+    (found,) = [line for line in running.serve.output().splitlines() if "http_version_not_supported" in line]
+    assert json.loads(found)["level"] == "warning"
 
 
 async def test_an_empty_account_at_openai_is_not_the_keys_budget(running: Stack) -> None:
