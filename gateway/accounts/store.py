@@ -6,14 +6,14 @@ a key is here: Unkey has only its hash, we have only Unkey's id of it.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import asyncpg
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.kit.errors import DependencyDown
 from gateway.kit.ids import is_uuid
+from gateway.stores.postgres import Table
 
 _USER: Final = "id::text as id, email, name, stripe_customer_id, is_active"
 # A user by id or by e-mail address (in any case).
@@ -146,11 +146,8 @@ class KeyFields(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | UnsetType | None = UNSET
 
 
-class Accounts:
+class Accounts(Table):
     """Accounts over one connection pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def find(self, who: str) -> User | None:
         """The user whose id (a UUID) or e-mail address `who` is."""
@@ -179,12 +176,11 @@ class Accounts:
 
     async def set_stripe_customer(self, user_id: str, stripe_customer_id: str | None) -> bool:
         """Links a user to a Stripe customer, or to none; False, and nothing done, when it is another user's."""
-        try:
-            await self._pool.execute(_SET_CUSTOMER, user_id, stripe_customer_id)
-        except asyncpg.UniqueViolationError:
-            return False
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise _away(error) from error
+        async with self._connection() as connection:
+            try:
+                await connection.execute(_SET_CUSTOMER, user_id, stripe_customer_id)
+            except asyncpg.UniqueViolationError:
+                return False
         return True
 
     async def users(self, *, now: datetime, inactive_too: bool) -> list[UserRow]:
@@ -242,16 +238,6 @@ class Accounts:
         """Gives a key (our id) the budgets of another one of its user; how many."""
         return len(await self._rows(_CARRY_BUDGETS, from_key, to_key))
 
-    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise _away(error) from error
-
 
 def _user(rows: "list[asyncpg.Record]") -> User | None:
     return User(*rows[0].values()) if rows else None
-
-
-def _away(error: Exception) -> DependencyDown:
-    return DependencyDown("postgres", f"{type(error).__name__}: {error}")

@@ -5,20 +5,14 @@ of them. Must not speak to Stripe, and must never give an event out again whose 
 than Stripe remembers identifiers. Every instant is an argument, UTC.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
-
-import asyncpg
 
 from gateway.billing import outbox_sql as sql
 from gateway.billing.windows import DOUBT_MAX, Claim, FreezeCounts, MeterEvent, event_time, freeze, identifier
-from gateway.kit.errors import DependencyDown
-
-_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""Away, full, out of time or not migrated: the caller cannot fix it, it waits and tries again."""
+from gateway.stores.postgres import Table
 
 
 class Held(NamedTuple):
@@ -54,11 +48,8 @@ class OutboxStatus(NamedTuple):
     """Nano-USD in windows not yet frozen, those of users without a customer included."""
 
 
-class Outbox:
+class Outbox(Table):
     """The outbox over one connection pool. All methods raise DependencyDown("postgres") when it is away."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def freeze_closed(self, now: datetime, grace_s: float, *, groups_max: int = 1000) -> FreezeCounts:
         """Freezes every window that ended at least `grace_s` seconds before `now`, late usage of frozen ones too.
@@ -168,14 +159,6 @@ class Outbox:
             oldest,
             *accrued,
         )
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        try:
-            async with self._pool.acquire() as connection:
-                yield connection
-        except _AWAY as error:
-            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
 
 
 async def _freeze_group(connection: Any, user_id: UUID, meter: str, closed_by: datetime, now: datetime) -> FreezeCounts:

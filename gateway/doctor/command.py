@@ -21,7 +21,7 @@ from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, Finding, Level
-from gateway.kit.errors import ConfigError, DependencyDown, Refused
+from gateway.kit.errors import ConfigError, DependencyDown, Refused, StatementRefused
 
 CHECK_S: Final = 20.0
 PRICES_AGE_MAX_DAYS: Final = 30
@@ -44,6 +44,7 @@ FIXES: Final = {
     "daily": "DAILY_BASE_URL or DAILY_API_KEY",
 }
 """What to look at when a dependency is not there."""
+FIX_STATEMENT: Final = "gateway migrate, or grant the login what docs/schema.md says; else it is a bug of this version"
 
 
 async def doctor(settings: Settings, console: Console, *, today: date, verbose: bool, as_json: bool) -> int:
@@ -71,6 +72,8 @@ async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
             return await check(settings, stack)
     except ConfigError as error:
         return [Finding(what, _level(what), str(error), "set it")]
+    except StatementRefused as error:
+        return [Finding(what, _level(what), error.detail, FIX_STATEMENT)]
     except Refused as error:
         return [Finding(what, _level(what), error.detail, f"correct {FIXES.get(error.what, error.what)}")]
     except DependencyDown as error:

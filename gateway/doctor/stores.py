@@ -13,7 +13,7 @@ from gateway.doctor.findings import Finding, size, skew
 from gateway.journal.folder import living
 from gateway.ledger.stream import Buffer
 from gateway.stores import disk, migrator
-from gateway.stores.postgres import open_pool, told_apart
+from gateway.stores.postgres import open_pool, translated
 from gateway.stores.postgres_health import read_ledger, read_server, try_write
 from gateway.stores.redis import open_redis
 
@@ -36,7 +36,7 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     def say(level: str, says: str, fix: str) -> None:
         found.append(Finding("postgres", "fail" if level == "fail" else "warn", says, fix))
 
-    with told_apart():
+    with translated():
         async with pool.acquire() as connection:
             begun = time.time()
             server = await read_server(connection)

@@ -55,6 +55,11 @@ class Refused(DependencyDown):
     """It answers, and refuses us: waiting does not help, somebody has to fix the configuration."""
 
 
+class StatementRefused(Refused):
+    """A database is there and cannot run our statement: a bug, or its schema or our privileges are not what this
+    version needs. A call is refused or goes on as in an outage; a background loop must not wait for its end."""
+
+
 class ConfigError(Expected):
     """A setting is missing or wrong. The message names it and says what would be right."""
 

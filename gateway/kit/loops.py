@@ -1,8 +1,9 @@
 """The background loops of one process. None of them may end unseen.
 
 An outage (DependencyDown) is waited out: logged once, shown as what the process waits for, tried again with growing
-waits. Anything else is a bug: it is logged with the loop's name, and the process ends, so that its parent starts it
-again. The log line says where, never what: the message of an error may quote what somebody sent.
+waits. Anything else is a bug, a statement that the database refuses too: it is logged with the loop's name, and the
+process ends, so that its parent starts it again. The log line says where, never what: the message of an error may
+quote what somebody sent.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple, Self
 
 import structlog
 
-from gateway.kit.errors import DependencyDown, Expected
+from gateway.kit.errors import DependencyDown, Expected, StatementRefused
 
 RETRY_S: Final = 0.1
 """Seconds after the first failure of an outage; each next wait is twice as long."""
@@ -48,6 +49,7 @@ class Loops:
         self._waiting: Final[dict[str, str]] = {}
         self.failed: str | None = None
         """The loop that has met a bug; None while all is well."""
+        self._detail: str | None = None
 
     def every(
         self, name: str, step: Callable[[], Awaitable[object]], *, every_s: float, retry_s: float = RETRY_S
@@ -73,7 +75,9 @@ class Loops:
     @property
     def failure(self) -> str | None:
         """Why this process ends; None while all is well."""
-        return None if self.failed is None else f"the background loop {self.failed!r} has failed"
+        if self.failed is None:
+            return None
+        return f"the background loop {self.failed!r} has failed" + (f": {self._detail}" if self._detail else "")
 
     async def until(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises LoopFailed as soon as a loop has met a bug."""
@@ -123,6 +127,8 @@ class Loops:
                 failures = 0
                 if self._waiting.pop(loop.name, None) is not None:
                     _log.info("loop resumed", loop=loop.name)
+            except StatementRefused as error:
+                raise self._bug(loop.name, error, error.detail) from None
             except DependencyDown as error:
                 wait_s = min(max(RETRY_MAX_S, loop.retry_s), loop.retry_s * 2.0 ** min(failures, 16))
                 failures += 1
@@ -156,9 +162,11 @@ class Loops:
             _log.warning("loop waits", loop=name, what=error.what, detail=error.detail)
         self._waiting[name] = error.what
 
-    def _bug(self, name: str, error: BaseException) -> LoopFailed:
-        self.failed = self.failed or name
+    def _bug(self, name: str, error: BaseException, detail: str | None = None) -> LoopFailed:
+        """`detail` is why, where that quotes nothing."""
+        if self.failed is None:
+            self.failed, self._detail = name, detail
         frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
         where = [f"{frame.filename}:{frame.lineno}" for frame in frames]
-        _log.error("loop failed, process ends", loop=name, error=type(error).__name__, where=where)
+        _log.error("loop failed, process ends", loop=name, error=type(error).__name__, detail=detail, where=where)
         return LoopFailed(name)

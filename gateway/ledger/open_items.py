@@ -3,14 +3,11 @@
 Holds no rule about what an answer means. Any number of workers may ask; each item is handed to one at a time.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import asyncpg
-
-from gateway.kit.errors import DependencyDown
 from gateway.openai.families.catalogue import SETTLES_LATER
+from gateway.stores.postgres import Table
 
 KIND: Final = "estimate"
 """A response whose row is an estimate, and whose object OpenAI may have kept."""
@@ -68,11 +65,8 @@ class Item(NamedTuple):
     polls: int
 
 
-class OpenItems:
+class OpenItems(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def enlist(self, *, rows_max: int) -> None:
         """Takes up estimates that may become exact."""
@@ -93,9 +87,3 @@ class OpenItems:
     async def failed(self, item: Item, reason: str) -> None:
         """It could not be asked this time."""
         await self._rows(_FAILED, item.id, reason)
-
-    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error

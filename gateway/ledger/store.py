@@ -12,11 +12,10 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from gateway.kit.errors import DependencyDown
 from gateway.kit.ids import is_uuid
 from gateway.ledger import sql
 from gateway.ledger.rows import Entry, NotARow, Row, columns, to_row
-from gateway.stores.postgres import AWAY, Pool, describe
+from gateway.stores.postgres import AWAY, Pool, translate, translated
 from gateway.stores.postgres_connections import fetch_within
 from gateway.usage.adjust import Recorded
 from pricing.readers.text import storable
@@ -190,10 +189,8 @@ class Ledger:
 
     async def _look_up(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         """Rows that a call waits for: soon or not at all."""
-        try:
+        with translated():
             return await fetch_within(self._pool, LOOK_UP_S, query, *arguments)
-        except AWAY as error:
-            raise DependencyDown("postgres", describe(error)) from error
 
     async def _value(self, query: str, *arguments: object) -> Any:
         row = await self._row(query, *arguments)
@@ -210,12 +207,12 @@ class Ledger:
                 return await self._pool.fetch(query, *arguments)
             except asyncpg.TransactionRollbackError as error:
                 if attempt == TRIES_MAX - 1:
-                    raise DependencyDown("postgres", describe(error)) from error
+                    raise translate(error) from error
                 await asyncio.sleep(TRY_AGAIN_S * 2**attempt)
             except POISON:
                 raise
             except AWAY as error:
-                raise DependencyDown("postgres", describe(error)) from error
+                raise translate(error) from error
         raise AssertionError("every attempt returns or raises")
 
 

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import asyncpg
-
-from gateway.kit.errors import DependencyDown
 from gateway.limits.budgets import Budget, Window
+from gateway.stores.postgres import Table
 
 # The sum of a window and which of some events it contains, in one snapshot. Whole hours come from the roll-up, which
 # the ledger's own statement keeps equal to its rows; the rest of a first hour comes from the rows.
@@ -91,11 +89,8 @@ class CreditEntry(NamedTuple):
     created_at: datetime
 
 
-class Spending:
+class Spending(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def spent(self, window: Window, events: Sequence[str] = ()) -> tuple[int, list[str]]:
         """Nano-USD spent within a period, and those of `events` (UUIDs) that the ledger has, at one instant."""
@@ -129,9 +124,3 @@ class Spending:
     async def credits(self, user_id: str) -> list[CreditEntry]:
         """A user's entries, oldest first."""
         return [CreditEntry(*row.values()) for row in await self._rows(_CREDITS, user_id)]
-
-    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error

@@ -6,12 +6,12 @@ A repeat has the key of its first and changes nothing.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import asyncpg
 
-from gateway.kit.errors import DependencyDown
 from gateway.meetings.event_store import Turn
+from gateway.stores.postgres import Table
 
 SOURCE: Final = "daily"
 ATTEMPTS_MAX: Final = 20
@@ -77,11 +77,8 @@ class Counts(NamedTuple):
     """Dealt with in the last day because no meeting was told: visits under 30 seconds."""
 
 
-class Inbox:
+class Inbox(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def store(self, events: Sequence[Event]) -> set[str]:
         """Commits events; the ids of those that were new."""
@@ -95,14 +92,12 @@ class Inbox:
 
         Whatever the block raises undoes everything, and the event stays as it was. Raises NotApplied as well.
         """
-        try:
-            async with self._pool.acquire() as connection, connection.transaction():
-                row = await connection.fetchrow(_TAKE, SOURCE, ATTEMPTS_MAX)
+        async with self._connection() as connection, connection.transaction():
+            row = await connection.fetchrow(_TAKE, SOURCE, ATTEMPTS_MAX)
+            try:
                 yield None if row is None else Turn(connection, SOURCE, row["event_id"], bytes(row["body"]))
-        except _REFUSED as error:
-            raise NotApplied(type(error).__name__) from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise DependencyDown("postgres", type(error).__name__) from error
+            except _REFUSED as error:
+                raise NotApplied(type(error).__name__) from None
 
     async def failed(self, event_id: str, reason: str) -> None:
         """An event could not be applied: it comes again, after twice as long each time."""
@@ -119,12 +114,3 @@ class Inbox:
         async with self._connection() as connection:
             row = await connection.fetchrow(_COUNTS, SOURCE, ATTEMPTS_MAX)
         return Counts(*row.values())
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        try:
-            async with self._pool.acquire() as connection:
-                yield connection
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # Its kind only: the server's own text may quote somebody's name.
-            raise DependencyDown("postgres", type(error).__name__) from error

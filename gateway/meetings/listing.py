@@ -1,11 +1,9 @@
 """Meetings for people: which there are, and making somebody the owner of one."""
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import asyncpg
-
-from gateway.kit.errors import DependencyDown
+from gateway.stores.postgres import Table
 
 _LIST: Final = """
 select m.id::text, m.room_name, m.daily_meeting_id, u.email, m.status, m.started_at, m.ended_at, m.duration_seconds,
@@ -59,11 +57,8 @@ class References(NamedTuple):
     transcript: str | None
 
 
-class Listing:
+class Listing(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def meetings(self, *, unassigned: bool, room: str | None, rows_max: int) -> list[Listed]:
         """The latest first; those that are only planned before them."""
@@ -84,9 +79,3 @@ class Listing:
     async def claim(self) -> int:
         """Gives meetings without an owner the one that their room's record names by now; how many."""
         return len(await self._rows(_CLAIM))
-
-    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise DependencyDown("postgres", type(error).__name__) from error

@@ -1,11 +1,9 @@
 """`daily_backfills`: how far a walk over Daily.co's past meetings has come, and whose turn the regular look is."""
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import asyncpg
-
-from gateway.kit.errors import DependencyDown
+from gateway.stores.postgres import Table
 
 _READ: Final = """
 select cursor, meetings, finished_at is not null as finished, until_at from public.daily_backfills where name = $1
@@ -38,11 +36,8 @@ class Reached(NamedTuple):
     """Where its range ends."""
 
 
-class Walks:
+class Walks(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def reached(self, name: str) -> Reached | None:
         """Where the walk of this name is; None where it has not begun."""
@@ -60,9 +55,3 @@ class Walks:
     async def lease(self, name: str, seconds: float) -> bool:
         """Whether it is this caller's turn; then nobody else's for so long."""
         return bool(await self._rows(_LEASE, name, seconds))
-
-    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise DependencyDown("postgres", type(error).__name__) from error

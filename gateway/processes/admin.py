@@ -28,6 +28,8 @@ class _Process:
         self.heard_s: float | None = None
         self.status: Status | None = None
         self.past: list[Sample] = []
+        self.ended_by: str | None = None
+        """The failure that its last life told of, if any."""
 
 
 class Board:
@@ -53,6 +55,7 @@ class Board:
         process = self._processes[name]
         if process.status is not None:
             process.past = add_up((process.past, counters_only(process.status.samples)))
+            process.ended_by = process.status.failure
         process.pid = process.status = process.heard_s = None
 
     def samples(self) -> list[Sample]:
@@ -78,15 +81,19 @@ class Board:
     def _shown(self, process: _Process) -> dict[str, Any]:
         status = process.status
         if process.pid is None:
-            problem: str | None = "it has ended, and is being started again"
+            problem: str | None = "it has ended, and is being started again" + _cause(process)
         elif status is None or process.heard_s is None:
-            problem = "it is starting"
+            problem = "it is starting" + _cause(process)
         elif (silent_s := self._monotonic() - process.heard_s) > SILENT_S:
             problem = f"it has said nothing for {silent_s:.0f} s"
         else:
             problem = status.failure
         waiting = None if status is None else status.waiting
         return {"pid": process.pid, "starts": process.starts, "problem": problem, "waits_for": waiting}
+
+
+def _cause(process: _Process) -> str:
+    return "" if process.ended_by is None else f": {process.ended_by}"
 
 
 def exposed(board: Board) -> Collector:

@@ -15,10 +15,10 @@ from gateway.cli.text import Say
 from gateway.config.egress import DIRECT, unread_variable
 from gateway.config.settings import Settings, required
 from gateway.journal.folder import living
-from gateway.kit.errors import ConfigError, DependencyDown, Refused
+from gateway.kit.errors import ConfigError, DependencyDown, Refused, StatementRefused
 from gateway.ledger.stream import Buffer
 from gateway.stores import disk, migrator
-from gateway.stores.postgres import open_pool, told_apart
+from gateway.stores.postgres import open_pool, translated
 from gateway.stores.postgres_health import try_write
 from gateway.stores.redis import open_redis
 
@@ -45,6 +45,8 @@ class Patience:
         while True:
             try:
                 return await ask()
+            except StatementRefused as error:
+                raise ConfigError(f"{variable}: {error.what} refuses a statement: {error.detail}") from None
             except Refused as error:
                 detail = error.detail.rstrip(".")
                 raise ConfigError(f"{variable}: {error.what} refuses: {detail}. Correct {variable}.") from None
@@ -117,7 +119,7 @@ async def stores_are_there(settings: Settings, patience: Patience, say: Say) -> 
 async def _postgres(settings: Settings) -> None:
     pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
     try:
-        with told_apart():
+        with translated():
             async with pool.acquire() as connection:
                 versions = await migrator.compare(connection)
                 if not versions.behind:

@@ -1,12 +1,9 @@
 """`usage_quarantine`: what could not become a ledger row, byte for byte, and who has seen to it. Judges nothing."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import asyncpg
-
-from gateway.kit.errors import DependencyDown
+from gateway.stores.postgres import Table
 
 _COLUMNS: Final = (
     "id, event_id, coalesce(kind, sqlstate, 'unknown') as kind, reason, created_at, octet_length(raw) as bytes,"
@@ -45,11 +42,8 @@ class Entry(NamedTuple):
     resolution: str | None
 
 
-class Quarantine:
+class Quarantine(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def entries(self, *, resolved_too: bool, entries_max: int) -> list[Entry]:
         """Oldest first."""
@@ -72,9 +66,3 @@ class Quarantine:
     async def resolve(self, entry_id: int, who: str, resolution: str) -> bool:
         """Closes an entry; False when it is closed already, or not there."""
         return bool(await self._rows(_RESOLVE, entry_id, who, resolution))
-
-    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error

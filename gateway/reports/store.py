@@ -7,11 +7,9 @@ Reads only. One fixed statement, whatever is asked: groupings and ranges are par
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import asyncpg
-
-from gateway.kit.errors import DependencyDown
+from gateway.stores.postgres import Table
 
 # Whole hours come from the roll-up ($1, $2), the rest of a cut hour from the ledger ($3-$4 and $5-$6; may be empty).
 # A dimension that is not asked for ($7) is NULL in every row and so groups nothing. A filter ($9-$13) is NULL, or the
@@ -158,11 +156,8 @@ class UsageFilter(NamedTuple):
 EVERYTHING: Final = UsageFilter()
 
 
-class Reports:
+class Reports(Table):
     """Usage sums over one connection pool."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def usage(
         self,
@@ -200,12 +195,6 @@ class Reports:
         """The room of a meeting (a UUID); None when there is no such meeting. Raises DependencyDown("postgres")."""
         rows = await self._rows(_ROOM, meeting_id)
         return rows[0][0] if rows else None
-
-    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
 
 
 def _ranges(since: datetime | None, until: datetime | None) -> tuple[datetime | None, ...]:

@@ -1,12 +1,9 @@
 """Personal data whose time is over, counted and taken away, some at a time. Never touches the ledger or an amount."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-import asyncpg
-
-from gateway.kit.errors import DependencyDown
+from gateway.stores.postgres import Table
 
 Kind = Literal["participants", "inbox", "rooms"]
 """Names and addresses of participants · bodies of events that are dealt with · what is sealed in rooms."""
@@ -60,11 +57,8 @@ class Month(NamedTuple):
     newest: datetime
 
 
-class Retention:
+class Retention(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def due(self, kind: Kind, before: datetime) -> list[Month]:
         """What was over before that instant and is still there, by month."""
@@ -73,10 +67,3 @@ class Retention:
     async def take(self, kind: Kind, before: datetime, *, rows_max: int) -> int:
         """Takes some of it away, for good; how many. Any number may do it at once."""
         return len(await self._rows(_TAKE[kind], before, rows_max))
-
-    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # Its kind only: the server's own text may quote a row.
-            raise DependencyDown("postgres", type(error).__name__) from error

@@ -4,17 +4,16 @@ Opens no envelope. Whatever is written in a batch is one transaction, so a kill 
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import asyncpg
 
-from gateway.kit.errors import DependencyDown
 from gateway.rooms.room import Room
 from gateway.rooms.sealing import Sealed
 from gateway.rooms.store import COLUMNS, room_of
+from gateway.stores.postgres import Table
 
 FIRST: Final = "00000000-0000-0000-0000-000000000000"
 """Before every id of a room."""
@@ -83,11 +82,8 @@ Reseal = Callable[[Stored], Sealed | None]
 """The same fields sealed anew; None to leave the row as it is."""
 
 
-class BulkRooms:
+class BulkRooms(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def counts(self) -> dict[str, int]:
         """Sealed rooms per key id."""
@@ -149,15 +145,6 @@ class BulkRooms:
             except _UNKEEPABLE as error:
                 raise ValueError(f"PostgreSQL refuses it ({type(error).__name__})") from None
         return {each.room.source_id or "" for each in (*new, *changed)} - made - remade
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        try:
-            async with self._pool.acquire() as connection:
-                yield connection
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # Its kind only: the server's own text may quote a row.
-            raise DependencyDown("postgres", type(error).__name__) from error
 
 
 def _values(made: Made) -> tuple[object, ...]:

@@ -6,13 +6,13 @@ Every change names the version that it was made from, so that of two writers one
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import asyncpg
 
-from gateway.kit.errors import DependencyDown
 from gateway.rooms.room import EXPIRED, Room, RoomFilter
 from gateway.rooms.sealing import Sealed
+from gateway.stores.postgres import Table
 
 COLUMNS: Final = (
     "id::text as id, room_name, user_id::text as user_id, meeting_id::text as meeting_id, state, data, sealed,"
@@ -60,11 +60,8 @@ class Meeting(NamedTuple):
     user_id: str | None
 
 
-class Rooms:
+class Rooms(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
-
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
-        self._pool: Final = pool
 
     async def get(self, room_id: str) -> Room | None:
         """One room (a UUID)."""
@@ -105,13 +102,6 @@ class Rooms:
         """A meeting (a UUID); None when there is none."""
         rows = await self._rows(_MEETING, meeting_id)
         return Meeting(*rows[0].values()) if rows else None
-
-    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        try:
-            return await self._pool.fetch(query, *arguments)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # Its kind only: the server's own text may quote a row.
-            raise DependencyDown("postgres", type(error).__name__) from error
 
 
 def room_of(row: asyncpg.Record) -> Room:

@@ -13,7 +13,8 @@ import asyncpg
 
 import migrations
 from gateway.config.dsn import read_dsn
-from gateway.kit.errors import DependencyDown, Expected
+from gateway.kit.errors import Expected
+from gateway.stores.postgres import translate, translated
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -104,12 +105,10 @@ async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[
     notices: list[str] = []
     everything = load() if known is None else list(known)
     found = read_dsn(dsn)
-    try:
+    with translated():
         connection = await asyncpg.connect(
             found.url, **found.tls, timeout=found.connect_timeout_s or connect_timeout_s, statement_cache_size=0
         )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
     try:
         connection.add_log_listener(lambda _, message: notices.append(str(message)))
         applied = [each for each in everything if await _apply(connection, each)]
@@ -134,6 +133,6 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
             await connection.execute(RECORD, migration.version, migration.name, [migration.sql])
             return True
     except asyncpg.PostgresConnectionError as error:
-        raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
+        raise translate(error) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationFailed(f"{migration.version}_{migration.name}: {error}") from error

@@ -1,13 +1,13 @@
 """Connections to PostgreSQL. Must not hold one at module level; whoever opens a pool closes it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from gateway.config.dsn import read_dsn
-from gateway.kit.errors import DependencyDown, Refused
+from gateway.kit.errors import DependencyDown, Refused, StatementRefused
 from gateway.stores import postgres_connections as connections
 
 if TYPE_CHECKING:
@@ -18,19 +18,32 @@ else:
     Connection = Any
 
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg raises when the database is away, full, out of time or not migrated; a bad value is handled first.
-
-TimeoutError is an OSError. Whatever it was, the caller cannot fix it: it waits and tries again.
-"""
-
-
+"""Whatever asyncpg raises: TimeoutError is an OSError. `translate` says what it means for the caller. Values that
+PostgreSQL refuses are the caller's to handle first."""
 REFUSES: Final = (
     connections.Unfit,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
 )
-"""A wrong user or password, no such database, a login without the right."""
+"""A wrong user or password, no such database."""
+BUGS: Final = (
+    asyncpg.SyntaxOrAccessError,  # 42: syntax, an undefined table, column or function, wrong types, no privilege
+    asyncpg.InvalidSchemaNameError,  # 3F000
+    asyncpg.FeatureNotSupportedError,  # 0A000
+)
+"""PostgreSQL is there and will never run this statement, however often it is sent."""
+NOT_MIGRATED: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.InvalidColumnReferenceError,  # `on conflict` without its index
+)
+"""Of these, what an older schema causes."""
+_QUOTED: Final = (ValueError, asyncpg.DataError, asyncpg.PLPGSQLError)
+"""Their messages may quote a value; of a constraint only the detail does. asyncpg's own refusal of a value is a
+ValueError."""
 
 
 async def open_pool(
@@ -58,7 +71,7 @@ async def open_pool(
         "timezone": "UTC",
     }
     watch = connections.Watch()
-    with told_apart():
+    with translated():
         watch.pool = asyncpg.create_pool(
             found.url,
             **found.tls,
@@ -77,21 +90,56 @@ async def open_pool(
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
-    """Around questions to PostgreSQL: what asyncpg raises becomes Refused where waiting does not help, else
-    DependencyDown("postgres").
-    """
+def translated() -> Iterator[None]:
+    """Around statements: what asyncpg raises becomes what `translate` makes of it."""
     try:
         yield
-    except REFUSES as error:
-        raise Refused("postgres", describe(error)) from error
     except AWAY as error:
-        raise DependencyDown("postgres", describe(error)) from error
+        raise translate(error) from error
+
+
+def translate(error: BaseException) -> DependencyDown:
+    """One of AWAY as the gateway's own error: StatementRefused where the statement is at fault, Refused where the
+    configuration is, else an outage that ends by itself.
+    """
+    if isinstance(error, NOT_MIGRATED):
+        return StatementRefused("postgres", f"{describe(error)} (not migrated? run `gateway migrate`)")
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return StatementRefused("postgres", f"{describe(error)} (the login lacks a privilege: see docs/schema.md)")
+    if isinstance(error, BUGS) and not isinstance(error, asyncpg.InvalidCachedStatementError):  # next time it is new
+        return StatementRefused("postgres", describe(error))
+    if isinstance(error, REFUSES):
+        return Refused("postgres", describe(error))
+    return DependencyDown("postgres", describe(error))
 
 
 def describe(error: BaseException) -> str:
-    """One line for an operator. Neither asyncpg nor the OS puts a password into these messages."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """One line for an operator. Neither asyncpg nor the OS puts a password into these messages. PostgreSQL's detail,
+    on further lines, and what may quote a row are left out.
+    """
+    said = str(error).partition("\n")[0]
+    if not said or (isinstance(error, _QUOTED) and not isinstance(error, connections.Unfit)):
+        return type(error).__name__
+    return f"{type(error).__name__}: {said}"
+
+
+class Table:
+    """Base of the classes that ask a pool about some tables. Every statement raises what `translate` makes of it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool: Final = pool
+
+    async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
+        """All rows of one statement, which commits by itself."""
+        with translated():
+            return await self._pool.fetch(query, *arguments)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection, for several statements or a transaction."""
+        with translated():
+            async with self._pool.acquire() as connection:
+                yield connection
 
 
 async def _leave_as_is(_connection: object) -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.billing.outbox import Outbox
 from gateway.config.settings import KeySettings, Settings
+from gateway.doctor.command import FIX_STATEMENT
 from gateway.embedded import Embedded
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
@@ -69,10 +70,10 @@ async def test_a_login_without_any_right(database_url: str, embedded: Embedded, 
     dsn = parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
     try:
         (refused,) = await found("postgres", settings(database_url=dsn))
-        assert (refused.level, refused.fix) == ("fail", "correct DATABASE_URL")
+        assert (refused.level, refused.fix) == ("fail", FIX_STATEMENT)
         assert "permission denied for schema supabase_migrations" in refused.says
         said = await refusal(tmp_path, environment(dsn, embedded.redis_url, tmp_path))
-        assert "DATABASE_URL: postgres refuses: InsufficientPrivilegeError" in said
+        assert "DATABASE_URL: postgres refuses a statement: InsufficientPrivilegeError" in said
     finally:
         await on(database_url, f"drop role {role}")
 

@@ -10,13 +10,12 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from gateway.kit.errors import DependencyDown
+from gateway.stores.postgres import translated
 
 EXAMPLES_MAX: Final = 10
 """Ids that are named of each thing found wrong."""
 _CURSOR_ROWS: Final = 500
 """Rows of a cursor in memory at a time."""
-_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 # Whether row security hides rows from this login: then every sum would be of what is left, and all would look well.
@@ -56,10 +55,8 @@ class Snapshot:
 
     async def rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of a small answer."""
-        try:
+        with translated():
             found: list[asyncpg.Record] = await self._connection.fetch(query, *arguments)
-        except _AWAY as error:
-            raise _down(error) from error
         return found
 
     async def row(self, query: str, *arguments: object) -> "asyncpg.Record":
@@ -74,26 +71,20 @@ class Snapshot:
 
     async def stream(self, query: str, *arguments: object) -> "AsyncGenerator[asyncpg.Record, None]":
         """Rows one by one from a cursor of the server's, so that a large ledger never is in memory."""
-        try:
+        with translated():
             async for row in self._connection.cursor(query, *arguments, prefetch=_CURSOR_ROWS):
                 yield row
-        except _AWAY as error:
-            raise _down(error) from error
 
 
 @asynccontextmanager
 async def snapshot(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Snapshot]:
     """A view as of its first question, which ends with the block. Raises DependencyDown("postgres")."""
-    try:
+    with translated():
         connection = await pool.acquire()
-    except _AWAY as error:
-        raise _down(error) from error
     try:
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
-        try:
+        with translated():
             await transaction.start()
-        except _AWAY as error:
-            raise _down(error) from error
         try:
             yield Snapshot(connection)
         finally:
@@ -119,7 +110,3 @@ def utc(at: str) -> str:
 def union(checks: Sequence[str]) -> str:
     """Several such queries as one."""
     return " union all ".join(f"({check})" for check in checks)
-
-
-def _down(error: BaseException) -> DependencyDown:
-    return DependencyDown("postgres", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
