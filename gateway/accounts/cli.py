@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.accounts import users as users_command
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: whom keys belong to and who is billed (docs/keys.md).")
 

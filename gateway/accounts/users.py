@@ -3,20 +3,16 @@
 Which key is let in is decided by the proxy (access/admission.py), which reads what is written here.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gateway.accounts.identify import NAME_MAX, is_email, known_user
 from gateway.accounts.store import Accounts, User, UserRow
 from gateway.billing.customers import NOT_ASKED, ask_all, check_customer, mode_of, said
 from gateway.billing.windows import Customer
+from gateway.cli.console import Console, Table
 from gateway.cli.text import minute
 from gateway.config.settings import KeySettings, Settings
 from gateway.kit.errors import OptionError
@@ -77,12 +73,12 @@ async def list_users(
             | (_at_stripe(known.get(user.stripe_customer_id or "")) if ask_stripe else {})
             for user in users
         ]
-        console.file.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        console.print_json(rows)
     elif users:
-        console.print(_table(users, known))
+        console.print_table(_table(users, known))
     else:
         hint = "No users. `gateway users create EMAIL` makes one." if every else "No users that are not disabled."
-        console.print(hint, markup=False, highlight=False)
+        console.say(hint)
     return users
 
 
@@ -229,25 +225,24 @@ def _plain(user: User | UserRow) -> dict[str, Any]:
 def _say(console: Console, user: User, sentence: str, known: Customer | None, *, as_json: bool) -> None:
     if as_json:
         told = _plain(user) | ({} if known is None else _at_stripe(known))
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(told, ensure_ascii=False) + "\n")
+        console.print_json(told, indent=None)
     else:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.say(sentence)
 
 
 def _table(users: list[UserRow], known: Mapping[str, Customer | str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table()
     for name in ("email", "id", "name", "active", "Stripe customer"):
-        table.add_column(name, overflow="fold", no_wrap=name == "id")
-    table.add_column("keys", justify="right", no_wrap=True)
-    table.add_column("created", overflow="fold")
+        table.add_column(name, no_wrap=name == "id")
+    table.add_column("keys", right=True, no_wrap=True)
+    table.add_column("created")
     for user in users:
         table.add_row(
-            Text(user.email),
+            user.email,
             user.id,
-            Text(user.name or "–"),
+            user.name or "–",
             "yes" if user.is_active else "no",
-            Text((user.stripe_customer_id or "–") + said(known.get(user.stripe_customer_id or ""))),
+            (user.stripe_customer_id or "–") + said(known.get(user.stripe_customer_id or "")),
             f"{user.active_keys:,}",
             minute(user.created_at),
         )

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.audit import commands as audit_command
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 
 app = typer.Typer()
 

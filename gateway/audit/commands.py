@@ -1,15 +1,10 @@
 """`gateway audit`: asks for the audit and prints it, as a table or as JSON. Judges nothing itself."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import pricing
 import pricing.data
@@ -21,6 +16,7 @@ from gateway.audit.span import audited_span
 from gateway.audit.verdict import Report, Verdict
 from gateway.billing.opening import open_billing
 from gateway.billing.stripe import Billing
+from gateway.cli.console import Console, Table, cell, lines
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 from gateway.kit.instants import rfc3339
@@ -75,10 +71,9 @@ async def run_audit(
             why_no_stripe=NO_KEY if wanted.stripe else NOT_ASKED,
         )
     if as_json:
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(to_json(report), indent=2, ensure_ascii=False) + "\n")
+        console.print_json(to_json(report))
     else:
-        console.print(to_table(report))
+        console.print_table(to_table(report))
     return report
 
 
@@ -96,27 +91,27 @@ def to_table(report: Report) -> Table:
     """The report for a terminal."""
     since, until = (f"{at:%Y-%m-%d %H:%M}" if at else None for at in report.span)
     title = f"gateway audit, completed from {since or 'the beginning'} until {until or 'now'} (UTC)"
-    table = Table(title=Text(title), title_justify="left", show_lines=True)
+    table = Table(title=title, boxed=True, row_lines=True)
     for name in ("invariant", "", "figures", "what to look at"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for verdict in report.verdicts:
-        state = Text("BREACH" if verdict.state == "breach" else verdict.state, _COLOURS[verdict.state])
-        table.add_row(Text(f"{verdict.name} {verdict.title}"), state, Text(_figures(verdict)), Text(_look(verdict)))
+        state = cell(("BREACH" if verdict.state == "breach" else verdict.state, _COLOURS[verdict.state]))
+        table.add_row(f"{verdict.name} {verdict.title}", state, lines(_figures(verdict)), lines(_look(verdict)))
     return table
 
 
-def _figures(verdict: Verdict) -> str:
+def _figures(verdict: Verdict) -> list[str]:
     told = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in verdict.figures.items()]
     days = [f"{day['day']}: {day['estimated']} estimated, {day['cost_usd']} USD" for day in verdict.days]
-    return "\n".join(["; ".join(told), *days])
+    return ["; ".join(told), *days]
 
 
 def _number(value: int | str) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _look(verdict: Verdict) -> str:
-    return "\n".join(part for part in (*verdict.wrong, *verdict.examples, verdict.look) if part)
+def _look(verdict: Verdict) -> list[str]:
+    return [part for part in (*verdict.wrong, *verdict.examples, verdict.look) if part]
 
 
 async def _budgets(settings: Settings) -> Counted:

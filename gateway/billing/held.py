@@ -3,17 +3,13 @@
 Decides nothing itself: an event is sent again, or counts as delivered, only because somebody said so.
 """
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gateway.billing.outbox import Held, Outbox
+from gateway.cli.console import Console, Table
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
 from gateway.stores.postgres import open_pool
@@ -28,15 +24,15 @@ async def held(settings: Settings, console: Console, *, as_json: bool = False) -
     async with _outbox(settings) as outbox:
         events = await outbox.events(WAITING, events_max=SHOWN_MAX)
     if as_json:
-        console.file.write(json.dumps([_plain(event) for event in events], indent=2) + "\n")
+        console.print_json([_plain(event) for event in events])
         return events
     if not events:
-        console.print("No meter event waits for anybody.")
+        console.say("No meter event waits for anybody.")
         return events
-    table = Table("identifier", "state", "USD", "why", box=None, pad_edge=False, padding=(0, 1))
+    table = Table("identifier", "state", "USD", "why")
     for event in events:
-        table.add_row(Text(event.identifier), event.state, _usd(event.value), Text(event.last_error or ""))
-    console.print(table)
+        table.add_row(event.identifier, event.state, _usd(event.value), event.last_error or "")
+    console.print_table(table)
     return events
 
 
@@ -50,7 +46,7 @@ async def again(settings: Settings, console: Console, *, identifier: str, now: d
             fresh = await outbox.reissue(identifier, now)
         except KeyError:
             raise _not_waiting(identifier) from None
-    console.print(f"Queued again as {fresh}", markup=False, highlight=False, soft_wrap=True)
+    console.say(f"Queued again as {fresh}")
     return fresh
 
 
@@ -64,7 +60,7 @@ async def delivered(settings: Settings, console: Console, *, identifier: str, no
             await outbox.resolve_delivered(identifier, now)
         except KeyError:
             raise _not_waiting(identifier) from None
-    console.print(f"{identifier} counts as sent", markup=False, highlight=False, soft_wrap=True)
+    console.say(f"{identifier} counts as sent")
 
 
 @asynccontextmanager

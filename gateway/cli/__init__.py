@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway.cli.command import note
 from gateway.cli.examples import epilog
 from gateway.kit.errors import Expected
 from gateway.kit.version import VERSION
@@ -106,7 +107,7 @@ def main() -> None:
     try:
         build(sys.argv[1:])(prog_name="gateway")
     except Expected as error:
-        typer.echo(f"gateway: {error}", err=True)
+        note(f"gateway: {error}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:  # while the commands were still being imported; typer takes it from there
         raise SystemExit(130) from None

@@ -10,15 +10,21 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 
+from gateway.cli.text import legible_lines
 from gateway.config.problems import problems, read_toml, slips
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 
 
 def say(line: str) -> None:
-    """One line of progress for a person, at once."""
-    typer.echo(line)
+    """One line of progress for a person, at once; newlines in it stay."""
+    typer.echo(legible_lines(line))
     sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    """The same on standard error: for what must not go into a file with the output."""
+    typer.echo(legible_lines(line), err=True)
 
 
 def config_file() -> tuple[str | None, dict[str, Any]]:

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 from gateway.doctor import command as doctor_command
 
 app = typer.Typer()

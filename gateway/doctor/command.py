@@ -5,18 +5,14 @@ side, none of them for longer than CHECK_S seconds.
 """
 
 import asyncio
-import json
 import os
 from contextlib import AsyncExitStack
 from datetime import date
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 import pricing
 import pricing.data
+from gateway.cli.console import Console, Table, cell
 from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
@@ -51,8 +47,7 @@ async def doctor(settings: Settings, console: Console, *, today: date, verbose: 
     """Prints every finding; the exit status: 1 when a call could not be metered."""
     findings = await look(settings, today=today, verbose=verbose)
     if as_json:
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps([finding._asdict() for finding in findings], indent=2) + "\n")
+        console.print_json([finding._asdict() for finding in findings])
     else:
         _show(findings, console)
     return 1 if any(finding.level == "fail" for finding in findings) else 0
@@ -89,14 +84,14 @@ def _level(what: str) -> Level:
 
 
 def _show(findings: list[Finding], console: Console) -> None:
-    table = Table(title="gateway doctor", title_justify="left", show_lines=False)
+    table = Table(title="gateway doctor", boxed=True)
     for name in ("what", "", "finding", "how to fix it"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for finding in findings:
-        level = Text(finding.level, style=colours[finding.level])
-        table.add_row(finding.what, level, Text(finding.says), Text(finding.fix))
-    console.print(table)
+        level = cell((finding.level, colours[finding.level]))
+        table.add_row(finding.what, level, finding.says, finding.fix)
+    console.print_table(table)
 
 
 def read_book() -> pricing.Book:

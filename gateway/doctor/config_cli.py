@@ -4,9 +4,9 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import config_file, say, settings
+from gateway.cli.console import Console
 from gateway.config.problems import bare_sections, without_effect
 from gateway.doctor import config_show as config_command
 

@@ -1,16 +1,13 @@
 """`gateway config show`: every setting as it is in force, and where it comes from. No secret is shown."""
 
 import contextlib
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from gateway.cli.console import Console, Table
 from gateway.config.dsn import read_dsn
 from gateway.config.problems import names, source, variable
 from gateway.config.redis_url import read_redis_url
@@ -39,17 +36,16 @@ def shown(settings: Settings, environ: Mapping[str, str], given: Mapping[str, An
 def show(lines: list[Shown], console: Console, *, as_json: bool) -> None:
     """Prints them."""
     if as_json:
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps([line._asdict() for line in lines], indent=2) + "\n")
+        console.print_json([line._asdict() for line in lines])
         return
-    table = Table(title="gateway config", title_justify="left")
+    table = Table(title="gateway config", boxed=True)
     for column in ("setting", "value", "from"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     for line in lines:
         style = "dim" if line.source == "default" else ""
         cells = (line.name, "not set" if line.value is None else line.value, line.source)
-        table.add_row(*(Text(cell, style=style) for cell in cells))
-    console.print(table)
+        table.add_row(*cells, style=style)
+    console.print_table(table)
 
 
 def _value(settings: Settings, name: str) -> Any:

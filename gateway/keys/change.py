@@ -5,16 +5,14 @@ again is right.
 """
 
 import asyncio
-import json
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from rich.console import Console
 
 from gateway.accounts.store import Accounts, KeyFields, KeyRow
-from gateway.cli.text import legible
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import meaning, unkey
 from gateway.keys.bounds import (
@@ -192,7 +190,7 @@ def _say(
         document: dict[str, Any] = {"key_id": key.unkey_key_id, "api_key_id": key.id, "email": key.email}
         document |= {"changed": different, "takes_effect_within_s": told_after_s(settings.keys)}
         document["warnings"] = warnings_of(after)
-        console.file.write(json.dumps(document, ensure_ascii=False) + "\n")
+        console.print_json(document, indent=None)
         return
     lines = [f"{key.unkey_key_id} ({key.name or 'no name'}) of {key.email}:"]
     lines += [f"  {name}: {_text(one['from'])} → {_text(one['to'])}" for name, one in different.items()]
@@ -205,8 +203,8 @@ def _say(
         )
     if before.roles and {"models", "endpoints"} & different.keys():
         lines.append(f"It has the roles {', '.join(before.roles)}: what they allow comes on top (at Unkey).")
-    lines += [f"warning: {legible(warning)}" for warning in warnings_of(after)]
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    lines += [f"warning: {warning}" for warning in warnings_of(after)]
+    console.say(*lines)
 
 
 def _text(value: Any) -> str:

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 from gateway.keys import change as set_command
 from gateway.keys import create as keys_command
 from gateway.keys import enable as enable_command

@@ -5,17 +5,15 @@ The secret goes to standard output only, never into a log or an error.
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
-from rich.console import Console
-
 from gateway.accounts.identify import NAME_MAX, is_email
 from gateway.accounts.store import Accounts, User
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.bounds import KeyBounds, warnings_of
 from gateway.keys.unkey_admin import KeyAdmin, MadeKey, Pause
@@ -267,8 +265,7 @@ async def _warnings(admin: KeyAdmin, created: CreatedKey, bounds: KeyBounds) -> 
 
 def _show(console: Console, created: CreatedKey, warnings: list[str], *, as_json: bool) -> None:
     if as_json:
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(created.to_json() | {"warnings": warnings}) + "\n")
+        console.print_json(created.to_json() | {"warnings": warnings}, indent=None)
         return
     until = "never expires" if created.expires_at is None else f"expires {created.expires_at:%Y-%m-%d %H:%M} UTC"
     made = " (new user)" if created.user_created else ""
@@ -280,4 +277,4 @@ def _show(console: Console, created: CreatedKey, warnings: list[str], *, as_json
         f"name {created.name or '(none)'} · Unkey id {created.unkey_key_id} · user {created.user_id}",
         *(f"warning: {warning}" for warning in warnings),
     )
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.say(*lines)

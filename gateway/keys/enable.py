@@ -3,13 +3,11 @@
 A revoked key is never enabled again. Whatever fails on the way, running the command again is right.
 """
 
-import json
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from rich.console import Console
-
 from gateway.accounts.store import Accounts, KeyRow
+from gateway.cli.console import Console
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import meaning, unkey
@@ -103,9 +101,9 @@ def _say(settings: Settings, console: Console, done: Switched, *, now: datetime,
             "revoked_at": rfc3339(key.revoked_at),
             "takes_effect_within_s": within,
         }
-        console.file.write(json.dumps(document) + "\n")
+        console.print_json(document, indent=None)
     else:
-        console.print("\n".join(_lines(settings, done, now)), markup=False, highlight=False, soft_wrap=True)
+        console.say(*_lines(settings, done, now))
 
 
 def _lines(settings: Settings, done: Switched, now: datetime) -> list[str]:

@@ -3,16 +3,12 @@
 Unkey is asked only for `--limits`: what a key may do is kept there.
 """
 
-import json
 from datetime import datetime
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.text import legible, minute
+from gateway.cli.console import Console, Table
+from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import key_pages, unkey
 from gateway.keys.bounds import plain_bounds
@@ -50,16 +46,15 @@ async def list_keys(
     bounds = await _bounds(settings, None if owner is None else owner.id) if limits else None
     if as_json:
         rows = [plain(key, now) | ({} if bounds is None else _bound(key, bounds)) for key in keys]
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        console.print_json(rows)
         return keys
     if keys:
-        console.print(_table(keys, now, bounds))
+        console.print_table(_table(keys, now, bounds))
     hidden = len(found) - len(keys)
     if hidden:
-        console.print(f"{hidden} revoked or expired not shown; --all shows them", style="dim", highlight=False)
+        console.say(f"{hidden} revoked or expired not shown; --all shows them", style="dim")
     elif not keys:
-        console.print("No keys. `gateway keys create --user EMAIL` makes one.", markup=False, highlight=False)
+        console.say("No keys. `gateway keys create --user EMAIL` makes one.")
     return keys
 
 
@@ -107,19 +102,18 @@ def _bound(key: KeyRow, bounds: dict[str, DescribedKey]) -> dict[str, Any]:
 
 def _table(keys: list[KeyRow], now: datetime, bounds: dict[str, DescribedKey] | None) -> Table:
     """Without `bounds`, how much each is used; with them, what each may do: both together are too wide to be read."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table()
     for name in ("key id", "name", "user", "state"):
-        table.add_column(name, overflow="fold", no_wrap=name == "key id")
+        table.add_column(name, no_wrap=name == "key id")
     for name in ("expires", "last used") if bounds is None else ("models", "endpoints", "limits"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     if bounds is None:
-        table.add_column("calls", justify="right", no_wrap=True)
+        table.add_column("calls", right=True, no_wrap=True)
     for key in keys:
         table.add_row(
-            # Text: names are the users' own and must not be read as markup.
-            Text(key.unkey_key_id),
-            Text(legible(key.name or "(no name)")),
-            Text(key.email),
+            key.unkey_key_id,
+            key.name or "(no name)",
+            key.email,
             state_of(key, now),
             *(_use_cells(key) if bounds is None else _bound_cells(bounds.get(key.unkey_key_id))),
         )
@@ -130,14 +124,14 @@ def _use_cells(key: KeyRow) -> tuple[str, str, str]:
     return minute(key.expires_at), minute(key.last_used_at), f"{key.usage_count:,}"
 
 
-def _bound_cells(key: DescribedKey | None) -> tuple[Text, Text, Text]:
+def _bound_cells(key: DescribedKey | None) -> tuple[str, str, str]:
     if key is None:
-        return Text("?"), Text("?"), Text("unknown to Unkey")
+        return "?", "?", "unknown to Unkey"
     bound = plain_bounds(key)
     return (
-        Text("all" if bound["models"] is None else legible(", ".join(bound["models"]))),
-        Text("all" if bound["endpoints"] is None else legible(", ".join(bound["endpoints"]))),
-        Text(limits_text(bound) or "none"),
+        "all" if bound["models"] is None else ", ".join(bound["models"]),
+        "all" if bound["endpoints"] is None else ", ".join(bound["endpoints"]),
+        limits_text(bound) or "none",
     )
 
 

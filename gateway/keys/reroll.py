@@ -7,14 +7,12 @@ verification costs none; ending it does. The secret goes to standard output only
 """
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from rich.console import Console
-
 from gateway.accounts.store import Accounts, KeyFields, KeyRow
+from gateway.cli.console import Console
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import meaning, unkey
@@ -235,7 +233,7 @@ async def _end_old(sides: Sides, old: DescribedKey, done: Rerolled) -> None:
 
 def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool, ended: bool) -> None:
     if as_json:
-        console.file.write(json.dumps(_document(done, ended=ended)) + "\n")
+        console.print_json(_document(done, ended=ended), indent=None)
         return
     old, at = done.old, done.ends_at
     lines = [
@@ -255,7 +253,7 @@ def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool
         lines.append(f"Unkey does not refill them as the old key's ({done.refill}): set that in its dashboard.")
     if done.budgets:
         lines.append(f"Its {done.budgets} budget(s) hold for the new key as well, which begins with nothing spent.")
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.say(*lines)
 
 
 def _document(done: Rerolled, *, ended: bool) -> dict[str, Any]:

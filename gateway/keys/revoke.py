@@ -3,13 +3,11 @@
 Whatever fails on the way, the message says what was done and what was not; running it again is always right.
 """
 
-import json
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from rich.console import Console
-
 from gateway.accounts.store import Accounts, KeyRow
+from gateway.cli.console import Console
 from gateway.cli.text import minute
 from gateway.config.settings import KeySettings, Settings
 from gateway.keys.show import linked_key
@@ -44,9 +42,9 @@ async def revoke(settings: Settings, console: Console, *, reference: str, as_jso
     known = await _disable(settings.unkey_root_key.get_secret_value(), settings.unkey_base_url, key)
     revoked = Revoked(key, await _mark(settings, key, known_to_unkey=known), known)
     if as_json:
-        console.file.write(json.dumps(_document(revoked, settings.keys)) + "\n")
+        console.print_json(_document(revoked, settings.keys), indent=None)
     else:
-        console.print("\n".join(_lines(revoked, settings.keys)), markup=False, highlight=False, soft_wrap=True)
+        console.say(*_lines(revoked, settings.keys))
     return revoked
 
 

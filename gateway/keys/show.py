@@ -3,16 +3,12 @@
 Nothing of the secret is shown, not even how it begins.
 """
 
-import json
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.text import legible, minute
+from gateway.cli.console import Console, Table
+from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.bounds import plain_bounds, warnings_of
 from gateway.keys.described import DescribedKey, Limit, unix_ms
@@ -43,7 +39,7 @@ async def show(settings: Settings, console: Console, *, reference: str, now: dat
     key = await linked_key(settings, reference)
     shown = await _ask(settings, key)
     if as_json:
-        console.file.write(json.dumps(_document(shown, now), indent=2, ensure_ascii=False) + "\n")
+        console.print_json(_document(shown, now))
     else:
         _print(console, shown, now)
     if shown.problem is not None:
@@ -117,21 +113,21 @@ def _document(shown: Shown, now: datetime) -> dict[str, Any]:
 def _print(console: Console, shown: Shown, now: datetime) -> None:
     key, unkey = shown.key, shown.unkey
     missing = "not asked" if shown.problem is not None else "unknown there"
-    table = Table("", box=None, pad_edge=False, padding=(0, 1))
+    table = Table("")
     for name in ("here", "at Unkey"):
-        table.add_column(name, overflow="fold")  # never cut: ids are copied from here
+        table.add_column(name)  # never cut: ids are copied from here
     there = _there(unkey) if unkey is not None else {"state": missing}
     for name, value in _here(key, now).items():
-        table.add_row(name, Text(legible(value)), Text(legible(there.pop(name, ""))))
+        table.add_row(name, value, there.pop(name, ""))
     for name, value in there.items():
-        table.add_row(name, "", Text(legible(value)))
-    console.print(table)
+        table.add_row(name, "", value)
+    console.print_table(table)
     if key.description:
-        console.print(f"description: {legible(key.description)}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"description: {key.description}")
     for line in shown.differences:
-        console.print(f"differs: {line}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"differs: {line}")
     for line in _warnings(shown):
-        console.print(f"warning: {legible(line)}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"warning: {line}")
 
 
 def _warnings(shown: Shown) -> list[str]:

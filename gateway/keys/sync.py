@@ -5,16 +5,11 @@ because keys change while pages are turned: what seems to differ is read again, 
 written only if the row is still as it was read. So it may run at any time, beside every other command and itself.
 """
 
-import json
 from contextlib import AsyncExitStack
 from typing import Any, Final, Literal, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.text import legible
+from gateway.cli.console import Console, Table
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import key_pages, meaning, unkey
 from gateway.keys.bounds import BOUND
@@ -79,7 +74,7 @@ async def sync(
                 raise
     synced = Synced(len(run.seen), run.only_here, run.findings)
     if as_json:
-        console.file.write(json.dumps(_document(synced), indent=2, ensure_ascii=False) + "\n")
+        console.print_json(_document(synced))
     else:
         _print(console, synced, repair=repair)
     return synced
@@ -188,35 +183,34 @@ def _plain(finding: Finding) -> dict[str, Any]:
 
 def _print(console: Console, synced: Synced, *, repair: bool) -> None:
     if synced.findings:
-        console.print(_table(synced.findings))
+        console.print_table(_table(synced.findings))
     repaired = len(synced.findings) - synced.left
     lines = [f"{synced.at_unkey:,} keys at Unkey, {synced.only_here:,} only here: {synced.left:,} differences left"]
     if repair:
         lines[0] += f", {repaired:,} repaired"
     if synced.left and not repair:
         lines.append("`gateway keys sync --repair` makes our side agree where it may.")
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.say(*lines)
 
 
 def _table(findings: list[Finding]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table()
     for name in ("key id", "differs in", "here", "at Unkey", "", "what to do"):
-        table.add_column(name, overflow="fold", no_wrap=name == "key id")
+        table.add_column(name, no_wrap=name == "key id")
     for finding in findings:
         drift = finding.drift
         table.add_row(
-            # Text: names are the users' own and must not be read as markup.
-            Text(drift.key_id),
+            drift.key_id,
             drift.kind.replace("_", " "),
-            Text(_side(drift, drift.here)),
-            Text(_side(drift, drift.at_unkey)),
+            _side(drift, drift.here),
+            _side(drift, drift.at_unkey),
             finding.outcome,
-            Text("" if finding.outcome == "repaired" else drift.hint),
+            "" if finding.outcome == "repaired" else drift.hint,
         )
     return table
 
 
 def _side(drift: Drift, value: str | None) -> str:
     if value is not None:
-        return legible(value)
+        return value
     return "unknown" if drift.kind in ("not_linked", "not_at_unkey") else "none"

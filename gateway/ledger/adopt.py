@@ -1,14 +1,11 @@
 """`gateway journal inspect|adopt`: what a journal folder holds, and taking over that of a host that is dead."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
+from gateway.cli.console import Console, Table
 from gateway.cli.text import Say
 from gateway.config.settings import Settings
 from gateway.journal.folder import SegmentInfo, adopt, living, look, oldest_ms, segments_of
@@ -61,12 +58,12 @@ async def inspect(settings: Settings, console: Console, *, folder: Path | None, 
                 known |= await ledger.confirmed(ids[start : start + IDS_MAX])
     slots = _slots(infos, alive, known)
     if as_json:
-        console.file.write(json.dumps([slot.to_json() for slot in slots], indent=2) + "\n")
+        console.print_json([slot.to_json() for slot in slots])
     else:
-        console.print(_table(path, slots))
+        console.print_table(_table(path, slots))
         for slot in slots:
             for event_id in slot.missing or ():
-                console.print(f"not in PostgreSQL: {event_id} ({slot.name})", highlight=False, soft_wrap=True)
+                console.say(f"not in PostgreSQL: {event_id} ({slot.name})")
     return slots
 
 
@@ -111,7 +108,7 @@ def _slot(
 
 
 def _table(path: Path, slots: Sequence[Slot]) -> Table:
-    table = Table(title=f"journal {path}", title_justify="left")
+    table = Table(title=f"journal {path}", boxed=True)
     for name in ("slot", "writer"):
         table.add_column(name)
     columns: Mapping[str, Any] = {
@@ -124,7 +121,7 @@ def _table(path: Path, slots: Sequence[Slot]) -> Table:
         "corrupt lines": lambda slot: slot.corrupt,
     }
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, right=True)
     for slot in slots:
         table.add_row(slot.name, "alive" if slot.alive else "dead", *(str(figure(slot)) for figure in columns.values()))
     return table

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import run, say, settings
+from gateway.cli.console import Console
 from gateway.ledger import adopt as journal_command
 
 app = typer.Typer(no_args_is_help=True, help="The journal on disk: what is in it, and taking over a dead host's.")

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 from gateway.limits import commands as budgets_command
 
 app = typer.Typer(no_args_is_help=True, help="What users, keys, meetings and models may spend (docs/limits.md).")

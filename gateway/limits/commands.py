@@ -3,17 +3,13 @@
 Whether a call still fits is decided by the proxies, which read what is written here with the key.
 """
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, get_args
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gateway.accounts.identify import known_user
 from gateway.accounts.store import Accounts
+from gateway.cli.console import Console, Table
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
@@ -87,11 +83,11 @@ async def list_budgets(
         rows = await spending.budgets(None if owner is None else owner.id, inactive_too=every)
         listed = [await _described(spending, row, now) for row in rows]
     if as_json:
-        console.file.write(json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
+        console.print_json(listed)
     elif listed:
-        console.print(_table(listed))
+        console.print_table(_table(listed))
     else:
-        console.print("No budgets. `gateway budgets set` makes one.", markup=False, highlight=False)
+        console.say("No budgets. `gateway budgets set` makes one.")
     return listed
 
 
@@ -145,16 +141,16 @@ async def list_credits(
             {**entry._asdict(), "amount_usd": str(entry.amount_usd), "created_at": rfc3339(entry.created_at)}
             for entry in entries
         ]
-        console.file.write(json.dumps({"left_usd": str(left), "entries": plain}, indent=2, ensure_ascii=False) + "\n")
+        console.print_json({"left_usd": str(left), "entries": plain})
         return entries
     title = f"{owner.email}: {left} USD left" if entries else f"{owner.email} pays afterwards"
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+    table = Table(title=title)
     for name in ("when (UTC)", "USD", "note", "reference"):
-        table.add_column(name, justify="right" if name == "USD" else "left")
+        table.add_column(name, right=name == "USD")
     for entry in entries:
         when = rfc3339(entry.created_at)
-        table.add_row(when, str(entry.amount_usd), Text(entry.note or ""), Text(entry.reference or ""))
-    console.print(table)
+        table.add_row(when, str(entry.amount_usd), entry.note or "", entry.reference or "")
+    console.print_table(table)
     return entries
 
 
@@ -239,22 +235,20 @@ def _takes_effect(settings: Settings) -> str:
 
 
 def _table(listed: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table()
     scopes = [name for name in ("model", "api_key_id", "meeting_id") if any(each[name] for each in listed)]
     columns = ("user", "period", "kind", "limit_usd", "spent_usd", *scopes, "id")
     for name in columns:
         is_money = name.endswith("usd")
         # Never cut: ids are copied from here, and somebody signs the amounts.
-        table.add_column(
-            name.replace("_usd", " USD"), justify="right" if is_money else "left", overflow="fold", no_wrap=is_money
-        )
+        table.add_column(name.replace("_usd", " USD"), right=is_money, no_wrap=is_money)
     for each in listed:
-        table.add_row(*(Text(str(each[name] or "")) for name in columns), style=None if each["is_active"] else "dim")
+        table.add_row(*(str(each[name] or "") for name in columns), style=None if each["is_active"] else "dim")
     return table
 
 
 def _say(console: Console, plain: dict[str, Any], said: str, *, as_json: bool) -> None:
     if as_json:
-        console.file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+        console.print_json(plain, indent=None)
     else:
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        console.say(said)

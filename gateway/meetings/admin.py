@@ -1,14 +1,10 @@
 """`gateway meetings`: which there are, whose they are, and events that could not be applied."""
 
-import json
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gateway.accounts.store import Accounts
-from gateway.cli.text import legible, minute
+from gateway.cli.console import Console, Table
+from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
@@ -36,15 +32,15 @@ async def list_meetings(
             for meeting in meetings
         ]
         events = counts._asdict() | {"oldest": rfc3339(counts.oldest)}
-        console.file.write(json.dumps({"meetings": plain, "events": events}, indent=2, ensure_ascii=False) + "\n")
+        console.print_json({"meetings": plain, "events": events})
         return meetings
-    console.print(_table(meetings))
+    console.print_table(_table(meetings))
     if counts.lapsed:
-        console.print(f"{counts.lapsed:,} events have lapsed in the last day: no meeting was told.", highlight=False)
+        console.say(f"{counts.lapsed:,} events have lapsed in the last day: no meeting was told.")
     if counts.waiting or counts.failed:
         failed = f"{counts.failed:,} have failed ({counts.given_up:,} for good)"
         said = f"{counts.waiting:,} events wait for their meeting, {failed}"
-        console.print(f"{said}: docs/meetings.md says what to do.", markup=False, highlight=False)
+        console.say(f"{said}: docs/meetings.md says what to do.")
     return meetings
 
 
@@ -61,33 +57,30 @@ async def assign(settings: Settings, console: Console, *, meeting: str, user: st
         raise OptionError(f"MEETING: there is no meeting {meeting}")
     if not done:
         raise OptionError(f"MEETING: usage or a budget of another user belongs to {meeting}; its owner cannot change")
-    console.print(f"{meeting} belongs to {owner.email} now.", markup=False, highlight=False, soft_wrap=True)
+    console.say(f"{meeting} belongs to {owner.email} now.")
 
 
 async def retry(settings: Settings, console: Console) -> int:
     """Has failed events applied again; returns how many. Raises ConfigError, DependencyDown."""
     async with database(settings, _WHY) as pool:
         count = await Inbox(pool).again()
-    console.print(
-        f"{count:,} {'event is' if count == 1 else 'events are'} queued; the workers apply them again.", highlight=False
-    )
+    console.say(f"{count:,} {'event is' if count == 1 else 'events are'} queued; the workers apply them again.")
     return count
 
 
 def _table(meetings: list[Listed]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table()
     for name in ("meeting", "room", "owner", "started", "ended"):
         # Ids are copied from here: never folded, however narrow the terminal.
-        table.add_column(name, overflow="fold", no_wrap=name == "meeting")
+        table.add_column(name, no_wrap=name == "meeting")
     for name in ("minutes", "people"):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, right=True)
     for meeting in meetings:
         minutes = "–" if meeting.duration_seconds is None else f"{meeting.duration_seconds / 60:,.1f}"
         table.add_row(
             meeting.id,
-            # Text: names are the users' own and must not be read as markup.
-            Text(legible(meeting.room_name)),
-            Text(meeting.email or "(nobody)"),
+            meeting.room_name,
+            meeting.email or "(nobody)",
             minute(meeting.started_at),
             minute(meeting.ended_at) if meeting.ended_at else meeting.status.replace("_", " "),
             minutes,

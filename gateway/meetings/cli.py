@@ -3,9 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 from gateway.meetings import admin as meetings_command
 
 app = typer.Typer(no_args_is_help=True, help="Daily.co meetings as the gateway knows them (docs/meetings.md).")

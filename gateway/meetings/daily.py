@@ -1,15 +1,12 @@
 """`gateway daily`: our webhook at Daily.co, its past meetings, and links to what it has recorded."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+from gateway.cli.console import Console, progress_bar
 from gateway.config.settings import Settings, required
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
@@ -96,10 +93,10 @@ async def status(settings: Settings, console: Console, *, url: str | None, as_js
             "problems": problems,
             "events": None if events is None else events._asdict() | {"oldest": rfc3339(events.oldest)},
         }
-        console.file.write(json.dumps(plain, indent=2) + "\n")
+        console.print_json(plain)
         return health
     for line in _lines(health):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
     return health
 
 
@@ -119,15 +116,9 @@ async def backfill(
     ends = None if until is None else parse_bound(until, "--to", now)
     if begins >= (ends or now):
         raise OptionError("--from must be before --to")
-    columns = (TextColumn("meetings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with database(settings, "meetings are in PostgreSQL") as pool, AsyncExitStack() as stack:
         walk = Backfill(await open_daily(stack, settings), Inbox(pool), Walks(pool))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("meetings", total=None)
-
-            def progress(done: int, total: int | None) -> None:
-                bar.update(task, completed=done, total=total)
-
+        with progress_bar("meetings") as progress:
             walked = await walk.run(begins, ends, now=now, room=room, again=again, progress=progress)
     span = f"from {rfc3339(begins)} until {rfc3339(walked.until)}"
     said = f"{walked.meetings:,} meetings {span}, {walked.new:,} with something new; the workers take it up now."
@@ -229,6 +220,6 @@ def _lines(health: Health) -> list[str]:
 
 def _say(console: Console, plain: Mapping[str, Any], said: str, *, as_json: bool) -> None:
     if as_json:
-        console.file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+        console.print_json(plain, indent=None)
     else:
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        console.say(said)

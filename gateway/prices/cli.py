@@ -6,6 +6,7 @@ import typer
 
 import pricing
 import pricing.data
+from gateway.cli.text import escape_json
 from gateway.prices import price as price_command
 
 app = typer.Typer()
@@ -17,6 +18,6 @@ def price() -> None:
     book = pricing.parse(pricing.data.read_texts())
 
     def write(line: str) -> None:
-        sys.stdout.write(line)
+        sys.stdout.write(escape_json(line))
 
     raise typer.Exit(price_command.run(sys.stdin.buffer, write, book))

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,10 +12,10 @@ from typing import Any, Final
 import aiohttp
 import asyncpg
 from openai import AsyncOpenAI
-from rich.console import Console
-from rich.table import Table
 
 from gateway.billing.stripe import Billing
+from gateway.cli.command import note, say
+from gateway.cli.console import Console, Table
 from gateway.cli.text import Say
 from gateway.embedded import EmbeddedError
 from gateway.keys import create as keys
@@ -89,7 +88,8 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
         say(f"\nCalling {running.base_url} with the openai SDK")
         ids = await _calls(running.base_url, key.secret, say)
         rows = await _rows(pool, ids)
-        console.print(_table(rows))
+        console.say("")
+        console.print_table(_table(rows))
         await report.usage(settings, console, now=datetime.now(UTC), by=("user", "model"))
         # An hour's window would close in up to an hour; a grace of minus one window closes it now.
         bill = build_bill(settings, pool, billing)
@@ -97,10 +97,10 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
         events = await _meter_events(running.sandbox_url)
         _check(rows, ids, events, customer, counts.sent)
         for event in events:
-            console.print(f"Stripe meter event: {event}", highlight=False, soft_wrap=True)
+            console.say(f"Stripe meter event: {event}")
         total = f"{sum(row['billed_usd'] for row in rows):.9f}"
         micro = sum(int(event["value"]) for event in events)
-        console.print(f"{len(rows)} calls, {len(rows)} rows, {total} USD in the ledger, {micro} micro-USD at Stripe.")
+        console.say(f"{len(rows)} calls, {len(rows)} rows, {total} USD in the ledger, {micro} micro-USD at Stripe.")
     finally:
         await billing.close()
         await pool.close()
@@ -141,11 +141,11 @@ async def _rows(pool: Any, ids: list[str]) -> list[asyncpg.Record]:
 
 
 def _table(rows: list[asyncpg.Record]) -> Table:
-    table = Table(title="\nThe ledger: openai_usage", title_justify="left")
+    table = Table(title="The ledger: openai_usage", boxed=True)
     for name in ("id", "endpoint", "model", "evidence"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for name in ("in", "out", "cost_usd"):
-        table.add_column(name, justify="right")
+        table.add_column(name, right=True)
     for row in rows:
         tokens = ("" if row[name] is None else str(row[name]) for name in ("prompt_tokens", "completion_tokens"))
         table.add_row(
@@ -177,15 +177,10 @@ def _check(rows: list[asyncpg.Record], ids: list[str], events: list[dict[str, An
 
 def main() -> None:
     """`python -m gateway.processes.demo`; exits by SystemExit."""
-
-    def say(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
     try:
         asyncio.run(demo(os.environ, say, Console()))
     except (ConfigError, DependencyDown, EmbeddedError, ChildFailed, MigrationFailed, DemoFailed) as error:
-        sys.stderr.write(f"gateway: {error}\n")
+        note(f"gateway: {error}")
         raise SystemExit(1) from None
 
 

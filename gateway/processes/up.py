@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
+from gateway.cli.console import Console
 from gateway.cli.text import Say
 from gateway.config.settings import Settings
 from gateway.embedded import EmbeddedError

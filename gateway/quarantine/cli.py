@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 from gateway.quarantine import commands as quarantine_command
 
 app = typer.Typer(no_args_is_help=True, help="Usage that could not become a ledger row (docs/operations.md).")

@@ -1,17 +1,13 @@
 """`gateway quarantine`: what could not become a ledger row, and what a person does about it (docs/operations.md)."""
 
 import getpass
-import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from gateway.cli.console import Console, Table
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.ledger.flush import correct_estimates
@@ -36,18 +32,18 @@ async def list_entries(settings: Settings, console: Console, *, everything: bool
     async with database(settings, _WHY) as pool:
         found = await Quarantine(pool).entries(resolved_too=everything, entries_max=SHOWN_MAX)
     if as_json:
-        console.file.write(json.dumps([_plain(entry) for entry in found], indent=2) + "\n")
+        console.print_json([_plain(entry) for entry in found])
     elif not found:
-        console.print("Nothing waits in quarantine.")
+        console.say("Nothing waits in quarantine.")
     else:
-        table = Table("id", "since", "event", "bytes", "why", "resolved", box=None, pad_edge=False, padding=(0, 1))
+        table = Table("id", "since", "event", "bytes", "why", "resolved")
         for entry in found:
             said = f"{entry.resolved_by}: {entry.resolution}" if entry.resolved_at is not None else ""
             columns = (str(entry.id), _at(entry.created_at), entry.event_id or "", str(entry.bytes), entry.kind, said)
-            table.add_row(*(Text(_shown(column)) for column in columns))
-        console.print(table)
+            table.add_row(*columns)
+        console.print_table(table)
         if len(found) == SHOWN_MAX:
-            console.print(f"Only the first {SHOWN_MAX} are shown.")
+            console.say(f"Only the first {SHOWN_MAX} are shown.")
 
 
 async def show(settings: Settings, console: Console, *, entry_id: int, as_json: bool) -> None:
@@ -60,11 +56,11 @@ async def show(settings: Settings, console: Console, *, entry_id: int, as_json: 
         raw = await quarantine.raw(entry_id)
     plain = _plain(entry) | {"raw": raw.decode("utf-8", "backslashreplace")}
     if as_json:
-        console.file.write(json.dumps(plain, indent=2) + "\n")
+        console.print_json(plain)
         return
     for name, value in plain.items():
         if value is not None:
-            console.print(Text(f"{name:<12}{_shown(str(value))}"), soft_wrap=True)
+            console.say(f"{name:<12}{value}")
 
 
 async def retry_entries(
@@ -83,13 +79,13 @@ async def retry_entries(
         every = retry_all(Quarantine(pool), ledger, partial(correct_estimates, ledger, now=now), _who(by))
         async for done in every if everything else _each(again, entry_ids):
             if done.became == "missing":
-                console.print(Text(str(_missing(done.id))), soft_wrap=True)
+                console.say(str(_missing(done.id)))
                 came = False
                 continue
             came = came and done.became in ("row", "known", "closed")
-            event = f" ({_shown(done.event_id)})" if done.event_id else ""
-            why = f": {_shown(done.reason)}" if done.reason else ""
-            console.print(Text(f"{done.id}{event} {_SAYS[done.became]}{why}"), soft_wrap=True)
+            event = f" ({done.event_id})" if done.event_id else ""
+            why = f": {done.reason}" if done.reason else ""
+            console.say(f"{done.id}{event} {_SAYS[done.became]}{why}")
     return came
 
 
@@ -113,7 +109,7 @@ async def resolve(settings: Settings, console: Console, *, entry_id: int, reason
     if entry is None:
         raise _missing(entry_id)
     said = f"{entry.id} is closed" if closed else f"{entry.id} was closed already"
-    console.print(Text(_shown(f"{said}, by {entry.resolved_by}: {entry.resolution}")), soft_wrap=True)
+    console.say(f"{said}, by {entry.resolved_by}: {entry.resolution}")
 
 
 def _who(by: str | None) -> str:
@@ -131,11 +127,6 @@ def _who(by: str | None) -> str:
 
 def _missing(entry_id: int) -> OptionError:
     return OptionError(f"id: there is no entry {entry_id}; `gateway quarantine list --all` lists them")
-
-
-def _shown(text: str) -> str:
-    """Without anything that a terminal would act on."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _at(at: datetime) -> str:

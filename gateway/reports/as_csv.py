@@ -1,6 +1,7 @@
 """The usage report as CSV (RFC 4180) for spreadsheets and loaders. Sums nothing itself.
 
 Text that users chose must not become a formula where the file is opened: it is defused, numbers never are.
+Nor may it steer a terminal: what would is written as its escape.
 """
 
 import csv
@@ -8,6 +9,7 @@ import io
 import re
 from typing import Any, Final
 
+from gateway.cli.text import legible_lines
 from gateway.reports.usage import UsageReport, amounts
 
 # A spreadsheet takes a cell that begins so for a formula, full-width forms too; and where its list separator is not
@@ -28,11 +30,16 @@ def usage_csv(report: UsageReport, *, totals: bool = False) -> str:
     labels = report.label_fields()
     writer.writerow([*labels, *amounts(report.totals)])
     for row in report.rows:
-        writer.writerow([*map(defused, report.labels(row).values()), *amounts(row).values()])
+        writer.writerow([*map(text_field, report.labels(row).values()), *amounts(row).values()])
     if totals and (labels or not report.rows):
         blank: list[Any] = [TOTAL, *[""] * (len(labels) - 1)] if labels else []
         writer.writerow([*blank, *amounts(report.totals).values()])
     return out.getvalue()
+
+
+def text_field(text: str | None) -> str:
+    """A field of text that others chose: no formula, and nothing that steers a terminal; its lines stay."""
+    return legible_lines(defused(text))
 
 
 def defused(text: str | None) -> str:

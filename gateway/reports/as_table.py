@@ -5,9 +5,7 @@ Money is shown to the nano-dollar, never rounded.
 
 from typing import Final
 
-from rich.table import Table
-from rich.text import Text
-
+from gateway.cli.console import Cell, Table, cell, lines
 from gateway.reports.store import UsageRow
 from gateway.reports.usage import UsageReport
 
@@ -39,24 +37,19 @@ def usage_table(report: UsageReport, width: int) -> Table:
     notes, parts = room >= _NOTES, room >= _NOTES + _PARTS
     below = "" if notes else ", ".join(_notes(report.totals))
     table = Table(
-        title=Text(_title(report)),
-        title_justify="left",
+        title=_title(report),
         caption=f"Of these calls: {below}" if below else None,
-        caption_justify="left",
-        show_footer=True,
-        pad_edge=False,
-        box=None,
-        padding=(0, 1),
+        footer=True,
     )
     for number, dimension in enumerate(report.by):
-        table.add_column(dimension, footer="" if number else "total", no_wrap=dimension in _WHOLE, overflow="fold")
+        table.add_column(dimension, footer="" if number else "total", no_wrap=dimension in _WHOLE)
     for name, footer in _cells(report.totals, parts=parts).items():
-        table.add_column(name, footer=footer, justify="right", no_wrap=True)
+        table.add_column(name, footer=footer, right=True, no_wrap=True)
     if notes:
-        table.add_column("of which", footer="\n".join(_notes(report.totals)), no_wrap=True)
+        table.add_column("of which", footer=lines(_notes(report.totals)), no_wrap=True)
     for row in report.rows:
         labels = [_label(dimension, row) for dimension in report.by]
-        last = ["\n".join(_notes(row))] if notes else []
+        last = [lines(_notes(row))] if notes else []
         table.add_row(*labels, *_cells(row, parts=parts).values(), *last)
     return table
 
@@ -87,25 +80,25 @@ def _notes(row: UsageRow) -> list[str]:
     return [f"{count:,} {kind}" for kind, count in kinds.items() if count]
 
 
-def _label(dimension: str, row: UsageRow) -> Text:
+def _label(dimension: str, row: UsageRow) -> Cell:
     """What a person calls this group; never read as markup, because names are the users' own."""
     match dimension:
         case "month":
-            return Text(f"{row.month:%Y-%m}")
+            return f"{row.month:%Y-%m}"
         case "day":
-            return Text(f"{row.day:%Y-%m-%d}")
+            return f"{row.day:%Y-%m-%d}"
         case "hour":
-            return Text(f"{row.hour:%Y-%m-%d %H:%M}")
+            return f"{row.hour:%Y-%m-%d %H:%M}"
         case "user":
             return _named(row.email, row.user_id)
         case "key":
-            return Text("(no key)") if row.key_id is None else _named(row.key_name, row.key_id)
+            return "(no key)" if row.key_id is None else _named(row.key_name, row.key_id)
         case "meeting":
-            return Text("(no meeting)") if row.meeting_id is None else _named(row.room_name, row.meeting_id)
+            return "(no meeting)" if row.meeting_id is None else _named(row.room_name, row.meeting_id)
         case _:
-            return Text(getattr(row, dimension) or "(none)")
+            return getattr(row, dimension) or "(none)"
 
 
-def _named(name: str | None, full_id: str | None) -> Text:
+def _named(name: str | None, full_id: str | None) -> Cell:
     short = (full_id or "")[:_ID_SHOWN]
-    return Text.assemble(name or "(no name)", " ", (f"{short}…", "dim"))
+    return cell(name or "(no name)", " ", (f"{short}…", "dim"))

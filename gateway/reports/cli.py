@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.command import run, settings
+from gateway.cli.console import Console
 from gateway.kit.errors import OptionError
 from gateway.reports import commands as report_command
 

@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rich.console import Console
-
 from gateway.accounts.store import Accounts
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid

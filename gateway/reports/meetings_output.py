@@ -5,10 +5,8 @@ import io
 from datetime import datetime
 from typing import Final
 
-from rich.table import Table
-from rich.text import Text
-
-from gateway.reports.as_csv import defused
+from gateway.cli.console import Table, cell
+from gateway.reports.as_csv import text_field
 from gateway.reports.meetings import MeetingReport
 
 _ID_SHOWN: Final = 8
@@ -37,31 +35,26 @@ def meeting_table(report: MeetingReport, width: int) -> Table:
     other = report.unattributed
     none = f"{other.calls:,} calls, {other.cost_usd:.9f} USD" if other is not None else "nothing"
     table = Table(
-        title=Text(f"Meetings {report.usage.span()}, USD"),
-        title_justify="left",
+        title=f"Meetings {report.usage.span()}, USD",
         caption=f"Without a meeting: {none} ({report.unattributed_percent} % of the cost)",
-        caption_justify="left",
-        show_footer=True,
-        pad_edge=False,
-        box=None,
-        padding=(0, 1),
+        footer=True,
     )
     total = report.usage.totals
-    table.add_column("meeting", footer="all calls", overflow="fold")
-    table.add_column("owner", overflow="fold")
+    table.add_column("meeting", footer="all calls")
+    table.add_column("owner")
     table.add_column("started", no_wrap=True)
     for name in ("people", "person-min") if wide else ("person-min",):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("calls", footer=f"{total.calls:,}", justify="right", no_wrap=True)
-    table.add_column("cost", footer=f"{total.cost_usd:.9f}", justify="right", no_wrap=True)
+        table.add_column(name, right=True, no_wrap=True)
+    table.add_column("calls", footer=f"{total.calls:,}", right=True, no_wrap=True)
+    table.add_column("cost", footer=f"{total.cost_usd:.9f}", right=True, no_wrap=True)
     if wide:
-        table.add_column("billed", footer=f"{total.billed_usd:.9f}", justify="right", no_wrap=True)
-    table.add_column("per person-min", justify="right", no_wrap=True)
+        table.add_column("billed", footer=f"{total.billed_usd:.9f}", right=True, no_wrap=True)
+    table.add_column("per person-min", right=True, no_wrap=True)
     for row in report.rows:
         time, per_minute = row.time, row.per_minute
         table.add_row(
-            Text.assemble(time.room_name, " ", (f"{time.id[:_ID_SHOWN]}…", "dim")),
-            Text(time.email or "(nobody)"),
+            cell(time.room_name, " ", (f"{time.id[:_ID_SHOWN]}…", "dim")),
+            time.email or "(nobody)",
             _minute(time.started_at),
             *((str(time.participants),) if wide else ()),
             str(row.minutes),
@@ -80,7 +73,7 @@ def meeting_csv(report: MeetingReport) -> str:
     writer.writerow(_FIELDS)
     for row in report.rows:
         plain = row.to_json()
-        writer.writerow([defused(plain[name]) if name in _TEXTS else plain[name] for name in _FIELDS])
+        writer.writerow([text_field(plain[name]) if name in _TEXTS else plain[name] for name in _FIELDS])
     if (other := report.unattributed) is not None:
         figures = {
             "calls": other.calls,

@@ -1,16 +1,14 @@
 """Where a report goes: to the terminal, or to a file that is whole or not there. Knows nothing of what is in it."""
 
 import io
-import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
+from gateway.cli.command import note
+from gateway.cli.console import Console, Table
+from gateway.cli.text import json_text
 from gateway.kit.errors import OptionError
 
 Form = Literal["table", "json", "csv"]
@@ -34,9 +32,9 @@ class Rendering(NamedTuple):
         if form == "csv":
             return self.to_csv()
         if form == "json":
-            return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+            return json_text(self.to_json(), indent=2) + "\n"
         out = io.StringIO()
-        Console(file=out, width=FILE_WIDTH, color_system=None).print(self.to_table(FILE_WIDTH))
+        Console(out, width=FILE_WIDTH, plain=True).print_table(self.to_table(FILE_WIDTH))
         return out.getvalue()
 
 
@@ -45,15 +43,14 @@ def write(console: Console, form: Form, output: Path | None, report: Rendering) 
     if output is not None:
         write_whole(output, report.text(form))
         lines = f"{report.lines:,} {'line' if report.lines == 1 else 'lines'}"
-        console.print(f"{lines} of {report.said} in {output}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"{lines} of {report.said} in {output}")
     elif form == "table":
-        console.print(report.to_table(console.width))
+        console.print_table(report.to_table(console.width))
     else:
-        # Not through the console, which wraps and colours.
-        console.file.write(report.text(form))
+        console.write_lines(report.text(form))
         if form == "csv":
             # CSV has no place for the range; standard output may be going into a file.
-            sys.stderr.write(f"{report.said}\n")
+            note(report.said)
 
 
 def write_whole(path: Path, text: str) -> None:

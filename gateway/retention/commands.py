@@ -1,13 +1,10 @@
 """`gateway retention`: shows what personal data are due, and with `--apply` takes them away for good."""
 
-import json
-import sys
 from datetime import datetime
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-
+from gateway.cli.command import note
+from gateway.cli.console import Console, Table
 from gateway.config.settings import RetentionSettings, Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import rfc3339
@@ -46,7 +43,7 @@ async def retention(
 
         def progress(kind: Kind, count: int) -> None:
             if not as_json:
-                sys.stderr.write(f"{_WHAT[kind]}: {count:,}\n")
+                note(f"{_WHAT[kind]}: {count:,}")
 
         taken = await take(store, limits, now, progress) if apply else {}
     plain: dict[str, Any] = {
@@ -65,26 +62,26 @@ async def retention(
         },
     }
     if as_json:
-        console.file.write(json.dumps(plain, indent=2) + "\n")
+        console.print_json(plain)
         return plain
     _show(console, plain)
     return plain
 
 
 def _show(console: Console, plain: dict[str, Any]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table()
     for name in ("what", "month", "oldest", "newest"):
-        table.add_column(name, overflow="fold")
-    table.add_column("how many", justify="right")
+        table.add_column(name)
+    table.add_column("how many", right=True)
     for kind, one in plain["kinds"].items():
         table.add_row(f"{_WHAT[kind]}, over for {one['after_days']:g} days", "", "", "", f"{one['due']:,}")
         for month in one["months"]:
             table.add_row("", month["month"], month["oldest"][:10], month["newest"][:10], f"{month['many']:,}")
-    console.print(table)
+    console.print_table(table)
     taken = sum(one["taken"] for one in plain["kinds"].values())
     said = (
         f"Taken away for good: {taken:,}."
         if plain["applied"]
         else "Nothing was changed; --apply takes it away for good."
     )
-    console.print(said, highlight=False)
+    console.say(said)

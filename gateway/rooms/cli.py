@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from gateway.cli.command import run, settings
+from gateway.cli.command import run, say, settings
+from gateway.cli.console import Console
 from gateway.rooms import commands as rooms_command
 from gateway.rooms.importing import command as import_command
 
@@ -24,7 +24,7 @@ def new_key(
     key_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Without it: one of the day.")] = None,
 ) -> None:
     """Prints a new entry for ROOMS_KEYS. It is kept nowhere: put it first, before a comma and the older ones."""
-    typer.echo(rooms_command.new_key(settings(), key_id=key_id, now=datetime.now(UTC), random_bytes=os.urandom))
+    say(rooms_command.new_key(settings(), key_id=key_id, now=datetime.now(UTC), random_bytes=os.urandom))
 
 
 @app.command("rotate-key")

@@ -3,15 +3,13 @@
 """
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
-import typer
-from rich.console import Console
-
+from gateway.cli.command import note
+from gateway.cli.console import Console
 from gateway.config.key_ring import KEY_BYTES, KeyRing, entry_of, is_key_id, parse_ring
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
@@ -43,7 +41,7 @@ def progress(verb: str, *, quiet: bool = False) -> Progress:
         nonlocal said
         if not quiet and rooms - said >= PROGRESS_EVERY:
             said = rooms
-            typer.echo(f"{verb} {rooms:,} rooms", err=True)
+            note(f"{verb} {rooms:,} rooms")
 
     return tell
 
@@ -63,25 +61,22 @@ async def rotate_key(settings: Settings, console: Console, *, batch: int, as_jso
         )
         done = await rotation.run(batch=batch)
     if as_json:
-        _print_json(
-            console, {"newest": ring.newest, "resealed": done.resealed, "left": done.left, "failed": done.failed}
-        )
+        console.print_json({"newest": ring.newest, "resealed": done.resealed, "left": done.left, "failed": done.failed})
         return done
-    _say(console, f"{done.resealed:,} rooms sealed anew under {ring.newest!r}.")
+    console.say(f"{done.resealed:,} rooms sealed anew under {ring.newest!r}.")
     for key_id, rooms in done.left.items():
-        _say(console, f"{rooms:,} are still under {key_id!r}.")
+        console.say(f"{rooms:,} are still under {key_id!r}.")
     _say_failed(console, done.failed)
     old = [key_id for key_id in ring.ids if key_id != ring.newest]
     if done.left:
         busy = sum(done.left.values()) > len(done.failed)
-        _say(console, "No key may be taken out of ROOMS_KEYS yet." + (" Run this again." if busy else ""))
+        console.say("No key may be taken out of ROOMS_KEYS yet." + (" Run this again." if busy else ""))
     elif old:
         named = ", ".join(map(repr, old))
-        _say(
-            console,
-            f"No room is under {named} any more: once every process runs with {ring.newest!r} first in ROOMS_KEYS,",
+        console.say(
+            f"No room is under {named} any more: once every process runs with {ring.newest!r} first in ROOMS_KEYS,"
         )
-        _say(console, "run this again; if it then finds nothing, the old may go. Backups made before need them still.")
+        console.say("run this again; if it then finds nothing, the old may go. Backups made before need them still.")
     return done
 
 
@@ -91,11 +86,11 @@ async def check(settings: Settings, console: Console, *, as_json: bool = False) 
     async with database(settings, WHY) as pool:
         found = await check_rooms(BulkRooms(pool), ring, progress("checked", quiet=as_json))
     if as_json:
-        _print_json(console, {"newest": ring.newest, "opened": found.opened, "failed": found.failed})
+        console.print_json({"newest": ring.newest, "opened": found.opened, "failed": found.failed})
         return found
     for key_id in ring.ids:
         newest = " (the newest)" if key_id == ring.newest else ""
-        _say(console, f"{found.opened.get(key_id, 0):,} rooms open under {key_id!r}{newest}.")
+        console.say(f"{found.opened.get(key_id, 0):,} rooms open under {key_id!r}{newest}.")
     _say_failed(console, found.failed)
     return found
 
@@ -115,19 +110,10 @@ def new_key(settings: Settings, *, key_id: str | None, now: datetime, random_byt
     return entry_of(key_id, random_bytes(KEY_BYTES))
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 def _say_failed(console: Console, failed: Mapping[str, str]) -> None:
     for room_id in list(failed)[:SHOWN_MAX]:
-        _say(console, f"room {room_id} {failed[room_id]}")
+        console.say(f"room {room_id} {failed[room_id]}")
     if len(failed) > SHOWN_MAX:
-        _say(console, f"… and {len(failed) - SHOWN_MAX:,} more; --json has all.")
+        console.say(f"… and {len(failed) - SHOWN_MAX:,} more; --json has all.")
     if failed:
-        _say(console, f"{len(failed):,} rooms do not open; they were left as they are.")
-
-
-def _print_json(console: Console, found: Mapping[str, object]) -> None:
-    # Not through the console, which wraps and colours.
-    console.file.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        console.say(f"{len(failed):,} rooms do not open; they were left as they are.")

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretStr
-from rich.console import Console
 
 from gateway.billing import held as billing
 from gateway.billing.outbox import Outbox
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
 from gateway.ledger.store import Ledger

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
-from rich.console import Console
 
 from gateway.accounts.store import Accounts
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.create import CreatedKey, create, create_key
 from gateway.keys.unkey_admin import KeyAdmin

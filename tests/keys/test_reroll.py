@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from pydantic import SecretStr
-from rich.console import Console
 
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.bounds import carried
 from gateway.keys.reroll import complete_key, reroll

@@ -10,8 +10,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 from pydantic import SecretStr
-from rich.console import Console
 
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.described import DescribedKey, KeyPage
 from gateway.keys.sync import Synced, sync

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from rich.console import Console
 
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.bounds import BoundsChange
 from gateway.keys.change import Wanted, set_fields

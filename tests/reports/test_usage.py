@@ -10,8 +10,8 @@ from decimal import Decimal
 import msgspec
 import pytest
 from pydantic import SecretStr
-from rich.console import Console
 
+from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
 from gateway.ledger.store import Ledger

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
-
+from gateway.cli.console import Console
+from gateway.cli.console import Table as OutputTable
 from gateway.cli.text import legible
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
@@ -92,8 +90,7 @@ async def import_sqlite(settings: Settings, console: Console, *, wanted: Wanted,
     done = Imported(loaded, verified)
     if as_json:
         report = _plain(wanted, table, mapping, done) | {"rooms_of_this_source": here}
-        # Not through the console, which wraps and colours.
-        console.file.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        console.print_json(report)
     else:
         _show_result(console, wanted, done, here)
     return done
@@ -123,7 +120,7 @@ def import_map(console: Console, *, file: Path, table: str | None) -> None:
     ]
     if "room_name" not in targets.values():
         lines.insert(0, "# No column looks like the name of the room: one must be mapped to room_name.")
-    console.file.write("\n".join(lines) + "\n")
+    console.write_lines("\n".join(lines) + "\n")
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
@@ -173,10 +170,6 @@ def _sources(file: SqliteFile, table: Table, mapping: RoomMap) -> Iterator[Sourc
             yield Source(label, None, str(error))
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 def _show_mapping(console: Console, table: Table, mapping: RoomMap, listed: Mapping[str, str] | None) -> None:
     """`listed`: the columns that the map names; None without a map."""
     by = (
@@ -184,25 +177,25 @@ def _show_mapping(console: Console, table: Table, mapping: RoomMap, listed: Mapp
         if listed is None
         else "by map"
     )
-    _say(console, f"Table {legible(table.name)}, {table.rows:,} rows, {by}:")
-    shown = RichTable(box=None, pad_edge=False, padding=(0, 2))
-    shown.add_column("column", overflow="fold")
-    shown.add_column("becomes", overflow="fold")
-    shown.add_column("", overflow="fold")
+    console.say(f"Table {table.name}, {table.rows:,} rows, {by}:")
+    shown = OutputTable()
+    shown.add_column("column")
+    shown.add_column("becomes")
+    shown.add_column("")
     for column, target in mapping.targets.items():
         note = "encrypted" if target.startswith(SEALED) else "in source_id, not encrypted" if target == KEY else ""
         if target.startswith(SEALED) and listed is not None and column not in listed:
             note = "encrypted, because the map does not list it"
-        shown.add_row(Text(legible(column)), Text(legible(target)), note)
-    console.print(shown)
+        shown.add_row(column, legible(target), note)
+    console.print_table(shown)
     if not table.has_key and mapping.key == table.key:
-        _say(console, "The table has no primary key: rows are known by their rowid, which VACUUM may change.")
+        console.say("The table has no primary key: rows are known by their rowid, which VACUUM may change.")
 
 
 def _show_sample(console: Console, rows: Iterator[Source]) -> None:
-    _say(console, "")
+    console.say("")
     for row in islice(rows, SAMPLE_ROWS):
-        _say(console, f"{legible(row.label)}: {row.why if row.mapped is None else _shown(row.mapped)}")
+        console.say(f"{row.label}: {row.why if row.mapped is None else _shown(row.mapped)}")
 
 
 def _shown(mapped: Mapped) -> str:
@@ -210,18 +203,17 @@ def _shown(mapped: Mapped) -> str:
     fields: dict[str, Any] = {"room_name": mapped.room_name, "state": mapped.state}
     fields |= {"user_id": mapped.user_id, "meeting_id": mapped.meeting_id, **mapped.data}
     fields |= {name: rfc3339(at) for name, at in mapped.instants.items()}
-    shown = [f"{legible(name)}={legible(str(value))}" for name, value in fields.items() if value is not None]
+    shown = [f"{name}={value!s}" for name, value in fields.items() if value is not None]
     owner = ["user by e-mail address"] if mapped.user_email else []
-    sealed = [f"{legible(name)}=(sealed)" for name in mapped.sensitive or ()]
+    sealed = [f"{name}=(sealed)" for name in mapped.sensitive or ()]
     return ", ".join((*shown, *owner, *sealed))
 
 
 def _show_result(console: Console, wanted: Wanted, done: Imported, here: int) -> None:
     loaded, verified = done.loaded, done.verified
-    _say(console, "")
+    console.say("")
     would = "would be " if wanted.dry_run else ""
-    _say(
-        console,
+    console.say(
         f"{loaded.rows:,} rows: {loaded.made:,} {would}made, {loaded.updated:,} {would}updated, "
         f"{loaded.unchanged:,} are here already, {len(loaded.differing):,} are here and differ, "
         f"{loaded.expired:,} have expired here, {len(loaded.failed):,} cannot be taken.",
@@ -229,23 +221,23 @@ def _show_result(console: Console, wanted: Wanted, done: Imported, here: int) ->
     _list(console, loaded.failed)
     if loaded.differing:
         _list(console, dict.fromkeys(loaded.differing, "differs"))
-        _say(console, "What differs was left as it is; --update writes it over, with what the platform changed since.")
+        console.say("What differs was left as it is; --update writes it over, with what the platform changed since.")
     if verified is None:
         return
     _list(console, {label: why for label, why in verified.wrong.items() if label not in loaded.differing})
-    _say(console, f"checksum of the file's {verified.source.rows:,} rows: {verified.source.hex()}")
-    _say(console, f"checksum of the rooms, {verified.stored.rows:,} opened: {verified.stored.hex()}")
-    _say(console, "Verified: every room is here as the file has it." if verified.holds else "NOT THE SAME: see above.")
+    console.say(f"checksum of the file's {verified.source.rows:,} rows: {verified.source.hex()}")
+    console.say(f"checksum of the rooms, {verified.stored.rows:,} opened: {verified.stored.hex()}")
+    console.say("Verified: every room is here as the file has it." if verified.holds else "NOT THE SAME: see above.")
     gone = here - verified.source.rows - loaded.expired
     if gone > 0:
-        _say(console, f"{gone:,} more rooms came from this source before and are not in it now, or cannot be taken.")
+        console.say(f"{gone:,} more rooms came from this source before and are not in it now, or cannot be taken.")
 
 
 def _list(console: Console, wrong: Mapping[str, str]) -> None:
     for label in list(wrong)[:SHOWN_MAX]:
-        _say(console, f"  {legible(label)}: {legible(wrong[label])}")
+        console.say(f"  {label}: {wrong[label]}")
     if len(wrong) > SHOWN_MAX:
-        _say(console, f"  … and {len(wrong) - SHOWN_MAX:,} more; --json has all.")
+        console.say(f"  … and {len(wrong) - SHOWN_MAX:,} more; --json has all.")
 
 
 def _plain(wanted: Wanted, table: Table, mapping: RoomMap, done: Imported) -> dict[str, Any]:
