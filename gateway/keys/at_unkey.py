@@ -16,6 +16,10 @@ from gateway.kit.errors import ConfigError, DependencyDown, OptionError
 PAGES_MAX: Final = 100_000
 
 
+class NothingChanged(OptionError):
+    """A key cannot be changed so, and is as it was: trying again is no use. `meaning` adds nothing to it."""
+
+
 @asynccontextmanager
 async def unkey(settings: Settings, why: str, pause: Pause = asyncio.sleep) -> AsyncIterator[KeyAdmin]:
     """Unkey's administration. `why` ends the sentence of the ConfigError that names a missing UNKEY_ROOT_KEY; `pause`
@@ -32,6 +36,8 @@ def meaning(sentence: str, *, right: str | None = None) -> Iterator[None]:
     """Adds to whatever fails in here what it means for the key; where the root key is refused, the `right` it lacks."""
     try:
         yield
+    except NothingChanged:
+        raise
     except DependencyDown as error:
         raise DependencyDown(error.what, f"{error.detail}. {sentence}") from error
     except ConfigError as error:

@@ -4,7 +4,7 @@ Permissions of a key's roles stand among its own and cannot be told from them, u
 still there (Unkey's server source). Then a role gives it, and what was asked for would not hold.
 """
 
-from gateway.keys.at_unkey import meaning
+from gateway.keys.at_unkey import NothingChanged, meaning
 from gateway.keys.bounds import Changed
 from gateway.keys.described import DescribedKey
 from gateway.keys.unkey_admin import RIGHTS_TO_SET, KeyAdmin
@@ -12,8 +12,8 @@ from gateway.kit.errors import OptionError
 
 
 async def change_permissions(admin: KeyAdmin, key: DescribedKey, change: Changed) -> None:
-    """Adds first, so that a bound key is bound at every moment. Raises OptionError when a role of the key makes the
-    change untrue, with the key's own permissions as they were, or when Unkey does not know the key."""
+    """Adds first, so that a bound key is bound at every moment. Raises NothingChanged when a role of the key makes the
+    change untrue, with the key's own permissions as they were; OptionError when Unkey does not know the key."""
     if not await admin.add_permissions(key.key_id, change.add):
         raise _unknown(key)
     if not await admin.remove_permissions(key.key_id, change.remove):
@@ -28,9 +28,9 @@ async def change_permissions(admin: KeyAdmin, key: DescribedKey, change: Changed
         with meaning(f"{key.key_id} was changed and could not be changed back", right=RIGHTS_TO_SET):
             await admin.add_permissions(key.key_id, [name for name in change.remove if name not in kept])
             await admin.remove_permissions(key.key_id, change.add)
-        raise OptionError(
-            f"key: its roles ({', '.join(key.roles)}) give it {', '.join(kept)}, so this would not hold. Take them "
-            f"off, or change what they allow, in Unkey's dashboard. What {key.key_id} may call is as it was"
+        raise NothingChanged(
+            f"key: its roles ({', '.join(key.roles)}) give it {', '.join(kept)}, so this would not hold. Nothing "
+            f"was changed. Take the roles off {key.key_id}, or change what they allow, in Unkey's dashboard"
         )
 
 

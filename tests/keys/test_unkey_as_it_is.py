@@ -88,7 +88,8 @@ async def test_a_change_that_a_role_makes_untrue_is_refused(
     change, out = Wanted(name="other", bounds=bounds), Console(file=io.StringIO())
     with pytest.raises(OptionError) as refused:
         await set_fields(settings_of(house), out, reference="key_ann", change=change, pause=pause)
-    assert f"its roles (wide) give it {of_role}, so this would not hold" in str(refused.value)
+    assert f"its roles (wide) give it {of_role}, so this would not hold. Nothing was changed." in str(refused.value)
+    assert str(refused.value).endswith("in Unkey's dashboard")  # not "run it again": that cannot help
     assert waited  # a replica might have been behind
     kept = house.kept("key_ann")
     assert (sorted(kept.permissions), kept.meta, kept.name) == (sorted(own), {"plan": "pro"}, "ann")
