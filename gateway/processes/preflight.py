@@ -121,7 +121,10 @@ async def _postgres(settings: Settings) -> None:
     try:
         with translated():
             async with pool.acquire() as connection:
-                versions = await migrator.compare(connection)
+                try:
+                    versions = await migrator.compare(connection)
+                except migrator.VersionTaken as error:
+                    raise ConfigError(f"DATABASE_URL: {error}") from None
                 if not versions.behind:
                     await try_write(connection)
     finally:

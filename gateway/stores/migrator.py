@@ -7,6 +7,7 @@ its transaction, which also works through a transaction pooler.
 
 from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
@@ -35,8 +36,8 @@ alter table supabase_migrations.schema_migrations add column if not exists name 
 """
 # Whether versions have ever been recorded here.
 RECORDS_EXIST: Final = "select to_regclass('supabase_migrations.schema_migrations') is not null"
-# Every recorded version.
-RECORDED: Final = "select version from supabase_migrations.schema_migrations"
+# Every recorded version; Supabase's tool records a name too, others may not.
+RECORDED: Final = "select version, name from supabase_migrations.schema_migrations"
 # Records one version as applied.
 RECORD: Final = """
 insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)
@@ -63,23 +64,55 @@ class MigrationFailed(Expected):
     """A file was refused by the database and rolled back whole; those before it stay applied."""
 
 
+class VersionTaken(Expected):
+    """Two migrations have one version: of two files, or of a file and of what is recorded in the database."""
+
+
 def load() -> list[Migration]:
-    """Every migration that ships with this version, oldest first."""
+    """Every migration that ships with this version, oldest first. Raises VersionTaken."""
     found = []
     for item in resources.files(migrations).iterdir():
         stem, dot, ending = item.name.rpartition(".")
         if dot and ending == "sql":
             version, _, name = stem.partition("_")
             found.append(Migration(version, name, item.read_text("utf-8")))
-    return sorted(found)
+    return in_order(found)
+
+
+def in_order(files: Sequence[Migration]) -> list[Migration]:
+    """Oldest first. Raises VersionTaken when two have the same version: only one of them would ever be applied."""
+    found = sorted(files)
+    for one, next_one in pairwise(found):
+        if one.version == next_one.version:
+            raise VersionTaken(
+                f"the migrations {one.version}_{one.name} and {next_one.version}_{next_one.name} "
+                "have the same version. Give the later one a new version"
+            )
+    return found
 
 
 async def pending(connection: Connection, known: Sequence[Migration] | None = None) -> list[Migration]:
-    """Those not yet recorded in this database, oldest first."""
-    done: set[str] = set()
-    if await connection.fetchval(RECORDS_EXIST):
-        done = {row[0] for row in await connection.fetch(RECORDED)}
-    return [migration for migration in (load() if known is None else known) if migration.version not in done]
+    """Those not yet recorded in this database, oldest first. Raises VersionTaken when a version is recorded under
+    another name: then it is some other migration that was applied."""
+    done = await _recorded(connection)
+    missing = []
+    for each in load() if known is None else in_order(known):
+        if each.version not in done:
+            missing.append(each)
+        elif (name := done[each.version]) not in (None, each.name):
+            raise VersionTaken(
+                f"the database has the migration {each.version}_{name} where this version has "
+                f"{each.version}_{each.name}: it was migrated by something else, and {each.name} was not applied. "
+                "Apply it by hand and correct supabase_migrations.schema_migrations, or use another database"
+            )
+    return missing
+
+
+async def _recorded(connection: Connection) -> dict[str, str | None]:
+    """Recorded versions, each with its name where there is one."""
+    if not await connection.fetchval(RECORDS_EXIST):
+        return {}
+    return {row["version"]: row["name"] for row in await connection.fetch(RECORDED)}
 
 
 class Versions(NamedTuple):
@@ -92,18 +125,17 @@ class Versions(NamedTuple):
 
 
 async def compare(connection: Connection) -> Versions:
-    """Reads only."""
+    """Reads only. Raises VersionTaken."""
     known = load()
     behind = [f"{each.version}_{each.name}" for each in await pending(connection, known)]
-    recorded = await connection.fetch(RECORDED) if await connection.fetchval(RECORDS_EXIST) else []
     newest = known[-1].version
-    return Versions(behind, sorted(row[0] for row in recorded if row[0] > newest))
+    return Versions(behind, sorted(version for version in await _recorded(connection) if version > newest))
 
 
 async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[Migration] | None = None) -> Report:
-    """Brings a database up to date. Raises DependencyDown("postgres") or MigrationFailed."""
+    """Brings a database up to date. Raises DependencyDown("postgres"), MigrationFailed or VersionTaken."""
     notices: list[str] = []
-    everything = load() if known is None else list(known)
+    everything = load() if known is None else in_order(known)
     found = read_dsn(dsn)
     with translated():
         connection = await asyncpg.connect(

@@ -27,6 +27,11 @@ POSTGRES = {
         'violates check constraint "nothing"',
     ),
     "not durable": ("alter database {name} set synchronous_commit = off", "warn", "synchronous_commit off"),
+    "another migration": (
+        "update supabase_migrations.schema_migrations set name = 'theirs' where version = '20261122220100'",
+        "fail",
+        "the database has the migration 20261122220100_theirs",
+    ),
     "behind": (
         "delete from supabase_migrations.schema_migrations where version = '20261122220100'",
         "fail",

@@ -6,7 +6,7 @@ import re
 import asyncpg
 import pytest
 
-from gateway.stores.migrator import Migration, MigrationFailed, load, migrate, pending
+from gateway.stores.migrator import Migration, MigrationFailed, VersionTaken, compare, load, migrate, pending
 from tests.conftest import admin
 
 TABLES_GIVEN = {"users", "api_keys", "meetings", "participants", "openai_usage", "rooms"}
@@ -62,6 +62,35 @@ async def test_a_bad_file_is_rolled_back_whole_and_those_before_it_stay(empty_da
     assert [row[0] for row in tables] == ["good"]
     fixed = bad._replace(sql="create table half (id int)")
     assert (await migrate(empty_database_url, known=[good, fixed])).applied == [fixed]
+
+
+async def test_two_files_of_one_version_are_refused(empty_database_url: str) -> None:
+    one = Migration("20300101000000", "one", "create table one (id int)")
+    other = Migration("20300101000000", "other", "create table other (id int)")
+    with pytest.raises(VersionTaken, match="20300101000000_one and 20300101000000_other have the same version"):
+        await migrate(empty_database_url, known=[other, one])
+    assert await rows(empty_database_url, "select 1 from pg_tables where schemaname = 'public'") == []
+
+
+async def test_a_version_that_is_recorded_under_another_name_is_refused(empty_database_url: str) -> None:
+    theirs = Migration("20300101000000", "theirs", "create table theirs (id int)")
+    ours = theirs._replace(name="ours", sql="create table ours (id int)")
+    await migrate(empty_database_url, known=[theirs])
+    with pytest.raises(VersionTaken, match=r"has the migration 20300101000000_theirs where .* ours was not applied"):
+        await migrate(empty_database_url, known=[ours])
+    tables = await rows(empty_database_url, "select tablename from pg_tables where schemaname = 'public'")
+    assert [row[0] for row in tables] == ["theirs"]
+
+
+async def test_names_are_compared_where_there_is_one(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    change = "update supabase_migrations.schema_migrations set name = $1 where version = $2"
+    await connection.execute(change, None, load()[-1].version)  # a tool that records versions only
+    assert (await compare(connection)).behind == []
+    await connection.execute(change, "something_else", load()[-1].version)
+    with pytest.raises(VersionTaken, match="something_else"):
+        await compare(connection)
+    await connection.close()
 
 
 async def test_row_security_is_on_everywhere_and_policies_name_a_role(database_url: str) -> None:
