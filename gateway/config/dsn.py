@@ -53,6 +53,9 @@ class Dsn(NamedTuple):
     dropped: tuple[str, ...] = ()
     """Options that have no effect."""
 
+    files: tuple[tuple[str, str], ...] = ()
+    """Certificates and keys: option and path."""
+
     @property
     def tls(self) -> dict[str, Any]:
         """What asyncpg takes beside the URL."""
@@ -85,6 +88,7 @@ def read_dsn(text: str) -> Dsn:
         or None,  # libpq: 0 is without a bound; here it is the default
         system_roots,
         tuple(sorted(name for name in options if name in DROPPED | {"gssencmode", "sslaccept"})),
+        tuple((name, kept[name]) for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl") if name in kept),
     )
 
 

@@ -31,6 +31,13 @@ class RedisUrl(NamedTuple):
     dropped: tuple[str, ...] = ()
     """Options that have no effect."""
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Certificates and keys: option and path."""
+        return {
+            name: self.options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in self.options
+        }
+
 
 def read_redis_url(text: str) -> RedisUrl:
     """Raises ValueError with what would be right, without any part of the text but names of options."""
@@ -59,7 +66,10 @@ def read_redis_url(text: str) -> RedisUrl:
 def _login(parts: Parts, kind: str) -> dict[str, Any]:
     in_path = "" if kind == "unix" else parts.path.strip("/")
     said = whole_number(parts.options.get("db"), "db")
-    db = whole_number(in_path, "the database after the slash") if said is None and in_path else said
+    after_slash = whole_number(in_path, "the database after the slash") if in_path else None
+    if said is not None and after_slash is not None and said != after_slash:
+        raise ValueError("it names two databases, after the slash and as db: keep one")
+    db = after_slash if said is None else said
     found = {"db": db or 0, "username": parts.user, "password": parts.password}
     return found | {name: parts.options[name] for name in ("username", "password") if parts.options.get(name)}
 

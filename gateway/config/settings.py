@@ -310,7 +310,8 @@ def required(settings: Settings, *names: str) -> dict[str, str]:
         else:
             values[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     if missing:
+        them = "it" if len(missing) == 1 else "them"
         raise ConfigError(
-            f"missing: {', '.join(missing)}. Set them in the environment or in the file GATEWAY_CONFIG names."
+            f"missing: {', '.join(missing)}. Set {them} in the environment or in the file GATEWAY_CONFIG names."
         )
     return values

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 from datetime import date
 from typing import Final
 
+from redis.exceptions import MasterDownError, ReadOnlyError
+
 import pricing
 import pricing.data
 from gateway.cli.console import Console, Table, cell
@@ -66,16 +68,26 @@ async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
         async with asyncio.timeout(CHECK_S), AsyncExitStack() as stack:
             return await check(settings, stack)
     except ConfigError as error:
-        return [Finding(what, _level(what), str(error), "set it")]
+        return [Finding(what, _level(what), str(error), "correct the configuration")]
     except StatementRefused as error:
         return [Finding(what, _level(what), error.detail, FIX_STATEMENT)]
-    except Refused as error:
-        return [Finding(what, _level(what), error.detail, f"correct {FIXES.get(error.what, error.what)}")]
     except DependencyDown as error:
-        return [Finding(what, _level(what), error.detail, f"start it, or correct {FIXES.get(error.what, error.what)}")]
+        return [_away(what, error)]
     except TimeoutError:
         fix = f"look at what is behind {FIXES.get(what, what)}"
         return [Finding(what, _level(what), f"no answer within {CHECK_S:.0f} s", fix)]
+
+
+def _away(what: str, error: DependencyDown) -> Finding:
+    refuses = isinstance(error, Refused)
+    if error.what != what and error.what in dict(CHECKS):
+        # Its own row says why; once is enough.
+        says = f"not checked: {error.what} {'refuses us' if refuses else 'is away'}"
+        return Finding(what, _level(what), says, f"see {error.what}")
+    named = FIXES.get(error.what, error.what)
+    if isinstance(error.__cause__, ReadOnlyError | MasterDownError):
+        return Finding(what, _level(what), "it is a read-only replica", f"point {named} at the master")
+    return Finding(what, _level(what), error.detail, f"{'' if refuses else 'start it, or '}correct {named}")
 
 
 def _level(what: str) -> Level:

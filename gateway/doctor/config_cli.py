@@ -7,7 +7,10 @@ import typer
 
 from gateway.cli.command import config_file, say, settings
 from gateway.cli.console import Console
+from gateway.config.dsn import read_dsn
+from gateway.config.files import check_files
 from gateway.config.problems import bare_sections, without_effect
+from gateway.config.redis_url import read_redis_url
 from gateway.doctor import config_show as config_command
 
 app = typer.Typer(no_args_is_help=True, help="The settings in force. Needs no database.")
@@ -24,6 +27,11 @@ def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 @app.command()
 def check() -> None:
     """Exits 1 and names every mistake when a setting is wrong."""
-    for line in [*without_effect(settings()), *bare_sections(os.environ)]:
+    loaded = settings()
+    if loaded.database_url is not None:
+        check_files("DATABASE_URL", dict(read_dsn(loaded.database_url.get_secret_value()).files))
+    if loaded.redis_url is not None:
+        check_files("REDIS_URL", read_redis_url(loaded.redis_url.get_secret_value()).files)
+    for line in [*without_effect(loaded), *bare_sections(os.environ)]:
         say(f"warning: {line}")
     say("the configuration is right; `gateway doctor` asks whether what it names is there")

@@ -88,6 +88,7 @@ async def free_slots(settings: Settings, workers: int, patience: Patience) -> li
     """
     folder = settings.gateway_data_dir / "journal"
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await asyncio.to_thread(disk.probe, folder)
     except OSError as error:
         if error.errno not in disk.FULL:  # a full disk is lived with: the keeper is needed to make room

@@ -27,8 +27,9 @@ class Disk(NamedTuple):
 
 
 def probe(folder: Path) -> Disk:
-    """Makes the folder if need be. Raises OSError when it cannot be written."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Of a folder that is not there yet, the one it would be made in. Raises OSError when it cannot be written."""
+    while not folder.exists():
+        folder = folder.parent
     path = folder / f".doctor-{os.getpid()}"
     took = []
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC, 0o600)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from gateway.config.dsn import read_dsn
+from gateway.config.files import check_files
 from gateway.kit.errors import DependencyDown, Refused, StatementRefused
 from gateway.stores import postgres_connections as connections
 
@@ -62,6 +63,7 @@ async def open_pool(
     there: asyncpg ends what prepares it with Flush, not Sync, so the pooler keeps the server until the query is done.
     """
     found = read_dsn(dsn)
+    check_files("DATABASE_URL", dict(found.files))
     settings = {
         "application_name": "pailflow-gateway",
         # A role or database may say otherwise; then writers that share a sum would fail each other, over and over.

@@ -13,6 +13,7 @@ from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from gateway.config.files import check_files
 from gateway.config.redis_url import read_redis_url
 from gateway.kit.sockets import TCP_OPTIONS
 
@@ -91,6 +92,7 @@ def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -
     Nothing is tried again in here: a timed-out XADD may have been carried out, and whoever sent it decides.
     """
     found = read_redis_url(url)
+    check_files("REDIS_URL", found.files)
     # A Unix socket's connection knows no such options.
     kept = {} if found.kind == "unix" else {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
     pool = Pool(

@@ -77,6 +77,8 @@ async def test_postgres_that_refuses_or_is_not_there(database_url: str, monkeypa
     assert (refused.level, refused.fix) == ("fail", "correct DATABASE_URL")
     (away,) = await found("postgres", settings(database_url=f"postgresql://u:{SECRET}@127.0.0.1:1/x"))
     assert (away.level, away.fix) == ("fail", "start it, or correct DATABASE_URL")
+    (rooms,) = await found("rooms", settings(database_url=f"postgresql://u:{SECRET}@127.0.0.1:1/x"))
+    assert (rooms.level, rooms.says, rooms.fix) == ("warn", "not checked: postgres is away", "see postgres")
     (missing,) = await found("postgres", settings())
     assert (missing.level, "DATABASE_URL" in missing.says) == ("fail", True)
     monkeypatch.setattr(stores, "POSTGRES_MIN", 99)
@@ -133,7 +135,7 @@ async def test_redis(tmp_path: Path) -> None:
             await client.config_set("maxmemory", "0")
             await client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
             (replica,) = await found("redis", loaded)
-            assert (replica.level, "read only replica" in replica.says) == ("fail", True)
+            assert (replica.level, "read-only replica" in replica.says) == ("fail", True)
             await client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
             await client.config_set("maxmemory-policy", "volatile-lru")
             (evicting,) = await found("redis", loaded)
@@ -169,6 +171,10 @@ async def test_journal_on_a_real_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (refused,) = await found("journal", settings(gateway_data_dir=tmp_path / "file"))
     assert (refused.level, refused.fix) == ("fail", "make GATEWAY_DATA_DIR writable")
+    fresh = await found("journal", settings(gateway_data_dir=tmp_path / "new" / "data"))
+    assert {finding.level for finding in fresh} <= {"ok", "warn"}
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "the doctor makes nothing"
+    (tmp_path / "journal").mkdir()
     found_disk = disk.probe(tmp_path / "journal")
     assert found_disk.sync_ms > 0
     assert found_disk.free_bytes > 0
