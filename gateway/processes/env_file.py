@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,28 @@ NAME: Final = "env"
 HEAD: Final = """\
 # Written by `gateway up` at each start, for the gateway's own commands in another terminal: source it there.
 # Apps need only the base_url and the api_key that `up` prints.
+# The keys of real vendors are not in here: export them yourself.
 """
 
 
-def write(data_dir: Path, exported: Mapping[str, str]) -> Path:
-    """Writes these variables, whole or not at all, for the owner only."""
+def write(
+    data_dir: Path,
+    exported: Mapping[str, str],
+    *,
+    theirs: Mapping[str, str] | None = None,
+    stale: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes these variables, whole or not at all, for the owner only.
+
+    `theirs`: what the user has set; `read` leaves it out, so that the next start still takes it from them.
+    `stale`: what an earlier sandbox may have left in the shell; each is unset where it has this value.
+    """
     path = data_dir / NAME
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(exported.items())]
+    lines += [f"{name}={shlex.quote(value)}; export {name}\n" for name, value in sorted((theirs or {}).items())]
+    lines += [
+        f'[ "${{{name}-}}" != {shlex.quote(value)} ] || unset {name}\n' for name, value in sorted((stale or {}).items())
+    ]
     fresh = path.with_name(f"{NAME}.new")
     fresh.unlink(missing_ok=True)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -34,7 +50,8 @@ def read(data_dir: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     words = shlex.split(path.read_text("utf-8"), comments=True)
-    return dict(word.split("=", 1) for word in words if "=" in word)
+    pairs = [word for before, word in pairwise(words) if before == "export" and "=" in word]
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def without(environ: Mapping[str, str], written: Mapping[str, str]) -> dict[str, str]:

@@ -40,6 +40,26 @@ NEEDED: Final = {
 SERVERS: Final = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
 
 
+PUBLIC: Final = ("OPENAI_BASE_URL", "UNKEY_API_ID", "UNKEY_BASE_URL", "STRIPE_BASE_URL", "DAILY_BASE_URL")
+"""Of these, what is no secret."""
+
+
+def own_keys(real: frozenset[str]) -> list[str]:
+    """Secrets of real vendors: only the user has them."""
+    return [name for vendor in sorted(real) for name in NEEDED[vendor] if name not in PUBLIC]
+
+
+def of_real_vendors(real: frozenset[str], settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """What other terminals need of the real vendors (what is no secret, as in force), and what they must forget: the
+    sandbox's credentials, which an earlier start may have left there.
+    """
+    names = [name for vendor in sorted(real) for name in VENDORS[vendor]]
+    in_force = {name: getattr(settings, name.lower()) for name in names if name in PUBLIC}
+    theirs = {name: value for name, value in in_force.items() if value is not None and "@" not in value}
+    made = {name: getattr(credentials, name, None) for name in names if name not in theirs}
+    return theirs, {name: value for name, value in made.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Local:
     """A gateway that runs on this machine."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,8 +57,11 @@ async def _run(
             )
         )
         key = None if "unkey" in real else await ready_key(running, settings)
-        written = env_file.write(settings.gateway_data_dir, exported(running, admin_url, environ))
-        for line in welcome(running, key, admin_url, written):
+        theirs, stale = local.of_real_vendors(real, running.settings)
+        written = env_file.write(
+            settings.gateway_data_dir, exported(running, admin_url, environ), theirs=theirs, stale=stale
+        )
+        for line in welcome(running, key, admin_url, written, local.own_keys(real)):
             say(line)
         await _watch(running, stop)
 
@@ -105,7 +108,7 @@ def exported(running: local.Local, admin_url: str, environ: Mapping[str, str]) -
     }
 
 
-def welcome(running: local.Local, key: str | None, admin_url: str, env: Path) -> list[str]:
+def welcome(running: local.Local, key: str | None, admin_url: str, env: Path, own: Sequence[str]) -> list[str]:
     """What a developer needs in order to make the first call; whatever it names works from the current folder."""
     gateway, source = env_file.command(), f". {env_file.path_from_here(env)}"
     shown = key or f"YOUR_KEY   (make one: {source}; {gateway} keys create --user {USER} --create-user)"
@@ -120,6 +123,7 @@ def welcome(running: local.Local, key: str | None, admin_url: str, env: Path) ->
         "",
         f"  usage     DATABASE_URL='{running.env['DATABASE_URL']}' {gateway} report usage",
         f"  more      {source}    in another terminal; then, for example:",
+        *([f"            export {' '.join(own)}    yourself first: the file does not hold them"] if own else []),
         f"            {gateway} keys create --user {USER}",
         f"            {gateway} doctor",
         f"  metrics   {admin_url}/metrics",

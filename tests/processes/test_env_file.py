@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.settings import Settings
 from gateway.processes import env_file
+from gateway.processes.local import of_real_vendors, own_keys
+from gateway.sandbox import credentials
 
 VALUES = {"DATABASE_URL": "postgresql://gateway@/x?host=/a b&port=1", "ODD": "it's $HOME `x` \"\\ #1", "EMPTY": ""}
 
@@ -28,6 +31,25 @@ def test_only_what_was_taken_over_from_the_file_is_left_out(tmp_path: Path) -> N
     env_file.write(tmp_path, VALUES)
     environ = {**VALUES, "EMPTY": "mine", "PATH": "/bin"}
     assert env_file.without(environ, env_file.read(tmp_path)) == {"EMPTY": "mine", "PATH": "/bin"}
+
+
+def test_a_real_vendor_s_key_stays_with_the_user(tmp_path: Path) -> None:
+    sandbox = {"OPENAI_API_KEY": credentials.OPENAI_API_KEY, "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
+    real = frozenset({"openai"})
+    base_url = "https://api.openai.com/v1"
+    for key, expected in ((credentials.OPENAI_API_KEY, {}), ("sk-mine", {"OPENAI_API_KEY": "sk-mine"})):
+        theirs, stale = of_real_vendors(real, Settings.of({"OPENAI_API_KEY": "sk-mine"}))
+        path = env_file.write(tmp_path, {"DATABASE_URL": "x"}, theirs=theirs, stale=stale)
+        assert "sk-mine" not in path.read_text()
+        assert env_file.read(tmp_path) == {"DATABASE_URL": "x"}, "the next start would drop what the user has set"
+        shell = sandbox | {"OPENAI_API_KEY": key}
+        script = f'set -eu; . "$1"; exec {sys.executable} -c "import json, os; print(json.dumps(dict(os.environ)))"'
+        done = subprocess.run(["sh", "-c", script, "sh", path], env=shell, check=True, capture_output=True, text=True)
+        assert {name: value for name, value in json.loads(done.stdout).items() if name in sandbox} == {
+            "OPENAI_BASE_URL": base_url,
+            **expected,
+        }
+    assert own_keys(frozenset({"openai", "unkey"})) == ["OPENAI_API_KEY", "UNKEY_ROOT_KEY"]
 
 
 @pytest.mark.parametrize(
