@@ -86,6 +86,8 @@ async def status(settings: Settings, console: Console, *, url: str | None, as_js
     if settings.database_url is not None:
         async with database(settings, "the inbox is in PostgreSQL") as pool:
             events = await Inbox(pool).counts()
+        if events.failed:
+            problems.append(f"{events.failed} events could not be applied: `gateway meetings list` says why")
     health = Health(ours, problems, events)
     if as_json:
         plain = {

@@ -70,6 +70,16 @@ async def test_register_makes_fixes_and_leaves_alone(env: Env, server: DailyServ
     assert (len(server.webhooks), server.webhooks[0]["state"]) == (2, "FAILED")
 
 
+async def test_status_fails_while_events_do(env: Env, pool: Pool) -> None:
+    assert (await daily(env, "register", "--url", URL)).status == 0
+    assert (await daily(env, "status")).status == 0
+    await pool.execute(
+        "insert into webhook_inbox (source, event_id, event_type, body, attempts) values ('daily', 'e', 'x', '{}', 1)"
+    )
+    looked = await daily(env, "status")
+    assert (looked.status, "1 events could not be applied" in looked.out) == (1, True), looked
+
+
 async def test_what_register_refuses(env: Env, server: DailyServer) -> None:
     for url in (
         "http://gateway.example.com/webhooks/daily",
