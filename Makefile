@@ -46,7 +46,7 @@ check: .venv/.ready ## lint, format, types, imports and the rules of the house
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@.venv/bin/lint-imports
+	@$(RUN) .venv/bin/lint-imports
 	@$(RUN) -m pytest -q tests/house_rules/test_style.py tests/house_rules/test_no_float.py tests/house_rules/test_lock.py
 
 bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and the ratios

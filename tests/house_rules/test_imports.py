@@ -19,7 +19,9 @@ SHIPS: Final = ("gateway", "pricing", "migrations")
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     """`lint-imports` over the packages in this folder."""
     program = Path(sys.executable).with_name("lint-imports")
-    return subprocess.run([program, "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, program, "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.fixture
