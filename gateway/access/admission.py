@@ -15,16 +15,22 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from gateway.access.ended import Ended, has_ended
-from gateway.access.unknown_keys import Misses
-from gateway.access.verdicts import lacks, lacks_its_bounds, refusal_of, unavailable, unbound
-from gateway.access.verification import Questions
+from gateway.access.unknown_keys import UnknownKeyLimit
+from gateway.access.verification import KeyVerifier
+from gateway.access.verification_results import (
+    bounds_missing,
+    lacks_bounds,
+    permission_missing,
+    unavailable,
+    verification_error,
+)
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.http.credentials import invalid_key
 from gateway.keys.permissions import ENDPOINT, MODEL, Allowed, allowed_of, granted_of
-from gateway.keys.verify import RateLimit, Verdict
+from gateway.keys.verify import RateLimit, Verification
 from gateway.kit.errors import ApiError, DependencyDown
-from gateway.limits.claims import Terms
-from gateway.limits.terms import terms_of
+from gateway.limits.claims import KeyLimits
+from gateway.limits.key_limits import build_key_limits
 
 REFRESH_SHARE: Final = 0.8
 """Share of the fresh time after which a key in use is asked for again in the background."""
@@ -44,7 +50,7 @@ class Linked(Protocol):
     budgets: str
 
 
-class Accounts(Protocol):
+class IdentityLookup(Protocol):
     """The one Postgres read that admission may make."""
 
     async def identity(self, external_id: str | None, unkey_key_id: str) -> Linked | None: ...
@@ -56,7 +62,7 @@ class Principal(NamedTuple):
     user_id: str
     api_key_id: str | None
     unkey_key_id: str
-    terms: Terms | None = None
+    key_limits: KeyLimits | None = None
     """What bounds the key; None when nothing does."""
     allowed: Allowed | None = None
     """Which endpoints and models it may call; None: all."""
@@ -68,12 +74,12 @@ class Principal(NamedTuple):
     def check_endpoint(self, name: str) -> None:
         """Raises ApiError for an endpoint that the key may not call."""
         if self.allowed is not None and not self.allowed.endpoint(name):
-            raise lacks(f"{ENDPOINT}{name}", None)
+            raise permission_missing(f"{ENDPOINT}{name}", None)
 
     def check_model(self, name: str) -> None:
         """Raises ApiError for a model that the key may not ask for."""
         if self.allowed is not None and not self.allowed.model(name):
-            raise lacks(f"{MODEL}{name}", "model")
+            raise permission_missing(f"{MODEL}{name}", "model")
 
 
 class _Limits(NamedTuple):
@@ -110,8 +116,8 @@ class Admission:
 
     def __init__(
         self,
-        questions: Questions,
-        accounts: Accounts,
+        verifier: KeyVerifier,
+        accounts: IdentityLookup,
         settings: KeySettings,
         limits: LimitSettings,
         *,
@@ -119,7 +125,7 @@ class Admission:
         monotonic: Callable[[], float],
         unix_s: Callable[[], float],
     ) -> None:
-        self._questions: Final = questions
+        self._verifier: Final = verifier
         self._accounts: Final = accounts
         self._settings: Final = settings
         self._limits: Final = limits
@@ -130,7 +136,7 @@ class Admission:
         self._refused: Final[OrderedDict[bytes, tuple[float, ApiError]]] = OrderedDict()
         self._asking: Final[dict[bytes, asyncio.Task[Principal]]] = {}
         self._ended: Final = Ended(settings.revoked_s, settings.negative_max, monotonic=monotonic, unix_s=unix_s)
-        self._misses: Final = Misses(settings.misses_per_minute, monotonic=monotonic)
+        self._unknown_keys: Final = UnknownKeyLimit(settings.misses_per_minute, monotonic=monotonic)
 
     async def admit(self, key: str, *, endpoint: str = "", peer: str | None = None) -> Principal:
         """Raises ApiError: 401, 403 or 429 for a refused key, 503 when that is unknown.
@@ -182,7 +188,7 @@ class Admission:
         if task is None or self._strict:
             stranger = peer if digest not in self._known else None
             if stranger is not None:
-                self._misses.take(stranger)
+                self._unknown_keys.take(stranger)
             asking = self._verify(digest, key, endpoint, model)
             task = self._asking[digest] = asyncio.get_running_loop().create_task(asking)
             task.add_done_callback(lambda done: self._asked(digest, done, stranger))
@@ -194,13 +200,13 @@ class Admission:
         # A background renewal that failed is looked at by the next call, not by the loop.
         error = None if task.cancelled() else task.exception()
         if stranger is not None and not (isinstance(error, ApiError) and error.status == 401):
-            self._misses.give_back(stranger)
+            self._unknown_keys.give_back(stranger)
 
     async def _verify(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
         known = self._known.get(digest)
-        verdict = await self._questions.ask(key, endpoint=endpoint, model=model, was_good=known is not None)
+        verdict = await self._verifier.ask(key, endpoint=endpoint, model=model, was_good=known is not None)
         now = self._monotonic()
-        refusal = refusal_of(verdict, self._unix_s())
+        refusal = verification_error(verdict, self._unix_s())
         if refusal is None:
             try:
                 return await self._link(digest, verdict, now)
@@ -216,13 +222,13 @@ class Admission:
             self._refused.popitem(last=False)
         raise refusal
 
-    async def _link(self, digest: bytes, verdict: Verdict, now: float) -> Principal:
+    async def _link(self, digest: bytes, verdict: Verification, now: float) -> Principal:
         """The user behind a valid key. Postgres being away does not end an identity that is already known."""
         key_id = verdict.key_id or ""
         external_id = verdict.identity.external_id if verdict.identity else None
         known = self._known.get(digest)
-        if lacks_its_bounds(verdict):
-            raise unbound()
+        if lacks_bounds(verdict):
+            raise bounds_missing()
         limits = self._limits_told(verdict, known, now)
         try:
             linked = await self._accounts.identity(external_id or None, key_id)
@@ -239,10 +245,10 @@ class Admission:
                 raise invalid_key("This API key is disabled.")
             self._ended.check(digest, linked.key_enabled_at)
             told = msgspec.structs.replace(verdict, ratelimits=limits.ratelimits)
-            terms = terms_of(told, linked.budgets, self._limits)
+            key_limits = build_key_limits(told, linked.budgets, self._limits)
             given = verdict.permissions or ()
             principal = Principal(
-                linked.user_id, linked.api_key_id, key_id, terms, allowed_of(given), granted_of(given)
+                linked.user_id, linked.api_key_id, key_id, key_limits, allowed_of(given), granted_of(given)
             )
         # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
         ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()
@@ -263,7 +269,7 @@ class Admission:
             self._known.popitem(last=False)
         return principal
 
-    def _limits_told(self, verdict: Verdict, known: _Entry | None, now: float) -> _Limits:
+    def _limits_told(self, verdict: Verification, known: _Entry | None, now: float) -> _Limits:
         """Those of this answer. One without any, of a key that had some, may come of a limiter that is down: Unkey
         lets such keys pass (Unkey's server source), so the last ones hold as long as a key may without Unkey."""
         if not verdict.ratelimits and known is not None and now < known.limits.until_s:

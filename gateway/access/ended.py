@@ -10,14 +10,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from gateway.keys.verify import Verdict
+from gateway.keys.verify import Verification
 from gateway.kit.errors import ApiError
 
 CODES: Final = ("DISABLED", "EXPIRED", "NOT_FOUND")
 """What Unkey says of a key that has ended."""
 
 
-def has_ended(verdict: Verdict, expires: int | None, unix_s: float) -> bool:
+def has_ended(verdict: Verification, expires: int | None, unix_s: float) -> bool:
     """Whether somebody ended a key that was good until `expires`, Unix milliseconds. One that has come to that end is
     none: every node knows it, so a "valid" after it means that the key was given more time."""
     came_to_its_end = expires is not None and expires / 1000 <= unix_s

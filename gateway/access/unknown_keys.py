@@ -16,7 +16,7 @@ ADDRESSES_MAX: Final = 10_000
 """Addresses remembered; the one that was quiet longest goes first."""
 
 
-class Misses:
+class UnknownKeyLimit:
     """One per process."""
 
     def __init__(self, per_minute: int, *, monotonic: Callable[[], float]) -> None:

@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 
 from gateway.access.breaker import Breaker
-from gateway.access.verdicts import lacks_its_bounds
+from gateway.access.verification_results import lacks_bounds
 from gateway.keys.permissions import are_told
-from gateway.keys.verify import AskedTooOften, Keys, Verdict
+from gateway.keys.verify import AskedTooOften, Keys, Verification
 from gateway.kit.errors import DependencyDown
 
 DOUBTED: Final = ("NOT_FOUND", "FORBIDDEN")
@@ -33,7 +33,7 @@ _NOT_IN_TAGS: Final = re.compile(r"[^A-Za-z0-9_.:-]")
 _log: Final = structlog.get_logger("gateway.proxy")
 
 
-class Questions:
+class KeyVerifier:
     """One per process."""
 
     def __init__(self, keys: Keys, breaker: Breaker, canary: str | None, *, monotonic: Callable[[], float]) -> None:
@@ -54,7 +54,7 @@ class Questions:
         self._checking: asyncio.Task[bool] | None = None
 
     @property
-    def is_left_alone(self) -> bool:
+    def circuit_is_open(self) -> bool:
         """Whether Unkey has failed too often to be asked."""
         return self._breaker.is_open
 
@@ -71,7 +71,7 @@ class Questions:
     def _is_unknown(self) -> bool:
         return self._unknown_s > self._known_s
 
-    async def ask(self, key: str, *, endpoint: str = "", model: str = "", was_good: bool = False) -> Verdict:
+    async def ask(self, key: str, *, endpoint: str = "", model: str = "", was_good: bool = False) -> Verification:
         """Unkey's verdict on `key`. `endpoint` and `model`, where known, become tags of Unkey's analytics.
 
         `was_good`: it has let this key in before; then the canary is asked about again before a no is believed.
@@ -85,7 +85,7 @@ class Questions:
                 raise DependencyDown("unkey", "it does not know the canary either: the root key may lack verify_key")
         if verdict.code == "VALID" and key != self._canary:
             self._told_s = self._monotonic() if verdict.permissions else self._told_s
-            if lacks_its_bounds(verdict):
+            if lacks_bounds(verdict):
                 await self._canary_is_known(asked_s)
             elif self._untold or not verdict.permissions:
                 self._look_again()
@@ -119,9 +119,9 @@ class Questions:
             return False
         return await asyncio.shield(self._look())
 
-    def _judge_permissions(self, canary: Verdict, now: float) -> None:
+    def _judge_permissions(self, canary: Verification, now: float) -> None:
         """Whether the canary, if it is a bound key, came with its permissions."""
-        untold, self._untold = self._untold, lacks_its_bounds(canary)
+        untold, self._untold = self._untold, lacks_bounds(canary)
         if self._untold and not untold:
             self._untold_since_s = now
             look = "Unkey leaves permissions out, or somebody took those of keys.canary"
@@ -148,7 +148,7 @@ class Questions:
         if not task.cancelled():
             task.exception()  # told to everybody who waits, if anybody still does
 
-    async def _verify(self, key: str, tags: list[str]) -> Verdict:
+    async def _verify(self, key: str, tags: list[str]) -> Verification:
         self._breaker.enter()
         try:
             verdict = await self._keys.verify(key, tags)

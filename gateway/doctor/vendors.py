@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.access.verdicts import lacks_its_bounds
+from gateway.access.verification_results import lacks_bounds
 from gateway.config.settings import Settings, required
 from gateway.doctor.findings import Finding, skew
 from gateway.http.outbound import proxy_for, vendor_session
@@ -16,7 +16,7 @@ from gateway.keys.at_unkey import key_pages
 from gateway.keys.bounds import hidden_limits, is_unmarked
 from gateway.keys.permissions import are_told
 from gateway.keys.unkey_admin import KeyAdmin
-from gateway.keys.verify import Keys, Verdict, meta_of
+from gateway.keys.verify import Keys, Verification, meta_of
 from gateway.kit.errors import ConfigError
 from gateway.openai.upstream import Upstream
 from gateway.usage.regions import region_of
@@ -51,9 +51,9 @@ async def unkey(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     return found or [Finding("unkey", "ok", "it answers, and the canary key verifies")]
 
 
-def _canary_permissions(canary: Verdict) -> list[Finding]:
+def _canary_permissions(canary: Verification) -> list[Finding]:
     """Whether the canary would tell that Unkey leaves permissions out of its answers."""
-    if lacks_its_bounds(canary):
+    if lacks_bounds(canary):
         says = "keys.canary is a bound key and comes without its permissions: answers without any are not believed"
         fix = "give the canary its permission again; if it has it, Unkey leaves them out (docs/keys.md)"
         return [Finding("unkey", "fail", says, fix)]

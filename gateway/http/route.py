@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[P, Q, B]):
+class RouteCall(Generic[P, Q, B]):
     """One request, as far as its route reads it."""
 
     path: P
@@ -74,7 +74,7 @@ class Route(Generic[P, Q, B]):
     path_fields: type[P]
     query: type[Q]
     body: type[B]
-    handle: Callable[[Call[P, Q, B]], Awaitable[Answer]]
+    handle: Callable[[RouteCall[P, Q, B]], Awaitable[Answer]]
     results: Mapping[int, Result]
     refusals: tuple[Refusal, ...] = ()
     """Its own; those of reading a request are known (`all_refusals`)."""

@@ -11,11 +11,11 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from gateway.http.fields import Fields, Nothing, read_body, read_path, read_query
-from gateway.http.route import Answer, Call, Route, require
+from gateway.http.route import Answer, Route, RouteCall, require
 from gateway.kit.errors import ApiError
 
 
-class Request(Protocol):
+class HttpRequest(Protocol):
     """What is read of a request; aiohttp's is one."""
 
     @property
@@ -31,7 +31,7 @@ class Request(Protocol):
         """Names in any case."""
 
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=HttpRequest)
 AnyRoute = Route[Any, Any, Any]
 JSON: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
@@ -81,7 +81,7 @@ class Router(Generic[R]):
             require(granted, route.permission)
         query = read_query(rest.partition("#")[0], route.query)
         body = await self._body(request, route)
-        answer = await route.handle(Call(parameters, query, body, granted, request.headers))
+        answer = await route.handle(RouteCall(parameters, query, body, granted, request.headers))
         return _reply(route, answer)
 
     def _find(self, method: str, path: str) -> tuple[AnyRoute, dict[str, str]]:

@@ -3,7 +3,7 @@
 `key-requests` and `key-tokens` apply to each verification at Unkey as well: so the answer to one tells them, and Unkey,
 which sees one verification for many calls, does not refuse before the gateway does. A limit of the key hides one of its
 user that has the same name (Unkey's server source), hence these names. Calls at the same time are nothing that Unkey
-could count, so they are in the meta (limits/terms.py reads all of it).
+could count, so they are in the meta (limits/key_limits.py reads all of it).
 """
 
 import re

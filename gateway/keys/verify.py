@@ -44,7 +44,7 @@ class KeyMeta(msgspec.Struct):
     """True: permissions bind the key, so an answer without them is not the whole answer."""
 
 
-class Verdict(msgspec.Struct, rename="camel"):
+class Verification(msgspec.Struct, rename="camel"):
     """Unkey's answer to one verification. `valid` must be True, and `code` `VALID`, for the key to be let in."""
 
     valid: bool
@@ -70,7 +70,7 @@ class AskedTooOften(DependencyDown):
 
 
 class _Answer(msgspec.Struct):
-    data: Verdict
+    data: Verification
 
 
 _decoder: Final = msgspec.json.Decoder(_Answer)
@@ -88,7 +88,7 @@ class Keys:
         self._headers: Final = {"Authorization": f"Bearer {root_key}", "Content-Type": "application/json"}
         self._timeout: Final = aiohttp.ClientTimeout(total=timeout_s)
 
-    async def verify(self, key: str, tags: Sequence[str] = ()) -> Verdict:
+    async def verify(self, key: str, tags: Sequence[str] = ()) -> Verification:
         """What Unkey says of `key`; costs no credits. `tags` (20 at most, of 1 to 512 characters) are for Unkey's
         analytics. Raises DependencyDown when it does not say anything, AskedTooOften when it asks us to wait.
 
@@ -127,7 +127,7 @@ def _wait_s(retry_after: str) -> float:
 _meta: Final = msgspec.json.Decoder(KeyMeta)
 
 
-def meta_of(verdict: Verdict) -> KeyMeta:
+def meta_of(verdict: Verification) -> KeyMeta:
     """What we keep at the key; nothing where somebody else's is of another shape."""
     try:
         return _meta.decode(verdict.meta)

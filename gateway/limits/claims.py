@@ -11,7 +11,7 @@ from gateway.limits.budgets import Budget, Window
 Kind = Literal["requests", "tokens"]
 
 
-class Rate(NamedTuple):
+class RateClaim(NamedTuple):
     """So many per period, as a bucket that holds `limit` and fills up evenly within `period_s` (GCRA)."""
 
     key: str
@@ -42,7 +42,7 @@ class Hold(NamedTuple):
         return self.window.budget
 
 
-Claim = Rate | Slots | Hold
+Claim = RateClaim | Slots | Hold
 
 
 CountInSeconds = tuple[int, float]
@@ -57,7 +57,7 @@ class RateLimits(NamedTuple):
     concurrent: int | None = None
 
 
-class Terms(NamedTuple):
+class KeyLimits(NamedTuple):
     """Everything that bounds what one key may do."""
 
     of_key: RateLimits

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.kit.errors import DependencyDown
-from gateway.limits.claims import Claim, Rate, Slots, Taken
+from gateway.limits.claims import Claim, RateClaim, Slots, Taken
 from gateway.limits.scripts import BEGIN, RECOUNT, RENEW, RESERVE, SETTLE
 
 PREFIX: Final = "limit:"
@@ -83,7 +83,7 @@ class Limits:
         but for the tokens of a rate."""
         arguments: list[Any] = [event_id]
         for claim in claims:
-            if isinstance(claim, Rate):
+            if isinstance(claim, RateClaim):
                 if claim.kind == "tokens" and claim.cost != tokens:
                     given_back = claim.cost - tokens
                     arguments += ["rate", claim.key, given_back, claim.limit, _micros(claim.period_s)]
@@ -136,7 +136,7 @@ class Limits:
         return bool(await self._run(RECOUNT, [key, version, nano, KEPT_S, *contained]))
 
     def _asked(self, claim: Claim) -> list[Any]:
-        if isinstance(claim, Rate):
+        if isinstance(claim, RateClaim):
             return ["rate", claim.key, claim.limit, claim.cost, _micros(claim.period_s), 0, 1]
         if isinstance(claim, Slots):
             return ["slots", claim.key, claim.limit, 0, LEASE_S, 0, 1]

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from gateway.limits.budgets import WARN_SHARES
-from gateway.limits.claims import Hold, Rate, Taken, openai_duration
+from gateway.limits.claims import Hold, RateClaim, Taken, openai_duration
 from pricing import nano_text
 
 SPOKEN_MAX: Final = 10_000
@@ -17,7 +17,7 @@ SPOKEN_MAX: Final = 10_000
 _log: Final = structlog.get_logger("gateway.limits")
 
 
-class Warnings:
+class RateLimitHeaders:
     """One per process."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Warnings:
         self.counted: Final[dict[int, int]] = dict.fromkeys(WARN_SHARES, 0)
         """How often each share (per cent) was reached."""
 
-    def headers(self, taken: Sequence[Taken]) -> dict[str, str]:
+    def build(self, taken: Sequence[Taken]) -> dict[str, str]:
         """For the answer of a call that was let in."""
         headers = rate_headers(taken)
         soft = [self._used(each) for each in taken if isinstance(each.claim, Hold) and not each.claim.budget.hard]
@@ -54,13 +54,13 @@ def rate_headers(taken: Sequence[Taken]) -> dict[str, str]:
     """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, of whichever limit of a kind has least left."""
     least: dict[str, Taken] = {}
     for each in taken:
-        if isinstance(each.claim, Rate):
+        if isinstance(each.claim, RateClaim):
             known = least.get(each.claim.kind)
             if known is None or each.used < known.used:
                 least[each.claim.kind] = each
     headers = {}
     for kind, each in least.items():
-        assert isinstance(each.claim, Rate)
+        assert isinstance(each.claim, RateClaim)
         headers[f"x-ratelimit-limit-{kind}"] = str(each.claim.limit)
         headers[f"x-ratelimit-remaining-{kind}"] = str(each.used)
         headers[f"x-ratelimit-reset-{kind}"] = openai_duration(each.more)

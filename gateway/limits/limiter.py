@@ -13,10 +13,10 @@ import structlog
 
 from gateway.config.settings import LimitSettings
 from gateway.kit.errors import DependencyDown
-from gateway.limits.claims import Claim, CountInSeconds, Hold, Kind, Rate, RateLimits, Slots, Terms
+from gateway.limits.claims import Claim, CountInSeconds, Hold, KeyLimits, Kind, RateClaim, RateLimits, Slots
 from gateway.limits.counters import LEASE_S, PREFIX, Limits, NotCounted
-from gateway.limits.headers import Warnings
-from gateway.limits.refusals import not_priced, refusal, unavailable
+from gateway.limits.headers import RateLimitHeaders
+from gateway.limits.limit_errors import limit_error, not_priced, unavailable
 from gateway.limits.spending import Spending
 from gateway.usage.event import OpenRecord, UsageEvent
 from gateway.usage.settle import Settler
@@ -41,14 +41,14 @@ class Limiter:
         self._running: Final[dict[str, Sequence[Claim]]] = {}
         self._begun: Final[dict[str, asyncio.Task[None]]] = {}
         self._giving_back: Final[set[asyncio.Task[None]]] = set()
-        self.warnings: Final = Warnings()
+        self.ratelimit_headers: Final = RateLimitHeaders()
 
-    async def take(self, opened: OpenRecord, terms: Terms, key: str) -> dict[str, str]:
+    async def take(self, opened: OpenRecord, key_limits: KeyLimits, key: str) -> dict[str, str]:
         """Everything this call claims, and headers for its answer. Raises ApiError when there is no room for it.
 
         `key` names the API key, as Unkey does. What was taken is given back by `give_back`, or ends by itself.
         """
-        claims = self._claims(opened, terms, key)
+        claims = self._claims(opened, key_limits, key)
         hard = any(isinstance(claim, Hold) and claim.budget.hard for claim in claims)
         for _ in range(TRIES):
             try:
@@ -65,9 +65,9 @@ class Limiter:
             raise unavailable(DependencyDown("redis", "the counters of budgets come and go"))
         for each in taken:
             if each.refused:
-                raise refusal(each, taken)
+                raise limit_error(each, taken)
         self._running[opened.id] = claims
-        return self.warnings.headers(taken)
+        return self.ratelimit_headers.build(taken)
 
     async def give_back(self, event_id: str, event: UsageEvent | None) -> None:
         """The call has ended: as `event` says, or without having cost anything. Idempotent: the first one wins.
@@ -99,12 +99,12 @@ class Limiter:
         if self._giving_back:
             await asyncio.wait(self._giving_back, timeout=CLOSE_S)
 
-    def _claims(self, opened: OpenRecord, terms: Terms, key: str) -> list[Claim]:
+    def _claims(self, opened: OpenRecord, key_limits: KeyLimits, key: str) -> list[Claim]:
         tokens = self._settler.by_bytes(opened, (opened.output_cap or 0) * opened.choices)
         claimed = tokens.input + tokens.output
-        claims = _rates(f"{PREFIX}k:{key}", terms.of_key, claimed)
-        claims += _rates(f"{PREFIX}u:{opened.user_id}", terms.of_user, claimed)
-        budgets = [b for b in terms.budgets if b.counts_call(opened.api_key_id, opened.meeting_id, opened.model)]
+        claims = _rates(f"{PREFIX}k:{key}", key_limits.of_key, claimed)
+        claims += _rates(f"{PREFIX}u:{opened.user_id}", key_limits.of_user, claimed)
+        budgets = [b for b in key_limits.budgets if b.counts_call(opened.api_key_id, opened.meeting_id, opened.model)]
         most = self._settler.most(opened) if budgets else None
         for budget in budgets:
             if most is None and budget.hard:
@@ -162,7 +162,7 @@ def _rates(key: str, limits: RateLimits, tokens: int) -> list[Claim]:
     )
     for kind, limit, cost in asked:
         if limit is not None:
-            claims.append(Rate(f"{key}:{kind}", kind, limit[0], limit[1], cost))
+            claims.append(RateClaim(f"{key}:{kind}", kind, limit[0], limit[1], cost))
     if limits.concurrent is not None:
         claims.append(Slots(f"{key}:running", limits.concurrent))
     return claims

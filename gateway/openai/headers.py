@@ -12,7 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.http.framing import EVENT_ID, SERVER
 from gateway.openai.trace_context import TRACEPARENT, TRACESTATE
-from gateway.openai.upstream import Answer
+from gateway.openai.upstream import UpstreamAnswer
 from pricing.readers.body import read_fields, text_of
 from pricing.readers.text import storable
 
@@ -63,7 +63,7 @@ def answer_headers(
     return passed
 
 
-def is_event_stream(source: Answer, *, asked: bool = False) -> bool:
+def is_event_stream(source: UpstreamAnswer, *, asked: bool = False) -> bool:
     """Whether the answer is a stream of server-sent events. A media type may be written in any case (RFC 9110); where
     there is none, the answer is what was `asked` for."""
     media_type = source.headers.get("Content-Type")
@@ -75,7 +75,7 @@ def is_event_stream(source: Answer, *, asked: bool = False) -> bool:
     )
 
 
-def request_id_of(source: Answer) -> str | None:
+def request_id_of(source: UpstreamAnswer) -> str | None:
     """OpenAI's id of the request, as it can be stored."""
     request_id = source.headers.get("x-request-id")
     return None if request_id is None else storable(request_id)

@@ -12,7 +12,7 @@ from gateway.openai.families.catalogue import ENDPOINT_OF
 from gateway.openai.families.family import Endpoint
 
 
-class Route(NamedTuple):
+class MatchedRoute(NamedTuple):
     """A request that the catalogue knows: the upstream path is `/v1` less, built from what matched."""
 
     endpoint: Endpoint
@@ -25,7 +25,7 @@ _QUERY: Final = re.compile(r"[A-Za-z0-9_\-.~=&\[\],:+%]{0,2000}")
 _EXACT: Final = {entry.method + entry.pattern.pattern: entry for entry in CATALOGUE if "(" not in entry.pattern.pattern}
 
 
-def match(method: str, raw_path: str) -> Route | None:
+def match(method: str, raw_path: str) -> MatchedRoute | None:
     """The route of `raw_path` as it came over the wire (it begins with `/v1/`), or None: refuse it.
 
     A query string passes along only when it is made of plain query characters.
@@ -36,10 +36,10 @@ def match(method: str, raw_path: str) -> Route | None:
     path = path[3:]
     exact = _EXACT.get(method + path)
     if exact is not None:
-        return Route(exact, path + mark + query, None)
+        return MatchedRoute(exact, path + mark + query, None)
     if ".." in path:
         return None
     for entry in CATALOGUE:
         if entry.method == method and (found := entry.pattern.fullmatch(path)) is not None:
-            return Route(entry, path + mark + query, found.groupdict().get("id"))
+            return MatchedRoute(entry, path + mark + query, found.groupdict().get("id"))
     return None

@@ -41,7 +41,7 @@ class Unanswered(DependencyDown):
     """The request went out, at least in part, and no answer came: the call may have run."""
 
 
-class Answer:
+class UpstreamAnswer:
     """One answer: its head, and its body as it arrives. `release` or `close` it in every case."""
 
     __slots__ = ("_connection", "_upstream", "content", "headers", "status")
@@ -109,7 +109,7 @@ class Upstream:
         self._heads: Final[dict[str, str]] = {}
         self._idle: Final[deque[tuple[float, ResponseHandler]]] = deque()
 
-    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> UpstreamAnswer:
         """`path` comes from the catalogue and is appended to the base, never joined to it.
 
         Raises NotSent or Unanswered.
@@ -129,7 +129,7 @@ class Upstream:
             while True:
                 message, content = await connection.read()
                 if message.code > 199:
-                    return Answer(message.code, message.headers, content, connection, self)
+                    return UpstreamAnswer(message.code, message.headers, content, connection, self)
                 if message.code == 101:  # nobody asked for another protocol
                     connection.close()
                     raise Unanswered("openai", "UnaskedUpgrade")

@@ -12,7 +12,7 @@ from aiohttp import web
 from gateway.http.errors import as_refusal
 from gateway.kit.errors import ApiError
 from gateway.proxy.handler import Proxy
-from gateway.proxy.seen import Seen
+from gateway.proxy.request_info import RequestInfo
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 """Answers a request; its second argument is the id under which errors are logged and answered."""
@@ -37,10 +37,10 @@ class Front:
         try:
             return await handler(request, event_id)
         except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
-            return self._proxy.refuse(Seen(request), event_id, as_refusal(error, event_id))
+            return self._proxy.refuse(RequestInfo(request), event_id, as_refusal(error, event_id))
 
     def refuse_unreadable(self, request: web.BaseRequest, error: Exception) -> web.Response:
         """The answer to bytes that are no HTTP request. The parser's own words quote them, and so the key."""
         message = "This is not a valid HTTP/1.1 request, or its request line or a header is too long."
         refused = ApiError(400, "invalid_framing", message, detail=type(error).__name__)
-        return self._proxy.refuse(Seen(request), self._proxy.new_id(), refused)
+        return self._proxy.refuse(RequestInfo(request), self._proxy.new_id(), refused)

@@ -17,7 +17,7 @@ import pricing
 import pricing.data
 from gateway.access.admission import Admission
 from gateway.access.breaker import Breaker
-from gateway.access.verification import Questions
+from gateway.access.verification import KeyVerifier
 from gateway.config.settings import Settings, required
 from gateway.http.cors import Cors
 from gateway.http.outbound import vendor_session
@@ -41,14 +41,14 @@ from gateway.processes.rooms_api import open_rooms
 from gateway.processes.server import open_server
 from gateway.processes.supervisor import Ready, listen
 from gateway.processes.webhooks import open_webhooks
-from gateway.proxy.access_log import CallLog
-from gateway.proxy.drains import WATCH_S, Drains
+from gateway.proxy.access_log import AccessLog
+from gateway.proxy.active_relays import WATCH_S, ActiveRelays
+from gateway.proxy.dependencies import Dependencies
 from gateway.proxy.estimate import Estimator
 from gateway.proxy.handler import Proxy
 from gateway.proxy.metrics import CallMetrics
 from gateway.proxy.opening import open_traces
 from gateway.proxy.owners import Owners
-from gateway.proxy.parts import Parts
 from gateway.proxy.recheck import Recheck
 from gateway.proxy.record import Recorder
 from gateway.stores.postgres import open_pool
@@ -75,14 +75,14 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
         upstream = open_upstream(stack, settings, values["openai_api_key"], failpoint=place.failpoint)
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
-        log = CallLog(partial(os.write, STDERR), name, clock=time.time)
+        log = AccessLog(partial(os.write, STDERR), name, clock=time.time)
         stack.callback(log.flush)
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
-        questions = await _open_questions(stack, settings)
+        verifier = await _open_verifier(stack, settings)
         limiter = await _open_limiter(stack, settings, settler)
         admission = Admission(
-            questions,
+            verifier,
             ledger,
             settings.keys,
             settings.limits,
@@ -90,12 +90,12 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             monotonic=time.monotonic,
             unix_s=time.time,
         )
-        drains, metrics = Drains(), CallMetrics()
+        active_relays, metrics = ActiveRelays(), CallMetrics()
         # Before anybody is listened to, until the last call has ended.
-        loops = await stack.enter_async_context(_loops(settings, limiter, drains, admission))
+        loops = await stack.enter_async_context(_loops(settings, limiter, active_relays, admission))
         cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
-            Parts(
+            Dependencies(
                 admission=admission,
                 owners=Owners(buffer, ledger),
                 meetings=Meetings(ledger, monotonic=time.monotonic),
@@ -109,7 +109,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 metrics=metrics,
                 traces=open_traces(stack, settings),
                 clock=time.time,
-                drains=drains,
+                active_relays=active_relays,
                 cors=cors,
                 forward_traces=settings.traces.forward_agents,
                 failpoint=place.failpoint,
@@ -118,17 +118,17 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             )
         )
         server = await _open_server(stack, settings, proxy, admission, cors)
-        await _listen(stack, server, listener, loops, drains)
-        ready(partial(status, name, metrics, recorder, journal, drains, limiter, questions, loops))
+        await _listen(stack, server, listener, loops, active_relays)
+        ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops))
         try:
             await loops.until(stop)
         finally:
-            drains.closing = True
+            active_relays.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
 
 
 async def _listen(
-    stack: AsyncExitStack, server: web.Server, listener: socket.socket, loops: Loops, drains: Drains
+    stack: AsyncExitStack, server: web.Server, listener: socket.socket, loops: Loops, active_relays: ActiveRelays
 ) -> None:
     """Requests are taken from here on, until the stack closes; then running calls finish."""
     runner = web.ServerRunner(server)
@@ -141,7 +141,7 @@ async def _listen(
             await site.stop()
         await asyncio.sleep(0)  # what has come in before is begun
         server.pre_shutdown()
-        giving_up = asyncio.get_running_loop().call_later(drain_s, drains.give_up)
+        giving_up = asyncio.get_running_loop().call_later(drain_s, active_relays.give_up)
         await server.shutdown(drain_s + SETTLE_S)
         giving_up.cancel()
         await runner.cleanup()
@@ -150,19 +150,19 @@ async def _listen(
     await web.SockSite(runner, listener, backlog=1024).start()
 
 
-async def _open_questions(stack: AsyncExitStack, settings: Settings) -> Questions:
+async def _open_verifier(stack: AsyncExitStack, settings: Settings) -> KeyVerifier:
     """The way to Unkey, with the canary asked about: what it says, every refused customer would say later."""
     root_key = required(settings, "unkey_root_key")["unkey_root_key"]
     session = await stack.enter_async_context(vendor_session(settings, settings.unkey_base_url))
     keys = Keys(session, settings.unkey_base_url, root_key, timeout_s=settings.keys.timeout_s)
     breaker = Breaker(monotonic=time.monotonic, uniform=random.uniform)
     canary = None if settings.keys.canary is None else settings.keys.canary.get_secret_value()
-    questions = Questions(keys, breaker, canary, monotonic=time.monotonic)
+    verifier = KeyVerifier(keys, breaker, canary, monotonic=time.monotonic)
     try:
-        await questions.check()
+        await verifier.check()
     except DependencyDown as error:  # no reason not to start: it may be back before the first call
         _log.warning("canary key not checked", what=error.what, detail=error.detail)
-    return questions
+    return verifier
 
 
 async def _open_server(
@@ -175,12 +175,12 @@ async def _open_server(
     return open_server(front, cors, keepalive_s=settings.gateway_keepalive_s)
 
 
-def _loops(settings: Settings, limiter: Limiter, drains: Drains, admission: Admission) -> Loops:
+def _loops(settings: Settings, limiter: Limiter, active_relays: ActiveRelays, admission: Admission) -> Loops:
     loops = Loops(uniform=random.uniform)
     loops.every("slots", limiter.renew, every_s=RENEW_S)
-    loops.every("bounds", drains.check, every_s=WATCH_S)
+    loops.every("bounds", active_relays.check, every_s=WATCH_S)
     if settings.keys.recheck_s:
-        loops.every("recheck", Recheck(admission, drains).step_once, every_s=settings.keys.recheck_s)
+        loops.every("recheck", Recheck(admission, active_relays).step_once, every_s=settings.keys.recheck_s)
     return loops
 
 
@@ -199,22 +199,22 @@ def status(
     metrics: CallMetrics,
     recorder: Recorder,
     journal: Journal,
-    drains: Drains,
+    active_relays: ActiveRelays,
     limiter: Limiter,
-    questions: Questions,
+    verifier: KeyVerifier,
     loops: Loops,
 ) -> Status:
     """A proxy fails when calls cannot be recorded, or when a loop has failed. Calls go on while its loops wait."""
     own = (
         Sample("gateway_waiting", (name,), int(loops.waiting_on is not None)),
-        Sample("gateway_drains_running", (), drains.running),
+        Sample("gateway_drains_running", (), active_relays.running),
         Sample("gateway_settles_not_on_disk", (), recorder.stranded),
-        Sample("gateway_unkey_left_alone", (), int(questions.is_left_alone)),
-        Sample("gateway_unkey_canary_unknown", (), int(questions.is_doubted)),
+        Sample("gateway_unkey_left_alone", (), int(verifier.circuit_is_open)),
+        Sample("gateway_unkey_canary_unknown", (), int(verifier.is_doubted)),
         journal.commits.sample("gateway_journal_commit_seconds"),
         *(
             Sample("gateway_budget_warnings_total", (str(share),), count)
-            for share, count in limiter.warnings.counted.items()
+            for share, count in limiter.ratelimit_headers.counted.items()
         ),
     )
     return Status(

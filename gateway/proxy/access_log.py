@@ -14,7 +14,7 @@ import msgspec
 from gateway.kit.errors import ApiError, DependencyDown
 from gateway.kit.version import VERSION
 from gateway.proxy.metrics import ACCOUNT_EMPTY
-from gateway.proxy.seen import Seen, plain
+from gateway.proxy.request_info import RequestInfo, plain
 from gateway.usage.event import UsageEvent
 from pricing import nano_text
 
@@ -33,7 +33,7 @@ def level_of_call(status: int, code: str | None, openai_code: str | None) -> str
     return "warning" if code is not None and code.startswith("upstream_") else "info"
 
 
-class Line(msgspec.Struct, omit_defaults=True):
+class AccessLogEntry(msgspec.Struct, omit_defaults=True):
     """One line; durations in milliseconds."""
 
     ts: datetime
@@ -73,7 +73,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     """The trace that the client's `traceparent` names."""
 
 
-class CallLog:
+class AccessLog:
     """Collects lines and hands them to `write` every FLUSH_S seconds."""
 
     def __init__(self, write: Callable[[bytes], object], process: str, *, clock: Callable[[], float]) -> None:
@@ -99,7 +99,7 @@ class CallLog:
     ) -> None:
         """A call with a row. `code`: why the gateway answered in OpenAI's place, or why the answer broke off."""
         self._add(
-            Line(
+            AccessLogEntry(
                 ts=self._now(),
                 level=level_of_call(status, code, openai_code),
                 event="call",
@@ -126,10 +126,10 @@ class CallLog:
             )
         )
 
-    def free(self, event_id: str, seen: Seen, status: int, ms: float) -> None:
+    def free(self, event_id: str, info: RequestInfo, status: int, ms: float) -> None:
         """A call that costs nothing and has no row."""
         self._add(
-            Line(
+            AccessLogEntry(
                 self._now(),
                 "error" if status >= 500 else "info",
                 "free_call",
@@ -137,20 +137,20 @@ class CallLog:
                 status,
                 round(ms, 1),
                 self._process,
-                endpoint=seen.endpoint,
-                user=None if seen.principal is None else seen.principal.user_id,
-                key=_key_of(seen),
-                request_id=seen.request_id,
-                method=_method_of(seen),
-                path=_path_of(seen),
+                endpoint=info.endpoint,
+                user=None if info.principal is None else info.principal.user_id,
+                key=_key_of(info),
+                request_id=info.request_id,
+                method=_method_of(info),
+                path=_path_of(info),
             )
         )
 
-    def refused(self, event_id: str, seen: Seen, error: ApiError, ms: float) -> None:
+    def refused(self, event_id: str, info: RequestInfo, error: ApiError, ms: float) -> None:
         """A request that the gateway answered itself, with what was known of it by then."""
-        request, caller = seen.request, seen.principal
+        request, caller = info.request, info.principal
         self._add(
-            Line(
+            AccessLogEntry(
                 self._now(),
                 "error" if error.status >= 500 and error.status != HTTPStatus.HTTP_VERSION_NOT_SUPPORTED else "warning",
                 "refused",
@@ -158,16 +158,16 @@ class CallLog:
                 error.status,
                 round(ms, 1),
                 self._process,
-                endpoint=seen.endpoint,
+                endpoint=info.endpoint,
                 user=None if caller is None else caller.user_id,
-                key=_key_of(seen),
-                model=seen.model,
+                key=_key_of(info),
+                model=info.model,
                 code=error.code,
                 param=None if error.param is None else plain(error.param),
-                request_id=seen.request_id,
+                request_id=info.request_id,
                 detail=detail_of(error),
-                method=_method_of(seen),
-                path=_path_of(seen),
+                method=_method_of(info),
+                path=_path_of(info),
                 peer=request.remote,
             )
         )
@@ -181,20 +181,20 @@ class CallLog:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    def _add(self, line: Line) -> None:
+    def _add(self, line: AccessLogEntry) -> None:
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._lines.append(self._encode(line) + b"\n")
 
 
-def _key_of(seen: Seen) -> str | None:
-    caller = seen.principal
+def _key_of(info: RequestInfo) -> str | None:
+    caller = info.principal
     return None if caller is None else caller.api_key_id or caller.unkey_key_id
 
 
-def _method_of(seen: Seen) -> str:
-    return plain(seen.request.method)[:16]
+def _method_of(info: RequestInfo) -> str:
+    return plain(info.request.method)[:16]
 
 
-def _path_of(seen: Seen) -> str:
-    return plain(seen.request.raw_path.partition("?")[0])
+def _path_of(info: RequestInfo) -> str:
+    return plain(info.request.raw_path.partition("?")[0])

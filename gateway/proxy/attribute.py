@@ -6,13 +6,13 @@ from aiohttp import web
 
 from gateway.access.admission import Principal
 from gateway.openai.request import Request
-from gateway.proxy.parts import Parts
+from gateway.proxy.dependencies import Dependencies
 from gateway.usage.event import OpenRecord
 from pricing.readers.text import storable
 
 
 async def attribute_call(
-    parts: Parts,
+    deps: Dependencies,
     request: web.BaseRequest,
     principal: Principal,
     endpoint: str,
@@ -24,8 +24,8 @@ async def attribute_call(
     """The OPEN of a call of `principal`. Raises ApiError when it refers to what is not the user's."""
     headers = request.headers
     named = headers.getall("X-Meeting-Id", [])
-    meeting_id = await parts.meetings.of(named, principal.user_id) if named else None
-    await parts.owners.check(asked.refers, principal.user_id)
+    meeting_id = await deps.meetings.of(named, principal.user_id) if named else None
+    await deps.owners.check(asked.refers, principal.user_id)
     client_request_id = headers.get("X-Client-Request-Id")
     return OpenRecord(
         id=event_id,

@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.kit.errors import ApiError
-from gateway.proxy.relayed import Relayed
+from gateway.proxy.relay_result import RelayResult
 
 WRITE_S: Final = 5.0
 """Seconds that a client has to take the error event."""
@@ -15,9 +15,9 @@ WRITE_S: Final = 5.0
 class AnswerBegun(Exception):
     """Raised from what went wrong when a part of the answer may have gone out already."""
 
-    def __init__(self, relayed: Relayed, client: web.StreamResponse) -> None:
+    def __init__(self, result: RelayResult, client: web.StreamResponse) -> None:
         super().__init__("the answer has begun")
-        self.relayed: Final = relayed
+        self.relay_result: Final = result
         self.client: Final = client
 
 
@@ -28,10 +28,10 @@ def error_event(error: ApiError) -> bytes:
 
 async def end(request: web.BaseRequest, begun: AnswerBegun, error: ApiError) -> web.StreamResponse:
     """A stream ends with the error, as OpenAI's own do; anything else is cut."""
-    relayed, client, transport = begun.relayed, begun.client, request.transport
-    if transport is None or relayed.ended:
+    result, client, transport = begun.relay_result, begun.client, request.transport
+    if transport is None or result.ended:
         return client
-    if relayed.meter is None or relayed.client_left:
+    if result.meter is None or result.client_left:
         transport.abort()
         return client
     try:

@@ -13,8 +13,8 @@ from gateway.http.framing import EVENT_ID
 from gateway.keys.permissions import Allowed
 from gateway.kit.errors import ApiError
 from gateway.openai.headers import answer_headers
-from gateway.openai.routing import Route
-from gateway.openai.upstream import Answer
+from gateway.openai.routing import MatchedRoute
+from gateway.openai.upstream import UpstreamAnswer
 
 LIST_BYTES_MAX: Final = 16 * 1024 * 1024
 """Largest list of models that is read; a model takes about 150 bytes."""
@@ -27,7 +27,7 @@ def discard(event_id: str) -> web.Response:
     return web.Response(status=204, headers={EVENT_ID: event_id})
 
 
-def check_shown(route: Route, allowed: Allowed | None) -> None:
+def check_shown(route: MatchedRoute, allowed: Allowed | None) -> None:
     """Raises ApiError 404 for one model that the key is not told of, as OpenAI says it of one that is not there."""
     if route.endpoint.name == "models.get":
         name = route.path.partition("?")[0].removeprefix(_MODEL_PATH)
@@ -36,7 +36,7 @@ def check_shown(route: Route, allowed: Allowed | None) -> None:
 
 
 async def answer_whole(
-    request: web.BaseRequest, route: Route, source: Answer, allowed: Allowed | None, event_id: str
+    request: web.BaseRequest, route: MatchedRoute, source: UpstreamAnswer, allowed: Allowed | None, event_id: str
 ) -> web.Response | None:
     """The answer to HEAD, or the list of models; None for an answer that is to be relayed. Raises ApiError 502."""
     headers = answer_headers(source.headers, event_id)
@@ -59,7 +59,7 @@ async def answer_whole(
         source.release()
 
 
-async def _read(source: Answer) -> bytes:
+async def _read(source: UpstreamAnswer) -> bytes:
     pieces, size = [], 0
     while piece := await source.content.readany():
         pieces.append(piece)

@@ -16,15 +16,15 @@ from gateway.kit.ids import unix_ms_of, uuid7
 from gateway.openai import routing as endpoints
 from gateway.openai.headers import answer_headers, forwarded_headers, is_event_stream, request_id_of
 from gateway.openai.request import read_counted
-from gateway.openai.routing import Route
-from gateway.openai.upstream import Answer
+from gateway.openai.routing import MatchedRoute
+from gateway.openai.upstream import UpstreamAnswer
 from gateway.proxy.begun import AnswerBegun, end
 from gateway.proxy.call import MeteredCall
+from gateway.proxy.dependencies import Dependencies
 from gateway.proxy.free import answer_whole, check_shown, discard
-from gateway.proxy.parts import Parts
 from gateway.proxy.relay import Relay
-from gateway.proxy.relayed import Relayed
-from gateway.proxy.seen import Seen
+from gateway.proxy.relay_result import RelayResult
+from gateway.proxy.request_info import RequestInfo
 from gateway.proxy.send import send, upstream_refused_us
 from gateway.proxy.unrouted import answer_unrouted
 from pricing.stream import StreamMeter
@@ -33,19 +33,19 @@ from pricing.stream import StreamMeter
 class Proxy:
     """Handles the requests of one process."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts: Final = parts
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps: Final = deps
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Never raises: what goes wrong is an answer."""
-        started_s = self._parts.clock()
+        started_s = self._deps.clock()
         event_id = self.new_id(started_s)
-        metrics = self._parts.metrics
+        metrics = self._deps.metrics
         metrics.running += 1
         begun: AnswerBegun | None = None
-        seen = Seen(request)
+        info = RequestInfo(request)
         try:
-            return await self._route(request, event_id, started_s, seen)
+            return await self._route(request, event_id, started_s, info)
         except AnswerBegun as raised:
             begun, refused = raised, as_refusal(raised.__cause__ or raised, event_id)
         except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
@@ -53,29 +53,31 @@ class Proxy:
         finally:
             metrics.running -= 1
         if begun is not None:
-            self._count(seen, event_id, refused)
+            self._count(info, event_id, refused)
             return await end(request, begun, refused)
-        return self.refuse(seen, event_id, refused)
+        return self.refuse(info, event_id, refused)
 
-    def refuse(self, seen: Seen, event_id: str, refused: ApiError) -> web.Response:
+    def refuse(self, info: RequestInfo, event_id: str, refused: ApiError) -> web.Response:
         """The answer to a request that is refused, counted and logged."""
-        self._count(seen, event_id, refused)
+        self._count(info, event_id, refused)
         answer = refusal(refused, event_id)
-        if self._parts.drains.closing:
+        if self._deps.active_relays.closing:
             answer.force_close()
         return answer
 
-    def _count(self, seen: Seen, event_id: str, refused: ApiError) -> None:
-        self._parts.metrics.refused(refused.code)
-        if not seen.is_logged:
-            self._parts.log.refused(event_id, seen, refused, self._parts.clock() * 1000 - unix_ms_of(event_id))
+    def _count(self, info: RequestInfo, event_id: str, refused: ApiError) -> None:
+        self._deps.metrics.refused(refused.code)
+        if not info.is_logged:
+            self._deps.log.refused(event_id, info, refused, self._deps.clock() * 1000 - unix_ms_of(event_id))
 
     def new_id(self, unix_s: float | None = None) -> str:
         """A fresh event id, of now or of the instant `unix_s`."""
-        at_s = self._parts.clock() if unix_s is None else unix_s
-        return uuid7(int(at_s * 1000), self._parts.random_bits(80))
+        at_s = self._deps.clock() if unix_s is None else unix_s
+        return uuid7(int(at_s * 1000), self._deps.random_bits(80))
 
-    async def _route(self, request: web.BaseRequest, event_id: str, started_s: float, seen: Seen) -> web.StreamResponse:
+    async def _route(
+        self, request: web.BaseRequest, event_id: str, started_s: float, info: RequestInfo
+    ) -> web.StreamResponse:
         path = request.raw_path
         method = "GET" if request.method == "HEAD" else request.method
         if method == "GET" and path in ("/healthz", "/readyz"):
@@ -83,64 +85,64 @@ class Proxy:
         check_framing(request)
         route = endpoints.match(method, path)
         if route is None:
-            return answer_unrouted(request, self._parts.cors)
+            return answer_unrouted(request, self._deps.cors)
         key = key_of(request.headers)
-        endpoint = seen.endpoint = route.endpoint.name
-        principal = seen.principal = await self._parts.admission.admit(key, endpoint=endpoint, peer=request.remote)
-        if endpoint == "traces.ingest" and not self._parts.forward_traces:
+        endpoint = info.endpoint = route.endpoint.name
+        principal = info.principal = await self._deps.admission.admit(key, endpoint=endpoint, peer=request.remote)
+        if endpoint == "traces.ingest" and not self._deps.forward_traces:
             answer = discard(event_id)
-            self._report_free(seen, event_id, started_s, endpoint, answer.status)
+            self._report_free(info, event_id, started_s, endpoint, answer.status)
             return answer
         principal.check_endpoint(endpoint)
         if route.endpoint.kind == "metered":
-            call = MeteredCall(self._parts, seen, route, principal, event_id, started_s)
+            call = MeteredCall(self._deps, info, route, principal, event_id, started_s)
             return await call.run()
         if principal.due:
-            self._parts.admission.renew(key, endpoint=endpoint)
-        return await self._free(seen, route, principal, event_id, started_s)
+            self._deps.admission.renew(key, endpoint=endpoint)
+        return await self._free(info, route, principal, event_id, started_s)
 
     def _health(self, path: str, event_id: str) -> web.Response:
         """Alive; and ready only while a call can be recorded."""
-        failure = None if path == "/healthz" else self._parts.recorder.failure
+        failure = None if path == "/healthz" else self._deps.recorder.failure
         body = {"status": "ok"} if failure is None else {"status": "not ready", "journal": failure}
-        if path == "/readyz" and self._parts.drains.closing:
+        if path == "/readyz" and self._deps.active_relays.closing:
             body = {"status": "stopping"}
         status = 200 if body["status"] == "ok" else 503
         return web.json_response(body, status=status, headers={EVENT_ID: event_id})
 
     async def _free(
-        self, seen: Seen, route: Route, principal: Principal, event_id: str, started_s: float
+        self, info: RequestInfo, route: MatchedRoute, principal: Principal, event_id: str, started_s: float
     ) -> web.StreamResponse:
         """Costs nothing and has no row; an object must be the caller's own."""
-        parts, request = self._parts, seen.request
+        deps, request = self._deps, info.request
         if route.object_id is not None:
-            await parts.owners.check_response(route.object_id, principal.user_id)
+            await deps.owners.check_response(route.object_id, principal.user_id)
         check_shown(route, principal.allowed)
-        body = await read_body(request, parts.bounds.body_bytes_max)
+        body = await read_body(request, deps.bounds.body_bytes_max)
         if route.endpoint.kind == "counted":
-            await parts.owners.check(read_counted(route.endpoint.name, body), principal.user_id)
+            await deps.owners.check(read_counted(route.endpoint.name, body), principal.user_id)
         headers = forwarded_headers(request.headers, event_id)
-        source = await send(parts.upstream, route.endpoint.method, route.path, headers, body or None)
-        seen.request_id = request_id_of(source)
+        source = await send(deps.upstream, route.endpoint.method, route.path, headers, body or None)
+        info.request_id = request_id_of(source)
         if source.status == 401:
             source.close()
             raise upstream_refused_us()
         answer: web.StreamResponse | None = await answer_whole(request, route, source, principal.allowed, event_id)
         if answer is None:
             answer = await self._relay_free(request, route, source, event_id)
-        self._report_free(seen, event_id, started_s, route.endpoint.name, source.status)
+        self._report_free(info, event_id, started_s, route.endpoint.name, source.status)
         return answer
 
-    def _report_free(self, seen: Seen, event_id: str, started_s: float, endpoint: str, status: int) -> None:
-        self._parts.metrics.free(endpoint, status)
-        self._parts.log.free(event_id, seen, status, (self._parts.clock() - started_s) * 1000)
+    def _report_free(self, info: RequestInfo, event_id: str, started_s: float, endpoint: str, status: int) -> None:
+        self._deps.metrics.free(endpoint, status)
+        self._deps.log.free(event_id, info, status, (self._deps.clock() - started_s) * 1000)
 
     async def _relay_free(
-        self, request: web.BaseRequest, route: Route, source: Answer, event_id: str
+        self, request: web.BaseRequest, route: MatchedRoute, source: UpstreamAnswer, event_id: str
     ) -> web.StreamResponse:
-        parts = self._parts
+        deps = self._deps
         relay = Relay(
-            request, source, answer_headers(source.headers, event_id), parts.bounds, parts.drains, _nothing_to_note
+            request, source, answer_headers(source.headers, event_id), deps.bounds, deps.active_relays, _nothing_to_note
         )
         try:
             if is_event_stream(source) and route.endpoint.stream is not None:
@@ -157,5 +159,5 @@ class Proxy:
             relay.close()
 
 
-async def _nothing_to_note(_: Relayed) -> None:
+async def _nothing_to_note(_: RelayResult) -> None:
     """A free call leaves no trace in the journal."""

@@ -11,7 +11,7 @@ import structlog
 from gateway.access.admission import Admission
 from gateway.http.credentials import key_of
 from gateway.kit.errors import ApiError
-from gateway.proxy.drains import Drains
+from gateway.proxy.active_relays import ActiveRelays
 
 REVOKED: Final = (401, 403)
 _log: Final = structlog.get_logger("gateway.proxy")
@@ -20,14 +20,14 @@ _log: Final = structlog.get_logger("gateway.proxy")
 class Recheck:
     """One per process."""
 
-    def __init__(self, admission: Admission, drains: Drains) -> None:
+    def __init__(self, admission: Admission, active_relays: ActiveRelays) -> None:
         self._admission: Final = admission
-        self._drains: Final = drains
+        self._active_relays: Final = active_relays
 
     async def step_once(self) -> int:
         """Looks at every answer that has a client. How many were ended."""
         ended = 0
-        for relay in [relay for relay in self._drains.relays if not relay.result.client_left]:
+        for relay in [relay for relay in self._active_relays.relays if not relay.result.client_left]:
             try:
                 key = key_of(relay.request_headers)
                 if (await self._admission.admit(key)).due:

@@ -15,10 +15,10 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.config.settings import UpstreamSettings
 from gateway.kit.errors import ApiError
-from gateway.openai.upstream import Answer
+from gateway.openai.upstream import UpstreamAnswer
+from gateway.proxy.active_relays import ActiveRelays
 from gateway.proxy.begun import error_event
-from gateway.proxy.drains import Drains
-from gateway.proxy.relayed import Relayed
+from gateway.proxy.relay_result import RelayResult
 from gateway.proxy.wholes import feed_large, read_large, read_whole
 from pricing.coded import CodedStream
 from pricing.readers.coding import Decoder, coding_of
@@ -39,29 +39,29 @@ class Relay:
     def __init__(
         self,
         request: web.BaseRequest,
-        source: Answer,
+        source: UpstreamAnswer,
         headers: "CIMultiDict[str]",
         bounds: UpstreamSettings,
-        drains: Drains,
-        noted: Callable[[Relayed], Awaitable[None]],
+        active_relays: ActiveRelays,
+        noted: Callable[[RelayResult], Awaitable[None]],
     ) -> None:
         self._request: Final = request
         self._source: Final = source
         self._headers: Final = headers
         self._bounds: Final = bounds
-        self._drains: Final = drains
+        self._active_relays: Final = active_relays
         self._noted: Final = noted
         self._loop: Final = asyncio.get_running_loop()
         self._end_s: Final = self._loop.time() + bounds.total_s
         self._drain_until_s = 0.0
         self._drained_bytes = 0
-        self.result: Final = Relayed()
+        self.result: Final = RelayResult()
         self.result.heard_s = self._loop.time()
         coding = self.result.coding = coding_of(source.headers.get("Content-Encoding"))
         self._decoder: Final = None if coding is None else Decoder(coding)
-        drains.add(self)
+        active_relays.add(self)
 
-    async def stream(self, meter: StreamMeter) -> Relayed:
+    async def stream(self, meter: StreamMeter) -> RelayResult:
         """An event stream; `result.last` is the terminal event."""
         result = self.result
         result.said, result.meter = meter.said, meter
@@ -72,7 +72,7 @@ class Relay:
             await self._pass_stream(passing.feed, meter, client)
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
-        self._drains.relays.discard(self)
+        self._active_relays.relays.discard(self)
         await self._write(client, passing.finish())
         if self._decoder is not None:
             result.unread = self._decoder.problem
@@ -111,7 +111,7 @@ class Relay:
                 except ConnectionError:
                     self._left()
 
-    async def whole(self) -> Relayed:
+    async def whole(self) -> RelayResult:
         """Any other answer; `result.last` is its body, or its last piece when it is large."""
         result = self.result
         chunks: list[bytes] = []
@@ -127,14 +127,14 @@ class Relay:
                     return await self._pass_large(b"".join(chunks))
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
-        self._drains.relays.discard(self)
+        self._active_relays.relays.discard(self)
         result.last = b"".join(chunks)
         transport = self._request.transport
         result.client_left = transport is None or transport.is_closing()
         read_whole(result, self._decoder)
         return result
 
-    async def _pass_large(self, first: bytes) -> Relayed:
+    async def _pass_large(self, first: bytes) -> RelayResult:
         """Beyond 1 MiB the body is passed on as it comes, and what it says of itself is found on the way."""
         result, scan, waiting = self.result, Scan(), first
         noted = False
@@ -158,7 +158,7 @@ class Relay:
                     break
         except _BROKEN as error:
             result.broken = result.broken or _reason(error)
-        self._drains.relays.discard(self)
+        self._active_relays.relays.discard(self)
         read_large(result, scan, self._decoder)
         result.last = waiting
         result.complete = result.broken is None
@@ -175,7 +175,7 @@ class Relay:
                 message = "OpenAI's answer broke off; the call may have run."
                 raise ApiError(502, result.broken, message, kind="server_error")
             answer = web.Response(status=self._source.status, headers=self._headers, body=result.last)
-            if self._drains.closing:
+            if self._active_relays.closing:
                 answer.force_close()
             return answer
         if result.broken is not None and transport is not None:
@@ -191,7 +191,7 @@ class Relay:
 
     def _new_client(self) -> web.StreamResponse:
         client = web.StreamResponse(status=self._source.status, headers=self._headers)
-        if self._drains.closing:
+        if self._active_relays.closing:
             client.force_close()
         return client
 
@@ -223,7 +223,7 @@ class Relay:
     def _left(self) -> None:
         """The client is gone: read on, within bounds."""
         self.result.client_left = True
-        self._drains.running += 1
+        self._active_relays.running += 1
         self._drain_until_s = self._loop.time() + self._bounds.drain_s
 
     @property
@@ -243,17 +243,17 @@ class Relay:
         transport.close()
 
     def close(self) -> None:
-        """Whatever happened: the connection to OpenAI and the place among the drains are given back."""
+        """Whatever happened: the connection to OpenAI and the place among the active relays are given back."""
         self._source.release()
-        self._drains.relays.discard(self)
+        self._active_relays.relays.discard(self)
         if self._drain_until_s:
-            self._drains.running -= 1
+            self._active_relays.running -= 1
             self._drain_until_s = 0.0
 
     def _over_drain(self, size: int) -> bool:
         """Whether reading on without a client has reached a bound; then the answer is given up."""
         self._drained_bytes += size
-        too_many = self._drains.running > self._bounds.drains_max
+        too_many = self._active_relays.running > self._bounds.drains_max
         if too_many or self._drained_bytes > self._bounds.drain_bytes_max:
             self.give_up("drain_limit")
         return self.result.broken is not None

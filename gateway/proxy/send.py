@@ -1,10 +1,12 @@
 """Sends a call to OpenAI, and says in a client's words what went wrong. Must not retry: the call may have run."""
 
 from gateway.kit.errors import ApiError, DependencyDown
-from gateway.openai.upstream import Answer, NotSent, Upstream
+from gateway.openai.upstream import NotSent, Upstream, UpstreamAnswer
 
 
-async def send(upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:
+async def send(
+    upstream: Upstream, method: str, path: str, headers: dict[str, str], body: bytes | None
+) -> UpstreamAnswer:
     """Raises ApiError: `upstream_unreachable` when nothing was sent, else the call may have run."""
     try:
         return await upstream.send(method, path, headers, body)

@@ -5,7 +5,7 @@ from typing import Protocol
 from gateway.usage.event import UsageEvent
 
 
-class Span(Protocol):
+class CallSpan(Protocol):
     """One metered call in somebody's trace."""
 
     def end(self, event: UsageEvent, status: int) -> None: ...
@@ -14,4 +14,4 @@ class Span(Protocol):
 class Traces(Protocol):
     """Begins spans."""
 
-    def begin(self, endpoint: str, model: str, headers: dict[str, str], started_s: float) -> Span: ...
+    def begin(self, endpoint: str, model: str, headers: dict[str, str], started_s: float) -> CallSpan: ...

@@ -9,7 +9,7 @@ from gateway.http.cors import Cors
 from gateway.kit.errors import ApiError
 from gateway.openai import routing as endpoints
 from gateway.openai.families.refused import why_unserved
-from gateway.proxy.seen import plain
+from gateway.proxy.request_info import plain
 
 
 def answer_unrouted(request: web.BaseRequest, cors: Cors | None) -> web.StreamResponse:

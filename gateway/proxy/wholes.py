@@ -1,12 +1,12 @@
 """Reads what a whole answer says of itself: kept in memory, or passing by in pieces; decoded where it is coded."""
 
-from gateway.proxy.relayed import Relayed
+from gateway.proxy.relay_result import RelayResult
 from pricing.readers.body import object_of, read_fields, read_scan, said_of
 from pricing.readers.coding import Decoder
 from pricing.readers.scan import Scan
 
 
-def read_whole(result: Relayed, decoder: Decoder | None) -> None:
+def read_whole(result: RelayResult, decoder: Decoder | None) -> None:
     """Of a body that was kept; it may have broken off."""
     body = result.last
     if decoder is not None:
@@ -24,14 +24,14 @@ def read_whole(result: Relayed, decoder: Decoder | None) -> None:
         result.said = read_scan(scan)
 
 
-def feed_large(result: Relayed, scan: Scan, piece: bytes, decoder: Decoder | None) -> None:
+def feed_large(result: RelayResult, scan: Scan, piece: bytes, decoder: Decoder | None) -> None:
     """The next piece of a body that passes by. Its beginning is kept for an estimate."""
     for plain in (piece,) if decoder is None else decoder.decode(piece):
         scan.feed(plain)
         result.text = result.text or plain
 
 
-def read_large(result: Relayed, scan: Scan, decoder: Decoder | None) -> None:
+def read_large(result: RelayResult, scan: Scan, decoder: Decoder | None) -> None:
     """What a body that passes by has said so far."""
     result.said = read_scan(scan)
     result.is_error = object_of(scan.members.get("error")) is not None

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.http.fields import Nothing
 from gateway.http.openapi import About, build_document
-from gateway.http.route import Answer, Call, Refusal, Result, Route
+from gateway.http.route import Answer, Refusal, Result, Route, RouteCall
 from gateway.http.router import AnyRoute, Router
 from gateway.kit.errors import ApiError
 from gateway.kit.version import VERSION
@@ -124,17 +124,17 @@ class RoomsApi:
             ),
         ]  # fmt: skip
 
-    async def _create(self, call: Call[Nothing, Nothing, NewRoom]) -> Answer:
+    async def _create(self, call: RouteCall[Nothing, Nothing, NewRoom]) -> Answer:
         room = await self._keeper.create(call.body.id or self._new_id(), call.body.change())
         return Answer(201, view_of(room), {"Location": f"{PATH}/{room.id}", **_tagged(room)})
 
-    async def _page(self, call: Call[Nothing, Listing, Nothing]) -> Answer:
+    async def _page(self, call: RouteCall[Nothing, Listing, Nothing]) -> Answer:
         query = call.query
         rooms, more = await self._keeper.page(query.wanted(), after=query.after or None, rows_max=query.limit)
         last = rooms[-1].id if rooms else None
         return Answer(200, RoomList(data=[view_of(room) for room in rooms], has_more=more, last_id=last))
 
-    async def _get(self, call: Call[RoomPath, RoomQuery, Nothing]) -> Answer:
+    async def _get(self, call: RouteCall[RoomPath, RoomQuery, Nothing]) -> Answer:
         if not call.query.include:
             room = await self._keeper.get(call.path.id)
             return Answer(200, view_of(room), _tagged(room))
@@ -142,16 +142,16 @@ class RoomsApi:
         room = await self._keeper.get(call.path.id)
         return Answer(200, view_of(room, self._keeper.sensitive_of(room)), _tagged(room))
 
-    async def _update(self, call: Call[RoomPath, Nothing, RoomChange]) -> Answer:
+    async def _update(self, call: RouteCall[RoomPath, Nothing, RoomChange]) -> Answer:
         change, version = call.body.change(call.headers.get("If-Match"))
         room = await self._keeper.update(call.path.id, change, version=version)
         return Answer(200, view_of(room), _tagged(room))
 
-    async def _expire(self, call: Call[RoomPath, Nothing, Nothing]) -> Answer:
+    async def _expire(self, call: RouteCall[RoomPath, Nothing, Nothing]) -> Answer:
         room = await self._keeper.expire(call.path.id)
         return Answer(200, view_of(room), _tagged(room))
 
-    async def _describe(self, _call: Call[Nothing, Nothing, Nothing]) -> Answer:
+    async def _describe(self, _call: RouteCall[Nothing, Nothing, Nothing]) -> Answer:
         about = About("Rooms", VERSION, "Rooms of interviews and meetings, for the platform's backend.", COMMON)
         return Answer(200, build_document(about, self.routes))
 

@@ -10,9 +10,9 @@ import pytest
 
 from gateway.access.admission import Admission, Principal
 from gateway.access.breaker import Breaker
-from gateway.access.verification import Questions
+from gateway.access.verification import KeyVerifier
 from gateway.config.settings import KeySettings, LimitSettings
-from gateway.keys.verify import Identity, Keys, Verdict
+from gateway.keys.verify import Identity, Keys, Verification
 from gateway.kit.errors import ApiError, DependencyDown
 
 NOW_S = 1_800_000_000.0
@@ -38,13 +38,13 @@ class FakeKeys(Keys):
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.tags: list[list[str]] = []
-        self.canary: Verdict | DependencyDown = valid()
+        self.canary: Verification | DependencyDown = valid()
         self.canary_asked = 0
-        self.answer: Verdict | DependencyDown = valid()
+        self.answer: Verification | DependencyDown = valid()
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def verify(self, key: str, tags: Sequence[str] = ()) -> Verdict:
+    async def verify(self, key: str, tags: Sequence[str] = ()) -> Verification:
         if key == CANARY:
             self.canary_asked += 1
             answer = self.canary
@@ -79,9 +79,9 @@ class House:
         self.alone_s = 3.0
         """How long the circuit to Unkey stays open."""
         breaker = Breaker(monotonic=lambda: self.now_s, uniform=lambda *_: self.alone_s)
-        self.questions = Questions(self.keys, breaker, canary, monotonic=lambda: self.now_s)
+        self.verifier = KeyVerifier(self.keys, breaker, canary, monotonic=lambda: self.now_s)
         self.admission = Admission(
-            self.questions,
+            self.verifier,
             self.accounts,
             KeySettings(**settings),
             LimitSettings(),
@@ -108,10 +108,10 @@ class House:
         return caught.value
 
 
-def valid(**changes: Any) -> Verdict:
+def valid(**changes: Any) -> Verification:
     fields = {"valid": True, "code": "VALID", "key_id": "uk_1", "identity": Identity("ext")}
-    return Verdict(**{**fields, **changes})
+    return Verification(**{**fields, **changes})
 
 
-def no(code: str, **changes: Any) -> Verdict:
-    return Verdict(valid=False, code=code, key_id="uk_1", **changes)
+def no(code: str, **changes: Any) -> Verification:
+    return Verification(valid=False, code=code, key_id="uk_1", **changes)

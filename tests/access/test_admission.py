@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.access.admission import Principal
-from gateway.access.verdicts import refusal_of
+from gateway.access.verification_results import verification_error
 from gateway.keys.verify import RateLimit
 from tests.access.admissions import NOW_S, House, Linked, no, valid
 
@@ -35,8 +35,8 @@ async def test_codes(code: str, status: int, error_code: str) -> None:
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "EXPIRED", "", "valid"])
 def test_true_without_valid_is_no(code: str) -> None:
-    assert refusal_of(valid(code=code), NOW_S) is not None
-    assert refusal_of(valid(), NOW_S) is None
+    assert verification_error(valid(code=code), NOW_S) is not None
+    assert verification_error(valid(), NOW_S) is None
 
 
 async def test_rate_limit_says_when_to_come_back_and_keeps_its_word() -> None:
@@ -50,7 +50,7 @@ async def test_rate_limit_says_when_to_come_back_and_keeps_its_word() -> None:
     assert (await house.refused()).status == 429
     house.now_s = 3.1
     await house.admit()
-    assert refusal_of(no("RATE_LIMITED"), NOW_S).headers == {"Retry-After": "1"}  # type: ignore[union-attr]  # refused
+    assert verification_error(no("RATE_LIMITED"), NOW_S).headers == {"Retry-After": "1"}  # type: ignore[union-attr]  # refused
 
 
 async def test_used_up_is_not_tried_again() -> None:

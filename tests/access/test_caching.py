@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.access.admission import Principal
-from gateway.keys.verify import Verdict
+from gateway.keys.verify import Verification
 from gateway.kit.errors import ApiError, DependencyDown
 from tests.access.admissions import KEY, NOW_S, POSTGRES_DOWN, UNKEY_DOWN, House, no, valid
 
@@ -137,7 +137,7 @@ async def test_single_flight() -> None:
 
 
 @pytest.mark.parametrize(("answer", "status"), [(UNKEY_DOWN, 503), (no("NOT_FOUND"), 401)])
-async def test_single_flight_of_a_failure(answer: Verdict | DependencyDown, status: int) -> None:
+async def test_single_flight_of_a_failure(answer: Verification | DependencyDown, status: int) -> None:
     house = House()
     house.keys.gate.clear()
     house.keys.answer = answer

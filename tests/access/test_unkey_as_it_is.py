@@ -137,15 +137,15 @@ async def test_a_key_s_limit_does_not_hide_the_user_s(house: House) -> None:
     house.sandbox.unkey.identities.update_identity(UpdateIdentity(identity=user, ratelimits=limits))
     made = await house.json("create", "--user", "ann@example.com", "--rpm", "1000", "--tpm", "5000")
     async with gate_at(house) as gate:
-        terms = (await gate.admit(made["key"])).terms
-        assert terms is not None
-        assert (terms.of_key.requests, terms.of_key.tokens) == ((1000, 60.0), (5000, 60.0))
-        assert terms.of_user.requests == (2, 60.0)
+        key_limits = (await gate.admit(made["key"])).key_limits
+        assert key_limits is not None
+        assert (key_limits.of_key.requests, key_limits.of_key.tokens) == ((1000, 60.0), (5000, 60.0))
+        assert key_limits.of_user.requests == (2, 60.0)
     await house.json("set", "key_ann", "--rpm", "900")
     async with gate_at(house) as gate:
-        terms = (await gate.admit(ANN)).terms
-        assert terms is not None
-        assert (terms.of_key.requests, terms.of_user.requests) == ((900, 60.0), (2, 60.0))
+        key_limits = (await gate.admit(ANN)).key_limits
+        assert key_limits is not None
+        assert (key_limits.of_key.requests, key_limits.of_user.requests) == ((900, 60.0), (2, 60.0))
 
 
 async def test_limits_outlive_a_limiter_that_is_down(house: House) -> None:
@@ -153,8 +153,8 @@ async def test_limits_outlive_a_limiter_that_is_down(house: House) -> None:
     async with gate_at(house) as gate:
 
         async def requests() -> tuple[int, float] | None:
-            terms = (await gate.admit(ANN)).terms
-            return None if terms is None else terms.of_key.requests
+            key_limits = (await gate.admit(ANN)).key_limits
+            return None if key_limits is None else key_limits.of_key.requests
 
         assert await requests() == (2, 3600.0)
         await gate.mode(limiter_down=True)
@@ -207,11 +207,11 @@ async def test_a_canary_tells_that_permissions_are_left_out(house: House) -> Non
         assert not allowed.model("gpt-4o")
         house.at_unkey("new", external_id=bound["user_id"], permissions=["openai.model.gpt-4o-mini"])
         assert (await gate.refused("sk_new_canary_012")).status == 503  # what it may call is unknown
-        assert gate.questions.is_doubted
+        assert gate.verifier.is_doubted
         await gate.mode()
         await gate.later(31)
         assert await gate.status("sk_new_canary_012") == 200
-        assert not gate.questions.is_doubted
+        assert not gate.verifier.is_doubted
 
 
 async def test_a_canary_that_alone_has_lost_its_permission_stops_nobody(house: House) -> None:
@@ -219,12 +219,12 @@ async def test_a_canary_that_alone_has_lost_its_permission_stops_nobody(house: H
     await house.key("bob", permissions=["openai.chat"])
     house.at_unkey("watch", permissions=[], meta={"bound": True})
     async with gate_at(house, canary=CANARY) as gate:
-        assert gate.questions.is_doubted
+        assert gate.verifier.is_doubted
         assert await gate.status(ANN) == 503  # nothing tells yet whether others come with theirs
         await gate.later(1)
         assert await gate.status("sk_bob_canary_012") == 200
         assert await gate.status(ANN) == 200
-        assert not gate.questions.is_doubted
+        assert not gate.verifier.is_doubted
 
 
 async def test_a_canary_is_looked_at_again_for_keys_that_nothing_marks(house: House) -> None:
@@ -237,7 +237,7 @@ async def test_a_canary_is_looked_at_again_for_keys_that_nothing_marks(house: Ho
         await gate.status("sk_bob_canary_012")  # the canary is asked about behind this one
         await gate.later(31)
         allowed = (await gate.admit("sk_bob_canary_012")).allowed
-        assert gate.questions.is_doubted
+        assert gate.verifier.is_doubted
         assert allowed is None or not allowed.model("gpt-4o")
 
 
@@ -256,7 +256,7 @@ async def test_unkey_s_own_limit_is_obeyed_and_is_no_outage(house: House) -> Non
             assert (await gate.refused(f"sk_stranger_{number}")).headers["Retry-After"] == "20"
         calls = (await control(house.sandbox, "unkey", "/calls", method="GET"))["calls"]
         assert calls["keys.verifyKey"] == 1
-        assert not gate.questions.is_left_alone
+        assert not gate.verifier.circuit_is_open
         assert await gate.status(ANN) == 200
         await gate.later(20)
         assert await gate.status("sk_stranger_0") == 401

@@ -6,9 +6,9 @@ from random import Random
 import pytest
 
 from gateway.access.breaker import ALONE_S, FAILURES, Breaker
-from gateway.access.unknown_keys import ADDRESSES_MAX, Misses
+from gateway.access.unknown_keys import ADDRESSES_MAX, UnknownKeyLimit
 from gateway.access.verification import tags_of
-from gateway.keys.verify import Verdict
+from gateway.keys.verify import Verification
 from gateway.kit.errors import ApiError, DependencyDown
 from tests.access.admissions import CANARY, KEY, UNKEY_DOWN, House, no, valid
 
@@ -21,7 +21,7 @@ async def test_after_failures_in_a_row_unkey_is_left_alone() -> None:
     for number in range(FAILURES + 20):
         assert (await house.refused(f"key-{number}")).status == 503
     assert len(house.keys.asked) == FAILURES
-    assert house.questions.is_left_alone
+    assert house.verifier.circuit_is_open
     house.now_s = house.alone_s - 0.1
     await house.refused("later")
     assert len(house.keys.asked) == FAILURES
@@ -33,7 +33,7 @@ async def test_after_failures_in_a_row_unkey_is_left_alone() -> None:
     house.keys.answer = valid()
     await house.admit("later")
     await house.admit("latest")
-    assert not house.questions.is_left_alone
+    assert not house.verifier.circuit_is_open
 
 
 async def test_only_one_tries_it_again() -> None:
@@ -61,7 +61,7 @@ async def test_an_answer_in_between_begins_the_count_anew() -> None:
         house.keys.answer = no("NOT_FOUND")  # an answer, whatever it says
         await house.refused("unknown")
         house.now_s += 20
-    assert not house.questions.is_left_alone
+    assert not house.verifier.circuit_is_open
 
 
 async def test_known_keys_go_on_while_it_is_left_alone() -> None:
@@ -106,14 +106,14 @@ async def test_nobody_is_unknown_while_the_canary_is() -> None:
     house.now_s, house.keys.answer, house.keys.canary = 31, no("NOT_FOUND"), no("NOT_FOUND")
     await house.admit()  # it was good: it goes on in its stale time
     assert (await house.refused("stranger")).status == 503
-    assert house.questions.is_doubted
+    assert house.verifier.is_doubted
     assert house.keys.canary_asked == 1  # not asked for everybody
     house.now_s += 2
     house.keys.canary, house.keys.answer = valid(), valid()
     await house.admit()
     house.keys.answer = no("NOT_FOUND")
     assert (await house.refused("another stranger")).status == 401
-    assert not house.questions.is_doubted
+    assert not house.verifier.is_doubted
 
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "FORBIDDEN"])
@@ -236,7 +236,7 @@ async def test_unknown_keys_of_one_address_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("answer", [valid(), no("RATE_LIMITED"), UNKEY_DOWN])
-async def test_only_unknown_keys_count(answer: Verdict | DependencyDown) -> None:
+async def test_only_unknown_keys_count(answer: Verification | DependencyDown) -> None:
     house = House(misses_per_minute=2)
     house.keys.answer = answer
     for number in range(6):
@@ -258,13 +258,13 @@ async def test_a_crowd_with_one_new_key_is_one_question() -> None:
 
 
 def test_the_table_of_addresses_is_bounded() -> None:
-    misses = Misses(1, monotonic=lambda: 0.0)
+    misses = UnknownKeyLimit(1, monotonic=lambda: 0.0)
     for number in range(ADDRESSES_MAX + 100):
         misses.take(str(number))
     assert len(misses._counts) == ADDRESSES_MAX
     with pytest.raises(ApiError):
         misses.take(str(ADDRESSES_MAX + 99))
     misses.take("0")  # it was forgotten
-    unbounded = Misses(0, monotonic=lambda: 0.0)
+    unbounded = UnknownKeyLimit(0, monotonic=lambda: 0.0)
     for _ in range(1000):
         unbounded.take("1")

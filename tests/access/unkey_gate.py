@@ -9,7 +9,7 @@ import aiohttp
 
 from gateway.access.admission import Admission, Principal
 from gateway.access.breaker import Breaker
-from gateway.access.verification import Questions
+from gateway.access.verification import KeyVerifier
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.keys.verify import Keys
 from gateway.kit.errors import ApiError
@@ -21,17 +21,17 @@ from tests.support.stand_ins import control
 class Gate:
     """What a proxy makes of a key."""
 
-    def __init__(self, house: House, admission: Admission, questions: Questions) -> None:
+    def __init__(self, house: House, admission: Admission, verifier: KeyVerifier) -> None:
         self.house = house
         self.admission = admission
-        self.questions = questions
+        self.verifier = verifier
 
     async def admit(self, key: str) -> Principal:
         """As the proxy does it, renewal included."""
         principal = await self.admission.admit(key)
         if principal.due:
             self.admission.renew(key)
-        behind = [*self.admission._asking.values(), *filter(None, [self.questions._checking])]
+        behind = [*self.admission._asking.values(), *filter(None, [self.verifier._checking])]
         await asyncio.gather(*behind, return_exceptions=True)
         return principal
 
@@ -71,10 +71,10 @@ async def gate_at(house: House, *, canary: str | None = None, **settings: Any) -
     async with aiohttp.ClientSession() as session:
         keys = Keys(session, house.sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         breaker = Breaker(monotonic=clock, uniform=lambda least, _: least)
-        questions = Questions(keys, breaker, canary, monotonic=clock)
-        await questions.check()
+        verifier = KeyVerifier(keys, breaker, canary, monotonic=clock)
+        await verifier.check()
         admission = Admission(
-            questions,
+            verifier,
             house.ledger,
             KeySettings(**settings),
             LimitSettings(),
@@ -82,4 +82,4 @@ async def gate_at(house: House, *, canary: str | None = None, **settings: Any) -
             monotonic=clock,
             unix_s=clock,
         )
-        yield Gate(house, admission, questions)
+        yield Gate(house, admission, verifier)

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.http.fields import Fields, Nothing
 from gateway.http.openapi import About, build_document
-from gateway.http.route import Answer, Call, Refusal, Result, Route
+from gateway.http.route import Answer, Refusal, Result, Route, RouteCall
 from gateway.http.router import AnyRoute, Reply, Router
 from gateway.kit.errors import ApiError
 
@@ -69,7 +69,7 @@ class Parcels:
 
     def __init__(self, *, granted: frozenset[str] = frozenset({"parcels.*"}), tells_methods: bool = True) -> None:
         self.granted, self.body, self.read, self.answer = granted, b"", 0, Answer(200, Parcel("p"))
-        self.seen: Call[Any, Any, Any] | None = None
+        self.seen: RouteCall[Any, Any, Any] | None = None
         one = "/parcels/{depot}/{id}"
         fine = {200: Result(Parcel, "A parcel.", {"ETag": "Its version."})}
         self.routes: list[AnyRoute] = [
@@ -107,7 +107,7 @@ class Parcels:
         assert bytes_max == LIMIT
         return self.body
 
-    async def _handle(self, call: Call[Any, Any, Any]) -> Answer:
+    async def _handle(self, call: RouteCall[Any, Any, Any]) -> Answer:
         self.seen = call
         return self.answer
 
@@ -125,7 +125,9 @@ def test_a_route_gets_what_it_declares() -> None:
     assert api.seen is not None
     assert api.seen.path == ParcelPath(depot=7, id=UUID(ID))
     assert api.seen.body == NewParcel(name="n", box=Box(3), tags=None)
-    assert SECRET not in repr(Call(api.seen.path, api.seen.query, NewParcel(name=SECRET), frozenset(), {"x": SECRET}))
+    assert SECRET not in repr(
+        RouteCall(api.seen.path, api.seen.query, NewParcel(name=SECRET), frozenset(), {"x": SECRET})
+    )
     api.call("GET", "/parcels?sender=a%20b&limit=50&fragile=true&size=large#x")
     assert api.seen.query == Search(sender="a b", limit=50, fragile=True, size="large")
     api.call("GET", "/parcels?sender=a")

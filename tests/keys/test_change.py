@@ -12,7 +12,7 @@ from gateway.config.settings import LimitSettings
 from gateway.keys.permissions import allowed_of
 from gateway.keys.verify import Keys
 from gateway.ledger.store import Ledger
-from gateway.limits.terms import terms_of
+from gateway.limits.key_limits import build_key_limits
 from gateway.sandbox import credentials
 from gateway.sandbox.unkey.keys import Limit
 from gateway.stores.postgres import Pool
@@ -49,10 +49,10 @@ async def test_what_is_set_holds_at_unkey_and_here(house: House) -> None:
     async with aiohttp.ClientSession() as session:  # what a proxy makes of it
         keys = Keys(session, house.sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         verdict = await keys.verify("sk_ann_canary_012")
-    terms, allowed = terms_of(verdict, "[]", LimitSettings()), allowed_of(verdict.permissions or ())
-    assert terms is not None
+    key_limits, allowed = build_key_limits(verdict, "[]", LimitSettings()), allowed_of(verdict.permissions or ())
+    assert key_limits is not None
     assert allowed is not None
-    assert terms.of_key == ((60, 60.0), (9000, 60.0), 3)
+    assert key_limits.of_key == ((60, 60.0), (9000, 60.0), 3)
     assert (allowed.endpoint("responses"), allowed.endpoint("chat"), allowed.model("gpt-5-mini")) == (
         True,
         False,

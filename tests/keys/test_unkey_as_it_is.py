@@ -166,9 +166,9 @@ async def test_a_limit_with_its_old_name_is_read_and_taken_away(house: House) ->
     shown = await house.json("show", "key_ann")
     assert (shown["requests_per_minute"], shown["tokens_per_minute"]) == (9, 9)
     async with gate_at(house) as gate:
-        terms = (await gate.admit(ANN)).terms
-        assert terms is not None
-        assert (terms.of_key.requests, terms.of_key.tokens) == ((9, 60.0), (9, 60.0))
+        key_limits = (await gate.admit(ANN)).key_limits
+        assert key_limits is not None
+        assert (key_limits.of_key.requests, key_limits.of_key.tokens) == ((9, 60.0), (9, 60.0))
     await house.run("set", "key_ann", "--no-rpm", "--tpm", "8")
     assert [(one.name, one.limit) for one in house.kept("key_ann").ratelimits] == [("key-tokens", 8)]
 

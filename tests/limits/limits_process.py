@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from random import Random
 
 from gateway.limits.budgets import Budget, Window
-from gateway.limits.claims import Claim, Hold, Rate, Slots
+from gateway.limits.claims import Claim, Hold, RateClaim, Slots
 from gateway.limits.counters import Limits
 from gateway.stores.redis import open_redis
 
@@ -36,7 +36,7 @@ async def main(url: str, seed: int, cap: int, slots: int, rate: int) -> None:
         claims: list[Claim] = [
             Hold(BUDGET, Window(budget, AT, None), worst),
             Slots(SLOTS, slots),
-            Rate(RATE, "requests", rate, 60, 1),
+            RateClaim(RATE, "requests", rate, 60, 1),
         ]
         while any(refused := [taken.refused for taken in await limits.reserve(event, claims)]):
             if refused != [False, True, False]:

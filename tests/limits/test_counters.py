@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from gateway.limits.budgets import Budget, Window
-from gateway.limits.claims import Claim, Hold, Rate, Slots, Taken
+from gateway.limits.claims import Claim, Hold, RateClaim, Slots, Taken
 from gateway.limits.counters import Limits, NotCounted
 from gateway.stores.redis import open_redis
 from tests.limits import limits_process
@@ -36,8 +36,8 @@ def limits(redis: "Redis") -> Limits:
     return Limits(redis, hold_s=600)
 
 
-def rate(limit: int, cost: int = 1, *, key: str = "limit:k:a:requests", period_s: float = 60) -> Rate:
-    return Rate(key, "tokens" if cost != 1 else "requests", limit, period_s, cost)
+def rate(limit: int, cost: int = 1, *, key: str = "limit:k:a:requests", period_s: float = 60) -> RateClaim:
+    return RateClaim(key, "tokens" if cost != 1 else "requests", limit, period_s, cost)
 
 
 def hold(nano: int, limit: int, *, hard: bool = True, key: str = "limit:b:one") -> Hold:

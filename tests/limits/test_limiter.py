@@ -12,7 +12,7 @@ import pricing.data
 from gateway.config.settings import LimitSettings
 from gateway.kit.errors import ApiError
 from gateway.limits.budgets import Budget
-from gateway.limits.claims import RateLimits, Terms
+from gateway.limits.claims import KeyLimits, RateLimits
 from gateway.limits.counters import Limits
 from gateway.limits.limiter import Limiter
 from gateway.limits.spending import Spending
@@ -28,11 +28,11 @@ BOOK = pricing.parse(pricing.data.read_texts())
 USER = "00000000-0000-7000-8000-00000000000a"
 
 
-def terms(*, hard: bool | None = None, requests: int | None = None) -> Terms:
+def key_limits(*, hard: bool | None = None, requests: int | None = None) -> KeyLimits:
     budgets: tuple[Budget, ...] = ()
     if hard is not None:
         budgets = (Budget(id="b", user_id=USER, limit_nano=5 * USD, period="day", hard=hard, since=AT),)
-    return Terms(RateLimits(requests=None if requests is None else (requests, 60.0)), RateLimits(), budgets)
+    return KeyLimits(RateLimits(requests=None if requests is None else (requests, 60.0)), RateLimits(), budgets)
 
 
 @asynccontextmanager
@@ -44,7 +44,7 @@ async def limiter(redis_url: str, pool: Pool, **settings: bool) -> AsyncIterator
         await made.close()
 
 
-async def refused(of: Limiter, bounds: Terms, **call: object) -> ApiError:
+async def refused(of: Limiter, bounds: KeyLimits, **call: object) -> ApiError:
     with pytest.raises(ApiError) as raised:
         await of.take(opened(str(uuid4()), user_id=USER, **call), bounds, "key_1")
     return raised.value
@@ -53,24 +53,24 @@ async def refused(of: Limiter, bounds: Terms, **call: object) -> ApiError:
 async def test_redis_away(pool: Pool) -> None:
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     async with limiter(nowhere, pool) as open_one, limiter(nowhere, pool, rates_need_redis=True) as closed:
-        for bounds in (terms(requests=1), terms(hard=False)):
+        for bounds in (key_limits(requests=1), key_limits(hard=False)):
             assert await open_one.take(opened(str(uuid4()), user_id=USER), bounds, "key_1") == {}
-        error = await refused(open_one, terms(hard=True))
+        error = await refused(open_one, key_limits(hard=True))
         assert (error.status, error.code) == (503, "limits_unavailable")
-        assert (await refused(closed, terms(requests=1))).status == 503
+        assert (await refused(closed, key_limits(requests=1))).status == 503
 
 
 async def test_postgres_away_before_a_period_has_its_counter(redis_url: str, pool: Pool) -> None:
     await pool.close()
     async with limiter(redis_url, pool) as one:
-        assert (await refused(one, terms(hard=True))).code == "limits_unavailable"
-        headers = await one.take(opened(str(uuid4()), user_id=USER), terms(hard=False, requests=9), "key_1")
+        assert (await refused(one, key_limits(hard=True))).code == "limits_unavailable"
+        headers = await one.take(opened(str(uuid4()), user_id=USER), key_limits(hard=False, requests=9), "key_1")
         assert headers["x-ratelimit-remaining-requests"] == "8"
 
 
 async def test_a_model_without_a_price_cannot_be_held(redis_url: str, pool: Pool) -> None:
     async with limiter(redis_url, pool) as one:
-        error = await refused(one, terms(hard=True), model="gpt-99")
+        error = await refused(one, key_limits(hard=True), model="gpt-99")
         assert (error.status, error.code, error.param) == (403, "model_not_priced", "model")
         # A tier left to OpenAI is held at the dearest that it may take.
         cheap = await refused(one, _tight(1), output_cap=1000)
@@ -79,9 +79,9 @@ async def test_a_model_without_a_price_cannot_be_held(redis_url: str, pool: Pool
         assert _need(dear) > _need(cheap)
 
 
-def _tight(nano: int) -> Terms:
+def _tight(nano: int) -> KeyLimits:
     budget = Budget(id="t", user_id=USER, limit_nano=nano, period="day", hard=True, since=AT)
-    return Terms(RateLimits(), RateLimits(), (budget,))
+    return KeyLimits(RateLimits(), RateLimits(), (budget,))
 
 
 def _need(error: ApiError) -> Decimal:

@@ -11,7 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.http.framing import check_framing, refusal
 from gateway.kit.errors import ApiError
 from gateway.openai.headers import answer_headers, forwarded_headers, is_event_stream
-from gateway.openai.upstream import Answer
+from gateway.openai.upstream import UpstreamAnswer
 
 
 def request(headers: dict[str, str], version: HttpVersion = HttpVersion11) -> web.Request:
@@ -130,7 +130,7 @@ def test_rate_limits_are_those_of_the_key() -> None:
 )
 def test_an_event_stream_is_known_by_its_media_type(media_type: str | None, asked: bool, stream: bool) -> None:
     headers = CIMultiDict() if media_type is None else CIMultiDict({"Content-Type": media_type})
-    source = cast("Answer", SimpleNamespace(headers=CIMultiDictProxy(headers)))
+    source = cast("UpstreamAnswer", SimpleNamespace(headers=CIMultiDictProxy(headers)))
     assert is_event_stream(source, asked=asked) is stream
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from gateway.openai.upstream import Answer, NotSent, Unanswered, Upstream
+from gateway.openai.upstream import NotSent, Unanswered, Upstream, UpstreamAnswer
 from tests.support.servers import free_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -65,7 +65,7 @@ async def upstream_to(server: Server, *, first_byte_s: float = 5) -> AsyncIterat
             await upstream.close()
 
 
-async def read(answer: Answer) -> bytes:
+async def read(answer: UpstreamAnswer) -> bytes:
     body = b""
     while piece := await answer.content.readany():
         body += piece

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.relayed import Relayed
+from gateway.proxy.relay_result import RelayResult
 from gateway.proxy.wholes import feed_large, read_large, read_whole
 from pricing.coded import CodedStream
 from pricing.readers import coding
@@ -48,10 +48,10 @@ def test_names(header: str | None, name: str | None) -> None:
 @pytest.mark.parametrize("size", [1, 5, 10**6])
 def test_a_whole_answer(coder: str, size: int) -> None:
     coded, name = CODERS[coder](BODY), coder.partition(",")[0]
-    kept = Relayed()
+    kept = RelayResult()
     kept.last = coded
     read_whole(kept, Decoder(name))
-    passing, scan, decoder = Relayed(), Scan(), Decoder(name)
+    passing, scan, decoder = RelayResult(), Scan(), Decoder(name)
     for piece in pieces(coded, size):
         feed_large(passing, scan, piece, decoder)
     read_large(passing, scan, decoder)
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_named() -> None:
         ("gzip", BODY, "coded_damaged"),
         ("deflate", b"\xff" * 40, "coded_damaged"),
     ):
-        result = Relayed()
+        result = RelayResult()
         result.last = data
         read_whole(result, Decoder(name))
         assert (result.unread, result.said.usage, result.said.unsure) == (problem, None, True)
@@ -128,7 +128,7 @@ def test_any_bytes_are_decoded_without_an_exception(data: bytes, size: int, name
     ],
 )
 def test_an_error_envelope_of_any_size(body: bytes, is_error: bool) -> None:
-    kept, passing, scan = Relayed(), Relayed(), Scan()
+    kept, passing, scan = RelayResult(), RelayResult(), Scan()
     kept.last = body
     read_whole(kept, None)
     for piece in pieces(body, 60_000):

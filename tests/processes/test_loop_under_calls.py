@@ -10,7 +10,7 @@ from gateway.kit.loops import LoopFailed
 from gateway.processes import proxy
 from gateway.processes.place import Place
 from gateway.processes.supervisor import StatusOf
-from gateway.proxy.drains import Drains
+from gateway.proxy.active_relays import ActiveRelays
 from gateway.usage.event import UsageEvent
 from tests.proxy.test_begun import STREAM, ask, settled
 from tests.support.gateway import Stack
@@ -38,14 +38,14 @@ async def test_running_calls_are_settled(
     for name in ("DRAIN_S", "FAILED_DRAIN_S"):
         monkeypatch.setattr(proxy, name, drain_s)
     monkeypatch.setattr(proxy, "WATCH_S", 0.05)
-    check, stop, broken = Drains.check, asyncio.Event(), asyncio.Event()
+    check, stop, broken = ActiveRelays.check, asyncio.Event(), asyncio.Event()
 
-    async def check_or_fail(self: Drains) -> None:
+    async def check_or_fail(self: ActiveRelays) -> None:
         if broken.is_set():
             raise KeyError("CANARY")
         await check(self)
 
-    monkeypatch.setattr(Drains, "check", check_or_fail)
+    monkeypatch.setattr(ActiveRelays, "check", check_or_fail)
 
     ready, status_of = asyncio.Event(), list[StatusOf]()
 

@@ -9,7 +9,7 @@ import pytest
 
 import pricing
 from gateway.proxy.evidence import BodyEnd, Decision, End, Interrupted, NoAnswer, StreamEnd, decide_evidence
-from gateway.proxy.relayed import Relayed
+from gateway.proxy.relay_result import RelayResult
 from gateway.usage.event import OpenRecord, UsageEvent
 from gateway.usage.settle import Settler, Tokens
 from pricing.data import read_texts
@@ -158,7 +158,7 @@ def test_what_each_evidence_promises(evidence: str) -> None:
 
 
 def test_the_end_of_an_answer_is_what_the_relay_saw() -> None:
-    whole, streamed = Relayed(), Relayed()
+    whole, streamed = RelayResult(), RelayResult()
     assert whole.describe_end(401) == BodyEnd(401)
     whole.said = Said(usage=b"{}")
     whole.complete, whole.is_error, whole.broken = True, True, "upstream_cut"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.kit.version import VERSION
-from gateway.proxy.seen import plain
+from gateway.proxy.request_info import plain
 from tests.processes.test_admin import once
 from tests.proxy.test_front_door import Got, ask
 from tests.support.gateway import Stack

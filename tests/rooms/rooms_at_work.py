@@ -19,7 +19,7 @@ from gateway.ledger.store import Ledger
 from gateway.processes.front import Front
 from gateway.processes.rooms_api import handler
 from gateway.proxy.handler import Proxy
-from gateway.proxy.seen import Seen
+from gateway.proxy.request_info import RequestInfo
 from gateway.rooms.service import RoomKeeper
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres import Pool
@@ -54,7 +54,7 @@ class _OnlyIds:
     def new_id(self) -> str:
         return str(uuid4())
 
-    def refuse(self, _seen: Seen, event_id: str, refused: ApiError) -> web.Response:
+    def refuse(self, _seen: RequestInfo, event_id: str, refused: ApiError) -> web.Response:
         return refusal(refused, event_id)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import aiohttp
 
 from gateway.access.breaker import Breaker
-from gateway.access.verification import Questions
+from gateway.access.verification import KeyVerifier
 from gateway.keys.verify import Keys
 from gateway.openai.tokenizer import Tokenizer
 from gateway.sandbox.server import Sandbox, start
@@ -25,9 +25,9 @@ class Clock:
         return self.now
 
 
-def asked_by(keys: Keys, clock: Clock, *, canary: str | None = None) -> Questions:
+def asked_by(keys: Keys, clock: Clock, *, canary: str | None = None) -> KeyVerifier:
     """Questions to Unkey at the time of `clock`; left alone, it is for as short as may be."""
-    return Questions(keys, Breaker(monotonic=clock, uniform=lambda least, _: least), canary, monotonic=clock)
+    return KeyVerifier(keys, Breaker(monotonic=clock, uniform=lambda least, _: least), canary, monotonic=clock)
 
 
 @asynccontextmanager

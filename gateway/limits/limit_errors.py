@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.kit.errors import ApiError, DependencyDown
-from gateway.limits.claims import Hold, Rate, Slots, Taken, retry_after_s
+from gateway.limits.claims import Hold, RateClaim, Slots, Taken, retry_after_s
 from gateway.limits.headers import rate_headers
 from pricing import nano_text
 
@@ -15,7 +15,7 @@ SLOT_WAIT_MS: Final = 1000
 HOLD_WAIT_MS: Final = 2000
 
 
-def refusal(of: Taken, every: Sequence[Taken]) -> ApiError:
+def limit_error(of: Taken, every: Sequence[Taken]) -> ApiError:
     """The error for the claim that had no room; `every` claim of the call, for the headers."""
     claim = of.claim
     if isinstance(claim, Hold):
@@ -38,7 +38,7 @@ def not_priced(model: str) -> ApiError:
     return ApiError(403, "model_not_priced", message, param="model", headers=NO_RETRY)
 
 
-def _rate(claim: Rate, of: Taken, headers: dict[str, str]) -> ApiError:
+def _rate(claim: RateClaim, of: Taken, headers: dict[str, str]) -> ApiError:
     per = "minute" if claim.period_s == 60 else f"{claim.period_s:g} s"
     if of.wait_ms < 0:
         message = f"This request counts for {claim.cost} tokens, and {claim.limit} per {per} are allowed."

@@ -10,7 +10,7 @@ WATCH_S: Final = 1.0
 """Seconds between two looks for answers that are beyond their bounds."""
 
 
-class Drains:
+class ActiveRelays:
     """The answers being read in this process, and how many of them for clients that have left.
 
     One timer looks after all of them: a timer per read, as aiohttp would set, costs more than metering the chunk.

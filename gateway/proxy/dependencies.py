@@ -11,8 +11,8 @@ from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.limits.limiter import Limiter
 from gateway.meetings.attribution import Meetings
 from gateway.openai.upstream import Upstream
-from gateway.proxy.access_log import CallLog
-from gateway.proxy.drains import Drains
+from gateway.proxy.access_log import AccessLog
+from gateway.proxy.active_relays import ActiveRelays
 from gateway.proxy.estimate import Estimator
 from gateway.proxy.metrics import CallMetrics
 from gateway.proxy.owners import Owners
@@ -22,7 +22,7 @@ from gateway.usage.settle import Settler
 
 
 @dataclass(frozen=True)
-class Parts:
+class Dependencies:
     """One set per process."""
 
     admission: Admission
@@ -34,7 +34,7 @@ class Parts:
     settler: Settler
     estimator: Estimator
     bounds: UpstreamSettings
-    log: CallLog
+    log: AccessLog
     metrics: CallMetrics
     traces: Traces | None
     """Where spans go; None where nobody wants them."""
@@ -42,7 +42,7 @@ class Parts:
     """Unix time, seconds."""
     random_bits: Callable[[int], int]
     """That many random bits, for event ids: unique, not secret."""
-    drains: Drains
+    active_relays: ActiveRelays
     cors: Cors | None = None
     """Which web pages may call; None: none."""
     forward_traces: bool = False

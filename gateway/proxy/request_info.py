@@ -10,7 +10,7 @@ from pricing.readers.body import read_fields, text_of
 _SHOWN_MAX: Final = 200
 
 
-class Seen:
+class RequestInfo:
     """Of one request; filled in as it goes."""
 
     __slots__ = ("endpoint", "is_logged", "model", "principal", "request", "request_id")

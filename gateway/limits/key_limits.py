@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 
 from gateway.config.settings import LimitSettings
-from gateway.keys.verify import RateLimit, Verdict, meta_of
+from gateway.keys.verify import RateLimit, Verification, meta_of
 from gateway.limits.budgets import Budget
-from gateway.limits.claims import RateLimits, Terms
+from gateway.limits.claims import KeyLimits, RateLimits
 
 MINUTE_S: Final = 60.0
 NONE: Final = RateLimits()
@@ -23,15 +23,15 @@ KINDS: Final = {"tokens": "tokens", "key-tokens": "tokens", "concurrent": "concu
 Unkey, and the key's wins: `keys create` names the key's so that no identity's has the same (Unkey's server source)."""
 
 
-def terms_of(verdict: Verdict, budgets: str, settings: LimitSettings) -> Terms | None:
+def build_key_limits(verdict: Verification, budgets: str, settings: LimitSettings) -> KeyLimits | None:
     """None when nothing bounds this key, so that its calls need no Redis. `budgets` is JSON, from the ledger."""
     identity = (verdict.identity.ratelimits or []) if verdict.identity else []
     shared = {limit.id for limit in identity if limit.id}
     own = [limit for limit in verdict.ratelimits or () if limit.id not in shared]
     of_key = _limits(own, settings.key_requests, settings.key_tokens, _concurrent(verdict) or settings.key_concurrent)
     of_user = _limits(identity, settings.user_requests, settings.user_tokens, settings.user_concurrent)
-    terms = Terms(of_key, of_user, _budgets.decode(budgets))
-    return terms if (of_key, of_user, terms.budgets) != (NONE, NONE, ()) else None
+    key_limits = KeyLimits(of_key, of_user, _budgets.decode(budgets))
+    return key_limits if (of_key, of_user, key_limits.budgets) != (NONE, NONE, ()) else None
 
 
 def _limits(limits: Iterable[RateLimit], requests: int | None, tokens: int | None, slots: int | None) -> RateLimits:
@@ -53,7 +53,7 @@ def _limits(limits: Iterable[RateLimit], requests: int | None, tokens: int | Non
     )
 
 
-def _concurrent(verdict: Verdict) -> int | None:
+def _concurrent(verdict: Verification) -> int | None:
     """Kept at the key itself: a limit of Unkey's would count verifications."""
     found = meta_of(verdict).concurrent
     return found if type(found) is int and found > 0 else None

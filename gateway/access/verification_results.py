@@ -4,11 +4,11 @@ import math
 
 from gateway.http.credentials import invalid_key
 from gateway.keys.permissions import are_told
-from gateway.keys.verify import AskedTooOften, Verdict, meta_of
+from gateway.keys.verify import AskedTooOften, Verification, meta_of
 from gateway.kit.errors import ApiError, DependencyDown
 
 
-def refusal_of(verdict: Verdict, unix_s: float) -> ApiError | None:
+def verification_error(verdict: Verification, unix_s: float) -> ApiError | None:
     """What the client is told for each of Unkey's codes (Unkey's docs); None for VALID only."""
     code = verdict.code
     if verdict.valid is True and code == "VALID":
@@ -42,18 +42,18 @@ def unavailable(error: DependencyDown) -> ApiError:
     return ApiError(503, "key_verification_unavailable", message, kind="server_error", headers=headers)
 
 
-def lacks_its_bounds(verdict: Verdict) -> bool:
+def lacks_bounds(verdict: Verification) -> bool:
     """Whether permissions bind this key and the answer has none of them: then it does not say what it may call."""
     return meta_of(verdict).bound is True and not are_told(verdict.permissions or ())
 
 
-def unbound() -> ApiError:
+def bounds_missing() -> ApiError:
     """403 for a key whose bounds are gone; without them it could call everything."""
     message = "This API key is bound by permissions, and none of them could be found."
     return ApiError(403, "insufficient_permissions", message)
 
 
-def lacks(permission: str, param: str | None) -> ApiError:
+def permission_missing(permission: str, param: str | None) -> ApiError:
     """403 that names the missing permission."""
     message = f"This API key lacks the permission {permission!r}."
     return ApiError(403, "insufficient_permissions", message, param=param)

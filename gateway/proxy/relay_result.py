@@ -7,7 +7,7 @@ from pricing.readers.body import Said
 from pricing.stream import StreamMeter
 
 
-class Relayed:
+class RelayResult:
     """What came of reading one answer."""
 
     def __init__(self) -> None:
