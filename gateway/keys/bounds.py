@@ -169,8 +169,8 @@ def hidden_limits(key: DescribedKey) -> list[str]:
     return sorted(own & shared)
 
 
-def warnings_of(key: DescribedKey) -> list[str]:
-    """Sentences on what about a key at Unkey does not do what it seems to."""
+def hidden_warnings(key: DescribedKey) -> list[str]:
+    """Sentences on limits of its user that do not hold for a key."""
     found = []
     for name in hidden_limits(key):
         option = "--rpm" if name in REQUESTS else "--tpm" if name in TOKENS else ""
@@ -179,6 +179,12 @@ def warnings_of(key: DescribedKey) -> list[str]:
             f"the limit {name!r} of the key hides the one of its user with the same name, which does not hold for this "
             f"key: {fix}"
         )
+    return found
+
+
+def warnings_of(key: DescribedKey) -> list[str]:
+    """Sentences on what about a key at Unkey does not do what it seems to."""
+    found = hidden_warnings(key)
     if is_unmarked(key):
         found.append(
             "permissions bind it, and it is not marked so: if Unkey left them out it could call everything; "

@@ -10,8 +10,9 @@ from gateway.accounts.store import Accounts, KeyRow
 from gateway.cli.console import Console, Table
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
-from gateway.keys.bounds import plain_bounds, warnings_of
-from gateway.keys.described import DescribedKey, Limit, unix_ms
+from gateway.keys.bounds import hidden_warnings, plain_bounds
+from gateway.keys.described import DescribedKey, Limit
+from gateway.keys.drift import Drift, find_drift
 from gateway.keys.listing import limits_text, plain, state_of
 from gateway.keys.unkey_admin import KeyAdmin
 from gateway.kit.errors import ConfigError, DependencyDown, OptionError
@@ -27,7 +28,7 @@ class Shown(NamedTuple):
     """None when Unkey does not know it, or could not be asked (`problem`)."""
     problem: ConfigError | DependencyDown | None
     """Why Unkey did not say anything."""
-    differences: list[str]
+    drift: list[Drift]
 
 
 async def show(settings: Settings, console: Console, *, reference: str, now: datetime, as_json: bool = False) -> Shown:
@@ -60,33 +61,6 @@ async def linked_key(settings: Settings, reference: str) -> KeyRow:
     return key
 
 
-def differences(key: KeyRow, unkey: DescribedKey | None) -> list[str]:
-    """Sentences on where our database and Unkey disagree about a key; None is a key that Unkey does not know."""
-    if unkey is None:
-        return ["Unkey does not know this key (or UNKEY_ROOT_KEY is of another workspace): it is refused"]
-    found = []
-    if not key.is_active and unkey.enabled:
-        found.append(
-            f"{'disabled' if key.revoked_at is None else 'revoked'} here, enabled at Unkey: "
-            "the gateway refuses it, others who ask Unkey do not"
-        )
-    if key.is_active and not unkey.enabled:
-        found.append("active here, disabled at Unkey: it is refused; `gateway keys sync --repair` makes both say so")
-    if unix_ms(key.expires_at) != unix_ms(unkey.expires_at):
-        here, there = (f"expires {minute(at)}" if at else "never expires" for at in (key.expires_at, unkey.expires_at))
-        found.append(f"{here} here, {there} at Unkey: the earlier one holds")
-    if unkey.external_id is None:
-        found.append("Unkey has no externalId for it: calls are attributed by our row alone")
-    elif unkey.external_id != key.user_id:
-        found.append(
-            f"belongs to {key.user_id} here, to externalId {unkey.external_id} at Unkey: "
-            "calls are attributed to Unkey's"
-        )
-    if (key.name or None) != (unkey.name or None):
-        found.append(f"is named {key.name!r} here, {unkey.name!r} at Unkey")
-    return found
-
-
 async def _ask(settings: Settings, key: KeyRow) -> Shown:
     if settings.unkey_root_key is None:
         return Shown(key, None, ConfigError("UNKEY_ROOT_KEY is not set: Unkey was not asked"), [])
@@ -96,7 +70,7 @@ async def _ask(settings: Settings, key: KeyRow) -> Shown:
             unkey = await admin.describe_key(key.unkey_key_id)
         except (ConfigError, DependencyDown) as error:
             return Shown(key, None, error, [])
-    return Shown(key, unkey, None, differences(key, unkey))
+    return Shown(key, unkey, None, find_drift(key, unkey, owner_known=True))
 
 
 def _document(shown: Shown, now: datetime) -> dict[str, Any]:
@@ -106,7 +80,8 @@ def _document(shown: Shown, now: datetime) -> dict[str, Any]:
         limits = [limit._asdict() for limit in shown.unkey.ratelimits]
         unkey = shown.unkey._asdict() | times | {"ratelimits": limits}
     problem = None if shown.problem is None else str(shown.problem)
-    told = {"unkey": unkey, "unkey_problem": problem, "differences": shown.differences, "warnings": _warnings(shown)}
+    told: dict[str, Any] = {"unkey": unkey, "unkey_problem": problem, "differences": [one.means for one in shown.drift]}
+    told |= {"drift": [one.to_json() for one in shown.drift], "warnings": _warnings(shown)}
     return plain(shown.key, now) | plain_bounds(shown.unkey) | told
 
 
@@ -124,14 +99,14 @@ def _print(console: Console, shown: Shown, now: datetime) -> None:
     console.print_table(table)
     if key.description:
         console.say(f"description: {key.description}")
-    for line in shown.differences:
-        console.say(f"differs: {line}")
+    for one in shown.drift:
+        console.say(f"differs: {one.means} ({one.hint})")
     for line in _warnings(shown):
         console.say(f"warning: {line}")
 
 
 def _warnings(shown: Shown) -> list[str]:
-    return [] if shown.unkey is None else warnings_of(shown.unkey)
+    return [] if shown.unkey is None else hidden_warnings(shown.unkey)
 
 
 def _here(key: KeyRow, now: datetime) -> dict[str, str]:

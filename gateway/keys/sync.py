@@ -14,7 +14,7 @@ from gateway.config.settings import Settings
 from gateway.keys.at_unkey import key_pages, meaning, unkey
 from gateway.keys.bounds import BOUND
 from gateway.keys.described import DescribedKey
-from gateway.keys.drift import Drift, drifts
+from gateway.keys.drift import Drift, find_drift
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange
 from gateway.kit.errors import ConfigError, Expected, OptionError
 from gateway.kit.ids import is_uuid
@@ -98,7 +98,7 @@ class _Run:
         async for page in key_pages(self._admin, api_id, page=PAGE):
             rows = await self._accounts.keys_of([key.key_id for key in page])
             for key in page:
-                if key.key_id not in self.seen and drifts(rows.get(key.key_id), key, owner_known=True):
+                if key.key_id not in self.seen and find_drift(rows.get(key.key_id), key, owner_known=True):
                     await self._settle(key.key_id)
                 self.seen.add(key.key_id)
         after: str | None = None
@@ -130,22 +130,22 @@ class _Run:
             key = await self._admin.describe_key(key_id)
             owner = key.external_id if key is not None and row is None else None
             known = owner is not None and is_uuid(owner) and await self._accounts.find(owner) is not None
-            found = drifts(row, key, owner_known=known)
+            found = find_drift(row, key, owner_known=known)
             if row is not None and key is None:
                 self._gone.extend((row, drift) for drift in found)
                 return
-            may_repair = self._repair and key is not None and any(one.mendable for one in found)
-            if not may_repair or (key is not None and await self._mend(row, key, found)):
+            may_repair = self._repair and key is not None and any(one.fixable for one in found)
+            if not may_repair or (key is not None and await self._fix(row, key, found)):
                 self.findings.extend(
-                    Finding(one, "repaired" if may_repair and one.mendable else "differs") for one in found
+                    Finding(one, "repaired" if may_repair and one.fixable else "differs") for one in found
                 )
                 return
         hint = "it keeps changing while it is compared: run it again"
         self.findings.extend(Finding(one._replace(hint=hint), "differs") for one in found)
 
-    async def _mend(self, row: KeyRow | None, key: DescribedKey, found: list[Drift]) -> bool:
+    async def _fix(self, row: KeyRow | None, key: DescribedKey, found: list[Drift]) -> bool:
         """Marks a bound key, and makes our side agree; False when either has changed since it was read."""
-        kinds = {one.kind for one in found if one.mendable}
+        kinds = {one.kind for one in found if one.fixable}
         if "mark" in kinds:
             with meaning(f"{key.key_id} could not be marked as a bound key", right="api.*.update_key"):
                 if not await self._admin.update_key(key.key_id, KeyChange(meta=key.meta | {BOUND: True})):
@@ -169,16 +169,8 @@ def _document(synced: Synced) -> dict[str, Any]:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    drift = finding.drift
-    return {
-        "kind": drift.kind,
-        "key_id": drift.key_id,
-        "api_key_id": drift.api_key_id,
-        "here": drift.here,
-        "at_unkey": drift.at_unkey,
-        "outcome": finding.outcome,
-        "hint": None if finding.outcome == "repaired" else drift.hint,
-    }
+    told = finding.drift.to_json() | {"outcome": finding.outcome}
+    return told | {"hint": None} if finding.outcome == "repaired" else told
 
 
 def _print(console: Console, synced: Synced, *, repair: bool) -> None:

@@ -161,8 +161,8 @@ async def test_two_at_once_over_several_pages_do_what_one_does(house: House) -> 
             kind for kind, repairable in DRIFT.items() if not repairable
         }
     repaired = [one.drift.key_id for run in runs for one in run.findings if one.outcome == "repaired"]
-    mendable = {key_id for (_, key_id), repairable in DRIFT.items() if repairable}
-    assert set(repaired) == mendable | {f"key_n{number}" for number in range(0, 230, 3)}
+    fixable = {key_id for (_, key_id), repairable in DRIFT.items() if repairable}
+    assert set(repaired) == fixable | {f"key_n{number}" for number in range(0, 230, 3)}
     alone = await synced(house)
     assert alone.left == len(alone.findings) == sum(not repairable for repairable in DRIFT.values())
     assert await house.pool.fetchval("select count(*) from api_keys where unkey_key_id = 'key_found'") == 1
