@@ -51,29 +51,33 @@ class OutboxStatus(NamedTuple):
 class Outbox(Table):
     """The outbox over one connection pool. All methods raise DependencyDown("postgres") when it is away."""
 
-    async def freeze_closed(self, now: datetime, grace_s: float, *, groups_max: int = 1000) -> FreezeCounts:
+    async def freeze_closed(
+        self, now: datetime, grace_s: float, *, account: str | None = None, groups_max: int = 1000
+    ) -> FreezeCounts:
         """Freezes every window that ended at least `grace_s` seconds before `now`, late usage of frozen ones too.
 
         A negative `grace_s` closes windows before their end. One transaction per user and meter; safe from many
-        workers at once. `groups_max` bounds the pass; the next one goes on.
+        workers at once. `account` is the Stripe account that the events are for. `groups_max` bounds the pass; the next
+        one goes on.
         """
         closed_by = now - timedelta(seconds=grace_s)
         windows = events = 0
         async with self._connection() as connection:
             for row in await connection.fetch(sql.CLOSED, closed_by, groups_max):
                 async with connection.transaction():
-                    done = await _freeze_group(connection, row["user_id"], row["meter"], closed_by, now)
+                    done = await _freeze_group(connection, row["user_id"], row["meter"], closed_by, now, account)
                 windows += done.windows
                 events += done.events
         return FreezeCounts(windows, events)
 
-    async def claim(self, now: datetime, *, lease_s: float, events_max: int) -> list[Claim]:
-        """Leases due events for `lease_s` seconds, one per customer and meter at most, oldest first.
+    async def claim(self, now: datetime, *, lease_s: float, events_max: int, account: str | None = None) -> list[Claim]:
+        """Leases due events of an account for `lease_s` seconds, one per customer and meter at most, oldest first.
 
         A claim that is never marked is claimed again after the lease, under the same identifier.
         """
         async with self._connection() as connection:
-            rows = await connection.fetch(sql.CLAIM, now, now + timedelta(seconds=lease_s), events_max, now - DOUBT_MAX)
+            until = now + timedelta(seconds=lease_s)
+            rows = await connection.fetch(sql.CLAIM, now, until, events_max, now - DOUBT_MAX, account)
         return [
             Claim(
                 row["id"],
@@ -83,6 +87,11 @@ class Outbox(Table):
             )
             for row in rows
         ]
+
+    async def of_other_accounts(self, account: str) -> dict[str, int]:
+        """How many events wait for each other Stripe account than `account`."""
+        async with self._connection() as connection:
+            return {row["account"]: row["count"] for row in await connection.fetch(sql.OF_OTHERS, account)}
 
     async def expire_doubtful(self, now: datetime) -> int:
         """Moves events that may have arrived and are older than 20 h to `unknown`; returns how many."""
@@ -161,7 +170,9 @@ class Outbox(Table):
         )
 
 
-async def _freeze_group(connection: Any, user_id: UUID, meter: str, closed_by: datetime, now: datetime) -> FreezeCounts:
+async def _freeze_group(
+    connection: Any, user_id: UUID, meter: str, closed_by: datetime, now: datetime, account: str | None
+) -> FreezeCounts:
     """Freezes the closed windows of one user and meter. Runs inside the caller's transaction."""
     await connection.execute(sql.CARRY_ROW, user_id, meter)
     locked = await connection.fetchrow(sql.CARRY_LOCK, user_id, meter)
@@ -180,6 +191,7 @@ async def _freeze_group(connection: Any, user_id: UUID, meter: str, closed_by: d
                 seq,
                 (value, 0 if number else pending, frozen.carry_nano),
                 now,
+                account,
             )
         carry = frozen.carry_nano
         events += len(frozen.values)
@@ -189,7 +201,12 @@ async def _freeze_group(connection: Any, user_id: UUID, meter: str, closed_by: d
 
 
 async def _insert_event(
-    connection: Any, group: tuple[UUID, str, str, datetime, int], seq: int, amounts: tuple[int, int, int], now: datetime
+    connection: Any,
+    group: tuple[UUID, str, str, datetime, int],
+    seq: int,
+    amounts: tuple[int, int, int],
+    now: datetime,
+    account: str | None,
 ) -> int:
     """Inserts one event under the first free seq from `seq` on; returns the seq after it.
 
@@ -200,7 +217,7 @@ async def _insert_event(
     at = event_time(start, seconds, now)
     while True:
         made = identifier(meter, customer, start, seq)
-        row = await connection.fetchval(sql.INSERT_EVENT, *group, seq, *amounts, at, made, now)
+        row = await connection.fetchval(sql.INSERT_EVENT, *group, seq, *amounts, at, made, now, account)
         seq += 1
         if row is not None:
             return seq

@@ -41,8 +41,8 @@ FREEZE_CARRY: Final = "update public.stripe_carry set nano = $3, updated_at = no
 # Puts an event into the outbox, unless its seq or its identifier is taken.
 INSERT_EVENT: Final = """
 insert into public.stripe_meter_events (user_id, customer, meter, window_start, window_seconds, seq, value, nano,
-  carry_nano_after, event_timestamp, identifier, next_attempt_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+  carry_nano_after, event_timestamp, identifier, next_attempt_at, account)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 on conflict do nothing returning id
 """
 
@@ -54,11 +54,12 @@ set state = 'unknown', next_attempt_at = null,
 where state = 'pending' and first_attempt_at <= $1 and next_attempt_at <= $2
 """
 # Only the oldest pending event of a customer and meter is ever handed out: Stripe takes one call at a time for them.
-# While it is leased (next_attempt_at ahead), its successors wait.
+# While it is leased (next_attempt_at ahead), its successors wait. What is for another Stripe account stays where it is;
+# what was frozen before accounts were kept belongs to the one that is asked first.
 CLAIM: Final = """
 with head as (
   select distinct on (customer, meter) id from public.stripe_meter_events
-  where state = 'pending' order by customer, meter, id
+  where state = 'pending' and (account is null or account = $5) order by customer, meter, id
 ), due as (
   select e.id, e.first_attempt_at from public.stripe_meter_events e join head using (id)
   where e.state = 'pending' and e.next_attempt_at <= $1
@@ -66,10 +67,16 @@ with head as (
   order by e.next_attempt_at, e.id limit $3 for update of e skip locked
 )
 update public.stripe_meter_events e
-set attempts = attempts + 1, first_attempt_at = coalesce(e.first_attempt_at, $1), next_attempt_at = $2
+set attempts = attempts + 1, first_attempt_at = coalesce(e.first_attempt_at, $1), next_attempt_at = $2, account = $5
 from due where e.id = due.id
 returning e.id, e.attempts, due.first_attempt_at as doubt_since,
   e.meter, e.customer, e.value, e.identifier, e.event_timestamp
+"""
+
+# Events that wait for another Stripe account than $1.
+OF_OTHERS: Final = """
+select account, count(*) from public.stripe_meter_events
+where state = 'pending' and account <> $1 group by account order by account
 """
 
 # A delivery is true whoever reports it, as long as the row still has the identifier that was sent.

@@ -22,6 +22,7 @@ from gateway.billing.windows import (
     Rejected,
     Retry,
 )
+from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.kit.failpoints import Failpoint, pass_by
 
 LEASE_S: Final = 120.0
@@ -41,9 +42,10 @@ STOPPED_S: Final = 300.0
 class Outbox(Protocol):
     """What billing needs of the outbox edge."""
 
-    async def freeze_closed(self, now: datetime, grace_s: float) -> FreezeCounts: ...
+    async def freeze_closed(self, now: datetime, grace_s: float, *, account: str) -> FreezeCounts: ...
+    async def of_other_accounts(self, account: str) -> dict[str, int]: ...
     async def expire_doubtful(self, now: datetime) -> int: ...
-    async def claim(self, now: datetime, *, lease_s: float, events_max: int) -> list[Claim]: ...
+    async def claim(self, now: datetime, *, lease_s: float, events_max: int, account: str) -> list[Claim]: ...
     async def mark_delivered(self, claim: Claim, now: datetime, *, duplicate: bool) -> None: ...
     async def mark_rejected(self, claim: Claim, reason: str) -> None: ...
     async def mark_retry(self, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None: ...
@@ -52,6 +54,7 @@ class Outbox(Protocol):
 class Stripe(Protocol):
     """What billing needs of the Stripe edge."""
 
+    async def account(self) -> str: ...
     async def send(self, event: MeterEvent) -> Outcome: ...
 
 
@@ -110,6 +113,8 @@ class Bill:
         self._random: Final = random
         self._log: Final = log
         self._failpoint: Final = failpoint
+        self._others: dict[str, int] = {}
+        """Events that wait for other Stripe accounts, as last told."""
         self._failures = 0
         """Passes in a row in which Stripe took nothing."""
 
@@ -121,7 +126,17 @@ class Bill:
         """
         if self._stripe is None:
             return BillCounts()
-        frozen = await self._outbox.freeze_closed(now, self._grace_s if grace_s is None else grace_s)
+        try:
+            # First: what is frozen belongs to the account that will be charged with it.
+            account = await self._stripe.account()
+        except ConfigError as error:
+            return BillCounts(stopped=f"whose account the key is of cannot be read: {error}")
+        except DependencyDown as error:
+            self._log.warning("stripe is away", detail=error.detail)
+            return BillCounts(retry=1)
+        await self._tell_others(account)
+        grace = self._grace_s if grace_s is None else grace_s
+        frozen = await self._outbox.freeze_closed(now, grace, account=account)
         if frozen.windows:
             self._failpoint("bill.frozen")
         unknown = await self._outbox.expire_doubtful(now)
@@ -131,7 +146,7 @@ class Bill:
         began_s = self._monotonic()
         for _ in range(ROUNDS_MAX):
             at = now + timedelta(seconds=self._monotonic() - began_s)
-            claims = await self._outbox.claim(at, lease_s=LEASE_S, events_max=BATCH_MAX)
+            claims = await self._outbox.claim(at, lease_s=LEASE_S, events_max=BATCH_MAX, account=account)
             if not claims:
                 break
             round_counts = await self._send_all(self._stripe, claims, at)
@@ -139,6 +154,13 @@ class Bill:
             if round_counts.stopped is not None or (round_counts.retry and not round_counts.done):
                 break  # Stripe does not take anything now: leave the rest untouched
         return total
+
+    async def _tell_others(self, account: str) -> None:
+        """Events of another account are never sent under this one; somebody must know that they wait."""
+        others = await self._outbox.of_other_accounts(account)
+        if others and others != self._others:
+            self._log.error("stripe_events_of_another_account", account=account, waiting=others, help="docs/billing.md")
+        self._others = others
 
     async def _send_all(self, stripe: Stripe, claims: list[Claim], now: datetime) -> BillCounts:
         slots = asyncio.Semaphore(CONCURRENT_MAX)

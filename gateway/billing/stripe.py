@@ -52,6 +52,8 @@ class Billing:
         stripe.enable_telemetry = False
         self._http: Final = Http(session, aiohttp.ClientTimeout(total=timeout_s))
         self.base_url: Final = base_url.rstrip("/")
+        self._is_live: Final = "_test_" not in secret_key[:8]
+        self._account: str | None = None
         self._client: Final = stripe.StripeClient(
             secret_key,
             base_addresses={"api": self.base_url, "meter_events": self.base_url},
@@ -96,6 +98,21 @@ class Billing:
         if member(said, "identifier") != event.identifier:
             return Retry("200: an answer about something else", None, in_doubt=True), False
         return Delivered(), False
+
+    async def account(self) -> str:
+        """Whose account the key is of, with `/test` after it for a key of its test mode; asked of Stripe once.
+
+        A restricted key needs the permission to read it. Raises ConfigError when it may not, DependencyDown when Stripe
+        does not answer. Basis: stripe-python 16.1, `AccountService.retrieve_current`: GET /v1/account; an Account does
+        not tell the mode, the key does (Stripe's docs).
+        """
+        if self._account is None:
+            try:
+                found = await self._client.v1.accounts.retrieve_current_async()
+            except stripe.StripeError as error:
+                raise failed(error) from error
+            self._account = found.id if self._is_live else f"{found.id}/test"
+        return self._account
 
     async def ensure_meter(self, event_name: str) -> str:
         """The id of the active meter for `event_name`, made if there is none.

@@ -20,6 +20,7 @@ from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, Finding, Level
 from gateway.kit.errors import ConfigError, DependencyDown, Refused, StatementRefused
+from gateway.kit.sockets import is_loopback
 
 CHECK_S: Final = 20.0
 PRICES_AGE_MAX_DAYS: Final = 30
@@ -129,10 +130,10 @@ def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[Finding]:
 def here(settings: Settings) -> list[Finding]:
     """This host, and where the gateway listens on it; what of its configuration does nothing."""
     found = [Finding("configuration", "warn", line, "remove them") for line in without_effect(settings)]
-    if not vendors.is_loopback(settings.gateway_host):
+    if not is_loopback(settings.gateway_host):
         says = f"GATEWAY_HOST {settings.gateway_host}: reached from outside, and without TLS of its own"
         found.append(Finding("address", "warn", says, "a proxy with TLS before it"))
-    if not vendors.is_loopback(settings.gateway_admin_host):
+    if not is_loopback(settings.gateway_admin_host):
         says = f"GATEWAY_ADMIN_HOST {settings.gateway_admin_host}: the admin address has no password"
         found.append(Finding("address", "warn", says, "an address that only your monitoring reaches"))
     cores = os.cpu_count() or 1

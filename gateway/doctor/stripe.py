@@ -46,6 +46,7 @@ async def stripe(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     stack.push_async_callback(pool.close)
     outbox = Outbox(pool)
     found += await _stuck(outbox)
+    found += await _of_other_accounts(billing, outbox)
     found += await _customers(billing, Accounts(pool))
     found += await _uncounted(billing, outbox, settings.billing.meter_event_name, now() - REPORTED)
     return found or [Finding("stripe", "ok", "the meter and the customers are there, nothing is stuck")]
@@ -62,6 +63,19 @@ async def _stuck(outbox: Outbox) -> list[Finding]:
         says = f"{status.users_without_customer} user(s) with amounts have no Stripe customer; they accrue"
         found.append(Finding("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
     return found
+
+
+async def _of_other_accounts(billing: Billing, outbox: Outbox) -> list[Finding]:
+    """Events that this key's account must not get."""
+    try:
+        others = await outbox.of_other_accounts(await billing.account())
+    except ConfigError as error:
+        says = f"whose account the key is of cannot be read, so nothing is billed: {error}"
+        return [Finding("stripe", "fail", says, "a key that may read the account")]
+    return [
+        Finding("stripe", "fail", f"{count} meter event(s) wait for the Stripe account {account}", "docs/billing.md")
+        for account, count in others.items()
+    ]
 
 
 async def _customers(billing: Billing, accounts: Accounts) -> list[Finding]:

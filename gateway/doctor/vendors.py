@@ -1,6 +1,5 @@
 """Unkey and OpenAI: whether they answer and take our credentials; and what addresses say of both."""
 
-import ipaddress
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC
@@ -18,6 +17,7 @@ from gateway.keys.permissions import are_told
 from gateway.keys.unkey_admin import KeyAdmin
 from gateway.keys.verify import Keys, Verification, meta_of
 from gateway.kit.errors import ConfigError
+from gateway.kit.sockets import is_loopback
 from gateway.openai.upstream import Upstream
 from gateway.usage.regions import region_of
 
@@ -125,11 +125,3 @@ def in_clear(what: str, variable: str, url: str) -> list[Finding]:
         return []
     says = f"{variable} is http: the credential and every prompt cross the network in clear"
     return [Finding(what, "warn", says, "https, unless that network is yours alone")]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

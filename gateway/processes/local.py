@@ -16,6 +16,7 @@ from gateway.cli.text import Say
 from gateway.config.key_ring import KEY_BYTES, entry_of
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
+from gateway.processes import marks
 from gateway.processes.preflight import check_egress
 from gateway.processes.stack import Gateway, reserve
 from gateway.processes.supervisor import Child, Watcher
@@ -136,8 +137,11 @@ async def running(
     Raises ConfigError, EmbeddedError, ChildFailed or MigrationFailed.
     """
     check_real(real, environ)
+    wanted = frozenset(name for name, variable in SERVERS.items() if not environ.get(variable))
+    is_own = "postgres" in wanted
+    if not is_own:
+        await marks.check_given(environ["DATABASE_URL"], real)
     async with AsyncExitStack() as stack:
-        wanted = frozenset(name for name, variable in SERVERS.items() if not environ.get(variable))
         servers = None
         if wanted:
             servers = await embedded.start(data_dir, say=say, fsync=fsync, names=wanted)
@@ -156,6 +160,7 @@ async def running(
                 say(f"using the server of {variable}")
         report = await migrator.migrate(env["DATABASE_URL"])
         say(f"database: {len(report.applied)} migration(s) applied, {report.already} there before")
+        await marks.mark(env["DATABASE_URL"], "up", real, is_own=is_own)
         log = data_dir / "gateway.log"
         log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, log_fd)

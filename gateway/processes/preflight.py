@@ -17,6 +17,7 @@ from gateway.config.settings import Settings, required
 from gateway.journal.folder import living
 from gateway.kit.errors import ConfigError, DependencyDown, Refused, StatementRefused
 from gateway.ledger.stream import Buffer
+from gateway.processes import marks
 from gateway.stores import disk, migrator
 from gateway.stores.postgres import open_pool, translated
 from gateway.stores.postgres_health import try_write
@@ -105,13 +106,18 @@ async def free_slots(settings: Settings, workers: int, patience: Patience) -> li
     return list(islice((slot for slot in count() if f"proxy-{slot}" not in taken), workers))
 
 
-async def stores_are_there(settings: Settings, patience: Patience, say: Say) -> None:
+async def stores_are_there(
+    settings: Settings, patience: Patience, say: Say, *, command: marks.Command = "serve"
+) -> None:
     """Returns when PostgreSQL and Redis are there and fit. Raises ConfigError naming what is wrong.
 
     One that only reads is waited for as one that is away: a failover may be under way. A Redis that is full is said
     and lived with: the worker that would empty it must be able to start.
     """
     await patience.until_there("DATABASE_URL", lambda: _postgres(settings))
+    dsn = required(settings, "database_url")["database_url"]
+    real = marks.real_vendors(settings)
+    await patience.until_there("DATABASE_URL", lambda: marks.mark(dsn, command, real))
     refusal = await patience.until_there("REDIS_URL", lambda: _redis(settings))
     if refusal is not None:
         say(f"REDIS_URL: it takes no writes, so events stay in the journal: {refusal}")

@@ -28,7 +28,7 @@ async def serve(settings: Settings, *, workers: int, background: bool, wait_s: f
         patience = Patience(wait_s, stop, say)
         try:
             slots = await free_slots(settings, workers, patience)
-            await stores_are_there(settings, patience, say)
+            await stores_are_there(settings, patience, say, command="serve")
         except Stopped:
             return
         board = Board(monotonic=time.monotonic)

@@ -24,7 +24,7 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
     required(settings, "database_url", "redis_url")
     check_egress(settings, os.environ)
     try:
-        await stores_are_there(settings, Patience(wait_s, stop, say), say)
+        await stores_are_there(settings, Patience(wait_s, stop, say), say, command="worker")
     except Stopped:
         return
     board = Board(monotonic=time.monotonic)

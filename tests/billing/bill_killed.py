@@ -25,6 +25,9 @@ class Killed:
     def __init__(self, billing: Billing) -> None:
         self._billing = billing
 
+    async def account(self) -> str:
+        return await self._billing.account()
+
     async def send(self, event: MeterEvent) -> Outcome:
         await self._billing.send(event)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -29,6 +29,8 @@ class StripeTruth:
         self.delay_s: float = 0.0
         self._running: Final[Counter[str]] = Counter()
         app = web.Application()
+        self.account = "acct_truth"
+        app.router.add_get("/v1/account", self._account)
         app.router.add_post("/v1/billing/meter_events", self._meter_event)
         self._server: Final = TestServer(app)
 
@@ -46,6 +48,9 @@ class StripeTruth:
     def total(self, customer: str | None = None) -> int:
         """Whole micro-USD counted, of one customer or all."""
         return sum(value for who, value in self.events.values() if customer in (None, who))
+
+    async def _account(self, _: web.Request) -> web.Response:
+        return web.json_response({"id": self.account, "object": "account"})
 
     async def _meter_event(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()

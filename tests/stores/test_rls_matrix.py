@@ -45,6 +45,7 @@ TABLES: Final = {
     "open_items": (NOTHING, WRITES),
     "webhook_inbox": (NOTHING, WRITES),
     "daily_backfills": (NOTHING, WRITES),
+    "database_mark": (NOTHING, APPENDS),
 }
 HIDDEN_COLUMNS: Final = {"api_keys": {"unkey_key_id"}, "rooms": {"data", "sealed", "sealed_key_id", "source_id"}}
 CLAIMS: Final = {

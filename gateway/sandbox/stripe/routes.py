@@ -47,6 +47,7 @@ def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
     http = StripeHttp(stripe, save)
     one = "/v1/billing/meters/{id}"
     v1: list[tuple[str, str, Callable[[web.Request, Params], Any]]] = [
+        ("GET", "/v1/account", lambda _, __: stripe.account()),
         ("POST", "/v1/customers", lambda _, form: stripe.create_customer(form)),
         ("GET", "/v1/customers", lambda _, query: stripe.customers.list_all(query)),
         ("GET", "/v1/customers/{id}", lambda request, _: stripe.customers.get(request.match_info["id"])),

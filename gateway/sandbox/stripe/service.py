@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from gateway.sandbox.credentials import STRIPE_ACCOUNT
 from gateway.sandbox.stripe.customers import Customers
 from gateway.sandbox.stripe.meters import (
     DAY_S,
@@ -58,9 +59,10 @@ class Ways(msgspec.Struct, forbid_unknown_fields=True):
 class Stripe:
     """The stand-in's state and what each endpoint does with it."""
 
-    def __init__(self, secret_key: str, *, clock: Callable[[], float]) -> None:
+    def __init__(self, secret_key: str, *, clock: Callable[[], float], account_id: str = STRIPE_ACCOUNT) -> None:
         """`clock` gives Unix seconds."""
         self.secret_key: Final = secret_key
+        self.account_id: Final = account_id
         self.customers: Final = Customers()
         self.meters: Final[dict[str, Meter]] = {}
         self.events: Final[list[Event]] = []
@@ -90,6 +92,10 @@ class Stripe:
         self._identifiers.update(kept.identifiers)
         self.reports.uncounted.extend(kept.uncounted)
         self.reports.events.extend(kept.reports)
+
+    def account(self) -> dict[str, Any]:
+        """GET /v1/account: whose key it is; of an Account's fields those that it always has (stripe-python 16.1)."""
+        return {"id": self.account_id, "object": "account"}
 
     def create_customer(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/customers."""
