@@ -8,17 +8,17 @@ from pricing.cost import Line, Priced, PriceRequest, price
 from pricing.entries import BookError
 from pricing.estimate import Estimate, estimate
 from pricing.money import nano_text
-from pricing.usage import Counts, read_counts
+from pricing.usage import TokenCounts, read_counts
 
 __all__ = [
     "Book",
     "BookError",
-    "Counts",
     "Estimate",
     "Line",
     "LowConfidence",
     "PriceRequest",
     "Priced",
+    "TokenCounts",
     "estimate",
     "nano_text",
     "parse",

@@ -44,7 +44,7 @@ class Rate(msgspec.Struct, frozen=True):
     doubtful: bool
 
 
-class Table(msgspec.Struct, frozen=True):
+class RateTable(msgspec.Struct, frozen=True):
     """The rates by class of token that hold from `from_` until `until` (half-open; None is open)."""
 
     from_: datetime | None
@@ -56,8 +56,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Everything needed to price one model in one tier and region."""
 
     model: Model
-    base: tuple[Table, ...]
-    long: tuple[Table, ...]
+    base: tuple[RateTable, ...]
+    long: tuple[RateTable, ...]
     long_over: int | None
     """Input tokens beyond which `long` prices the whole request."""
 
@@ -178,12 +178,12 @@ class Book:
             return f"model {model.id!r} has no {tier[:_NAME_MAX]!r} price in the book"
         return Plan(model, base, self._tables(model, f"{tier}_long", region), model.long_context_over)
 
-    def _tables(self, model: Model, name: str, region: str | None) -> tuple[Table, ...]:
+    def _tables(self, model: Model, name: str, region: str | None) -> tuple[RateTable, ...]:
         found = []
         for price in model.price:
             rates = price.tables().get(name)
             if rates is not None:
-                found.append(Table(price.from_, price.until, self._rates(model, price, rates, region)))
+                found.append(RateTable(price.from_, price.until, self._rates(model, price, rates, region)))
         return tuple(found)
 
     def _rates(self, model: Model, price: Price, rates: Rates, region: str | None) -> dict[str, Rate]:

@@ -86,7 +86,7 @@ class Unpriceable(Exception):
     """The book cannot price this; the message is the problem to report."""
 
 
-class Bill:
+class BillBuilder:
     """Collects lines and their exact sum, femto-USD."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Bill:
 def price(book: Book, request: PriceRequest) -> Priced:
     """Price one call. Bad usage, an unknown model or tier give `unpriced`; nothing is raised for them."""
     quantities: Quantities | None = None
-    bill = Bill()
+    bill = BillBuilder()
     try:
         use = read_tools(request.response) if request.response is not None else None
         model, tier = _identity(request, use, bill)
@@ -159,7 +159,7 @@ def rates_at(plan: Plan, at: datetime, input_tokens: int) -> dict[str, Rate]:
     return rates
 
 
-def _identity(request: PriceRequest, use: ToolUse | None, bill: Bill) -> tuple[str, str]:
+def _identity(request: PriceRequest, use: ToolUse | None, bill: BillBuilder) -> tuple[str, str]:
     """(model, tier of the book) to price by: what the response says wins (OpenAI's docs)."""
     if request.endpoint not in PRICE_FAMILIES:
         raise Unpriceable(f"endpoint {request.endpoint[:80]!r} is not priced")
@@ -211,20 +211,22 @@ def _plan(book: Book, model: str, tier: str, region: str | None) -> Plan:
     return plan
 
 
-def _fee(book: Book, bill: Bill, fee_id: str, at: datetime, count: int) -> None:
+def _fee(book: Book, bill: BillBuilder, fee_id: str, at: datetime, count: int) -> None:
     rate = book.fee(fee_id, at)
     if rate is None:
         raise Unpriceable(f"the book has no fee {fee_id!r} at {at.isoformat()}")
     bill.add(rate, count)
 
 
-def _add_request_fee(bill: Bill, book: Book, plan: Plan, request: PriceRequest) -> None:
+def _add_request_fee(bill: BillBuilder, book: Book, plan: Plan, request: PriceRequest) -> None:
     """Search models on chat search once per request; their responses carry no count."""
     if plan.model.request_fee is not None and request.endpoint == "chat":
         _fee(book, bill, plan.model.request_fee, request.at, 1)
 
 
-def _add_tools(bill: Bill, book: Book, plan: Plan, rates: dict[str, Rate], use: ToolUse, request: PriceRequest) -> None:
+def _add_tools(
+    bill: BillBuilder, book: Book, plan: Plan, rates: dict[str, Rate], use: ToolUse, request: PriceRequest
+) -> None:
     if use.web_searches:
         _add_web_search(bill, book, plan, rates, use, request.at)
     if use.file_searches:
@@ -246,7 +248,9 @@ def _add_tools(bill: Bill, book: Book, plan: Plan, rates: dict[str, Rate], use: 
         bill.add_tokens(svg_plan, svg_rates, svg.classes, "svg_")
 
 
-def _add_web_search(bill: Bill, book: Book, plan: Plan, rates: dict[str, Rate], use: ToolUse, at: datetime) -> None:
+def _add_web_search(
+    bill: BillBuilder, book: Book, plan: Plan, rates: dict[str, Rate], use: ToolUse, at: datetime
+) -> None:
     preview_costs_more = not plan.model.reasoning and use.web_kind != "ga"
     _fee(book, bill, "web_search_preview_calls" if preview_costs_more else "web_search_calls", at, use.web_searches)
     if preview_costs_more and use.web_kind == "unclear":

@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from pricing.book import Book, Plan, Rate
-from pricing.cost import PRICE_FAMILIES, Bill, Line, Unpriceable, rates_at
+from pricing.cost import PRICE_FAMILIES, BillBuilder, Line, Unpriceable, rates_at
 from pricing.money import nano
 
 _TIERS = {None: ("default",), "default": ("default",), "flex": ("flex", "default"), "ultrafast": ("ultrafast",)}
@@ -49,7 +49,7 @@ def estimate(
     """
     if min(input_tokens, output_tokens, input_bound, output_bound) < 0:
         raise ValueError("token counts must not be negative")
-    bill = Bill()
+    bill = BillBuilder()
     try:
         tiers = _tiers(endpoint, service_tier, at)
         plans = _plans(book, model, tiers, region)

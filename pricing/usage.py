@@ -73,7 +73,7 @@ class Quantities(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
-class Counts(NamedTuple):
+class TokenCounts(NamedTuple):
     """The counts that a usage block states for the whole call, tokens; None where it states none."""
 
     prompt_tokens: int | None = None
@@ -81,7 +81,7 @@ class Counts(NamedTuple):
     total_tokens: int | None = None
 
 
-def read_counts(raw: bytes) -> Counts:
+def read_counts(raw: bytes) -> TokenCounts:
     """What of a usage block can be reported when it cannot be priced. Never raises.
 
     Whatever else is in the block hides no count: only the members for the whole call are looked at. Counts that
@@ -89,20 +89,20 @@ def read_counts(raw: bytes) -> Counts:
     """
     fields = {name: value for name, value in (read_fields(raw) or {}).items() if value != b"null"}
     if "input_tokens" in fields and "prompt_tokens" in fields:
-        return Counts()
+        return TokenCounts()
     names = ("input_tokens", "output_tokens") if "input_tokens" in fields else ("prompt_tokens", "completion_tokens")
     found: dict[str, int] = {}
     for name in (*names, "total_tokens"):
         value = fields.get(name)
         if value is not None:
             if _WHOLE_NUMBER.fullmatch(value) is None or int(value) > TOKENS_MAX:
-                return Counts()
+                return TokenCounts()
             found[name] = int(value)
     total_in, total_out = found.get(names[0]), found.get(names[1])
     if total_in is None:
-        return Counts()
+        return TokenCounts()
     total = total_in + (total_out or 0)
-    return Counts(total_in, total_out, total) if found.get("total_tokens", total) == total else Counts()
+    return TokenCounts(total_in, total_out, total) if found.get("total_tokens", total) == total else TokenCounts()
 
 
 def decode(raw: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gateway.kit.errors import DependencyDown
 
 FAILURES: Final = 5
 """Failures in a row after which the circuit opens."""
-ALONE_S: Final = (1.0, 5.0)
+OPEN_S: Final = (1.0, 5.0)
 """Shortest and longest while, seconds."""
 _log: Final = structlog.get_logger("gateway.proxy")
 
@@ -45,13 +45,13 @@ class Breaker:
         if self._failures < FAILURES:
             return
         if self._trying or self._monotonic() < self._until_s:
-            raise DependencyDown("unkey", f"left alone after {FAILURES} failures in a row")
+            raise DependencyDown("unkey", f"circuit open after {FAILURES} failures in a row")
         self._trying = True
 
     def worked(self) -> None:
         """An answer came, whatever it said."""
         if self.is_open:
-            _log.warning("unkey is back")
+            _log.warning("unkey circuit closed")
         self._failures, self._trying = 0, False
 
     def hold(self, seconds: float) -> None:
@@ -60,13 +60,13 @@ class Breaker:
         self._held_until_s = self._monotonic() + seconds
 
     def failed(self) -> None:
-        """No answer came, or one that nobody can read."""
+        """No answer came, or an unreadable one."""
         tried, self._trying = self._trying, False
         if self.is_open and not tried:
             return  # it was sent before
         self._failures = min(self._failures + 1, FAILURES)
         if self.is_open:
-            alone_s = self._uniform(*ALONE_S)
-            self._until_s = self._monotonic() + alone_s
+            open_s = self._uniform(*OPEN_S)
+            self._until_s = self._monotonic() + open_s
             if not tried:
-                _log.error("unkey is left alone", failures=FAILURES, seconds=round(alone_s, 1))
+                _log.error("unkey circuit opened", failures=FAILURES, seconds=round(open_s, 1))

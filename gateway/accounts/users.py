@@ -12,7 +12,7 @@ from gateway.accounts.identify import NAME_MAX, is_email, known_user
 from gateway.accounts.store import Accounts, User, UserRow
 from gateway.billing.customers import NOT_ASKED, ask_all, check_customer, mode_of, said
 from gateway.billing.windows import Customer
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
 from gateway.config.settings import KeySettings, Settings
 from gateway.kit.errors import OptionError
@@ -230,8 +230,8 @@ def _say(console: Console, user: User, sentence: str, known: Customer | None, *,
         console.say(sentence)
 
 
-def _table(users: list[UserRow], known: Mapping[str, Customer | str]) -> Table:
-    table = Table()
+def _table(users: list[UserRow], known: Mapping[str, Customer | str]) -> TextTable:
+    table = TextTable()
     for name in ("email", "id", "name", "active", "Stripe customer"):
         table.add_column(name, no_wrap=name == "id")
     table.add_column("keys", right=True, no_wrap=True)

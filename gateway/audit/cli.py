@@ -28,6 +28,6 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Checks everything that must always hold of the ledger (docs/audit.md); exits 1 on any breach."""
-    wanted = audit_command.Wanted(since, until, everything, grace, stripe)
+    wanted = audit_command.AuditOptions(since, until, everything, grace, stripe)
     report = run(audit_command.run_audit(settings(), Console(), now=datetime.now(UTC), wanted=wanted, as_json=as_json))
     raise typer.Exit(1 if report.breached else 0)

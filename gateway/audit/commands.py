@@ -11,12 +11,12 @@ import pricing.data
 from gateway.audit.budgets import Counted, compare
 from gateway.audit.delivery import NO_KEY, NOT_ASKED
 from gateway.audit.reads.snapshot import Offenders, snapshot
+from gateway.audit.result import AuditReport, InvariantResult
 from gateway.audit.run import GRACE_S, Policy, audit
 from gateway.audit.span import audited_span
-from gateway.audit.verdict import Report, Verdict
 from gateway.billing.opening import open_billing
 from gateway.billing.stripe import Billing
-from gateway.cli.console import Console, Table, cell, lines
+from gateway.cli.console import Console, TextTable, cell, lines
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 from gateway.kit.instants import rfc3339
@@ -30,7 +30,7 @@ STATEMENT_S: Final = 3600.0
 _COLOURS: Final = {"ok": "green", "breach": "bold red", "not checked": "yellow"}
 
 
-class Wanted(NamedTuple):
+class AuditOptions(NamedTuple):
     """What is to be audited, as people name it."""
 
     since: str | None = None
@@ -43,8 +43,8 @@ class Wanted(NamedTuple):
 
 
 async def run_audit(
-    settings: Settings, console: Console, *, now: datetime, wanted: Wanted, as_json: bool = False
-) -> Report:
+    settings: Settings, console: Console, *, now: datetime, wanted: AuditOptions, as_json: bool = False
+) -> AuditReport:
     """Prints every invariant and returns the report; a breach is `report.breached`.
 
     Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
@@ -77,7 +77,7 @@ async def run_audit(
     return report
 
 
-def to_json(report: Report) -> dict[str, object]:
+def to_json(report: AuditReport) -> dict[str, object]:
     """The report as plain values; `breached` says what the exit status says."""
     return {
         "from": rfc3339(report.span.since),
@@ -87,11 +87,11 @@ def to_json(report: Report) -> dict[str, object]:
     }
 
 
-def to_table(report: Report) -> Table:
+def to_table(report: AuditReport) -> TextTable:
     """The report for a terminal."""
     since, until = (f"{at:%Y-%m-%d %H:%M}" if at else None for at in report.span)
     title = f"gateway audit, completed from {since or 'the beginning'} until {until or 'now'} (UTC)"
-    table = Table(title=title, boxed=True, row_lines=True)
+    table = TextTable(title=title, boxed=True, row_lines=True)
     for name in ("invariant", "", "figures", "what to look at"):
         table.add_column(name)
     for verdict in report.verdicts:
@@ -100,7 +100,7 @@ def to_table(report: Report) -> Table:
     return table
 
 
-def _figures(verdict: Verdict) -> list[str]:
+def _figures(verdict: InvariantResult) -> list[str]:
     told = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in verdict.figures.items()]
     days = [f"{day['day']}: {day['estimated']} estimated, {day['cost_usd']} USD" for day in verdict.days]
     return ["; ".join(told), *days]
@@ -110,7 +110,7 @@ def _number(value: int | str) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _look(verdict: Verdict) -> list[str]:
+def _look(verdict: InvariantResult) -> list[str]:
     return [part for part in (*verdict.wrong, *verdict.examples, verdict.look) if part]
 
 
@@ -137,7 +137,7 @@ async def _database(settings: Settings) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def _stripe(settings: Settings, wanted: Wanted) -> AsyncIterator[Billing | None]:
+async def _stripe(settings: Settings, wanted: AuditOptions) -> AsyncIterator[Billing | None]:
     """Stripe, where it is wanted and there is a key."""
     if not wanted.stripe or settings.stripe_secret_key is None:
         yield None

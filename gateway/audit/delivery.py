@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Final, Protocol
 
 from gateway.audit.reads.delivery import Counted, DeliveredHour
-from gateway.audit.reads.snapshot import Span
-from gateway.audit.verdict import Collector, Verdict, judged, not_checked
+from gateway.audit.reads.snapshot import AuditRange
+from gateway.audit.result import Collector, InvariantResult, judged, not_checked
 from gateway.billing.windows import Customer, Rejected
 from gateway.kit.errors import ConfigError
 from gateway.kit.instants import Period
@@ -34,7 +34,7 @@ class Summaries(Protocol):
     async def customer(self, customer_id: str) -> Customer: ...
 
 
-def asked_span(span: Span, now: datetime, billing_grace_s: float) -> Period:
+def asked_span(span: AuditRange, now: datetime, billing_grace_s: float) -> Period:
     """The hours that Stripe is asked about: whole, of the last SUMMARIES_KEPT, and none whose events may still be
     frozen or sent while the audit runs."""
     settled = now - LAG - timedelta(seconds=billing_grace_s)
@@ -43,7 +43,9 @@ def asked_span(span: Span, now: datetime, billing_grace_s: float) -> Period:
     return Period(max(span.since or oldest, oldest), until)
 
 
-async def stripe_agrees(hours: AsyncGenerator[DeliveredHour, None], asked: Period, stripe: Summaries) -> Verdict:
+async def stripe_agrees(
+    hours: AsyncGenerator[DeliveredHour, None], asked: Period, stripe: Summaries
+) -> InvariantResult:
     """INV-7 Stripe. The amounts that Stripe will invoice are those that were sent, no more and no less.
 
     `hours` are those of `asked`, in order of meter and customer; one with an event that is in doubt, or was delivered
@@ -54,7 +56,7 @@ async def stripe_agrees(hours: AsyncGenerator[DeliveredHour, None], asked: Perio
         return await _compared(groups, asked, stripe)
 
 
-async def _compared(groups: AsyncIterator[list[DeliveredHour]], asked: Period, stripe: Summaries) -> Verdict:
+async def _compared(groups: AsyncIterator[list[DeliveredHour]], asked: Period, stripe: Summaries) -> InvariantResult:
     seen = _Seen()
     async for own in groups:
         first = own[0]
@@ -129,7 +131,7 @@ class _Seen:
         }
 
 
-def stripe_not_checked(why: str) -> Verdict:
+def stripe_not_checked(why: str) -> InvariantResult:
     """INV-7 without Stripe."""
     return not_checked("INV-7", _TITLE, why)
 

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final, NamedTuple
 
-from gateway.audit.reads.journal import Journaled, Record, unknown_ids
+from gateway.audit.reads.journal import AuditedRecord, Journaled, unknown_ids
 from gateway.audit.reads.snapshot import Offenders, Snapshot
-from gateway.audit.verdict import EXAMPLES_MAX, Verdict, judged, not_checked
+from gateway.audit.result import EXAMPLES_MAX, InvariantResult, judged, not_checked
 from gateway.kit.ids import unix_ms_of
 
 BATCH_MAX: Final = 10_000
@@ -34,7 +34,7 @@ class Calls(NamedTuple):
     """Calls that the ledger lacks: when they were settled, None for those that were not."""
 
 
-async def read_calls(view: Snapshot, records: Iterable[Record], met: Journaled) -> Calls:
+async def read_calls(view: Snapshot, records: Iterable[AuditedRecord], met: Journaled) -> Calls:
     """Looks up every call of `records`. Raises DependencyDown, OSError."""
     unknown: dict[str, datetime | None] = {}
     calls = 0
@@ -53,13 +53,13 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
     return max((at for at in (one, other) if at is not None), default=None)
 
 
-async def _batches(records: Iterable[Record]) -> AsyncIterator[list[Record]]:
-    source: Iterator[Record] = iter(records)
+async def _batches(records: Iterable[AuditedRecord]) -> AsyncIterator[list[AuditedRecord]]:
+    source: Iterator[AuditedRecord] = iter(records)
     while batch := list(islice(source, BATCH_MAX)):
         yield batch
 
 
-def completeness(read: Calls | None, now: datetime, grace_s: float) -> Verdict:
+def completeness(read: Calls | None, now: datetime, grace_s: float) -> InvariantResult:
     """INV-1 completeness. Every call that this host has begun is a ledger row, in quarantine, or still running.
 
     `grace_s`: seconds that a settled call has to arrive in. On a breach: a call is settled and nowhere but in the

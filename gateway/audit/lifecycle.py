@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.audit.reads.lifecycle import Lifecycle
 from gateway.audit.reads.snapshot import Offenders
-from gateway.audit.verdict import Verdict, judged
+from gateway.audit.result import InvariantResult, judged
 
 ITEM_LATE: Final = timedelta(hours=1)
 """How long the next look at an open item may be overdue."""
@@ -21,7 +21,7 @@ _LOOK: Final = (
 )
 
 
-def lifecycle(read: Lifecycle, never_settled: Offenders, *, has_journal: bool, has_stripe: bool) -> Verdict:
+def lifecycle(read: Lifecycle, never_settled: Offenders, *, has_journal: bool, has_stripe: bool) -> InvariantResult:
     """INV-8 lifecycle. No call stays open, no window unfrozen, no meter event unsent beyond its time.
 
     `has_stripe`: whether amounts are to be sent at all; without it they accrue, and no window is late. On a breach:

@@ -11,7 +11,7 @@ import msgspec
 
 import pricing
 from gateway.audit.reads.rows import PricedRow
-from gateway.audit.verdict import Collector, Verdict, judged
+from gateway.audit.result import Collector, InvariantResult, judged
 from gateway.openai.families.catalogue import price_family
 
 _LOOK: Final = (
@@ -72,7 +72,7 @@ class Reprice:
         elif (again.cost_nano, again.lines) != (row.cost_nano, lines):
             self._wrong.add("cost is not what usage and price book give", row.id)
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> InvariantResult:
         """INV-3 exactness. Every cost follows from the usage that OpenAI reported and the price book, to the nano.
 
         On a breach: do not send invoices of these rows before the row, its usage and its lines have been compared.

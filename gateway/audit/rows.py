@@ -4,7 +4,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from gateway.audit.reads.rows import Estimates, Evidence, Uniqueness
-from gateway.audit.verdict import Verdict, judged
+from gateway.audit.result import InvariantResult, judged
 
 _UNIQUE: Final = (
     "A call is counted twice, or could be: restore the missing constraint (migrations/), then correct the surplus row "
@@ -20,7 +20,7 @@ _ESTIMATES: Final = (
 )
 
 
-def uniqueness(read: Uniqueness) -> Verdict:
+def uniqueness(read: Uniqueness) -> InvariantResult:
     """INV-2 uniqueness. One row per call, one call per answer of OpenAI, and a correction corrects something.
 
     On a breach: somebody would be charged twice; or what prevents it has been taken away.
@@ -34,7 +34,7 @@ def uniqueness(read: Uniqueness) -> Verdict:
     return judged("INV-2", "uniqueness", {"guards missing": read.guards.found}, broken, _UNIQUE)
 
 
-def evidence(read: Evidence) -> Verdict:
+def evidence(read: Evidence) -> InvariantResult:
     """INV-4 no invention. Every row can show what it rests on, and a call that did not run costs nothing.
 
     On a breach: an amount was put into the ledger that nothing vouches for.
@@ -45,7 +45,7 @@ def evidence(read: Evidence) -> Verdict:
     return judged("INV-4", "no invention", dict(read.kinds), broken, _EVIDENCE, note=note)
 
 
-def estimates(read: Estimates, calls: int) -> Verdict:
+def estimates(read: Estimates, calls: int) -> InvariantResult:
     """INV-9 estimates. Each says why it is one and the most it can have been; how many there are is told by day.
 
     `calls` is the number of rows in the range that adjust nothing. On a breach: a customer is charged an amount that

@@ -12,11 +12,11 @@ from gateway.audit.reads.delivery import delivered_hours
 from gateway.audit.reads.journal import Journaled, read_folder
 from gateway.audit.reads.lifecycle import Lifecycle, read_lifecycle
 from gateway.audit.reads.rows import priced_rows, read_estimates, read_evidence, read_uniqueness
-from gateway.audit.reads.snapshot import Snapshot, Span
+from gateway.audit.reads.snapshot import AuditRange, Snapshot
 from gateway.audit.reads.sums import read_amounts, read_counters, read_rollups, window_lengths
 from gateway.audit.reprice import Reprice
+from gateway.audit.result import AuditReport, InvariantResult
 from gateway.audit.span import aligned, window_length
-from gateway.audit.verdict import Report, Verdict
 from gateway.billing.windows import EVENT_AGE_MAX
 from gateway.journal.reader import Segments
 from gateway.kit.errors import ConfigError
@@ -39,7 +39,7 @@ class Policy(NamedTuple):
 
 async def audit(
     view: Snapshot,
-    wanted: Span,
+    wanted: AuditRange,
     now: datetime,
     *,
     book: pricing.Book,
@@ -48,7 +48,7 @@ async def audit(
     budgets: Counted,
     stripe: delivery.Summaries | None = None,
     why_no_stripe: str = delivery.NOT_ASKED,
-) -> Report:
+) -> AuditReport:
     """Every invariant over the rows completed in `wanted`, widened to whole hours and windows.
 
     `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there; `budgets` is what
@@ -77,7 +77,7 @@ async def audit(
         rows.estimates(await read_estimates(view, span), sums.count(rollups.totals["calls"])),
         sums.counters(await read_counters(view)),
     ]
-    return Report(span, tuple(verdicts))
+    return AuditReport(span, tuple(verdicts))
 
 
 async def _journal(view: Snapshot, folder: Path) -> journal.Calls | None:
@@ -87,7 +87,7 @@ async def _journal(view: Snapshot, folder: Path) -> journal.Calls | None:
     return read if met.segments else None
 
 
-async def _exactness(view: Snapshot, span: Span, book: pricing.Book, markup: Decimal) -> Verdict:
+async def _exactness(view: Snapshot, span: AuditRange, book: pricing.Book, markup: Decimal) -> InvariantResult:
     again = Reprice(book, markup=markup)
     async for row in priced_rows(view, span):
         again.take(row)
@@ -104,7 +104,7 @@ async def _read_lifecycle(view: Snapshot, now: datetime, policy: Policy) -> Life
     )
 
 
-def _lifecycle(read: Lifecycle, begun: journal.Calls | None, now: datetime, policy: Policy) -> Verdict:
+def _lifecycle(read: Lifecycle, begun: journal.Calls | None, now: datetime, policy: Policy) -> InvariantResult:
     return lifecycle.lifecycle(
         read,
         journal.never_settled(begun, now, policy.open_max_s + lifecycle.SWEEP_LATE_S + policy.grace_s),
@@ -114,8 +114,8 @@ def _lifecycle(read: Lifecycle, begun: journal.Calls | None, now: datetime, poli
 
 
 async def _delivered(
-    view: Snapshot, span: Span, now: datetime, grace_s: float, stripe: delivery.Summaries | None, why_not: str
-) -> Verdict:
+    view: Snapshot, span: AuditRange, now: datetime, grace_s: float, stripe: delivery.Summaries | None, why_not: str
+) -> InvariantResult:
     if stripe is None:
         return delivery.stripe_not_checked(why_not)
     asked = delivery.asked_span(span, now, grace_s)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from math import lcm
 from typing import Final
 
-from gateway.audit.reads.snapshot import Span
+from gateway.audit.reads.snapshot import AuditRange
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import parse_bound
 
@@ -15,7 +15,7 @@ LCM_MAX_S: Final = 7 * 86_400
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def audited_span(since: str | None, until: str | None, now: datetime, *, everything: bool = False) -> Span:
+def audited_span(since: str | None, until: str | None, now: datetime, *, everything: bool = False) -> AuditRange:
     """The range that these options name; without them the last full UTC day, the one before it, and today so far.
 
     Raises OptionError naming the option that is wrong.
@@ -23,7 +23,7 @@ def audited_span(since: str | None, until: str | None, now: datetime, *, everyth
     if everything:
         if since is not None or until is not None:
             raise OptionError("--all: it is everything; leave out --from and --to")
-        return Span(None, None)
+        return AuditRange(None, None)
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     begins = midnight - timedelta(days=2) if since is None else parse_bound(since, "--from", now)
     ends = None if until is None else parse_bound(until, "--to", now)
@@ -31,20 +31,20 @@ def audited_span(since: str | None, until: str | None, now: datetime, *, everyth
         raise OptionError(
             f"--from ({begins:%Y-%m-%dT%H:%M:%SZ}) must be before --to ({until}), which is not part of it"
         )
-    return Span(begins, ends)
+    return AuditRange(begins, ends)
 
 
-def aligned(span: Span, lengths_s: Sequence[int]) -> Span:
+def aligned(span: AuditRange, lengths_s: Sequence[int]) -> AuditRange:
     """`span`, widened to whole UTC hours and whole windows of each length in seconds: sums are compared whole."""
     step = lcm(HOUR_S, *lengths_s)
     if step > LCM_MAX_S:
         step = HOUR_S
     since = None if span.since is None else _EPOCH + _whole(span.since, step)
     until = None if span.until is None else _EPOCH - _whole(span.until, step, up=True)
-    return Span(since, until)
+    return AuditRange(since, until)
 
 
-def window_length(span: Span, lengths_s: Sequence[int]) -> int | None:
+def window_length(span: AuditRange, lengths_s: Sequence[int]) -> int | None:
     """The one length of all windows in `span`, seconds, when it has only whole ones of that length; else None."""
     if len(lengths_s) > 1:
         return None

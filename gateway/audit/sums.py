@@ -5,8 +5,8 @@ from typing import Final
 
 from gateway.audit.budgets import Counted
 from gateway.audit.reads.snapshot import Offenders
-from gateway.audit.reads.sums import Amounts, Counters, Rollups
-from gateway.audit.verdict import Verdict, judged
+from gateway.audit.reads.sums import Amounts, CounterTotals, Rollups
+from gateway.audit.result import InvariantResult, judged
 
 _ROLLUPS: Final = (
     "Reports and limits read these sums; the ledger's rows are the truth. Somebody changed a sum or a row by hand, or "
@@ -23,7 +23,7 @@ _COUNTERS: Final = (
 )
 
 
-def rollups(read: Rollups, budgets: Counted) -> Verdict:
+def rollups(read: Rollups, budgets: Counted) -> InvariantResult:
     """INV-5 roll-ups. Reports, calls per key, budgets and the writers' counters are the sums of the ledger's rows.
 
     On a breach: believe the ledger, not the report, until the sum has been rebuilt.
@@ -49,7 +49,7 @@ def rollups(read: Rollups, budgets: Counted) -> Verdict:
     return judged("INV-5", "roll-ups", figures, broken, _ROLLUPS, note=budgets.why_not)
 
 
-def amounts(read: Amounts) -> Verdict:
+def amounts(read: Amounts) -> InvariantResult:
     """INV-6 billing. What is billed is in exactly one place: a window, a meter event, or the left-over below 1 unit.
 
     On a breach: a customer would be charged too much or too little; stop sending before looking further.
@@ -70,7 +70,7 @@ def amounts(read: Amounts) -> Verdict:
     return judged("INV-6", "billing", figures, broken, _AMOUNTS, note=several if read.windows is None else "")
 
 
-def counters(read: Counters) -> Verdict:
+def counters(read: CounterTotals) -> InvariantResult:
     """INV-10 quarantine. Whatever the writers have read is a row, a known repeat, or in quarantine: nothing else.
 
     On a breach: an entry of the stream may have been dropped. Entries that wait in quarantine are no breach, but

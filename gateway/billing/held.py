@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gateway.billing.outbox import Held, Outbox
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
 from gateway.stores.postgres import open_pool
@@ -29,7 +29,7 @@ async def held(settings: Settings, console: Console, *, as_json: bool = False) -
     if not events:
         console.say("No meter event waits for anybody.")
         return events
-    table = Table("identifier", "state", "USD", "why")
+    table = TextTable("identifier", "state", "USD", "why")
     for event in events:
         table.add_row(event.identifier, event.state, _usd(event.value), event.last_error or "")
     console.print_table(table)

@@ -13,12 +13,12 @@ from typing import Final, NamedTuple, Protocol
 from gateway.billing.windows import (
     EVENT_AGE_MAX,
     Claim,
+    CredentialsRefused,
     Delivered,
     Duplicate,
     FreezeCounts,
     MeterEvent,
     Outcome,
-    Refused,
     Rejected,
     Retry,
 )
@@ -39,7 +39,7 @@ STOPPED_S: Final = 300.0
 """Seconds until credentials that Stripe refused are tried again."""
 
 
-class Outbox(Protocol):
+class OutboxStore(Protocol):
     """What billing needs of the outbox edge."""
 
     async def freeze_closed(self, now: datetime, grace_s: float, *, account: str) -> FreezeCounts: ...
@@ -51,7 +51,7 @@ class Outbox(Protocol):
     async def mark_retry(self, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None: ...
 
 
-class Stripe(Protocol):
+class StripeSender(Protocol):
     """What billing needs of the Stripe edge."""
 
     async def account(self) -> str: ...
@@ -87,13 +87,13 @@ class BillCounts(NamedTuple):
         return self.windows_frozen + self.sent + self.duplicate + self.rejected + self.unknown
 
 
-class Bill:
+class UsageReporter:
     """One reporter. `stripe` is None where no Stripe key is set: then nothing is frozen and the amounts accrue."""
 
     def __init__(
         self,
-        outbox: Outbox,
-        stripe: Stripe | None,
+        outbox: OutboxStore,
+        stripe: StripeSender | None,
         *,
         grace_s: float,
         monotonic: Callable[[], float],
@@ -162,14 +162,14 @@ class Bill:
             self._log.error("stripe_events_of_another_account", account=account, waiting=others, help="docs/billing.md")
         self._others = others
 
-    async def _send_all(self, stripe: Stripe, claims: list[Claim], now: datetime) -> BillCounts:
+    async def _send_all(self, stripe: StripeSender, claims: list[Claim], now: datetime) -> BillCounts:
         slots = asyncio.Semaphore(CONCURRENT_MAX)
         stopped: list[str] = []
 
         async def send_one(claim: Claim) -> BillCounts:
             async with slots:
-                outcome = Refused(stopped[0]) if stopped else await self._send(stripe, claim, now)
-                if isinstance(outcome, Refused):
+                outcome = CredentialsRefused(stopped[0]) if stopped else await self._send(stripe, claim, now)
+                if isinstance(outcome, CredentialsRefused):
                     stopped.append(outcome.reason)
                 self._failpoint("bill.sent")
                 counts = await self._mark(claim, outcome, now)
@@ -183,7 +183,7 @@ class Bill:
             total = _sum(total, done)
         return total
 
-    async def _send(self, stripe: Stripe, claim: Claim, now: datetime) -> Outcome:
+    async def _send(self, stripe: StripeSender, claim: Claim, now: datetime) -> Outcome:
         if now - claim.event.timestamp >= EVENT_AGE_MAX:
             # Never filed under another time silently.
             return Rejected("its time is more than 35 days ago, which Stripe does not take; bill it by hand")
@@ -205,7 +205,7 @@ class Bill:
                 wait_s = max(after_s or 0.0, self._backoff_s(claim.attempts))
                 await self._outbox.mark_retry(claim, reason, now, after_s=wait_s, in_doubt=in_doubt)
                 return BillCounts(retry=1)
-            case Refused(reason):
+            case CredentialsRefused(reason):
                 await self._outbox.mark_retry(claim, reason, now, after_s=0.0, in_doubt=False)
                 return BillCounts(stopped=reason)
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 import aiohttp
 import stripe
 
-from gateway.billing.stripe_http import Unreadable
-from gateway.billing.windows import Duplicate, Outcome, Refused, Rejected, Retry
+from gateway.billing.stripe_http import UnreadableAnswer
+from gateway.billing.windows import CredentialsRefused, Duplicate, Outcome, Rejected, Retry
 from gateway.kit.errors import ConfigError, DependencyDown
 
 CUSTOMER_KEY: Final = "stripe_customer_id"
@@ -34,13 +34,13 @@ def outcome_of(error: stripe.StripeError) -> Outcome:
     after_s = _seconds(headers.get("retry-after"))
     if status == 429:
         return Retry(f"429: {message}", after_s, in_doubt=False)
-    if isinstance(error, Unreadable):
+    if isinstance(error, UnreadableAnswer):
         return Retry(f"{status}: {message}", after_s, in_doubt=True)
     if status == 400 and message.startswith(_DUPLICATE):
         return Duplicate()
     if status in (401, 403):
         # Not Stripe's own words: its message repeats part of the key.
-        return Refused(f"Stripe answered {status}: check STRIPE_SECRET_KEY and what it may do")
+        return CredentialsRefused(f"Stripe answered {status}: check STRIPE_SECRET_KEY and what it may do")
     if status in _NOES and headers.get("stripe-should-retry") != "true":
         return Rejected(f"{status}: {message}")
     return Retry(f"{status}: {message}", after_s, in_doubt=True)
@@ -51,7 +51,7 @@ def failed(error: stripe.StripeError) -> ConfigError | DependencyDown:
     outcome = outcome_of(error)
     if isinstance(outcome, Retry):
         return DependencyDown("stripe", outcome.reason)
-    return ConfigError(outcome.reason if isinstance(outcome, Refused | Rejected) else str(outcome))
+    return ConfigError(outcome.reason if isinstance(outcome, CredentialsRefused | Rejected) else str(outcome))
 
 
 def member(value: Any, *path: str) -> Any:

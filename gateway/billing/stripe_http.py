@@ -1,4 +1,4 @@
-"""What the SDK's calls go through: an answer is Stripe's own, or it is an `Unreadable` that keeps status and headers.
+"""The HTTP client of Stripe's SDK: an answer is Stripe's own, or an `UnreadableAnswer` with its status and headers.
 
 The SDK's own client follows redirects (a POST then becomes a GET), raises AttributeError for some bodies that are not
 Stripe's, and loses the headers of a body that is no JSON, and with them Retry-After (stripe-python 16.1.0).
@@ -14,7 +14,7 @@ import stripe
 _V1: Final = "/v1/"
 
 
-class Unreadable(stripe.APIError):
+class UnreadableAnswer(stripe.APIError):
     """An answer that is not one of Stripe's API: empty, HTML, a redirect, cut off. It says nothing of what happened."""
 
 
@@ -32,7 +32,7 @@ class Http(stripe.HTTPClient):
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """One call. Raises APIConnectionError when no whole answer came, Unreadable when it is not Stripe's."""
+        """One call. Raises APIConnectionError when no whole answer came, UnreadableAnswer when it is not Stripe's."""
         if self._given is None and self._own is None:
             self._own = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         session = self._given or self._own
@@ -50,7 +50,7 @@ class Http(stripe.HTTPClient):
         if not is_stripes(response.status, body, is_v1=_V1 in url):
             told = {name.lower(): value for name, value in response.headers.items()}
             # Not the body: whatever stands between may repeat the request in it, with the key.
-            raise Unreadable("an answer that is not Stripe's", http_status=response.status, headers=told)
+            raise UnreadableAnswer("an answer that is not Stripe's", http_status=response.status, headers=told)
         return body, response.status, response.headers
 
     async def close_async(self) -> None:

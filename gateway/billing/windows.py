@@ -109,13 +109,13 @@ class Retry(NamedTuple):
     """Whether Stripe may have counted it all the same (an answer lost or not Stripe's, a timeout, a 5xx)."""
 
 
-class Refused(NamedTuple):
+class CredentialsRefused(NamedTuple):
     """Stripe refused our credentials: nothing was counted, and nothing will be until the key is fixed."""
 
     reason: str
 
 
-Outcome = Delivered | Duplicate | Rejected | Retry | Refused
+Outcome = Delivered | Duplicate | Rejected | Retry | CredentialsRefused
 
 
 def freeze(pending_nano: int, carry_nano: int) -> Frozen:

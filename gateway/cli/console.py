@@ -32,7 +32,7 @@ def lines(each: Iterable[str]) -> Text:
     return Text("\n".join(map(legible, each)))
 
 
-class Table:
+class TextTable:
     """A table for people. Markup in a cell is text like any other."""
 
     def __init__(
@@ -90,7 +90,7 @@ class Console:
         for sentence in sentences:
             self._rich.print(Text(legible(sentence), style), soft_wrap=True)
 
-    def print_table(self, table: Table) -> None:
+    def print_table(self, table: TextTable) -> None:
         """A table."""
         self._rich.print(table.drawn)
 

@@ -14,12 +14,12 @@ from redis.exceptions import MasterDownError, ReadOnlyError
 
 import pricing
 import pricing.data
-from gateway.cli.console import Console, Table, cell
+from gateway.cli.console import Console, TextTable, cell
 from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, Finding, Level
-from gateway.kit.errors import ConfigError, DependencyDown, Refused, StatementRefused
+from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.kit.sockets import is_loopback
 
 CHECK_S: Final = 20.0
@@ -80,7 +80,7 @@ async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
 
 
 def _away(what: str, error: DependencyDown) -> Finding:
-    refuses = isinstance(error, Refused)
+    refuses = isinstance(error, DependencyRefused)
     if error.what != what and error.what in dict(CHECKS):
         # Its own row says why; once is enough.
         says = f"not checked: {error.what} {'refuses us' if refuses else 'is away'}"
@@ -97,7 +97,7 @@ def _level(what: str) -> Level:
 
 
 def _show(findings: list[Finding], console: Console) -> None:
-    table = Table(title="gateway doctor", boxed=True)
+    table = TextTable(title="gateway doctor", boxed=True)
     for name in ("what", "", "finding", "how to fix it"):
         table.add_column(name)
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}

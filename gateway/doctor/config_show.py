@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.config.dsn import read_dsn
 from gateway.config.problems import names, source, variable
 from gateway.config.redis_url import read_redis_url
 from gateway.config.settings import Settings
 
 
-class Shown(NamedTuple):
+class ShownSetting(NamedTuple):
     """One setting."""
 
     name: str
@@ -25,20 +25,22 @@ class Shown(NamedTuple):
     """`default`, `environment`, or the path of the file."""
 
 
-def shown(settings: Settings, environ: Mapping[str, str], given: Mapping[str, Any], path: str | None) -> list[Shown]:
+def shown(
+    settings: Settings, environ: Mapping[str, str], given: Mapping[str, Any], path: str | None
+) -> list[ShownSetting]:
     """Every setting, in the order of the example file."""
     return [
-        Shown(name, variable(name), _text(_value(settings, name)), source(name, environ, given, path))
+        ShownSetting(name, variable(name), _text(_value(settings, name)), source(name, environ, given, path))
         for name in names()
     ]
 
 
-def show(lines: list[Shown], console: Console, *, as_json: bool) -> None:
+def show(lines: list[ShownSetting], console: Console, *, as_json: bool) -> None:
     """Prints them."""
     if as_json:
         console.print_json([line._asdict() for line in lines])
         return
-    table = Table(title="gateway config", boxed=True)
+    table = TextTable(title="gateway config", boxed=True)
     for column in ("setting", "value", "from"):
         table.add_column(column)
     for line in lines:

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from gateway.embedded import lock, place, postgres, valkey
+from gateway.embedded import location, lock, postgres, valkey
 from gateway.embedded.errors import EmbeddedError
-from gateway.embedded.server import Recipe, Server, run
+from gateway.embedded.server import Recipe, RunningServer, run
 
 ALL: Final = frozenset({"postgres", "valkey"})
 
@@ -21,7 +21,7 @@ ALL: Final = frozenset({"postgres", "valkey"})
 class Embedded:
     """Servers that run. Made by `start` and `start_sync`; belongs to no event loop; a context manager stops them."""
 
-    def __init__(self, servers: Mapping[str, Server], lock_fd: int) -> None:
+    def __init__(self, servers: Mapping[str, RunningServer], lock_fd: int) -> None:
         self._servers: Final = dict(servers)
         self._lock_fd: int | None = lock_fd
 
@@ -128,11 +128,11 @@ def _run_all(
     names: AbstractSet[str],
     lock_fd: int,
     abort: threading.Event,
-) -> dict[str, Server]:
+) -> dict[str, RunningServer]:
     """Starts one server after the other; when one fails, those before it are stopped."""
-    running: dict[str, Server] = {}
+    running: dict[str, RunningServer] = {}
     try:
-        found = place.find(data_dir, say)
+        found = location.find(data_dir, say)
         recipes: list[Recipe] = []
         if "valkey" in names:
             recipes.append(valkey.recipe(found, data_dir, fsync=fsync))

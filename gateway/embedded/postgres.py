@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from gateway.embedded import binaries
 from gateway.embedded.errors import EmbeddedError
-from gateway.embedded.place import Place, run_as, socket_folder
+from gateway.embedded.location import ServerLocation, run_as, socket_folder
 from gateway.embedded.server import Recipe
 
 ROLE: Final = "gateway"
@@ -35,17 +35,17 @@ _FAST: Final = (
 )
 
 
-def recipe(place: Place, data_dir: Path, say: Callable[[str], None], *, fsync: bool) -> Recipe:
+def recipe(location: ServerLocation, data_dir: Path, say: Callable[[str], None], *, fsync: bool) -> Recipe:
     """Prepares the folder `postgres` and says how to run a server on it. Raises EmbeddedError."""
     found = binaries.find_postgres()
-    program = place.program(found).path
-    pgdata = place.folder / "postgres"
+    program = location.program(found).path
+    pgdata = location.folder / "postgres"
     if not pgdata.exists():
         say("setting up PostgreSQL (first start)")
-        _create(place, program)
-    place.own_folder("postgres")
-    _check_version(place, pgdata, program)
-    sockets = socket_folder(place, data_dir, pgdata, f".s.PGSQL.{PORT}.lock")
+        _create(location, program)
+    location.own_folder("postgres")
+    _check_version(location, pgdata, program)
+    sockets = socket_folder(location, data_dir, pgdata, f".s.PGSQL.{PORT}.lock")
     settings = ("listen_addresses=", f"port={PORT}", "unix_socket_permissions=0700", "timezone=UTC", "log_timezone=UTC")
     options = [word for setting in (*settings, *(_SAFE if fsync else _FAST)) for word in ("-c", setting)]
     return Recipe(
@@ -60,32 +60,32 @@ def recipe(place: Place, data_dir: Path, say: Callable[[str], None], *, fsync: b
     )
 
 
-def _create(place: Place, program: Path) -> None:
+def _create(location: ServerLocation, program: Path) -> None:
     """Makes a cluster with our role and database, under another name until it is whole."""
-    for old in place.folder.glob(f"{WORK}*"):  # of a first start that was cut short, and may be writing still
+    for old in location.folder.glob(f"{WORK}*"):  # of a first start that was cut short, and may be writing still
         shutil.rmtree(old, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=WORK, dir=place.folder))
-    place.give(work)
-    made = place.run(
+    work = Path(tempfile.mkdtemp(prefix=WORK, dir=location.folder))
+    location.give(work)
+    made = location.run(
         program.with_name("initdb"), "-D", work, "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
     )
     if made.returncode != 0:
         raise EmbeddedError(f"PostgreSQL could not be set up in {work}:\n{made.stdout}{made.stderr}".strip())
     # In single-user mode, so that the database is there before anyone can connect.
     single = (program, "--single", "-D", work, "-c", "fsync=off", "template1")
-    made = place.run(*single, feed=f"CREATE DATABASE {ROLE};\n")
+    made = location.run(*single, feed=f"CREATE DATABASE {ROLE};\n")
     if made.returncode != 0 or "ERROR" in made.stderr or "FATAL" in made.stderr:
         raise EmbeddedError(f"PostgreSQL's database could not be made in {work}:\n{made.stdout}{made.stderr}".strip())
-    work.rename(place.folder / "postgres")
+    work.rename(location.folder / "postgres")
 
 
-def _check_version(place: Place, pgdata: Path, program: Path) -> None:
+def _check_version(location: ServerLocation, pgdata: Path, program: Path) -> None:
     """Data of one major version cannot be used by another."""
     try:
         data = (pgdata / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         raise EmbeddedError(f"{pgdata} holds no PostgreSQL data; move it away, or restore it.") from None
-    told = place.run(program, "--version").stdout
+    told = location.run(program, "--version").stdout
     number = re.search(r"(\d+)", told)
     server = number.group(1) if number else told.strip()
     if data != server:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.embedded.errors import EmbeddedError
-from gateway.embedded.place import Place, server_env
+from gateway.embedded.location import ServerLocation, server_env
 
 START_S: Final = 120.0
 """Seconds a server has to answer; recovery after a crash can take a while."""
@@ -39,7 +39,7 @@ class Recipe(NamedTuple):
     url: str
 
 
-class Server:
+class RunningServer:
     """A server that runs. Only `run` makes one."""
 
     def __init__(self, recipe: Recipe, guard: "subprocess.Popen[bytes]", pid: int, log: Path) -> None:
@@ -72,15 +72,15 @@ class Server:
             self._guard.stdout.close()
 
 
-def run(recipe: Recipe, place: Place, lock_fd: int, abort: threading.Event) -> Server:
+def run(recipe: Recipe, location: ServerLocation, lock_fd: int, abort: threading.Event) -> RunningServer:
     """Starts the server and waits until it answers. Raises EmbeddedError with the end of its log.
 
     `abort`, set from another thread, ends the waiting.
     """
-    log = place.folder / f"{recipe.name}.log"
+    log = location.folder / f"{recipe.name}.log"
     with contextlib.suppress(FileNotFoundError):
         log.rename(log.with_suffix(".log.1"))
-    user = place.user
+    user = location.user
     identity = ("-1", "-1") if user is None else (str(user.uid), str(user.gid))
     guard: list[str | Path] = [
         sys.executable,
@@ -106,7 +106,7 @@ def run(recipe: Recipe, place: Place, lock_fd: int, abort: threading.Event) -> S
     finally:
         os.close(log_fd)
     line = b"" if process.stdout is None else process.stdout.readline()
-    server = Server(recipe, process, int(line or -1), log)
+    server = RunningServer(recipe, process, int(line or -1), log)
     try:
         _await_ready(server, recipe, abort)
     except BaseException:
@@ -115,7 +115,7 @@ def run(recipe: Recipe, place: Place, lock_fd: int, abort: threading.Event) -> S
     return server
 
 
-def _await_ready(server: Server, recipe: Recipe, abort: threading.Event) -> None:
+def _await_ready(server: RunningServer, recipe: Recipe, abort: threading.Event) -> None:
     deadline = time.monotonic() + START_S
     while (failure := server.failure()) is None:
         if recipe.is_ready(server.pid):

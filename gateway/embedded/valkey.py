@@ -9,18 +9,18 @@ from urllib.parse import quote
 
 from gateway.embedded import binaries
 from gateway.embedded.errors import EmbeddedError
-from gateway.embedded.place import Place, socket_folder
+from gateway.embedded.location import ServerLocation, socket_folder
 from gateway.embedded.server import Recipe
 
 SOCKET: Final = "valkey.sock"
 STOP_S: Final = 30.0
 
 
-def recipe(place: Place, data_dir: Path, *, fsync: bool) -> Recipe:
+def recipe(location: ServerLocation, data_dir: Path, *, fsync: bool) -> Recipe:
     """Prepares the folder `valkey` and says how to run a server on it. Raises EmbeddedError."""
-    program = place.program(binaries.find_valkey()).path
-    home = place.own_folder("valkey")
-    path = socket_folder(place, data_dir, home, SOCKET) / SOCKET
+    program = location.program(binaries.find_valkey()).path
+    home = location.own_folder("valkey")
+    path = socket_folder(location, data_dir, home, SOCKET) / SOCKET
     _await_silence(path)
     options = {
         "port": "0",

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import key_pages, unkey
@@ -100,9 +100,9 @@ def _bound(key: KeyRow, bounds: dict[str, DescribedKey]) -> dict[str, Any]:
     return plain_bounds(bounds.get(key.unkey_key_id)) | {"known_to_unkey": key.unkey_key_id in bounds}
 
 
-def _table(keys: list[KeyRow], now: datetime, bounds: dict[str, DescribedKey] | None) -> Table:
+def _table(keys: list[KeyRow], now: datetime, bounds: dict[str, DescribedKey] | None) -> TextTable:
     """Without `bounds`, how much each is used; with them, what each may do: both together are too wide to be read."""
-    table = Table()
+    table = TextTable()
     for name in ("key id", "name", "user", "state"):
         table.add_column(name, no_wrap=name == "key id")
     for name in ("expires", "last used") if bounds is None else ("models", "endpoints", "limits"):

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.bounds import hidden_warnings, plain_bounds
@@ -88,7 +88,7 @@ def _document(shown: Shown, now: datetime) -> dict[str, Any]:
 def _print(console: Console, shown: Shown, now: datetime) -> None:
     key, unkey = shown.key, shown.unkey
     missing = "not asked" if shown.problem is not None else "unknown there"
-    table = Table("")
+    table = TextTable("")
     for name in ("here", "at Unkey"):
         table.add_column(name)  # never cut: ids are copied from here
     there = _there(unkey) if unkey is not None else {"state": missing}

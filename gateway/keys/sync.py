@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import key_pages, meaning, unkey
 from gateway.keys.bounds import BOUND
@@ -185,8 +185,8 @@ def _print(console: Console, synced: Synced, *, repair: bool) -> None:
     console.say(*lines)
 
 
-def _table(findings: list[Finding]) -> Table:
-    table = Table()
+def _table(findings: list[Finding]) -> TextTable:
+    table = TextTable()
     for name in ("key id", "differs in", "here", "at Unkey", "", "what to do"):
         table.add_column(name, no_wrap=name == "key id")
     for finding in findings:

@@ -51,11 +51,11 @@ class DependencyDown(Expected):
         self.detail: Final = detail
 
 
-class Refused(DependencyDown):
+class DependencyRefused(DependencyDown):
     """It answers, and refuses us: waiting does not help, somebody has to fix the configuration."""
 
 
-class StatementRefused(Refused):
+class StatementRefused(DependencyRefused):
     """A database is there and cannot run our statement: a bug, or its schema or our privileges are not what this
     version needs. A call is refused or goes on as in an outage; a background loop must not wait for its end."""
 

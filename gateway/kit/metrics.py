@@ -16,7 +16,7 @@ ANSWER_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 
 """Upper bounds in seconds of the time to a first byte, which OpenAI makes."""
 
 
-class Family(NamedTuple):
+class MetricFamily(NamedTuple):
     """One metric. A gauge of several processes is their sum, or their largest where `merge` says so."""
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -28,67 +28,85 @@ class Family(NamedTuple):
 
 
 _CALL: Final = ("endpoint", "status", "evidence")
-FAMILIES: Final[dict[str, Family]] = {
-    "gateway_calls_total": Family("counter", "Metered calls, each with one ledger row.", _CALL),
-    "gateway_cost_nano_usd_total": Family("counter", "What OpenAI charges for them, nano-USD (1e-9 USD).", _CALL),
-    "gateway_billed_nano_usd_total": Family("counter", "What customers are charged for them, nano-USD.", _CALL),
-    "gateway_prompt_tokens_total": Family("counter", "Input tokens of metered calls.", _CALL),
-    "gateway_completion_tokens_total": Family("counter", "Output tokens of metered calls.", _CALL),
-    "gateway_added_seconds": Family(
+FAMILIES: Final[dict[str, MetricFamily]] = {
+    "gateway_calls_total": MetricFamily("counter", "Metered calls, each with one ledger row.", _CALL),
+    "gateway_cost_nano_usd_total": MetricFamily("counter", "What OpenAI charges for them, nano-USD (1e-9 USD).", _CALL),
+    "gateway_billed_nano_usd_total": MetricFamily("counter", "What customers are charged for them, nano-USD.", _CALL),
+    "gateway_prompt_tokens_total": MetricFamily("counter", "Input tokens of metered calls.", _CALL),
+    "gateway_completion_tokens_total": MetricFamily("counter", "Output tokens of metered calls.", _CALL),
+    "gateway_added_seconds": MetricFamily(
         "histogram",
         "Time a metered call spent in the gateway before it was sent and after OpenAI's last byte.",
         ("endpoint",),
         LATENCY_S,
     ),
-    "gateway_first_byte_seconds": Family(
+    "gateway_first_byte_seconds": MetricFamily(
         "histogram", "Time from the request to OpenAI's first byte.", ("endpoint",), ANSWER_S
     ),
-    "gateway_free_calls_total": Family("counter", "Calls that cost nothing and have no row.", ("endpoint", "status")),
-    "gateway_refused_total": Family("counter", "Requests that the gateway answered itself, by its code.", ("code",)),
-    "gateway_budget_warnings_total": Family(
+    "gateway_free_calls_total": MetricFamily(
+        "counter", "Calls that cost nothing and have no row.", ("endpoint", "status")
+    ),
+    "gateway_refused_total": MetricFamily(
+        "counter", "Requests that the gateway answered itself, by its code.", ("code",)
+    ),
+    "gateway_budget_warnings_total": MetricFamily(
         "counter", "Soft budgets seen to reach a share of their limit, per cent; per proxy and period.", ("share",)
     ),
-    "gateway_upstream_errors_total": Family("counter", "Metered calls that OpenAI failed or broke off.", ("kind",)),
-    "gateway_coded_answers_total": Family(
+    "gateway_upstream_errors_total": MetricFamily(
+        "counter", "Metered calls that OpenAI failed or broke off.", ("kind",)
+    ),
+    "gateway_coded_answers_total": MetricFamily(
         "counter", "Metered answers with a Content-Encoding that nobody asked for.", ("coding",)
     ),
-    "gateway_clients_left_total": Family("counter", "Metered calls whose client had left before the end."),
-    "gateway_unkey_left_alone": Family("gauge", "Proxies that do not ask Unkey now, because it has failed too often."),
-    "gateway_unkey_canary_unknown": Family("gauge", "Proxies to which Unkey does not know keys.canary."),
-    "gateway_requests_running": Family("gauge", "Requests being served."),
-    "gateway_drains_running": Family("gauge", "Answers being read on after their client has left."),
-    "gateway_settles_not_on_disk": Family("gauge", "Settled calls that the journal has refused and memory holds."),
-    "gateway_journal_commit_seconds": Family("histogram", "Time of one write to the journal.", (), LATENCY_S),
-    "gateway_journal_bytes": Family("gauge", "Bytes of all segments in the journal folder."),
-    "gateway_journal_corrupt_records": Family("gauge", "Journal records skipped because they were torn or corrupt."),
-    "gateway_journal_corrupt_living_records": Family(
+    "gateway_clients_left_total": MetricFamily("counter", "Metered calls whose client had left before the end."),
+    "gateway_unkey_circuit_open": MetricFamily(
+        "gauge", "Proxies that do not ask Unkey now, because it has failed too often."
+    ),
+    "gateway_unkey_canary_unknown": MetricFamily("gauge", "Proxies to which Unkey does not know keys.canary."),
+    "gateway_requests_running": MetricFamily("gauge", "Requests being served."),
+    "gateway_drains_running": MetricFamily("gauge", "Answers being read on after their client has left."),
+    "gateway_settles_not_on_disk": MetricFamily(
+        "gauge", "Settled calls that the journal has refused and memory holds."
+    ),
+    "gateway_journal_commit_seconds": MetricFamily("histogram", "Time of one write to the journal.", (), LATENCY_S),
+    "gateway_journal_bytes": MetricFamily("gauge", "Bytes of all segments in the journal folder."),
+    "gateway_journal_corrupt_records": MetricFamily(
+        "gauge", "Journal records skipped because they were torn or corrupt."
+    ),
+    "gateway_journal_corrupt_living_records": MetricFamily(
         "gauge", "Journal records that did not read although their writer was still running: calls are lost."
     ),
-    "gateway_journal_open_calls": Family("gauge", "Calls in the journal without a settle."),
-    "gateway_journal_oldest_open_seconds": Family("gauge", "Age of the oldest call without a settle.", merge="max"),
-    "gateway_journal_unconfirmed_events": Family("gauge", "Settled calls not seen in PostgreSQL yet."),
-    "gateway_journal_oldest_unconfirmed_seconds": Family(
+    "gateway_journal_open_calls": MetricFamily("gauge", "Calls in the journal without a settle."),
+    "gateway_journal_oldest_open_seconds": MetricFamily(
+        "gauge", "Age of the oldest call without a settle.", merge="max"
+    ),
+    "gateway_journal_unconfirmed_events": MetricFamily("gauge", "Settled calls not seen in PostgreSQL yet."),
+    "gateway_journal_oldest_unconfirmed_seconds": MetricFamily(
         "gauge", "Age of the oldest settled call not seen in PostgreSQL yet.", merge="max"
     ),
-    "gateway_swept_total": Family("counter", "Calls of dead processes that the keeper settled."),
-    "gateway_stream_entries": Family("gauge", "Events in the Redis stream.", merge="max"),
-    "gateway_stream_unacknowledged": Family("gauge", "Of these, handed to a writer and not finished.", merge="max"),
-    "gateway_flushed_total": Family("counter", "Events committed to PostgreSQL, or put into quarantine."),
-    "gateway_quarantined_total": Family("counter", "Events put into usage_quarantine."),
-    "gateway_quarantine_rows": Family("gauge", "Rows of usage_quarantine that nobody has resolved.", merge="max"),
-    "gateway_meter_events": Family("gauge", "Stripe meter events in the outbox.", ("state",), merge="max"),
-    "gateway_webhook_events": Family(
+    "gateway_swept_total": MetricFamily("counter", "Calls of dead processes that the keeper settled."),
+    "gateway_stream_entries": MetricFamily("gauge", "Events in the Redis stream.", merge="max"),
+    "gateway_stream_unacknowledged": MetricFamily(
+        "gauge", "Of these, handed to a writer and not finished.", merge="max"
+    ),
+    "gateway_flushed_total": MetricFamily("counter", "Events committed to PostgreSQL, or put into quarantine."),
+    "gateway_quarantined_total": MetricFamily("counter", "Events put into usage_quarantine."),
+    "gateway_quarantine_rows": MetricFamily("gauge", "Rows of usage_quarantine that nobody has resolved.", merge="max"),
+    "gateway_meter_events": MetricFamily("gauge", "Stripe meter events in the outbox.", ("state",), merge="max"),
+    "gateway_webhook_events": MetricFamily(
         "gauge",
         "Events of the inbox: new, waiting for their meeting, failed; lapsed without one in the last day.",
         ("state",),
         merge="max",
     ),
-    "gateway_unreported_users": Family("gauge", "Users who owe something and have no Stripe customer.", merge="max"),
-    "gateway_waiting": Family("gauge", "1 while the process waits for a dependency.", ("process",), merge="max"),
-    "gateway_process_up": Family("gauge", "1 while the process runs.", ("process",)),
-    "gateway_process_starts_total": Family("counter", "Times the process was started.", ("process",)),
-    "gateway_process_cpu_seconds_total": Family("counter", "CPU time of the process.", ("process",)),
-    "gateway_process_resident_bytes": Family("gauge", "Memory of the process.", ("process",)),
+    "gateway_unreported_users": MetricFamily(
+        "gauge", "Users who owe something and have no Stripe customer.", merge="max"
+    ),
+    "gateway_waiting": MetricFamily("gauge", "1 while the process waits for a dependency.", ("process",), merge="max"),
+    "gateway_process_up": MetricFamily("gauge", "1 while the process runs.", ("process",)),
+    "gateway_process_starts_total": MetricFamily("counter", "Times the process was started.", ("process",)),
+    "gateway_process_cpu_seconds_total": MetricFamily("counter", "CPU time of the process.", ("process",)),
+    "gateway_process_resident_bytes": MetricFamily("gauge", "Memory of the process.", ("process",)),
 }
 """Every metric by its name in the exposition. docs/operations.md says what to watch; a test compares them."""
 

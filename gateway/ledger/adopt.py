@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.cli.text import Say
 from gateway.config.settings import Settings
 from gateway.journal.folder import SegmentInfo, adopt, living, look, oldest_ms, segments_of
@@ -107,8 +107,8 @@ def _slot(
     )
 
 
-def _table(path: Path, slots: Sequence[Slot]) -> Table:
-    table = Table(title=f"journal {path}", boxed=True)
+def _table(path: Path, slots: Sequence[Slot]) -> TextTable:
+    table = TextTable(title=f"journal {path}", boxed=True)
     for name in ("slot", "writer"):
         table.add_column(name)
     columns: Mapping[str, Any] = {

@@ -13,7 +13,7 @@ import structlog
 from gateway.kit.errors import DependencyDown
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.ids import is_uuid
-from gateway.ledger.rows import Entry, item_ids_of
+from gateway.ledger.rows import LedgerEntry, item_ids_of
 from gateway.ledger.store import Ledger, Outcome
 from gateway.ledger.stream import Buffer, StreamEntry
 from gateway.usage.adjust import EXACT, adjustment
@@ -76,7 +76,7 @@ class Flush:
         self._failpoint("flush.read")
         refused: dict[str, list[str]] = {}
         outcome = await self._ledger.insert_batch(
-            [Entry(entry.event_id, entry.raw) for entry in entries],
+            [LedgerEntry(entry.event_id, entry.raw) for entry in entries],
             refused=lambda event_id, kind: refused.setdefault(kind, []).append(event_id),
         )
         if outcome.duplicates:
@@ -147,7 +147,7 @@ async def correct_estimates(ledger: Ledger, raws: Iterable[bytes], now: datetime
     estimates = await ledger.estimates(list(exact)) if exact else []
     if estimates:
         rows = [adjustment(estimate, exact[estimate.id], now) for estimate in estimates]
-        await ledger.insert_batch([Entry.of(row) for row in rows])
+        await ledger.insert_batch([LedgerEntry.of(row) for row in rows])
         structlog.get_logger("flush").info("estimates corrected", calls=[row.adjusts for row in rows])
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.open_items import Item, OpenItems
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.openai.upstream import Upstream
 from gateway.usage.adjust import EXACT, adjustment
@@ -64,7 +64,7 @@ class Poll:
             await self._items.given_up(item, "it says no usage" if exact is None else "what it says has no price")
             return False
         estimates = await self._ledger.estimates([item.id])
-        await self._ledger.insert_batch([Entry.of(adjustment(each, exact, self._now())) for each in estimates])
+        await self._ledger.insert_batch([LedgerEntry.of(adjustment(each, exact, self._now())) for each in estimates])
         await self._items.settled(item)
         self._log.info("estimate corrected", id=item.id)
         return True

@@ -11,18 +11,18 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.usage.event import Evidence, UsageEvent, encode
-from gateway.usage.usage_block import NO_USAGE, Kept, keep
+from gateway.usage.usage_block import NO_USAGE, StoredUsage, keep
 from pricing.readers.body import UNREADABLE, object_of, read_fields
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     """One event on its way into the ledger: the id it is known by, and its bytes as the journal has them."""
 
     event_id: str
     raw: bytes
 
     @classmethod
-    def of(cls, event: UsageEvent) -> "Entry":
+    def of(cls, event: UsageEvent) -> "LedgerEntry":
         """The entry of an event made here (a correction, a swept call)."""
         return cls(event.id, encode(event))
 
@@ -76,7 +76,7 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items_decoder: Final = msgspec.json.Decoder(_Items)
 
 
-def to_row(entry: Entry) -> Row:
+def to_row(entry: LedgerEntry) -> Row:
     """The columns of one entry, in the order of sql.COLUMNS. Raises NotARow."""
     try:
         e, kept = _read(entry.raw)
@@ -99,7 +99,7 @@ def to_row(entry: Entry) -> Row:
     )  # fmt: skip
 
 
-def _read(raw: bytes) -> tuple[_Event, Kept]:
+def _read(raw: bytes) -> tuple[_Event, StoredUsage]:
     """The event, and its usage block as the ledger can keep it. Raises what UNREADABLE lists."""
     try:
         event = _decoder.decode(raw)
@@ -110,7 +110,7 @@ def _read(raw: bytes) -> tuple[_Event, Kept]:
             raise
         return _decoder.decode(raw.replace(b'"usage":' + block, b'"usage":null', 1)), keep(block)
     if event.usage_raw is not None:
-        return event, Kept(NO_USAGE, event.usage_raw)
+        return event, StoredUsage(NO_USAGE, event.usage_raw)
     return event, keep(bytes(event.usage))
 
 

@@ -34,7 +34,7 @@ _log: Final = structlog.get_logger("gateway.ship")
 
 
 @dataclass(slots=True)
-class Call:
+class JournaledCall:
     """One call as the journal tells it so far."""
 
     segments: list[Segment] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Ship:
         self._confirm_after_s: Final = confirm_after_s
         self._monotonic: Final = monotonic
         self._failpoint: Final = failpoint
-        self._calls: Final[dict[str, Call]] = {}
+        self._calls: Final[dict[str, JournaledCall]] = {}
         self._unsent: Final[dict[str, bytes]] = {}
         self._settled = 0
 
@@ -150,7 +150,7 @@ class Ship:
         if call is None:
             if record.kind == NOTE:
                 return  # a note without its OPEN says nothing
-            call = self._calls[event_id] = Call()
+            call = self._calls[event_id] = JournaledCall()
         if record.kind == NOTE:
             call.note = record.payload
             return
@@ -210,7 +210,7 @@ class Ship:
         if call.later is not None and payload is not None:
             segment = call.later[0]
             segment.unconfirmed += 1
-            self._calls[event_id] = Call(segments=[segment], settled_at=call.later)
+            self._calls[event_id] = JournaledCall(segments=[segment], settled_at=call.later)
             self._settled += 1
             self._unsent[event_id] = payload
 

@@ -14,7 +14,7 @@ import asyncpg
 
 from gateway.kit.ids import is_uuid
 from gateway.ledger import sql
-from gateway.ledger.rows import Entry, NotARow, Row, columns, to_row
+from gateway.ledger.rows import LedgerEntry, NotARow, Row, columns, to_row
 from gateway.stores.postgres import AWAY, Pool, translate, translated
 from gateway.stores.postgres_connections import fetch_within
 from gateway.usage.adjust import Recorded
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(slots=True)
-class Identity:
+class KeyOwner:
     """Whose key it is. `key_is_active` is None for a key that has no row of its own."""
 
     user_id: str
@@ -65,7 +65,7 @@ class Identity:
     """JSON: a list of limits/budgets.Budget."""
 
 
-class MeetingRow(NamedTuple):
+class CallMeeting(NamedTuple):
     """A meeting, as a call may name it."""
 
     id: str
@@ -86,13 +86,13 @@ class Ledger:
         self._meter: Final = meter
         self._window_s: Final = window_s
 
-    async def insert_batch(self, entries: Sequence[Entry], *, refused: Refused = _untold) -> Outcome:
+    async def insert_batch(self, entries: Sequence[LedgerEntry], *, refused: Refused = _untold) -> Outcome:
         """Brings every entry to rest: a new row with its sums, a known repeat, or quarantine.
 
         When this returns, all of it is committed. When it raises DependencyDown, some of it may be; sending the
         same entries again is harmless. `refused` is told of every entry that is new in quarantine.
         """
-        rows: list[tuple[Row, Entry]] = []
+        rows: list[tuple[Row, LedgerEntry]] = []
         quarantined = repeats = 0
         for entry in entries:
             try:
@@ -104,7 +104,7 @@ class Ledger:
         done = await self._insert(rows, refused) if rows else Outcome(0, 0, 0)
         return Outcome(done.inserted, done.duplicates + repeats, done.quarantined + quarantined)
 
-    async def _insert(self, rows: list[tuple[Row, Entry]], refused: Refused) -> Outcome:
+    async def _insert(self, rows: list[tuple[Row, LedgerEntry]], refused: Refused) -> Outcome:
         """Inserts rows sorted by id; a half that is refused is halved again until the bad row stands alone."""
         try:
             inserted = await self._insert_rows([row for row, _ in rows])
@@ -120,7 +120,7 @@ class Ledger:
     async def _insert_rows(self, rows: list[Row]) -> int:
         return int(await self._value(sql.INSERT_BATCH, *columns(rows), self._meter, self._window_s, len(rows)))
 
-    async def insert_again(self, entry: Entry) -> bool:
+    async def insert_again(self, entry: LedgerEntry) -> bool:
         """Makes an entry of the quarantine a row; False when the ledger has its call already. Raises NotARow."""
         row = to_row(entry)
         try:
@@ -128,7 +128,7 @@ class Ledger:
         except POISON as error:
             raise _not_a_row(error) from error
 
-    async def _quarantine(self, entry: Entry, why: NotARow, sqlstate: str | None, refused: Refused) -> int:
+    async def _quarantine(self, entry: LedgerEntry, why: NotARow, sqlstate: str | None, refused: Refused) -> int:
         """Returns 1 when these bytes were not in quarantine before, else 0."""
         event_id, reason = storable(entry.event_id), storable(str(why))
         new = int(await self._value(sql.QUARANTINE, event_id, entry.raw, why.kind, reason, sqlstate))
@@ -149,19 +149,19 @@ class Ledger:
         """Entries in quarantine that nobody has resolved."""
         return int(await self._value(sql.QUARANTINED))
 
-    async def identity(self, external_id: str | None, unkey_key_id: str) -> Identity | None:
+    async def identity(self, external_id: str | None, unkey_key_id: str) -> KeyOwner | None:
         """The user behind a key, by the key's row or else by Unkey's externalId; None when there is none.
 
         An externalId that is no id of ours is another system's, and says nothing here.
         """
         ours = external_id if external_id is not None and is_uuid(external_id) else None
         rows = await self._look_up(sql.IDENTITY, ours, storable(unkey_key_id))
-        return Identity(*rows[0].values()) if rows else None
+        return KeyOwner(*rows[0].values()) if rows else None
 
-    async def meeting(self, name: str) -> MeetingRow | None:
+    async def meeting(self, name: str) -> CallMeeting | None:
         """The meeting with this id, this id at Daily.co, or in progress in the room of this name."""
         rows = await self._look_up(sql.MEETING, storable(name), name if is_uuid(name) else None)
-        return MeetingRow(*rows[0].values()) if rows else None
+        return CallMeeting(*rows[0].values()) if rows else None
 
     async def owners(self, object_ids: Sequence[str]) -> dict[str, str]:
         """Of these objects at OpenAI, those whose owner is known and which are not deleted, with the user id."""
@@ -216,7 +216,7 @@ class Ledger:
         raise AssertionError("every attempt returns or raises")
 
 
-def _by_id(item: tuple[Row, Entry]) -> str:
+def _by_id(item: tuple[Row, LedgerEntry]) -> str:
     # Two writers that take rows in the same order wait for each other, and never in a circle. Lower case, because
     # Postgres reads a uuid in any case.
     return str(item[0][0]).lower()

@@ -19,7 +19,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.kit.errors import ConfigError, DependencyDown, Refused
+from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused
 
 GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
@@ -261,7 +261,7 @@ async def _asked(reply: Any) -> Any:
     try:
         return await cast("Awaitable[Any]", reply)
     except (AuthenticationError, NoPermissionError) as error:
-        raise Refused("redis", f"{type(error).__name__}: {error}") from error
+        raise DependencyRefused("redis", f"{type(error).__name__}: {error}") from error
     # RuntimeError: what uvloop says of a write to a connection that the server has half-closed.
     except (RedisError, OSError, RuntimeError) as error:
         kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "

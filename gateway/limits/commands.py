@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 
 from gateway.accounts.identify import known_user
 from gateway.accounts.store import Accounts
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
@@ -144,7 +144,7 @@ async def list_credits(
         console.print_json({"left_usd": str(left), "entries": plain})
         return entries
     title = f"{owner.email}: {left} USD left" if entries else f"{owner.email} pays afterwards"
-    table = Table(title=title)
+    table = TextTable(title=title)
     for name in ("when (UTC)", "USD", "note", "reference"):
         table.add_column(name, right=name == "USD")
     for entry in entries:
@@ -234,8 +234,8 @@ def _takes_effect(settings: Settings) -> str:
     return f"Proxies know at the latest {settings.keys.fresh_s:g} s after they last looked at the key."
 
 
-def _table(listed: list[dict[str, Any]]) -> Table:
-    table = Table()
+def _table(listed: list[dict[str, Any]]) -> TextTable:
+    table = TextTable()
     scopes = [name for name in ("model", "api_key_id", "meeting_id") if any(each[name] for each in listed)]
     columns = ("user", "period", "kind", "limit_usd", "spent_usd", *scopes, "id")
     for name in columns:

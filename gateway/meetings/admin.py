@@ -3,14 +3,14 @@
 from typing import Final
 
 from gateway.accounts.store import Accounts
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
 from gateway.kit.instants import rfc3339
 from gateway.meetings.inbox import Inbox
-from gateway.meetings.listing import Listed, Listing
+from gateway.meetings.listing import Listed, MeetingListing
 from gateway.stores.one_connection import database
 
 LIMIT_MAX: Final = 1000
@@ -24,7 +24,7 @@ async def list_meetings(
     if not 1 <= limit <= LIMIT_MAX:
         raise OptionError(f"--limit: 1 to {LIMIT_MAX}")
     async with database(settings, _WHY) as pool:
-        meetings = await Listing(pool).meetings(unassigned=unassigned, room=room, rows_max=limit)
+        meetings = await MeetingListing(pool).meetings(unassigned=unassigned, room=room, rows_max=limit)
         counts = await Inbox(pool).counts()
     if as_json:
         plain = [
@@ -52,7 +52,7 @@ async def assign(settings: Settings, console: Console, *, meeting: str, user: st
         owner = await Accounts(pool).find(user)
         if owner is None:
             raise OptionError(f"--user: there is no user {user}; `gateway users list --all` has all of them")
-        done = await Listing(pool).assign(meeting, owner.id)
+        done = await MeetingListing(pool).assign(meeting, owner.id)
     if done is None:
         raise OptionError(f"MEETING: there is no meeting {meeting}")
     if not done:
@@ -68,8 +68,8 @@ async def retry(settings: Settings, console: Console) -> int:
     return count
 
 
-def _table(meetings: list[Listed]) -> Table:
-    table = Table()
+def _table(meetings: list[Listed]) -> TextTable:
+    table = TextTable()
     for name in ("meeting", "room", "owner", "started", "ended"):
         # Ids are copied from here: never folded, however narrow the terminal.
         table.add_column(name, no_wrap=name == "meeting")

@@ -1,4 +1,4 @@
-"""Applies one event to the meetings and people it is about, within its turn.
+"""Applies one event to the meetings and people it is about, within its event.
 
 What does not fit yet waits; what fits elsewhere once more is known is taken out again and its event applied anew. So
 the rows in the end do not depend on the order. Must not log a name, and must not guess an owner.
@@ -18,8 +18,8 @@ from gateway.meetings.daily_events import (
     facts_of,
     read_envelope,
 )
-from gateway.meetings.event_store import MeetingRow, Turn
-from gateway.meetings.event_turn import Wait
+from gateway.meetings.event_store import EventTransaction, MeetingRow
+from gateway.meetings.inbox_transaction import Wait
 from gateway.meetings.people import host_of, user_of
 from gateway.meetings.people_rows import settle_people, tell_people
 from gateway.meetings.timeline import Session, place, plain, session_of
@@ -32,38 +32,40 @@ PLANNED_LATE: Final = timedelta(hours=1)
 NewId = Callable[[], str]
 
 
-async def apply(turn: Turn, new_id: NewId) -> bool:
-    """True when the event is dealt with, False when it waits. Raises Unreadable."""
-    if not turn.body:  # emptied by retention: everything it said is in the rows
-        await turn.done([turn.event_id])
+async def apply(event: EventTransaction, new_id: NewId) -> bool:
+    """True when the event is dealt with, False when it waits. Raises UnreadableEvent."""
+    if not event.body:  # emptied by retention: everything it said is in the rows
+        await event.done([event.event_id])
         return True
-    facts, waits = facts_of(read_envelope(turn.body)), None
+    facts, waits = facts_of(read_envelope(event.body)), None
     people = [fact for fact in facts if isinstance(fact, PersonSeen)]
     for fact in facts:
         if not isinstance(fact, PersonSeen):
-            waits = await _apply(turn, fact, new_id) or waits
+            waits = await _apply(event, fact, new_id) or waits
     if people:  # of one room, as no event is about two
-        waits = await _people(turn, people) or waits
+        waits = await _people(event, people) or waits
     if waits is None:
-        await turn.done([turn.event_id])
+        await event.done([event.event_id])
     else:
-        await turn.wait(waits)
+        await event.wait(waits)
     return waits is None
 
 
-async def _apply(turn: Turn, fact: SessionSeen | RecordingSeen | TranscriptSeen, new_id: NewId) -> Wait | None:
+async def _apply(
+    event: EventTransaction, fact: SessionSeen | RecordingSeen | TranscriptSeen, new_id: NewId
+) -> Wait | None:
     """What the fact waits for; None when it is in the rows."""
     match fact:
         case SessionSeen():
-            await turn.lock(room_of(fact.room))
-            await turn.lock(session_name(fact.daily_id))
-            return await _session(turn, fact, new_id)
+            await event.lock(room_of(fact.room))
+            await event.lock(session_name(fact.daily_id))
+            return await _session(event, fact, new_id)
         case RecordingSeen():
-            await turn.lock(room_of(fact.room))
-            return await _recording(turn, fact)
+            await event.lock(room_of(fact.room))
+            return await _recording(event, fact)
         case TranscriptSeen():
-            await turn.lock(session_name(fact.daily_id))
-            return await _transcript(turn, fact)
+            await event.lock(session_name(fact.daily_id))
+            return await _transcript(event, fact)
 
 
 def room_of(name: str) -> str:
@@ -76,14 +78,14 @@ def session_name(daily_id: str) -> str:
     return f"session {daily_id}"
 
 
-async def _session(turn: Turn, fact: SessionSeen, new_id: NewId) -> Wait | None:
-    known = await turn.session(fact.daily_id)
+async def _session(event: EventTransaction, fact: SessionSeen, new_id: NewId) -> Wait | None:
+    known = await event.session(fact.daily_id)
     before = None if known is None else known.session
     session = session_of(fact) if before is None else before.with_fact(fact)
     if session is None:
         return Wait(session_name(fact.daily_id), fact.room, until=fact.ended_at)
     first = session.start.at if before is None else min(session.start.at, before.start.at)
-    around = await turn.around(fact.room, first, before=BEFORE, after=AFTER)
+    around = await event.around(fact.room, first, before=BEFORE, after=AFTER)
     cut = len([row for row in around if row.session and row.session.start.at >= first]) == AFTER
     rows = [row for row in around if row.session is not None and row.session.daily_id != session.daily_id]
     if known is not None:
@@ -91,21 +93,26 @@ async def _session(turn: Turn, fact: SessionSeen, new_id: NewId) -> Wait | None:
             known.metadata["daily"] = known.ours | {"planned": True}
         known.session = session
         rows.append(known)
-    planned = await turn.planned(fact.room)
+    planned = await event.planned(fact.room)
     if known is None:
-        rows.append(await _new(turn, session, fact.room, planned, rows, new_id))
+        rows.append(await _new(event, session, fact.room, planned, rows, new_id))
     rows.sort(key=lambda row: row.key)
     if planned is not None and planned.session is None:  # it holds the room's open place: what began before is over
-        await _settle(turn, rows, cut=cut, over_at=planned.created_at)
+        await _settle(event, rows, cut=cut, over_at=planned.created_at)
     else:
-        await _settle(turn, rows, cut=cut)
+        await _settle(event, rows, cut=cut)
     ended = None if session.end is None else session.end.at
-    await turn.wake([room_of(fact.room), session_name(session.daily_id)], session.start.at, ended)
+    await event.wake([room_of(fact.room), session_name(session.daily_id)], session.start.at, ended)
     return None
 
 
 async def _new(
-    turn: Turn, session: Session, room: str, planned: MeetingRow | None, rows: list[MeetingRow], new_id: NewId
+    event: EventTransaction,
+    session: Session,
+    room: str,
+    planned: MeetingRow | None,
+    rows: list[MeetingRow],
+    new_id: NewId,
 ) -> MeetingRow:
     """A row for a session that is new here: the one that the platform has planned, or one of its own."""
     if planned is not None and _may_be(planned, session):
@@ -113,11 +120,11 @@ async def _new(
         planned.metadata["daily"] = {"planned": True}
         return planned
     made = MeetingRow(new_id(), session, room, None, "", None, None, {})
-    await _write(turn, made, ends=session.start.at, new=True)  # ended at once: the room's open place may be taken
-    return await _trade(turn, made, rows)
+    await _write(event, made, ends=session.start.at, new=True)  # ended at once: the room's open place may be taken
+    return await _trade(event, made, rows)
 
 
-async def _trade(turn: Turn, made: MeetingRow, rows: Sequence[MeetingRow]) -> MeetingRow:
+async def _trade(event: EventTransaction, made: MeetingRow, rows: Sequence[MeetingRow]) -> MeetingRow:
     """What the platform planned is the first session that can have been it, though a later one was told about first."""
     first = made.session
     assert first is not None
@@ -125,7 +132,7 @@ async def _trade(turn: Turn, made: MeetingRow, rows: Sequence[MeetingRow]) -> Me
         later = row.session
         if later is None or later.key < first.key or not row.ours.get("planned") or not _may_be(row, first):
             continue
-        if not await turn.is_named(row.id):
+        if not await event.is_named(row.id):
             made.session, row.session = later, first
             ours, theirs = made.ours, row.ours
             made.metadata = made.metadata | {"daily": {name: theirs[name] for name in theirs if name != "planned"}}
@@ -133,15 +140,17 @@ async def _trade(turn: Turn, made: MeetingRow, rows: Sequence[MeetingRow]) -> Me
             # In three steps, because Daily's ids are unique.
             aside = replace(later, daily_id=f"{made.id} trades")
             way = MeetingRow(made.id, aside, made.room, None, "", None, None, {})
-            await _write(turn, way, ends=aside.start.at, force=True)
-            await turn.move_people(row.id, made.id)
-            await _write(turn, row, ends=first.start.at, force=True)
-            await _write(turn, made, ends=later.start.at, force=True)
+            await _write(event, way, ends=aside.start.at, force=True)
+            await event.move_people(row.id, made.id)
+            await _write(event, row, ends=first.start.at, force=True)
+            await _write(event, made, ends=later.start.at, force=True)
             return made
     return made
 
 
-async def _settle(turn: Turn, rows: list[MeetingRow], *, cut: bool, over_at: datetime | None = None) -> None:
+async def _settle(
+    event: EventTransaction, rows: list[MeetingRow], *, cut: bool, over_at: datetime | None = None
+) -> None:
     """Ends, people, recordings and owners of a room's meetings that follow each other. `cut`: more follow the last;
     else it is over at `over_at`, if that is given and nobody knows better."""
     sessions = [row.session for row in rows if row.session is not None]
@@ -153,16 +162,18 @@ async def _settle(turn: Turn, rows: list[MeetingRow], *, cut: bool, over_at: dat
     changed = dict[str, MeetingRow]()
     # Those that end first: a room has one open place.
     for row in sorted(judged, key=lambda row: ends[row.id] is None):
-        taken_out = await _take_out_recordings(turn, row, sessions)
-        if await _write(turn, row, ends=ends[row.id], force=taken_out):
+        taken_out = await _take_out_recordings(event, row, sessions)
+        if await _write(event, row, ends=ends[row.id], force=taken_out):
             changed[row.id] = row
-    there = [kept.person for kept in await turn.people([row.id for row in judged])]
-    settled = await settle_people(turn, rows[0].room, there)
+    there = [kept.person for kept in await event.people([row.id for row in judged])]
+    settled = await settle_people(event, rows[0].room, there)
     for row in (changed | {row.id: row for row in settled.changed}).values():
-        await _own(turn, row, row.ended_at)
+        await _own(event, row, row.ended_at)
 
 
-async def _write(turn: Turn, row: MeetingRow, *, ends: datetime | None, force: bool = False, new: bool = False) -> bool:
+async def _write(
+    event: EventTransaction, row: MeetingRow, *, ends: datetime | None, force: bool = False, new: bool = False
+) -> bool:
     """Writes a meeting with this end, if that changes anything; whether it did."""
     session = row.session
     assert session is not None
@@ -175,31 +186,31 @@ async def _write(turn: Turn, row: MeetingRow, *, ends: datetime | None, force: b
         return False
     row.metadata = row.metadata | {"daily": ours}
     row.ended_at, row.status = ends, status
-    await turn.write(row, new=new)
+    await event.write(row, new=new)
     return True
 
 
-async def _own(turn: Turn, row: MeetingRow, ends: datetime | None) -> None:
+async def _own(event: EventTransaction, row: MeetingRow, ends: datetime | None) -> None:
     """Whose meeting it is: of the room's record, else of its host; who was named once by hand or by usage stays."""
     of_platform = row.ours.get("planned") or "start" not in row.ours
     if row.metadata.get("owner") == "manual" or (of_platform and row.user_id is not None):
         return
-    owner = await turn.room_owner(row.room, ends)
+    owner = await event.room_owner(row.room, ends)
     if owner is None:
-        people = [kept.person for kept in await turn.people([row.id])]
+        people = [kept.person for kept in await event.people([row.id])]
         hosts = [user for person in people if person.owner and (user := user_of(person)) and is_uuid(user)]
-        owner = host_of(people, await turn.users(hosts))
-    if owner == row.user_id or (row.user_id is not None and await turn.is_named(row.id)):
+        owner = host_of(people, await event.users(hosts))
+    if owner == row.user_id or (row.user_id is not None and await event.is_named(row.id)):
         return
     row.user_id = owner
-    await _write(turn, row, ends=ends, force=True)
+    await _write(event, row, ends=ends, force=True)
 
 
-async def _people(turn: Turn, facts: Sequence[PersonSeen]) -> Wait | None:
-    await turn.lock(room_of(facts[0].room))
-    settled = await tell_people(turn, facts)
+async def _people(event: EventTransaction, facts: Sequence[PersonSeen]) -> Wait | None:
+    await event.lock(room_of(facts[0].room))
+    settled = await tell_people(event, facts)
     for row in settled.changed:
-        await _own(turn, row, row.ended_at)
+        await _own(event, row, row.ended_at)
     if not settled.nowhere:
         return None
     person = settled.nowhere[0]  # the only one: REST's people have their meeting in the same event
@@ -207,8 +218,8 @@ async def _people(turn: Turn, facts: Sequence[PersonSeen]) -> Wait | None:
     return Wait(room_of(facts[0].room), facts[0].room, person.begins(), left, about=person.session_id)
 
 
-async def _recording(turn: Turn, fact: RecordingSeen) -> Wait | None:
-    rows = await turn.around(fact.room, fact.started_at, before=BEFORE, after=BEFORE)
+async def _recording(event: EventTransaction, fact: RecordingSeen) -> Wait | None:
+    rows = await event.around(fact.room, fact.started_at, before=BEFORE, after=BEFORE)
     fits = place([row.session for row in rows if row.session is not None], fact.started_at)
     row = next((row for row in rows if row.session == fits), None) if fits else None
     if row is None:
@@ -218,37 +229,37 @@ async def _recording(turn: Turn, fact: RecordingSeen) -> Wait | None:
         "at": fact.started_at.isoformat(),
         "kind": fact.kind,
         "seconds": fact.duration_seconds,
-        "event": turn.event_id,
+        "event": event.event_id,
     }
-    await _keep(turn, row, "recordings", told)
+    await _keep(event, row, "recordings", told)
     return None
 
 
-async def _take_out_recordings(turn: Turn, row: MeetingRow, sessions: Sequence[Session]) -> bool:
+async def _take_out_recordings(event: EventTransaction, row: MeetingRow, sessions: Sequence[Session]) -> bool:
     """Takes recordings out of a meeting that they do not belong to, now that more is known; whether there were any."""
     recordings = row.ours.get("recordings", [])
     astray = [one for one in recordings if place(sessions, datetime.fromisoformat(one["at"])) != row.session]
     if astray:
         kept = [one for one in recordings if one not in astray]
         row.metadata = row.metadata | {"daily": row.ours | {"recordings": kept}}
-        await turn.redo([one["event"] for one in astray])
+        await event.redo([one["event"] for one in astray])
     return bool(astray)
 
 
-async def _transcript(turn: Turn, fact: TranscriptSeen) -> Wait | None:
-    row = await turn.session(fact.daily_id)
+async def _transcript(event: EventTransaction, fact: TranscriptSeen) -> Wait | None:
+    row = await event.session(fact.daily_id)
     if row is None:
         return Wait(session_name(fact.daily_id))
-    await _keep(turn, row, "transcripts", {"id": fact.id, "seconds": fact.duration_seconds})
+    await _keep(event, row, "transcripts", {"id": fact.id, "seconds": fact.duration_seconds})
     return None
 
 
-async def _keep(turn: Turn, row: MeetingRow, name: str, told: dict[str, Any]) -> None:
+async def _keep(event: EventTransaction, row: MeetingRow, name: str, told: dict[str, Any]) -> None:
     """Adds to a list in the metadata; what has the same id takes its place."""
     others = [one for one in row.ours.get(name, []) if one["id"] != told["id"]]
     kept = sorted([*others, told], key=lambda one: str(one["id"]))
     row.metadata = row.metadata | {"daily": row.ours | {name: kept}}
-    await turn.write(row, new=False)
+    await event.write(row, new=False)
 
 
 def _may_be(planned: MeetingRow, session: Session) -> bool:

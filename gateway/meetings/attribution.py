@@ -47,7 +47,7 @@ class _Known(NamedTuple):
     until_s: float
 
 
-class Meetings:
+class MeetingAttribution:
     """Attribution to meetings in one process."""
 
     def __init__(self, table: MeetingTable, *, monotonic: Callable[[], float]) -> None:

@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
+from gateway.meetings.backfill_cursors import BackfillCursor, BackfillCursors
 from gateway.meetings.daily_api import Page
 from gateway.meetings.daily_events import API_MEETING
-from gateway.meetings.inbox import Event, Inbox
-from gateway.meetings.walks import Reached, Walks
+from gateway.meetings.inbox import Inbox, WebhookEvent
 
 RECONCILE: Final = "reconcile"
 KEPT: Final = ("id", "room", "start_time", "duration", "ongoing", "whole")
@@ -23,7 +23,7 @@ KEPT_OF_PEOPLE: Final = ("user_id", "participant_id", "user_name", "join_time", 
 _log: Final = structlog.get_logger("gateway.meetings")
 
 
-class Source(Protocol):
+class DailySource(Protocol):
     """What a walk needs of Daily.co."""
 
     async def page(self, since: int, until: int, *, room: str | None = None, after: str | None = None) -> Page: ...
@@ -48,7 +48,7 @@ Progress = Callable[[int, int | None], None]
 class Backfill:
     """One per command or worker."""
 
-    def __init__(self, daily: Source, inbox: Inbox, walks: Walks) -> None:
+    def __init__(self, daily: DailySource, inbox: Inbox, walks: BackfillCursors) -> None:
         self._daily: Final = daily
         self._inbox: Final = inbox
         self._walks: Final = walks
@@ -65,19 +65,19 @@ class Backfill:
     ) -> Walked:
         """Meetings that began in [since, until), the newest first; until `now` where `until` is None. Resumes where an
         earlier walk over the same range was interrupted, to that one's end, unless `again`.
-        Raises DependencyDown, Refused.
+        Raises DependencyDown, DependencyRefused.
         """
         name = f"{since.isoformat()} {until.isoformat() if until else 'now'} {room or '*'}"
-        reached = None if again else await self._walks.reached(name)
+        reached = None if again else await self._walks.find(name)
         if reached is None or reached.finished:
-            reached = Reached(None, 0, finished=False, until=until or now)
+            reached = BackfillCursor(None, 0, finished=False, until=until or now)
         ends, cursor, count, new, incomplete = reached.until, reached.cursor, reached.meetings, 0, 0
         while True:
             page = await self._daily.page(_unix(since), _unix(ends), room=room, after=cursor)
             new += await self._keep(page)
             incomplete += sum(not meeting.get("whole", True) for meeting in page.meetings)
             count, cursor = count + len(page.meetings), page.cursor
-            await self._walks.reach(name, Reached(cursor, count, cursor is None, ends), since, room)
+            await self._walks.save(name, BackfillCursor(cursor, count, cursor is None, ends), since, room)
             progress(count, page.total)
             if cursor is None:
                 return Walked(count, new, ends, incomplete)
@@ -95,7 +95,7 @@ class Backfill:
         while page.cursor is not None:
             page = await self._daily.page(since, until, after=page.cursor)
             new += await self._keep(page)
-        await self._walks.looked(RECONCILE, now - timedelta(hours=hours), now)
+        await self._walks.save_look(RECONCILE, now - timedelta(hours=hours), now)
         if new:
             _log.info("meetings reconciled", new=new)
         return new
@@ -107,7 +107,7 @@ class Backfill:
         return len(await self._inbox.store(events)) if events else 0
 
 
-def event_of(meeting: Mapping[str, Any]) -> Event:
+def event_of(meeting: Mapping[str, Any]) -> WebhookEvent:
     """A meeting as REST tells it, as an event of the inbox; what says the same has the same id."""
     payload: dict[str, Any] = {name: meeting.get(name) for name in KEPT}
     people = [{name: person.get(name) for name in KEPT_OF_PEOPLE} for person in meeting.get("participants") or ()]
@@ -118,7 +118,7 @@ def event_of(meeting: Mapping[str, Any]) -> Event:
     told = msgspec.json.encode(payload)
     event_id = f"api-{str(meeting.get('id'))[:200]}-{hashlib.sha256(told).hexdigest()[:16]}"
     body = msgspec.json.encode({"type": API_MEETING, "id": event_id, "payload": msgspec.Raw(told)})
-    return Event(event_id, API_MEETING, None, body)
+    return WebhookEvent(event_id, API_MEETING, None, body)
 
 
 def _unix(at: datetime) -> int:

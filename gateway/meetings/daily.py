@@ -12,11 +12,11 @@ from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
 from gateway.kit.instants import parse_bound, rfc3339
 from gateway.meetings.backfill import Backfill, Walked
-from gateway.meetings.inbox import Counts, Inbox
-from gateway.meetings.listing import Listing
+from gateway.meetings.backfill_cursors import BackfillCursors
+from gateway.meetings.inbox import Inbox, InboxCounts
+from gateway.meetings.listing import MeetingListing
 from gateway.meetings.opening import open_daily
 from gateway.meetings.registration import ACTIVE, Webhook
-from gateway.meetings.walks import Walks
 from gateway.stores.one_connection import database
 
 PATH: Final = "/webhooks/daily"
@@ -45,13 +45,13 @@ class Health(NamedTuple):
 
     webhook: Webhook | None
     problems: list[str]
-    events: Counts | None
+    events: InboxCounts | None
     """None where PostgreSQL was not asked."""
 
 
 async def register(settings: Settings, console: Console, *, url: str, as_json: bool = False) -> Webhook:
     """Makes our webhook at Daily.co, or fixes the one with this URL; leaves all others alone. Raises OptionError,
-    ConfigError, DependencyDown, Refused."""
+    ConfigError, DependencyDown, DependencyRefused."""
     secret = required(settings, "daily_webhook_secret")["daily_webhook_secret"]
     wanted = {
         "url": _valid_url(url),
@@ -119,7 +119,7 @@ async def backfill(
     if begins >= (ends or now):
         raise OptionError("--from must be before --to")
     async with database(settings, "meetings are in PostgreSQL") as pool, AsyncExitStack() as stack:
-        walk = Backfill(await open_daily(stack, settings), Inbox(pool), Walks(pool))
+        walk = Backfill(await open_daily(stack, settings), Inbox(pool), BackfillCursors(pool))
         with progress_bar("meetings") as progress:
             walked = await walk.run(begins, ends, now=now, room=room, again=again, progress=progress)
     span = f"from {rfc3339(begins)} until {rfc3339(walked.until)}"
@@ -136,7 +136,7 @@ async def link(settings: Settings, console: Console, *, meeting: str, transcript
         raise OptionError("MEETING: our id of it, a UUID; `gateway meetings list --json` has them")
     what = "transcript" if transcript else "recording"
     async with database(settings, "meetings are in PostgreSQL") as pool:
-        kept = await Listing(pool).references(meeting)
+        kept = await MeetingListing(pool).references(meeting)
     if kept is None:
         raise OptionError(f"MEETING: there is no meeting {meeting}")
     reference = kept.transcript if transcript else kept.recording

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import aiohttp
 import msgspec
 
-from gateway.kit.errors import DependencyDown, Refused
+from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.meetings.lenient_json import repaired
 from gateway.meetings.registration import Webhook, webhook_of, webhooks_of
 
@@ -65,13 +65,13 @@ class _Access(msgspec.Struct):
     expires: float | None = None
 
 
-class NotFound(Refused):
+class NotFound(DependencyRefused):
     """Daily.co has nothing there."""
 
 
-class Meetings:
-    """Asks Daily.co. The session is closed by whoever made it. Every method raises DependencyDown("daily"), and Refused
-    where the key or the question is what is wrong."""
+class DailyMeetings:
+    """Daily.co's list of meetings. The caller closes the session. Every method raises DependencyDown("daily"), and
+    DependencyRefused where the key or the request is at fault."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class Meetings:
             try:
                 found = await self._people(meeting_id)
             except DependencyDown as error:
-                problem, down = f"people of {meeting_id}: {error.detail}", not isinstance(error, Refused)
+                problem, down = f"people of {meeting_id}: {error.detail}", not isinstance(error, DependencyRefused)
             else:
                 known = {str(one.get("participant_id")): one for one in listed}
                 meeting["participants"], meeting["whole"] = list((known | found).values()), True
@@ -188,7 +188,7 @@ class Meetings:
             if status == 404:
                 raise NotFound("daily", _why(status, answer))
             if 400 <= status < 500 and status != 429:
-                raise Refused("daily", _why(status, answer))
+                raise DependencyRefused("daily", _why(status, answer))
             # A registration may have been made by a question that failed; only `too many` says that it was not.
             if not tries_left or (status != 429 and method != "GET"):
                 raise DependencyDown("daily", _why(status, answer) if status else answer.decode())

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.meetings import fields
-from gateway.meetings.fields import TEXT_CHARS_MAX, Unreadable
+from gateway.meetings.fields import TEXT_CHARS_MAX, UnreadableEvent
 from gateway.meetings.lenient_json import repaired
 from pricing.readers.text import storable
 
@@ -94,12 +94,12 @@ def envelope_of(body: bytes) -> Envelope:
     """The envelope of anything: what cannot be read is kept for a person to see, under the type `unreadable`."""
     try:
         return read_envelope(body)
-    except Unreadable:
+    except UnreadableEvent:
         return Envelope(UNREADABLE, _id_of(body))
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """The envelope; one without an id is known by its bytes. Raises Unreadable."""
+    """The envelope; one without an id is known by its bytes. Raises UnreadableEvent."""
     try:
         envelope = _envelope.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -112,11 +112,11 @@ def read_envelope(body: bytes) -> Envelope:
 
 
 def _repaired_envelope(body: bytes) -> Envelope:
-    """Of a body with half an emoji in it, or with members of odd types. Raises Unreadable."""
+    """Of a body with half an emoji in it, or with members of odd types. Raises UnreadableEvent."""
     try:
         members = msgspec.json.decode(repaired(body), type=dict[str, Any])
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"not a JSON object with a type: {type(error).__name__}") from None
+        raise UnreadableEvent(f"not a JSON object with a type: {type(error).__name__}") from None
     kind, event_id = (value if isinstance(value := members.get(name), str) else "" for name in ("type", "id"))
     return Envelope(kind, event_id, members.get("payload"), members.get("event_ts"))
 
@@ -129,20 +129,20 @@ def occurred_at(envelope: Envelope) -> datetime | None:
     """When Daily sent it, as far as it says."""
     try:
         return fields.instant({"event_ts": envelope.event_ts}, "event_ts")
-    except Unreadable:
+    except UnreadableEvent:
         return None
 
 
 def facts_of(envelope: Envelope) -> list[Fact]:
-    """What an event says that we keep; nothing for types that say nothing of the kind. Raises Unreadable."""
+    """What an event says that we keep; nothing for types that say nothing of the kind. Raises UnreadableEvent."""
     payload = envelope.payload
     if envelope.type == UNKNOWN:
-        raise Unreadable(f"type must be text of 1 to {TEXT_CHARS_MAX} characters")
+        raise UnreadableEvent(f"type must be text of 1 to {TEXT_CHARS_MAX} characters")
     read = _READERS.get(envelope.type)
     if read is None:
         return []
     if not isinstance(payload, dict):
-        raise Unreadable("payload is not an object")
+        raise UnreadableEvent("payload is not an object")
     return read(payload, occurred_at(envelope))
 
 
@@ -225,7 +225,7 @@ def _of_rest(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
     facts: list[Fact] = [SessionSeen(daily_id, room, began, ended, REST, listed)]
     for person in people if isinstance(people, list) else []:
         if not isinstance(person, dict):
-            raise Unreadable("participants holds something that is no object")
+            raise UnreadableEvent("participants holds something that is no object")
         joined = fields.instant(person, "join_time")
         left = None if ongoing or person.get("duration") is None else joined + fields.duration(person, "duration")
         session_id, name, user_id = (

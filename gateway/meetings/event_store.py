@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from gateway.meetings.event_turn import EventTurn
+from gateway.meetings.inbox_transaction import InboxTransaction
 from gateway.meetings.people import Person, person_from, plain_person
-from gateway.meetings.timeline import Seen, Session, session_from
+from gateway.meetings.timeline import Session, SourcedInstant, session_from
 
 _MEETING: Final = """
 id::text, daily_meeting_id, room_name, user_id::text, status, started_at, ended_at, created_at, metadata::text
@@ -121,7 +121,7 @@ class PersonRow:
     person: Person
 
 
-class Turn(EventTurn):
+class EventTransaction(InboxTransaction):
     """One event. What it is about must be locked before it is read; locks and changes end with the transaction."""
 
     async def session(self, daily_id: str) -> MeetingRow | None:
@@ -229,7 +229,9 @@ def _session(row: Any, metadata: dict[str, Any]) -> Session | None:
         return session_from(daily_id, kept)
     # The platform has written Daily's id itself: what it says of the times is worth less than anything that Daily says.
     began = row["started_at"] or row["created_at"]
-    return Session(daily_id, Seen(began, 0), None if row["ended_at"] is None else Seen(row["ended_at"], 0))
+    return Session(
+        daily_id, SourcedInstant(began, 0), None if row["ended_at"] is None else SourcedInstant(row["ended_at"], 0)
+    )
 
 
 def _person(row: Any) -> PersonRow:

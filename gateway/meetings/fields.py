@@ -14,15 +14,15 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT_MAX: Final = Decimal(4_102_444_800)  # the year 2100
 
 
-class Unreadable(ValueError):
+class UnreadableEvent(ValueError):
     """An event that does not say what its type must say; the message names the field."""
 
 
 def text(payload: dict[str, Any], name: str) -> str:
-    """Text that must be there. Raises Unreadable, as all of these do."""
+    """Text that must be there. Raises UnreadableEvent, as all of these do."""
     value = payload.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= TEXT_CHARS_MAX:
-        raise Unreadable(f"{name} must be text of 1 to {TEXT_CHARS_MAX} characters")
+        raise UnreadableEvent(f"{name} must be text of 1 to {TEXT_CHARS_MAX} characters")
     return storable(value)
 
 
@@ -37,13 +37,13 @@ def maybe(payload: dict[str, Any], name: str) -> str | None:
 def _number(payload: dict[str, Any], name: str) -> Decimal:
     value = payload.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise Unreadable(f"{name} must be a number of seconds")
+        raise UnreadableEvent(f"{name} must be a number of seconds")
     try:
         number = Decimal(str(value))  # of a float: the digits that Daily wrote
     except InvalidOperation:
-        raise Unreadable(f"{name} must be a number of seconds") from None
+        raise UnreadableEvent(f"{name} must be a number of seconds") from None
     if not number.is_finite() or not 0 <= number <= _INSTANT_MAX:
-        raise Unreadable(f"{name} is no number of seconds that makes sense")
+        raise UnreadableEvent(f"{name} is no number of seconds that makes sense")
     return number
 
 
@@ -56,7 +56,7 @@ def duration(payload: dict[str, Any], name: str) -> timedelta:
     """How long something took."""
     span = _span(_number(payload, name))
     if span > timedelta(days=3660):
-        raise Unreadable(f"{name} is longer than any meeting")
+        raise UnreadableEvent(f"{name} is longer than any meeting")
     return span
 
 

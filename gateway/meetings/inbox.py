@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from gateway.meetings.event_store import Turn
+from gateway.meetings.event_store import EventTransaction
 from gateway.stores.postgres import Table
 
 SOURCE: Final = "daily"
@@ -54,7 +54,7 @@ class NotApplied(Exception):
     """PostgreSQL refuses what an event would write; the message says how, without what."""
 
 
-class Event(NamedTuple):
+class WebhookEvent(NamedTuple):
     """One webhook, as it came."""
 
     id: str
@@ -63,7 +63,7 @@ class Event(NamedTuple):
     body: bytes
 
 
-class Counts(NamedTuple):
+class InboxCounts(NamedTuple):
     """Events that are not done, and those that have just lapsed."""
 
     new: int
@@ -80,14 +80,14 @@ class Counts(NamedTuple):
 class Inbox(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
-    async def store(self, events: Sequence[Event]) -> set[str]:
+    async def store(self, events: Sequence[WebhookEvent]) -> set[str]:
         """Commits events; the ids of those that were new."""
         columns = [list(column) for column in zip(*events, strict=True)]
         async with self._connection() as connection:
             return {row[0] for row in await connection.fetch(_STORE, SOURCE, *columns)}
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn | None]:
+    async def next_event(self) -> AsyncIterator[EventTransaction | None]:
         """One event that is due, in a transaction that ends with the block; None when there is none.
 
         Whatever the block raises undoes everything, and the event stays as it was. Raises NotApplied as well.
@@ -95,11 +95,11 @@ class Inbox(Table):
         async with self._connection() as connection, connection.transaction():
             row = await connection.fetchrow(_TAKE, SOURCE, ATTEMPTS_MAX)
             try:
-                yield None if row is None else Turn(connection, SOURCE, row["event_id"], bytes(row["body"]))
+                yield None if row is None else EventTransaction(connection, SOURCE, row["event_id"], bytes(row["body"]))
             except _REFUSED as error:
                 raise NotApplied(type(error).__name__) from None
 
-    async def failed(self, event_id: str, reason: str) -> None:
+    async def mark_failed(self, event_id: str, reason: str) -> None:
         """An event could not be applied: it comes again, after twice as long each time."""
         async with self._connection() as connection:
             await connection.execute(_FAILED, SOURCE, event_id, reason)
@@ -109,8 +109,8 @@ class Inbox(Table):
         async with self._connection() as connection:
             return len(await connection.fetch(_AGAIN, SOURCE))
 
-    async def counts(self) -> Counts:
+    async def counts(self) -> InboxCounts:
         """What is not done."""
         async with self._connection() as connection:
             row = await connection.fetchrow(_COUNTS, SOURCE, ATTEMPTS_MAX)
-        return Counts(*row.values())
+        return InboxCounts(*row.values())

@@ -50,14 +50,14 @@ class Listed(NamedTuple):
     transcript_url: str | None
 
 
-class References(NamedTuple):
+class MediaReferences(NamedTuple):
     """What lasts of a meeting's recording and transcript: `daily-recording:<id>`, `daily-transcript:<id>`, or a URL."""
 
     recording: str | None
     transcript: str | None
 
 
-class Listing(Table):
+class MeetingListing(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
     async def meetings(self, *, unassigned: bool, room: str | None, rows_max: int) -> list[Listed]:
@@ -71,10 +71,10 @@ class Listing(Table):
             return True
         return False if (await self._rows(_EXISTS, meeting_id))[0][0] else None
 
-    async def references(self, meeting_id: str) -> References | None:
+    async def references(self, meeting_id: str) -> MediaReferences | None:
         """Of one meeting (UUID); None when there is no such meeting."""
         rows = await self._rows(_REFERENCES, meeting_id)
-        return References(*rows[0].values()) if rows else None
+        return MediaReferences(*rows[0].values()) if rows else None
 
     async def claim(self) -> int:
         """Gives meetings without an owner the one that their room's record names by now; how many."""

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 
 from gateway.config.settings import Settings, required
 from gateway.http.outbound import vendor_session
-from gateway.meetings.daily_api import Meetings
+from gateway.meetings.daily_api import DailyMeetings
 
 
-async def open_daily(stack: AsyncExitStack, settings: Settings) -> Meetings:
+async def open_daily(stack: AsyncExitStack, settings: Settings) -> DailyMeetings:
     """Daily.co's REST API, closed by the stack. Raises ConfigError without its key."""
     key = required(settings, "daily_api_key")["daily_api_key"]
     session = await stack.enter_async_context(vendor_session(settings, settings.daily_base_url))
     # No secret: two workers should not come back at the same moment.
-    return Meetings(session, settings.daily_base_url, key, sleep=asyncio.sleep, uniform=random.uniform)
+    return DailyMeetings(session, settings.daily_base_url, key, sleep=asyncio.sleep, uniform=random.uniform)

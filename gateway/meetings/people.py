@@ -13,17 +13,17 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from gateway.meetings.daily_events import REST, WEBHOOK, PersonSeen
-from gateway.meetings.timeline import SLACK, Seen, Session, earlier, later, place, plain_seen, seen_from
+from gateway.meetings.timeline import SLACK, Session, SourcedInstant, earlier, later, place, plain_seen, seen_from
 
 
 class Pin(NamedTuple):
     """When somebody came and went in one meeting, as REST tells it."""
 
-    joined: Seen
-    left: Seen | None
+    joined: SourcedInstant
+    left: SourcedInstant | None
 
 
-class Told(NamedTuple):
+class SourcedText(NamedTuple):
     """A text and how good its source is; the greater one wins."""
 
     rank: int
@@ -35,12 +35,12 @@ class Person:
     """One connection of somebody to a room."""
 
     session_id: str
-    joined: Seen | None = None
+    joined: SourcedInstant | None = None
     """Of the whole connection, by webhooks."""
-    left: Seen | None = None
+    left: SourcedInstant | None = None
     """The same."""
-    name: Told | None = field(default=None, repr=False)
-    user_id: Told | None = field(default=None, repr=False)
+    name: SourcedText | None = field(default=None, repr=False)
+    user_id: SourcedText | None = field(default=None, repr=False)
     owner: bool = False
     pins: Mapping[str, Pin] = field(default_factory=dict)
     """By the meeting's id at Daily.co."""
@@ -84,13 +84,13 @@ class Person:
 
 def person_of(fact: PersonSeen, event_id: str) -> Person:
     """What one event alone says."""
-    joined = Seen(fact.joined_at, fact.rank)
-    left = None if fact.left_at is None else Seen(fact.left_at, fact.rank)
+    joined = SourcedInstant(fact.joined_at, fact.rank)
+    left = None if fact.left_at is None else SourcedInstant(fact.left_at, fact.rank)
     rank = 2 * fact.rank + (fact.left_at is not None)  # who leaves may have another name by then
     person = Person(
         fact.session_id,
-        name=Told(rank, fact.name) if fact.name else None,
-        user_id=Told(rank, fact.user_id) if fact.user_id else None,
+        name=SourcedText(rank, fact.name) if fact.name else None,
+        user_id=SourcedText(rank, fact.user_id) if fact.user_id else None,
         owner=fact.owner,
         events=(event_id,),
     )
@@ -120,7 +120,7 @@ def sessions_of(person: Person, sessions: Sequence[Session]) -> list[Session]:
     return [session for session in sessions if session.daily_id in found]
 
 
-def _overlapped(joined: Seen, left: Seen, sessions: Sequence[Session]) -> list[Session]:
+def _overlapped(joined: SourcedInstant, left: SourcedInstant, sessions: Sequence[Session]) -> list[Session]:
     """What a whole connection overlaps by more than the instants may be off."""
     found = []
     for session, following in zip_longest(sessions, sessions[1:]):
@@ -133,7 +133,7 @@ def _overlapped(joined: Seen, left: Seen, sessions: Sequence[Session]) -> list[S
     return found
 
 
-def _followed(person: Person, joined: Seen, sessions: Sequence[Session]) -> list[Session]:
+def _followed(person: Person, joined: SourcedInstant, sessions: Sequence[Session]) -> list[Session]:
     """The meeting that somebody came to and, as nobody has seen them leave, those that begin where the last one ended:
     that is how a session goes on with whoever has been alone."""
     first = place(sessions, joined.at)
@@ -200,8 +200,8 @@ def person_from(session_id: str, name: str | None, kept: dict[str, Any]) -> Pers
         session_id,
         joined if by_webhook else None,
         left if left is not None and left.rank >= WEBHOOK else None,
-        None if name is None else Told(kept.get("name_rank", 0), name),
-        None if user_id is None else Told(kept.get("user_rank", 2 * (WEBHOOK if by_webhook else REST)), user_id),
+        None if name is None else SourcedText(kept.get("name_rank", 0), name),
+        None if user_id is None else SourcedText(kept.get("user_rank", 2 * (WEBHOOK if by_webhook else REST)), user_id),
         kept.get("owner", False),
         pins,
         tuple(kept.get("events", ())),
@@ -212,7 +212,7 @@ def _plain_pin(pin: Pin) -> list[Any]:
     return [plain_seen(pin.joined), None if pin.left is None else plain_seen(pin.left)]
 
 
-def _maybe_seen(kept: list[Any] | None) -> Seen | None:
+def _maybe_seen(kept: list[Any] | None) -> SourcedInstant | None:
     return None if kept is None else seen_from(kept)
 
 

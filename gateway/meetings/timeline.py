@@ -22,7 +22,7 @@ COARSE: Final = timedelta(seconds=15)
 """How far REST's instants may be off: `start_time` and `join_time` have about that granularity."""
 
 
-class Seen(NamedTuple):
+class SourcedInstant(NamedTuple):
     """An instant and how good its source is."""
 
     at: datetime
@@ -34,14 +34,14 @@ class Seen(NamedTuple):
         return timedelta(0) if self.rank >= WEBHOOK else COARSE
 
 
-def earlier(one: Seen | None, other: Seen | None) -> Seen | None:
+def earlier(one: SourcedInstant | None, other: SourcedInstant | None) -> SourcedInstant | None:
     """The better of two beginnings."""
     if one is None or other is None:
         return one or other
     return max(one, other, key=lambda seen: (seen.rank, _EPOCH - seen.at))
 
 
-def later(one: Seen | None, other: Seen | None) -> Seen | None:
+def later(one: SourcedInstant | None, other: SourcedInstant | None) -> SourcedInstant | None:
     """The better of two ends."""
     if one is None or other is None:
         return one or other
@@ -53,8 +53,8 @@ class Session:
     """A meeting at Daily.co."""
 
     daily_id: str
-    start: Seen
-    end: Seen | None = None
+    start: SourcedInstant
+    end: SourcedInstant | None = None
     """As somebody saw it."""
     listed: bool = False
     """All its people have been told since it ended."""
@@ -66,8 +66,8 @@ class Session:
 
     def with_fact(self, fact: SessionSeen) -> "Session":
         """Both of them together."""
-        told = None if fact.started_at is None else Seen(fact.started_at, fact.rank)
-        seen_end = None if fact.ended_at is None else Seen(fact.ended_at, fact.rank)
+        told = None if fact.started_at is None else SourcedInstant(fact.started_at, fact.rank)
+        seen_end = None if fact.ended_at is None else SourcedInstant(fact.ended_at, fact.rank)
         return replace(
             self,
             start=earlier(self.start, told) or self.start,
@@ -86,7 +86,7 @@ def session_of(fact: SessionSeen) -> Session | None:
     """What one event alone says; None where it does not say when the meeting began."""
     if fact.started_at is None:
         return None
-    return Session(fact.daily_id, Seen(fact.started_at, fact.rank)).with_fact(fact)
+    return Session(fact.daily_id, SourcedInstant(fact.started_at, fact.rank)).with_fact(fact)
 
 
 def place(sessions: Sequence[Session], at: datetime) -> Session | None:
@@ -129,11 +129,11 @@ def session_from(daily_id: str, kept: dict[str, Any]) -> Session:
     )
 
 
-def plain_seen(seen: Seen) -> list[Any]:
+def plain_seen(seen: SourcedInstant) -> list[Any]:
     """An instant and its rank as JSON values."""
     return [seen.at.isoformat(), seen.rank]
 
 
-def seen_from(kept: list[Any]) -> Seen:
+def seen_from(kept: list[Any]) -> SourcedInstant:
     """What `plain_seen` has written."""
-    return Seen(datetime.fromisoformat(kept[0]), kept[1])
+    return SourcedInstant(datetime.fromisoformat(kept[0]), kept[1])

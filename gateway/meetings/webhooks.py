@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.kit.errors import ApiError
 from gateway.meetings.daily_events import UNKNOWN, UNREADABLE, envelope_of, occurred_at
-from gateway.meetings.inbox import Event
+from gateway.meetings.inbox import WebhookEvent
 from gateway.meetings.signature import is_genuine
 
 PATH: Final = "/webhooks/daily"
@@ -24,24 +24,24 @@ ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
 _log: Final = structlog.get_logger("gateway.webhooks")
 
 
-class Store(Protocol):
+class EventStore(Protocol):
     """Where events are kept."""
 
-    async def store(self, events: Sequence[Event]) -> set[str]: ...
+    async def store(self, events: Sequence[WebhookEvent]) -> set[str]: ...
 
 
 class Webhooks:
     """One per process."""
 
     def __init__(
-        self, store: Store, daily_secret: bytes | None, *, read_body: ReadBody, unix_s: Callable[[], float]
+        self, store: EventStore, daily_secret: bytes | None, *, read_body: ReadBody, unix_s: Callable[[], float]
     ) -> None:
         """Without `daily_secret` nothing of Daily.co's is taken."""
         self._store: Final = store
         self._secret: Final = daily_secret
         self._read_body: Final = read_body
         self._unix_s: Final = unix_s
-        self._waiting: list[tuple[Event, asyncio.Future[bool]]] = []
+        self._waiting: list[tuple[WebhookEvent, asyncio.Future[bool]]] = []
         self._storing: asyncio.Task[None] | None = None
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -56,7 +56,7 @@ class Webhooks:
         self._check(request, body)
         # Whatever Daily.co has signed is kept and acknowledged: after three refusals it would send nothing any more.
         envelope = envelope_of(body)
-        new = await self._keep(Event(envelope.id, envelope.type, occurred_at(envelope), body))
+        new = await self._keep(WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body))
         say = _log.warning if envelope.type in (UNKNOWN, UNREADABLE) else _log.info
         say("webhook stored", type=envelope.type, id=envelope.id, new=new)
         return _taken()
@@ -72,7 +72,7 @@ class Webhooks:
         if not is_genuine(self._secret, timestamps[0], signatures[0], body, self._unix_s()):
             raise _forged()
 
-    async def _keep(self, event: Event) -> bool:
+    async def _keep(self, event: WebhookEvent) -> bool:
         """Whether it was new. Events that come together are committed together."""
         kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((event, kept))
@@ -88,7 +88,7 @@ class Webhooks:
         finally:
             self._storing = None
 
-    async def _store_batch(self, batch: list[tuple[Event, asyncio.Future[bool]]]) -> None:
+    async def _store_batch(self, batch: list[tuple[WebhookEvent, asyncio.Future[bool]]]) -> None:
         try:
             new = await self._store.store([event for event, _ in batch])
         except Exception as error:  # noqa: BLE001  # whoever waits is told, whatever it is

@@ -12,19 +12,21 @@ import structlog
 
 from gateway.kit.errors import DependencyDown
 from gateway.meetings.apply import apply
-from gateway.meetings.fields import Unreadable
+from gateway.meetings.fields import UnreadableEvent
 from gateway.meetings.inbox import Inbox, NotApplied
-from gateway.meetings.listing import Listing
+from gateway.meetings.listing import MeetingListing
 
 CLAIM_S: Final = 60.0
 """Seconds between two looks for owners of meetings that have none."""
 _log: Final = structlog.get_logger("gateway.meetings")
 
 
-class Work:
+class MeetingsWorker:
     """One per worker."""
 
-    def __init__(self, inbox: Inbox, listing: Listing, *, new_id: Callable[[], str], is_used: bool = True) -> None:
+    def __init__(
+        self, inbox: Inbox, listing: MeetingListing, *, new_id: Callable[[], str], is_used: bool = True
+    ) -> None:
         """`new_id` gives ids for new meetings (UUIDs). `is_used`: whether Daily.co is configured here; where it is not,
         an outage of PostgreSQL is somebody else's to report until there has been an event.
         """
@@ -34,7 +36,7 @@ class Work:
         self._is_used = is_used
         self._claim_at_s = 0.0
 
-    async def turn(self) -> None:
+    async def apply_due(self) -> None:
         """All that is due. Raises DependencyDown where an outage is this worker's to report."""
         try:
             while await self.step_once():
@@ -50,22 +52,22 @@ class Work:
         """Applies one event; False when none is due. Raises DependencyDown."""
         event_id = ""
         try:
-            async with self._inbox.turn() as turn:
-                if turn is None:
+            async with self._inbox.next_event() as event:
+                if event is None:
                     return False
-                event_id = turn.event_id
-                await apply(turn, self._new_id)
+                event_id = event.event_id
+                await apply(event, self._new_id)
         except DependencyDown:
             raise
-        except (Unreadable, NotApplied) as error:
+        except (UnreadableEvent, NotApplied) as error:
             await self._failed(event_id, str(error))
         except Exception as error:  # noqa: BLE001  # a bug must not hold up the events behind this one
             # Where, never what: a message may quote somebody's name.
             where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
             _log.error("an event could not be applied", id=event_id, error=type(error).__name__, where=where)
-            await self._inbox.failed(event_id, type(error).__name__)
+            await self._inbox.mark_failed(event_id, type(error).__name__)
         return True
 
     async def _failed(self, event_id: str, reason: str) -> None:
         _log.warning("an event could not be applied", id=event_id, reason=reason)
-        await self._inbox.failed(event_id, reason)
+        await self._inbox.mark_failed(event_id, reason)

@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.kit.metrics import FAMILIES, Family, Sample, Status, add_up, counters_only
+from gateway.kit.metrics import FAMILIES, MetricFamily, Sample, Status, add_up, counters_only
 
 SILENT_S: Final = 15.0
 """Seconds without a word after which a process counts as stuck."""
@@ -114,7 +114,7 @@ class _Exposed(Collector):
             yield _metric(name, family, by_name.get(name, []))
 
 
-def _metric(name: str, family: Family, samples: list[Sample]) -> Metric:
+def _metric(name: str, family: MetricFamily, samples: list[Sample]) -> Metric:
     labels = family.labels
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(name, family.help, labels=labels)

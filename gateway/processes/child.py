@@ -17,11 +17,11 @@ from gateway.config.settings import Settings
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.log import configure
 from gateway.kit.loops import LoopFailed
+from gateway.processes.arguments import ProcessArguments
 from gateway.processes.parent import Parent, stop_with_parent
-from gateway.processes.place import Place
 from gateway.processes.supervisor import Ready
 
-Run = Callable[[Settings, Place, asyncio.Event, Ready], Awaitable[None]]
+Run = Callable[[Settings, ProcessArguments, asyncio.Event, Ready], Awaitable[None]]
 Kind = Literal["proxy", "keeper", "worker", "sandbox"]
 
 
@@ -38,9 +38,9 @@ def main(failpoint: Failpoint = pass_by) -> None:
     run: Run = import_module(f"gateway.processes.{options.kind}").run
     configure(f"{options.kind}-{options.slot}" if options.kind == "proxy" else options.kind)
     calm_gc()
-    place = Place(options.slot, options.host, options.port, failpoint)
+    arguments = ProcessArguments(options.slot, options.host, options.port, failpoint)
     try:
-        uvloop.run(_run(run, Settings(), options.ready_fd, place))
+        uvloop.run(_run(run, Settings(), options.ready_fd, arguments))
     except LoopFailed:  # its log line says all; a traceback could quote what somebody sent
         raise SystemExit(1) from None
 
@@ -53,12 +53,12 @@ def calm_gc() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def _run(run: Run, settings: Settings, ready_fd: int, place: Place) -> None:
+async def _run(run: Run, settings: Settings, ready_fd: int, arguments: ProcessArguments) -> None:
     stop = asyncio.Event()
     stop_with_parent(stop)
     parent = Parent(ready_fd)
     try:
-        await run(settings, place, stop, parent.ready)
+        await run(settings, arguments, stop, parent.ready)
     finally:
         parent.close()
 

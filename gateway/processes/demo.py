@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 
 from gateway.billing.stripe import Billing
 from gateway.cli.command import note, say
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.cli.text import Say
 from gateway.embedded import EmbeddedError
 from gateway.keys import create as keys
@@ -140,8 +140,8 @@ async def _rows(pool: Any, ids: list[str]) -> list[asyncpg.Record]:
         await asyncio.sleep(0.05)
 
 
-def _table(rows: list[asyncpg.Record]) -> Table:
-    table = Table(title="The ledger: openai_usage", boxed=True)
+def _table(rows: list[asyncpg.Record]) -> TextTable:
+    table = TextTable(title="The ledger: openai_usage", boxed=True)
     for name in ("id", "endpoint", "model", "evidence"):
         table.add_column(name)
     for name in ("in", "out", "cost_usd"):

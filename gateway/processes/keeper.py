@@ -25,7 +25,7 @@ from gateway.ledger.ship import Ship
 from gateway.ledger.sweep import Sweep
 from gateway.openai.opening import open_upstream
 from gateway.processes import vitals as process
-from gateway.processes.place import Place
+from gateway.processes.arguments import ProcessArguments
 from gateway.processes.supervisor import Ready
 from gateway.usage.opening import build_settler
 
@@ -35,7 +35,7 @@ RETIRE_EVERY_S: Final = 60.0
 _log: Final = structlog.get_logger("gateway.keeper")
 
 
-async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Ships, confirms and sweeps this host's journal until `stop`, and once more after it."""
     values = required(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
@@ -51,9 +51,9 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             ledger,
             confirm_after_s=settings.journal.confirm_after_s,
             monotonic=time.monotonic,
-            failpoint=place.failpoint,
+            failpoint=arguments.failpoint,
         )
-        sweep = Sweep(upstream, settler, journal, clock=time.time, failpoint=place.failpoint)
+        sweep = Sweep(upstream, settler, journal, clock=time.time, failpoint=arguments.failpoint)
         retire_at = time.monotonic() + RETIRE_EVERY_S
 
         async def turn() -> float:

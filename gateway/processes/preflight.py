@@ -15,7 +15,7 @@ from gateway.cli.text import Say
 from gateway.config.egress import DIRECT, unread_variable
 from gateway.config.settings import Settings, required
 from gateway.journal.folder import living
-from gateway.kit.errors import ConfigError, DependencyDown, Refused, StatementRefused
+from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.ledger.stream import Buffer
 from gateway.processes import marks
 from gateway.stores import disk, migrator
@@ -48,7 +48,7 @@ class Patience:
                 return await ask()
             except StatementRefused as error:
                 raise ConfigError(f"{variable}: {error.what} refuses a statement: {error.detail}") from None
-            except Refused as error:
+            except DependencyRefused as error:
                 detail = error.detail.rstrip(".")
                 raise ConfigError(f"{variable}: {error.what} refuses: {detail}. Correct {variable}.") from None
             except DependencyDown as error:

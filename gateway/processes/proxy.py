@@ -31,12 +31,12 @@ from gateway.ledger.opening import open_buffer, open_ledger
 from gateway.limits.limiter import RENEW_S, Limiter
 from gateway.limits.opening import open_limits
 from gateway.limits.spending import Spending
-from gateway.meetings.attribution import Meetings
+from gateway.meetings.attribution import MeetingAttribution
 from gateway.openai.opening import open_upstream
 from gateway.openai.tokenizer import Tokenizer
 from gateway.processes import vitals as process
+from gateway.processes.arguments import ProcessArguments
 from gateway.processes.front import Front
-from gateway.processes.place import Place
 from gateway.processes.rooms_api import open_rooms
 from gateway.processes.server import open_server
 from gateway.processes.supervisor import Ready, listen
@@ -65,15 +65,15 @@ SETTLE_S: Final = 10.0
 """Seconds for settling them; whatever hangs after that is left to the keeper."""
 
 
-async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Until `stop`; then its running calls may finish."""
-    name, listener = f"proxy-{place.slot}", listen(place.host, place.port)
+    name, listener = f"proxy-{arguments.slot}", listen(arguments.host, arguments.port)
     values = required(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, name)
         buffer = open_buffer(stack, settings, values["redis_url"])
         ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
-        upstream = open_upstream(stack, settings, values["openai_api_key"], failpoint=place.failpoint)
+        upstream = open_upstream(stack, settings, values["openai_api_key"], failpoint=arguments.failpoint)
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         log = AccessLog(partial(os.write, STDERR), name, clock=time.time)
         stack.callback(log.flush)
@@ -98,7 +98,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             Dependencies(
                 admission=admission,
                 owners=Owners(buffer, ledger),
-                meetings=Meetings(ledger, monotonic=time.monotonic),
+                meetings=MeetingAttribution(ledger, monotonic=time.monotonic),
                 limiter=limiter,
                 recorder=recorder,
                 upstream=upstream,
@@ -112,7 +112,7 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
                 active_relays=active_relays,
                 cors=cors,
                 forward_traces=settings.traces.forward_agents,
-                failpoint=place.failpoint,
+                failpoint=arguments.failpoint,
                 # An event id must be unique, not secret: seeded by the OS once, not asked for every call.
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
@@ -209,7 +209,7 @@ def status(
         Sample("gateway_waiting", (name,), int(loops.waiting_on is not None)),
         Sample("gateway_drains_running", (), active_relays.running),
         Sample("gateway_settles_not_on_disk", (), recorder.stranded),
-        Sample("gateway_unkey_left_alone", (), int(verifier.circuit_is_open)),
+        Sample("gateway_unkey_circuit_open", (), int(verifier.circuit_is_open)),
         Sample("gateway_unkey_canary_unknown", (), int(verifier.is_doubted)),
         journal.commits.sample("gateway_journal_commit_seconds"),
         *(

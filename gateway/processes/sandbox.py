@@ -4,16 +4,16 @@ import asyncio
 
 from gateway.config.settings import Settings
 from gateway.kit.metrics import Status
-from gateway.processes.place import Place
+from gateway.processes.arguments import ProcessArguments
 from gateway.processes.supervisor import Ready
 from gateway.sandbox import server
 
 
-async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Until `stop`."""
     kept = settings.gateway_data_dir / "sandbox"
     stand_ins = await server.start(
-        place.host, place.port, keys_file=kept / "unkey.json", stripe_file=kept / "stripe.json"
+        arguments.host, arguments.port, keys_file=kept / "unkey.json", stripe_file=kept / "stripe.json"
     )
     ready(Status)
     await stop.wait()

@@ -18,7 +18,7 @@ import pricing
 import pricing.data
 from gateway.billing.opening import open_billing
 from gateway.billing.outbox import Outbox
-from gateway.billing.reporter import Bill
+from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
 from gateway.config.settings import Settings, required
 from gateway.kit.clock import now
@@ -35,14 +35,14 @@ from gateway.limits.opening import open_limits
 from gateway.limits.recount import Recount
 from gateway.limits.spending import Spending
 from gateway.meetings.backfill import Backfill
+from gateway.meetings.backfill_cursors import BackfillCursors
 from gateway.meetings.inbox import Inbox
-from gateway.meetings.listing import Listing
+from gateway.meetings.listing import MeetingListing
 from gateway.meetings.opening import open_daily
-from gateway.meetings.walks import Walks
-from gateway.meetings.worker import Work
+from gateway.meetings.worker import MeetingsWorker
 from gateway.openai.opening import open_upstream
 from gateway.processes import vitals as process
-from gateway.processes.place import Place
+from gateway.processes.arguments import ProcessArguments
 from gateway.processes.supervisor import Ready
 from gateway.retention import retention
 from gateway.retention.store import Retention
@@ -58,7 +58,7 @@ LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
 
 
-async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Ready) -> None:
+async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Flushes the stream into the ledger, and bills when Stripe is configured, until `stop`."""
     values = required(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
@@ -67,8 +67,8 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
         stack.push_async_callback(pool.close)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         loops, inbox = Loops(uniform=random.uniform), Inbox(pool)
-        flush = build_flush(settings, buffer, ledger, place.failpoint)
-        helper = build_flush(settings, buffer, ledger, place.failpoint)
+        flush = build_flush(settings, buffer, ledger, arguments.failpoint)
+        helper = build_flush(settings, buffer, ledger, arguments.failpoint)
         for writer in (flush, helper):
             stack.push_async_callback(writer.leave)
         loops.paced("flush", flush.turn_pause_s, finishes=True)
@@ -77,13 +77,13 @@ async def run(settings: Settings, place: Place, stop: asyncio.Event, ready: Read
             # Cancelled at the end: between a send and its mark an event is in doubt; its lease ends, and the identifier
             # makes it harmless.
             billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
-            bill, bill_s = build_bill(settings, pool, billing, place.failpoint), settings.billing.interval_s
+            bill, bill_s = build_bill(settings, pool, billing, arguments.failpoint), settings.billing.interval_s
             loops.paced("bill", lambda: bill.turn_s(now(), interval_s=bill_s))
         recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         _poll(loops, stack, settings, ledger, pool)
         loops.every("expire", Expiry(Rooms(pool), now=now).step_once, every_s=settings.rooms.expire_interval_s)
-        loops.every("meetings", _meetings(settings, inbox, pool).turn, every_s=MEET_EVERY_S)
+        loops.every("meetings", _meetings(settings, inbox, pool).apply_due, every_s=MEET_EVERY_S)
         await _reconcile(loops, stack, settings, inbox, pool)
         _retain(loops, settings, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
@@ -103,9 +103,9 @@ def _poll(loops: Loops, stack: AsyncExitStack, settings: Settings, ledger: Ledge
     loops.every("poll", poll.step_once, every_s=POLL_EVERY_S)
 
 
-def _meetings(settings: Settings, inbox: Inbox, pool: Pool) -> Work:
+def _meetings(settings: Settings, inbox: Inbox, pool: Pool) -> MeetingsWorker:
     is_used = settings.daily_api_key is not None or settings.daily_webhook_secret is not None
-    return Work(inbox, Listing(pool), new_id=lambda: str(uuid4()), is_used=is_used)
+    return MeetingsWorker(inbox, MeetingListing(pool), new_id=lambda: str(uuid4()), is_used=is_used)
 
 
 async def _reconcile(loops: Loops, stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
@@ -113,7 +113,7 @@ async def _reconcile(loops: Loops, stack: AsyncExitStack, settings: Settings, in
     every_s, hours = settings.daily.reconcile_s, settings.daily.reconcile_hours
     if settings.daily_api_key is None or not every_s:
         return
-    backfill = Backfill(await open_daily(stack, settings), inbox, Walks(pool))
+    backfill = Backfill(await open_daily(stack, settings), inbox, BackfillCursors(pool))
     # The turn is a little shorter than the interval, or a worker alone would miss every other one. One that failed was
     # this worker's all the same: sooner than at its end there is nothing to try.
     loops.every(
@@ -127,10 +127,10 @@ async def _reconcile(loops: Loops, stack: AsyncExitStack, settings: Settings, in
 def _retain(loops: Loops, settings: Settings, pool: Pool) -> None:
     limits = retention.limits_of(settings.retention)
     if limits:
-        store, turns = Retention(pool), Walks(pool)
+        store, cursors = Retention(pool), BackfillCursors(pool)
         loops.every(
             "retention",
-            lambda: retention.take_daily(store, turns, limits, now()),
+            lambda: retention.take_daily(store, cursors, limits, now()),
             every_s=retention.LOOK_S,
         )
 
@@ -150,9 +150,9 @@ def build_flush(settings: Settings, buffer: Buffer, ledger: Ledger, failpoint: F
     )
 
 
-def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Failpoint = pass_by) -> Bill:
+def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Failpoint = pass_by) -> UsageReporter:
     """The reporter to Stripe."""
-    return Bill(
+    return UsageReporter(
         Outbox(pool),
         billing,
         grace_s=settings.billing.grace_s,

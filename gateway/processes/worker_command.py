@@ -10,7 +10,7 @@ from gateway.cli.text import Say
 from gateway.config.settings import Settings, required
 from gateway.processes import worker as worker_process
 from gateway.processes.admin import Board
-from gateway.processes.place import Place
+from gateway.processes.arguments import ProcessArguments
 from gateway.processes.preflight import Patience, Stopped, check_egress, stores_are_there
 from gateway.processes.stack import open_admin
 from gateway.processes.supervisor import STATUS_EVERY_S, StatusOf, stop_on_signals
@@ -39,4 +39,4 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
             stack.callback(reporter.close)
             reporter.start()
 
-        await worker_process.run(settings, Place(0, "", 0), stop, ready)
+        await worker_process.run(settings, ProcessArguments(0, "", 0), stop, ready)

@@ -9,7 +9,7 @@ from gateway.config.settings import UpstreamSettings
 from gateway.http.cors import Cors
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.limits.limiter import Limiter
-from gateway.meetings.attribution import Meetings
+from gateway.meetings.attribution import MeetingAttribution
 from gateway.openai.upstream import Upstream
 from gateway.proxy.access_log import AccessLog
 from gateway.proxy.active_relays import ActiveRelays
@@ -27,7 +27,7 @@ class Dependencies:
 
     admission: Admission
     owners: Owners
-    meetings: Meetings
+    meetings: MeetingAttribution
     limiter: Limiter
     recorder: Recorder
     upstream: Upstream

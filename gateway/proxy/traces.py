@@ -20,7 +20,7 @@ from gateway.usage.event import UsageEvent
 from pricing import nano_text
 
 
-class CallSpan:
+class OtlpSpan:
     """One call's span, begun."""
 
     def __init__(self, span: Span) -> None:
@@ -56,7 +56,7 @@ class OpenTelemetry:
         self._tracer: Final[Tracer] = provider.get_tracer("pailflow-gateway")
         self._context: Final = TraceContextTextMapPropagator()
 
-    def begin(self, endpoint: str, model: str, headers: dict[str, str], started_s: float) -> CallSpan:
+    def begin(self, endpoint: str, model: str, headers: dict[str, str], started_s: float) -> OtlpSpan:
         """A span below the one that `headers` name, if any; they name this one afterwards. `started_s`: Unix time."""
         operation = ENDPOINT_OF[endpoint].operation or endpoint
         span = self._tracer.start_span(
@@ -72,7 +72,7 @@ class OpenTelemetry:
             start_time=int(started_s * 1e9),
         )
         self._context.inject(headers, context=set_span_in_context(span))
-        return CallSpan(span)
+        return OtlpSpan(span)
 
     def close(self) -> None:
         """Sends what is left, within the exporter's own time limit."""

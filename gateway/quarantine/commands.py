@@ -7,13 +7,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.ledger.flush import correct_estimates
 from gateway.ledger.store import Ledger
 from gateway.quarantine.retry import Retried, retry, retry_all
-from gateway.quarantine.store import Entry, Quarantine
+from gateway.quarantine.store import Quarantine, QuarantinedEntry
 from gateway.stores.one_connection import database
 
 SHOWN_MAX: Final = 1000
@@ -36,7 +36,7 @@ async def list_entries(settings: Settings, console: Console, *, everything: bool
     elif not found:
         console.say("Nothing waits in quarantine.")
     else:
-        table = Table("id", "since", "event", "bytes", "why", "resolved")
+        table = TextTable("id", "since", "event", "bytes", "why", "resolved")
         for entry in found:
             said = f"{entry.resolved_by}: {entry.resolution}" if entry.resolved_at is not None else ""
             columns = (str(entry.id), _at(entry.created_at), entry.event_id or "", str(entry.bytes), entry.kind, said)
@@ -133,5 +133,5 @@ def _at(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: QuarantinedEntry) -> dict[str, Any]:
     return {name: _at(value) if isinstance(value, datetime) else value for name, value in entry._asdict().items()}

@@ -26,7 +26,7 @@ where id = $1 and resolved_at is null returning id
 """
 
 
-class Entry(NamedTuple):
+class QuarantinedEntry(NamedTuple):
     """One entry, without its bytes."""
 
     id: int
@@ -45,14 +45,14 @@ class Entry(NamedTuple):
 class Quarantine(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
-    async def entries(self, *, resolved_too: bool, entries_max: int) -> list[Entry]:
+    async def entries(self, *, resolved_too: bool, entries_max: int) -> list[QuarantinedEntry]:
         """Oldest first."""
-        return [Entry(*row.values()) for row in await self._rows(_LIST, resolved_too, entries_max)]
+        return [QuarantinedEntry(*row.values()) for row in await self._rows(_LIST, resolved_too, entries_max)]
 
-    async def entry(self, entry_id: int) -> Entry | None:
+    async def entry(self, entry_id: int) -> QuarantinedEntry | None:
         """One entry; None when there is none."""
         rows = await self._rows(_ONE, entry_id)
-        return Entry(*rows[0].values()) if rows else None
+        return QuarantinedEntry(*rows[0].values()) if rows else None
 
     async def raw(self, entry_id: int) -> bytes:
         """The bytes of an entry that is there."""

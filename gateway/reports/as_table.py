@@ -5,7 +5,7 @@ Money is shown to the nano-dollar, never rounded.
 
 from typing import Final
 
-from gateway.cli.console import Cell, Table, cell, lines
+from gateway.cli.console import Cell, TextTable, cell, lines
 from gateway.reports.store import UsageRow
 from gateway.reports.usage import UsageReport
 
@@ -28,7 +28,7 @@ _WHOLE: Final = ("month", "day", "hour")
 _ID_SHOWN: Final = 8
 
 
-def usage_table(report: UsageReport, width: int) -> Table:
+def usage_table(report: UsageReport, width: int) -> TextTable:
     """The report as a table for a terminal `width` columns wide: numbers right-aligned, totals in the last row.
 
     Where it is narrow, tokens are not split, and what is estimated, unpriced or void is told for the total only.
@@ -36,7 +36,7 @@ def usage_table(report: UsageReport, width: int) -> Table:
     room = width - _FIGURES - sum(_LABELS[dimension] for dimension in report.by)
     notes, parts = room >= _NOTES, room >= _NOTES + _PARTS
     below = "" if notes else ", ".join(_notes(report.totals))
-    table = Table(
+    table = TextTable(
         title=_title(report),
         caption=f"Of these calls: {below}" if below else None,
         footer=True,

@@ -54,7 +54,7 @@ def usage(
             since=since,
             until=until,
             during=during,
-            wanted=report_command.Wanted(user, key, meeting, model, endpoint),
+            wanted=report_command.UsageOptions(user, key, meeting, model, endpoint),
             form="json" if as_json else "csv" if as_csv else "table",
             totals=totals,
             output=output,

@@ -22,7 +22,7 @@ from gateway.stores.one_connection import database
 from gateway.stores.postgres import Pool
 
 
-class Wanted(NamedTuple):
+class UsageOptions(NamedTuple):
     """What usage is asked for, as people name it; None is anything."""
 
     user: str | None = None
@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
     endpoint: str | None = None
 
 
-ANYTHING: Final = Wanted()
+ANYTHING: Final = UsageOptions()
 
 
 async def usage(
@@ -47,7 +47,7 @@ async def usage(
     since: str | None = None,
     until: str | None = None,
     during: str | None = None,
-    wanted: Wanted = ANYTHING,
+    wanted: UsageOptions = ANYTHING,
     form: Form = "table",
     totals: bool = False,
     output: Path | None = None,
@@ -89,7 +89,7 @@ async def meetings(
 ) -> MeetingReport:
     """Prints what meetings have cost, as `usage` prints usage, and returns it. Raises the same."""
     async with database(settings, "the report of meetings reads the ledger in PostgreSQL") as pool:
-        of = await _filter(pool, Wanted(user=user))
+        of = await _filter(pool, UsageOptions(user=user))
         report = await meeting_report(
             Reports(pool), now=now, since=since, until=until, during=during, user_id=of.user_id
         )
@@ -108,7 +108,7 @@ async def meetings(
     return report
 
 
-async def _filter(pool: Pool, wanted: Wanted) -> UsageFilter:
+async def _filter(pool: Pool, wanted: UsageOptions) -> UsageFilter:
     """The filter by ids. Raises OptionError naming the option whose user, key or meeting there is not."""
     for name, value in wanted._asdict().items():
         if value is not None and not (value and value.isprintable()):

@@ -5,7 +5,7 @@ import io
 from datetime import datetime
 from typing import Final
 
-from gateway.cli.console import Table, cell
+from gateway.cli.console import TextTable, cell
 from gateway.reports.as_csv import text_field
 from gateway.reports.meetings import MeetingReport
 
@@ -29,12 +29,12 @@ _FIELDS: Final = (
 _TEXTS: Final = ("room_name", "email")
 
 
-def meeting_table(report: MeetingReport, width: int) -> Table:
+def meeting_table(report: MeetingReport, width: int) -> TextTable:
     """Meetings, the dearest first; below them what belongs to none, and its share of the cost."""
     wide = width >= 130
     other = report.unattributed
     none = f"{other.calls:,} calls, {other.cost_usd:.9f} USD" if other is not None else "nothing"
-    table = Table(
+    table = TextTable(
         title=f"Meetings {report.usage.span()}, USD",
         caption=f"Without a meeting: {none} ({report.unattributed_percent} % of the cost)",
         footer=True,

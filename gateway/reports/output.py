@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.cli.command import note
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.cli.text import json_text
 from gateway.kit.errors import OptionError
 
@@ -24,7 +24,7 @@ class Rendering(NamedTuple):
     lines: int
     to_json: Callable[[], dict[str, Any]]
     to_csv: Callable[[], str]
-    to_table: Callable[[int], Table]
+    to_table: Callable[[int], TextTable]
     """For a terminal of so many columns."""
 
     def text(self, form: Form) -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gateway.cli.command import note
-from gateway.cli.console import Console, Table
+from gateway.cli.console import Console, TextTable
 from gateway.config.settings import RetentionSettings, Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import rfc3339
@@ -69,7 +69,7 @@ async def retention(
 
 
 def _show(console: Console, plain: dict[str, Any]) -> None:
-    table = Table()
+    table = TextTable()
     for name in ("what", "month", "oldest", "newest"):
         table.add_column(name)
     table.add_column("how many", right=True)

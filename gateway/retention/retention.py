@@ -21,7 +21,7 @@ NAME: Final = "retention"
 _log: Final = structlog.get_logger("gateway.retention")
 
 
-class Store(Protocol):
+class RetentionStore(Protocol):
     """What retention needs of PostgreSQL."""
 
     async def due(self, kind: Kind, before: datetime) -> list[Month]: ...
@@ -44,12 +44,14 @@ def limits_of(settings: RetentionSettings) -> Limits:
     return {kind: days[kind] for kind in KINDS if days[kind] is not None}  # type: ignore[misc]  # None is left out
 
 
-async def due(store: Store, limits: Limits, now: datetime) -> dict[Kind, list[Month]]:
+async def due(store: RetentionStore, limits: Limits, now: datetime) -> dict[Kind, list[Month]]:
     """What would go, by kind and month. Raises DependencyDown."""
     return {kind: await store.due(kind, now - timedelta(days=days)) for kind, days in limits.items()}
 
 
-async def take(store: Store, limits: Limits, now: datetime, progress: Callable[[Kind, int], None]) -> dict[Kind, int]:
+async def take(
+    store: RetentionStore, limits: Limits, now: datetime, progress: Callable[[Kind, int], None]
+) -> dict[Kind, int]:
     """Takes it away; how much of each kind. `progress` is told as it goes. Raises DependencyDown."""
     taken = dict.fromkeys(limits, 0)
     for kind, days in limits.items():
@@ -59,7 +61,7 @@ async def take(store: Store, limits: Limits, now: datetime, progress: Callable[[
     return taken
 
 
-async def take_daily(store: Store, turns: Turns, limits: Limits, now: datetime) -> None:
+async def take_daily(store: RetentionStore, turns: Turns, limits: Limits, now: datetime) -> None:
     """Takes it away once a day, by one worker at a time: nothing where it is another's turn. Raises DependencyDown."""
     if await turns.lease(NAME, DAY_S):
         taken = await take(store, limits, now, lambda *_: None)

@@ -16,7 +16,7 @@ from gateway.http.route import Answer, Refusal, Result, Route, RouteCall
 from gateway.http.router import AnyRoute, Router
 from gateway.kit.errors import ApiError
 from gateway.kit.version import VERSION
-from gateway.rooms.request import Listing, NewRoom, RoomChange, RoomPath, RoomQuery
+from gateway.rooms.request import NewRoom, RoomChange, RoomListQuery, RoomPath, RoomQuery
 from gateway.rooms.room import READ, READ_SENSITIVE, WRITE, Room
 from gateway.rooms.sealing import NotOpened
 from gateway.rooms.service import RoomKeeper
@@ -93,8 +93,8 @@ class RoomsApi:
                 (Refusal(409, "room_exists", "there is a room of this id already"), _TOO_LARGE),
             ),
             Route(
-                "GET", PATH, "list_rooms", "List rooms, the newest first.", READ, Nothing, Listing, Nothing, self._page,
-                {200: Result(RoomList, "A page of rooms.")},
+                "GET", PATH, "list_rooms", "List rooms, the newest first.",
+                READ, Nothing, RoomListQuery, Nothing, self._page, {200: Result(RoomList, "A page of rooms.")},
             ),
             Route(
                 "GET", f"{PATH}/openapi.json", "describe_rooms", "Get this document.", None, Nothing, Nothing, Nothing,
@@ -128,7 +128,7 @@ class RoomsApi:
         room = await self._keeper.create(call.body.id or self._new_id(), call.body.change())
         return Answer(201, view_of(room), {"Location": f"{PATH}/{room.id}", **_tagged(room)})
 
-    async def _page(self, call: RouteCall[Nothing, Listing, Nothing]) -> Answer:
+    async def _page(self, call: RouteCall[Nothing, RoomListQuery, Nothing]) -> Answer:
         query = call.query
         rooms, more = await self._keeper.page(query.wanted(), after=query.after or None, rows_max=query.limit)
         last = rooms[-1].id if rooms else None

@@ -64,7 +64,7 @@ _UNKEEPABLE: Final = (
 """A value that no retry will bring in."""
 
 
-class Stored(NamedTuple):
+class StoredEnvelope(NamedTuple):
     """A room's envelope, and whose it is."""
 
     room_id: str
@@ -78,7 +78,7 @@ class Made(NamedTuple):
     created_at: datetime | None
 
 
-Reseal = Callable[[Stored], Sealed | None]
+Reseal = Callable[[StoredEnvelope], Sealed | None]
 """The same fields sealed anew; None to leave the row as it is."""
 
 
@@ -90,7 +90,7 @@ class BulkRooms(Table):
         async with self._connection() as connection:
             return {row["key_id"]: row["rooms"] for row in await connection.fetch(_COUNTS)}
 
-    async def sealed(self, after: str, rows_max: int) -> list[Stored]:
+    async def sealed(self, after: str, rows_max: int) -> list[StoredEnvelope]:
         """Envelopes of rooms whose id follows `after`, in the order of ids; the first page follows FIRST."""
         async with self._connection() as connection:
             return [_stored(row) for row in await connection.fetch(_SEALED, after, rows_max)]
@@ -155,5 +155,5 @@ def _values(made: Made) -> tuple[object, ...]:
     return (room.id, room.room_name, *owners, room.state, json.dumps(room.data), *sealed, room.source_id, *times)
 
 
-def _stored(row: asyncpg.Record) -> Stored:
-    return Stored(row["id"], Sealed(bytes(row["sealed"]), row["key_id"]))
+def _stored(row: asyncpg.Record) -> StoredEnvelope:
+    return StoredEnvelope(row["id"], Sealed(bytes(row["sealed"]), row["key_id"]))

@@ -57,7 +57,7 @@ def import_sqlite(
 
     Exits 1 when a row could not be taken, or anything is not here as the file has it.
     """
-    wanted = import_command.Wanted(file, config, table, update, dry_run)
+    wanted = import_command.ImportOptions(file, config, table, update, dry_run)
     done = run(import_command.import_sqlite(settings(), Console(), wanted=wanted, as_json=as_json))
     raise typer.Exit(0 if done.whole else 1)
 

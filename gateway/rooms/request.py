@@ -175,7 +175,7 @@ class RoomQuery(Fields, frozen=True, kw_only=True):
     ) = UNSET
 
 
-class Listing(Fields, frozen=True, kw_only=True):
+class RoomListQuery(Fields, frozen=True, kw_only=True):
     """Which rooms, and how many of them."""
 
     room_name: Name | UnsetType = UNSET

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from gateway.rooms.sealing import Place, Sealed
+from gateway.rooms.sealing import EnvelopeLocation, Sealed
 
 READ: Final = "rooms.read"
 READ_SENSITIVE: Final = "rooms.read_sensitive"
@@ -50,9 +50,9 @@ class RoomFilter(NamedTuple):
     meeting_id: str | None = None
 
 
-def place_of(room_id: str) -> Place:
+def place_of(room_id: str) -> EnvelopeLocation:
     """What the envelope of a room is bound to."""
-    return Place("rooms", room_id, "sealed")
+    return EnvelopeLocation("rooms", room_id, "sealed")
 
 
 def name_fault(name: str) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from gateway.config.key_ring import KeyRing
-from gateway.rooms.bulk_store import FIRST, BulkRooms, Stored
+from gateway.rooms.bulk_store import FIRST, BulkRooms, StoredEnvelope
 from gateway.rooms.room import place_of
 from gateway.rooms.sealing import NotOpened, RandomBytes, Sealed, open_sealed, seal
 
@@ -80,7 +80,7 @@ class Rotation:
             after = seen[-1]
             self._progress(self._resealed)
 
-    def _reseal(self, stored: Stored) -> Sealed | None:
+    def _reseal(self, stored: StoredEnvelope) -> Sealed | None:
         place = place_of(stored.room_id)
         try:
             fields = open_sealed(self._ring, stored.sealed, place)

@@ -26,7 +26,7 @@ RandomBytes = Callable[[int], bytes]
 """So many bytes that nobody can foresee: `os.urandom`."""
 
 
-class Place(NamedTuple):
+class EnvelopeLocation(NamedTuple):
     """Where an envelope is kept; it opens nowhere else."""
 
     table: str
@@ -61,7 +61,7 @@ class UnknownFormat(NotOpened):
     """No envelope, or one of a version that this code does not know."""
 
 
-def seal(ring: KeyRing, fields: Mapping[str, Any], place: Place, random_bytes: RandomBytes) -> Sealed:
+def seal(ring: KeyRing, fields: Mapping[str, Any], place: EnvelopeLocation, random_bytes: RandomBytes) -> Sealed:
     """Seals `fields` (JSON values) under the ring's newest key. Raises ValueError for a number that is none (NaN)."""
     key_id = ring.newest
     plain = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -71,7 +71,7 @@ def seal(ring: KeyRing, fields: Mapping[str, Any], place: Place, random_bytes: R
     )
 
 
-def open_sealed(ring: KeyRing, sealed: Sealed, place: Place) -> dict[str, Any]:
+def open_sealed(ring: KeyRing, sealed: Sealed, place: EnvelopeLocation) -> dict[str, Any]:
     """The fields. Raises UnknownKey, Tampered or UnknownFormat."""
     envelope, key_id = sealed
     cipher = _cipher(ring, key_id)
@@ -98,6 +98,6 @@ def _cipher(ring: KeyRing, key_id: str) -> AESGCM:
     return AESGCM(key)
 
 
-def _bound_to(place: Place, key_id: str) -> bytes:
+def _bound_to(place: EnvelopeLocation, key_id: str) -> bytes:
     # Neither a UUID nor the id of a key has a slash in it, so no two places are spelled alike.
     return f"{place.table}/{place.row_id}/{place.column}/{key_id}/v{VERSION}".encode()

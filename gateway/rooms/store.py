@@ -53,7 +53,7 @@ _USER: Final = "select exists (select from public.users where id = $1::uuid)"
 _MEETING: Final = "select id::text as id, user_id::text as user_id from public.meetings where id = $1::uuid"
 
 
-class Meeting(NamedTuple):
+class RoomMeeting(NamedTuple):
     """As much of a meeting as a room needs."""
 
     id: str
@@ -98,10 +98,10 @@ class Rooms(Table):
         """Whether there is such a user (a UUID)."""
         return bool((await self._rows(_USER, user_id))[0][0])
 
-    async def meeting(self, meeting_id: str) -> Meeting | None:
+    async def meeting(self, meeting_id: str) -> RoomMeeting | None:
         """A meeting (a UUID); None when there is none."""
         rows = await self._rows(_MEETING, meeting_id)
-        return Meeting(*rows[0].values()) if rows else None
+        return RoomMeeting(*rows[0].values()) if rows else None
 
 
 def room_of(row: asyncpg.Record) -> Room:

@@ -20,10 +20,10 @@ from gateway.sandbox.openai.service import BODY_BYTES_MAX, OpenAI
 from gateway.sandbox.openai.tokens import Coder
 from gateway.sandbox.saved_state import Keeper
 from gateway.sandbox.stripe import routes as stripe_control
-from gateway.sandbox.stripe.service import Kept as StripeKept
-from gateway.sandbox.stripe.service import Stripe
+from gateway.sandbox.stripe.service import StripeService
+from gateway.sandbox.stripe.service import StripeState as StripeKept
 from gateway.sandbox.unkey import routes as unkey_control
-from gateway.sandbox.unkey.keys import Kept as UnkeyKept
+from gateway.sandbox.unkey.keys import UnkeyState as UnkeyKept
 from gateway.sandbox.unkey.service import Unkey
 from pricing import book, data
 
@@ -45,7 +45,7 @@ class Sandbox:
     """The stand-ins while they serve; their state is open to tests in the same process."""
 
     def __init__(
-        self, runner: web.AppRunner, origin: str, openai: OpenAI, unkey: Unkey, stripe: Stripe, daily: Daily
+        self, runner: web.AppRunner, origin: str, openai: OpenAI, unkey: Unkey, stripe: StripeService, daily: Daily
     ) -> None:
         self._runner: Final = runner
         self.origin: Final = origin
@@ -107,7 +107,7 @@ async def start(
     keys, billing = Keeper(keys_file, UnkeyKept), Keeper(stripe_file, StripeKept)
     unkey = Unkey(credentials.UNKEY_ROOT_KEY, credentials.UNKEY_API_ID, clock=clock)
     unkey.load(keys.load() or UnkeyKept())
-    stripe = Stripe(credentials.STRIPE_SECRET_KEY, clock=clock)
+    stripe = StripeService(credentials.STRIPE_SECRET_KEY, clock=clock)
     known = billing.load()
     if known is None:
         stripe.add_meter(METER)

@@ -52,7 +52,7 @@ class Migration(NamedTuple):
     sql: str
 
 
-class Report(NamedTuple):
+class MigrationReport(NamedTuple):
     """What a run did: the files it applied, how many were there before, and what PostgreSQL had to say."""
 
     applied: list[Migration]
@@ -132,7 +132,9 @@ async def compare(connection: Connection) -> Versions:
     return Versions(behind, sorted(version for version in await _recorded(connection) if version > newest))
 
 
-async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[Migration] | None = None) -> Report:
+async def migrate(
+    dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[Migration] | None = None
+) -> MigrationReport:
     """Brings a database up to date. Raises DependencyDown("postgres"), MigrationFailed or VersionTaken."""
     notices: list[str] = []
     everything = load() if known is None else in_order(known)
@@ -146,7 +148,7 @@ async def migrate(dsn: str, *, connect_timeout_s: float = 10.0, known: Sequence[
         applied = [each for each in everything if await _apply(connection, each)]
     finally:
         await connection.close()
-    return Report(applied, len(everything) - len(applied), notices)
+    return MigrationReport(applied, len(everything) - len(applied), notices)
 
 
 async def _apply(connection: Connection, migration: Migration) -> bool:

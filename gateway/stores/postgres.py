@@ -8,7 +8,7 @@ import asyncpg
 
 from gateway.config.dsn import read_dsn
 from gateway.config.files import check_files
-from gateway.kit.errors import DependencyDown, Refused, StatementRefused
+from gateway.kit.errors import DependencyDown, DependencyRefused, StatementRefused
 from gateway.stores import postgres_connections as connections
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def translated() -> Iterator[None]:
 
 
 def translate(error: BaseException) -> DependencyDown:
-    """One of AWAY as the gateway's own error: StatementRefused where the statement is at fault, Refused where the
-    configuration is, else an outage that ends by itself.
+    """One of AWAY as the gateway's own error: StatementRefused where the statement is at fault, DependencyRefused
+    where the configuration is, else an outage that ends by itself.
     """
     if isinstance(error, NOT_MIGRATED):
         return StatementRefused("postgres", f"{describe(error)} (not migrated? run `gateway migrate`)")
@@ -111,7 +111,7 @@ def translate(error: BaseException) -> DependencyDown:
     if isinstance(error, BUGS) and not isinstance(error, asyncpg.InvalidCachedStatementError):  # next time it is new
         return StatementRefused("postgres", describe(error))
     if isinstance(error, REFUSES):
-        return Refused("postgres", describe(error))
+        return DependencyRefused("postgres", describe(error))
     return DependencyDown("postgres", describe(error))
 
 

@@ -28,7 +28,7 @@ insert into public.usage_quarantine (event_id, raw, reason) values ('probe', uui
 """
 
 
-class Server(NamedTuple):
+class PostgresFacts(NamedTuple):
     """The server and this session."""
 
     major: int
@@ -49,11 +49,11 @@ class LedgerHealth(NamedTuple):
     """Models whose calls of the last 7 days have no price."""
 
 
-async def read_server(connection: Connection) -> Server:
+async def read_server(connection: Connection) -> PostgresFacts:
     """Works on an empty database too."""
     row = await connection.fetchrow(_SERVER)
     assert row is not None
-    return Server(*row.values())
+    return PostgresFacts(*row.values())
 
 
 async def try_write(connection: Connection) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pricing
 from gateway.openai.families.catalogue import has_output, price_family
 from gateway.usage.event import Evidence, OpenRecord, UsageEvent
-from gateway.usage.usage_block import NO_USAGE, Kept, keep
+from gateway.usage.usage_block import NO_USAGE, StoredUsage, keep
 from pricing.readers.body import Said
 
 BYTES_PER_TOKEN: Final = 4
@@ -238,11 +238,11 @@ class Settler:
         usage: bytes | None = None,
         priced: pricing.Priced | None = None,
     ) -> UsageEvent:
-        kept = Kept(NO_USAGE) if usage is None else keep(usage)
+        kept = StoredUsage(NO_USAGE) if usage is None else keep(usage)
         if kept.problem is not None:
             metadata["problems"] = [*metadata.get("problems", ()), kept.problem]
         # A call that has no price has its tokens all the same.
-        counts = priced or (pricing.Counts() if usage is None else pricing.read_counts(usage))
+        counts = priced or (pricing.TokenCounts() if usage is None else pricing.read_counts(usage))
         return UsageEvent(
             id=opened.id,
             user_id=opened.user_id,

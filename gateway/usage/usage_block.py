@@ -27,7 +27,7 @@ _LONG: Final = re.compile(rb"[0-9.]{%d}" % (_DIGITS_MAX + 1))
 _POWER: Final = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
 
 
-class Kept(NamedTuple):
+class StoredUsage(NamedTuple):
     """A usage block as it goes into a record: in `usage`, or in `raw` where jsonb cannot hold it."""
 
     usage: msgspec.Raw
@@ -36,7 +36,7 @@ class Kept(NamedTuple):
     """Why it is in `raw`; quotes nothing of it."""
 
 
-def keep(block: bytes) -> Kept:
+def keep(block: bytes) -> StoredUsage:
     """Never fails: the counts of a block are good whatever else is in it."""
     try:
         line = msgspec.json.format(block, indent=-1)
@@ -51,7 +51,7 @@ def keep(block: bytes) -> Kept:
         return _as_bytes(line, "text in it has a NUL character")
     if _is_huge(line) and _is_huge(_STRING.sub(b"", line)):
         return _as_bytes(line, "a number in it is too large")
-    return Kept(msgspec.Raw(line))
+    return StoredUsage(msgspec.Raw(line))
 
 
 def _is_deep(line: bytes) -> bool:
@@ -69,5 +69,5 @@ def _is_huge(line: bytes) -> bool:
     return _POWER.search(line) is not None or (len(line) > _DIGITS_MAX and _LONG.search(line) is not None)
 
 
-def _as_bytes(block: bytes, why: str) -> Kept:
-    return Kept(NO_USAGE, block[:BLOCK_BYTES_MAX], f"usage block kept as bytes: {why}")
+def _as_bytes(block: bytes, why: str) -> StoredUsage:
+    return StoredUsage(NO_USAGE, block[:BLOCK_BYTES_MAX], f"usage block kept as bytes: {why}")

@@ -26,11 +26,11 @@ _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEM_ID: Final = re.compile(r"[A-Za-z0-9_\-]{1,256}")
 
 
-class _Item(msgspec.Struct):
+class _ItemId(msgspec.Struct):
     id: str | None = None
 
 
-_items: Final = msgspec.json.Decoder(list[_Item])
+_items: Final = msgspec.json.Decoder(list[_ItemId])
 
 
 class Said(msgspec.Struct):

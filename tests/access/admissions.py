@@ -76,9 +76,9 @@ class House:
     def __init__(self, *, canary: str | None = None, **settings: Any) -> None:
         self.now_s = 0.0
         self.keys, self.accounts = FakeKeys(), FakeAccounts()
-        self.alone_s = 3.0
+        self.open_s = 3.0
         """How long the circuit to Unkey stays open."""
-        breaker = Breaker(monotonic=lambda: self.now_s, uniform=lambda *_: self.alone_s)
+        breaker = Breaker(monotonic=lambda: self.now_s, uniform=lambda *_: self.open_s)
         self.verifier = KeyVerifier(self.keys, breaker, canary, monotonic=lambda: self.now_s)
         self.admission = Admission(
             self.verifier,

@@ -56,7 +56,7 @@ async def test_outage_with_a_known_key() -> None:
     error = await house.refused()
     assert (error.status, error.code, error.headers) == (503, "key_verification_unavailable", {"Retry-After": "2"})
     house.keys.answer = valid()
-    house.now_s += house.alone_s
+    house.now_s += house.open_s
     await house.admit()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.ledger.store import Ledger
 from gateway.sandbox.unkey.bodies import LimitBody, UpdateIdentity
-from gateway.sandbox.unkey.keys import Limit
+from gateway.sandbox.unkey.keys import NamedLimit
 from gateway.stores.postgres import Pool
 from tests.access.unkey_gate import Gate, gate_at
 from tests.keys.unkey_at_work import House, house_at
@@ -149,7 +149,7 @@ async def test_a_key_s_limit_does_not_hide_the_user_s(house: House) -> None:
 
 
 async def test_limits_outlive_a_limiter_that_is_down(house: House) -> None:
-    await house.key("ann", ratelimits=[Limit("key-requests", 2, 3_600_000, "rl_1", True)])
+    await house.key("ann", ratelimits=[NamedLimit("key-requests", 2, 3_600_000, "rl_1", True)])
     async with gate_at(house) as gate:
 
         async def requests() -> tuple[int, float] | None:

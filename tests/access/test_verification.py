@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from gateway.access.breaker import ALONE_S, FAILURES, Breaker
+from gateway.access.breaker import FAILURES, OPEN_S, Breaker
 from gateway.access.unknown_keys import ADDRESSES_MAX, UnknownKeyLimit
 from gateway.access.verification import tags_of
 from gateway.keys.verify import Verification
@@ -15,21 +15,21 @@ from tests.access.admissions import CANARY, KEY, UNKEY_DOWN, House, no, valid
 # The breaker.
 
 
-async def test_after_failures_in_a_row_unkey_is_left_alone() -> None:
+async def test_after_failures_in_a_row_the_circuit_opens() -> None:
     house = House()
     house.keys.answer = UNKEY_DOWN
     for number in range(FAILURES + 20):
         assert (await house.refused(f"key-{number}")).status == 503
     assert len(house.keys.asked) == FAILURES
     assert house.verifier.circuit_is_open
-    house.now_s = house.alone_s - 0.1
+    house.now_s = house.open_s - 0.1
     await house.refused("later")
     assert len(house.keys.asked) == FAILURES
-    house.now_s = house.alone_s
+    house.now_s = house.open_s
     await house.refused("later")  # one tries it, in vain
     await house.refused("latest")
     assert len(house.keys.asked) == FAILURES + 1
-    house.now_s += house.alone_s
+    house.now_s += house.open_s
     house.keys.answer = valid()
     await house.admit("later")
     await house.admit("latest")
@@ -41,7 +41,7 @@ async def test_only_one_tries_it_again() -> None:
     house.keys.answer = UNKEY_DOWN
     for number in range(FAILURES):
         await house.refused(f"key-{number}")
-    house.now_s, house.keys.answer = house.alone_s, valid()
+    house.now_s, house.keys.answer = house.open_s, valid()
     house.keys.gate.clear()
     callers = [asyncio.create_task(house.admission.admit(f"new-{number}")) for number in range(50)]
     for _ in range(5):
@@ -64,7 +64,7 @@ async def test_an_answer_in_between_begins_the_count_anew() -> None:
     assert not house.verifier.circuit_is_open
 
 
-async def test_known_keys_go_on_while_it_is_left_alone() -> None:
+async def test_known_keys_pass_while_the_circuit_is_open() -> None:
     house = House(fresh_s=30, stale_s=600)
     await house.admit()
     house.keys.answer, house.now_s = UNKEY_DOWN, 31
@@ -92,8 +92,8 @@ def test_the_while_is_drawn_anew() -> None:
                 break
         whiles.add(round(now - began, 1))
         breaker.failed()
-    assert min(whiles) >= ALONE_S[0]
-    assert max(whiles) <= ALONE_S[1] + 0.1
+    assert min(whiles) >= OPEN_S[0]
+    assert max(whiles) <= OPEN_S[1] + 0.1
     assert len(whiles) > 20
 
 

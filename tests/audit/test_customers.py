@@ -9,7 +9,7 @@ import pytest
 
 from gateway.audit.delivery import stripe_agrees
 from gateway.audit.reads.delivery import Counted, DeliveredHour
-from gateway.audit.verdict import Verdict
+from gateway.audit.result import InvariantResult
 from gateway.billing.stripe import Billing
 from gateway.billing.windows import Customer, Delivered, MeterEvent, Rejected
 from gateway.kit.errors import ConfigError
@@ -44,7 +44,7 @@ async def sent(billing: Billing, customers: Sequence[str]) -> list[DeliveredHour
     return [DeliveredHour(METER, customer, TEN, 5, 1, unsettled=False) for customer in sorted(customers)]
 
 
-async def judge(hours: list[DeliveredHour], stripe: Any) -> Verdict:
+async def judge(hours: list[DeliveredHour], stripe: Any) -> InvariantResult:
     async def each() -> AsyncGenerator[DeliveredHour, None]:
         for hour in hours:
             yield hour

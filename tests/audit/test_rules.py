@@ -10,11 +10,11 @@ import pytest
 import pricing
 from gateway.audit.delivery import asked_span
 from gateway.audit.reads.rows import Estimates, PricedRow
-from gateway.audit.reads.snapshot import Offenders, Span
+from gateway.audit.reads.snapshot import AuditRange, Offenders
 from gateway.audit.reprice import Reprice
+from gateway.audit.result import EXAMPLES_MAX, InvariantResult, judged
 from gateway.audit.rows import estimates
 from gateway.audit.span import aligned, audited_span, window_length
-from gateway.audit.verdict import EXAMPLES_MAX, Verdict, judged
 from gateway.kit.errors import OptionError
 from gateway.usage.event import UsageEvent
 from gateway.usage.settle import Settler
@@ -45,7 +45,7 @@ def row(event: UsageEvent, **changes: Any) -> PricedRow:
     )._replace(**changes)  # fmt: skip
 
 
-def again(*rows: PricedRow, book: pricing.Book = BOOK) -> Verdict:
+def again(*rows: PricedRow, book: pricing.Book = BOOK) -> InvariantResult:
     reprice = Reprice(book, markup=Decimal(1))
     for one in rows:
         reprice.take(one)
@@ -138,23 +138,25 @@ def test_each_broken_rule_gets_examples() -> None:
 
 
 def test_the_usual_range() -> None:
-    assert audited_span(None, None, NOW) == Span(at("2026-11-21"), None)
-    assert audited_span(None, None, NOW, everything=True) == Span(None, None)
-    assert audited_span("yesterday", "today", NOW) == Span(at("2026-11-22"), at("2026-11-23"))
+    assert audited_span(None, None, NOW) == AuditRange(at("2026-11-21"), None)
+    assert audited_span(None, None, NOW, everything=True) == AuditRange(None, None)
+    assert audited_span("yesterday", "today", NOW) == AuditRange(at("2026-11-22"), at("2026-11-23"))
     with pytest.raises(OptionError, match="--from"):
         audited_span(None, "2026-11-20", NOW)
 
 
 def test_ranges_are_widened_to_whole_windows() -> None:
-    wanted = Span(at("2026-11-22T10:59:59"), at("2026-11-22T11:00:01"))
-    assert aligned(wanted, [3600]) == aligned(wanted, [60]) == Span(at("2026-11-22T10:00"), at("2026-11-22T12:00"))
-    assert aligned(wanted, [86_400]) == Span(at("2026-11-22"), at("2026-11-23"))
-    assert aligned(aligned(wanted, [86_400]), [86_400]) == Span(at("2026-11-22"), at("2026-11-23"))
-    assert aligned(Span(None, None), [3600]) == Span(None, None)
+    wanted = AuditRange(at("2026-11-22T10:59:59"), at("2026-11-22T11:00:01"))
+    assert (
+        aligned(wanted, [3600]) == aligned(wanted, [60]) == AuditRange(at("2026-11-22T10:00"), at("2026-11-22T12:00"))
+    )
+    assert aligned(wanted, [86_400]) == AuditRange(at("2026-11-22"), at("2026-11-23"))
+    assert aligned(aligned(wanted, [86_400]), [86_400]) == AuditRange(at("2026-11-22"), at("2026-11-23"))
+    assert aligned(AuditRange(None, None), [3600]) == AuditRange(None, None)
 
 
 def test_windows_are_compared_only_where_they_are_whole_and_alike() -> None:
-    day = Span(at("2026-11-22"), at("2026-11-23"))
+    day = AuditRange(at("2026-11-22"), at("2026-11-23"))
     assert window_length(day, []) == 3600
     assert window_length(day, [86_400]) == 86_400
     assert window_length(day, [3600, 86_400]) is None
@@ -162,11 +164,14 @@ def test_windows_are_compared_only_where_they_are_whole_and_alike() -> None:
 
 
 def test_stripe_is_asked_about_hours_that_have_settled() -> None:
-    asked = asked_span(Span(at("2026-11-21"), None), NOW, 300)
+    asked = asked_span(AuditRange(at("2026-11-21"), None), NOW, 300)
     assert asked == (at("2026-11-21"), at("2026-11-23T12:00"))
-    assert asked_span(Span(None, at("2026-11-20")), NOW, 300) == (NOW.replace(minute=0) - 90 * DAY, at("2026-11-20"))
+    assert asked_span(AuditRange(None, at("2026-11-20")), NOW, 300) == (
+        NOW.replace(minute=0) - 90 * DAY,
+        at("2026-11-20"),
+    )
     # Nothing at all where the range is younger than that.
-    young = asked_span(Span(at("2026-11-23T12:00"), None), NOW, 300)
+    young = asked_span(AuditRange(at("2026-11-23T12:00"), None), NOW, 300)
     assert young.since >= young.until
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import structlog
 
-from gateway.audit.reads.snapshot import Span, snapshot
+from gateway.audit.reads.snapshot import AuditRange, snapshot
+from gateway.audit.result import AuditReport, InvariantResult
 from gateway.audit.run import audit
-from gateway.audit.verdict import Report, Verdict
 from gateway.billing.outbox import Outbox
-from gateway.billing.reporter import Bill
+from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
 from gateway.billing.windows import Delivered, MeterEvent
 from gateway.journal.frames import NOTE, OPEN, SETTLE, frame
 from gateway.kit.errors import ConfigError, DependencyDown
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
@@ -70,11 +70,11 @@ async def undone(house: House) -> AsyncIterator[None]:
             path.unlink()
 
 
-def by_name(report: Report) -> dict[str, Verdict]:
+def by_name(report: AuditReport) -> dict[str, InvariantResult]:
     return {verdict.name: verdict for verdict in report.verdicts}
 
 
-def breaches(report: Report) -> dict[str, tuple[str, ...]]:
+def breaches(report: AuditReport) -> dict[str, tuple[str, ...]]:
     return {verdict.name: verdict.wrong for verdict in report.verdicts if verdict.state == "breach"}
 
 
@@ -135,14 +135,14 @@ async def test_a_usage_block_that_only_bytes_can_hold_is_priced_again(house: Hou
 async def test_a_range_is_audited_by_whole_hours(house: House) -> None:
     hour = FIRST + timedelta(hours=1)
     async with undone(house):
-        report = await house.audit(Span(hour + timedelta(minutes=1), hour + timedelta(minutes=2)))
-    assert report.span == Span(hour, hour + timedelta(hours=1))
+        report = await house.audit(AuditRange(hour + timedelta(minutes=1), hour + timedelta(minutes=2)))
+    assert report.span == AuditRange(hour, hour + timedelta(hours=1))
     assert breaches(report) == {}
     assert by_name(report)["INV-5"].figures["rows"] == 20
     async with undone(house):  # and what is wrong elsewhere is not seen by what looks at the range only
         early = f"evidence = 'reported' and created_at < '{hour}'"
         await house.unguarded(f"update openai_usage set usage = '{{}}' where {early}")
-        assert breaches(await house.audit(Span(FIRST + timedelta(hours=2), None))) == {}
+        assert breaches(await house.audit(AuditRange(FIRST + timedelta(hours=2), None))) == {}
         assert breaches(await house.audit()).keys() == {"INV-3"}
 
 
@@ -158,7 +158,7 @@ async def test_what_is_still_on_its_way_is_no_breach(house: House) -> None:
         segment(house.folder, 3, [frame(OPEN, encode(house.maker.opened(young.started_at, id=young.id)))])
         torn = frame(SETTLE, encode(refused))[:-20]
         segment(house.folder, 4, [*lines(house.maker, [settled]), *lines(house.maker, [refused])[:1], torn], slot="w1")
-        await house.ledger.insert_batch([Entry(refused.id, b"no row, but kept")])
+        await house.ledger.insert_batch([LedgerEntry(refused.id, b"no row, but kept")])
         report = await house.audit()
     assert breaches(report) == {}
     figures = by_name(report)["INV-1"].figures
@@ -217,7 +217,7 @@ async def stripe_has_it(house: House, pool: Pool) -> AsyncIterator[Billing]:
         sandbox.stripe.customers.add(0, {}, customer_id="cus_payer")
         billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=sandbox.stripe_base_url)
         log = structlog.get_logger()
-        bill = Bill(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0, log=log)
+        bill = UsageReporter(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0, log=log)
         sent = await bill.step_once(NOW)
         assert sent.sent >= 3
         yield billing

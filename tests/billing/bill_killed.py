@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 
 from gateway.billing.outbox import Outbox
-from gateway.billing.reporter import Bill
+from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
 from gateway.billing.windows import MeterEvent, Outcome
 from gateway.stores.postgres import open_pool
@@ -38,7 +38,7 @@ async def main(database_url: str, stripe_url: str, now: str) -> None:
     outbox = Outbox(await open_pool(database_url))
     stripe = Killed(Billing("sk_test_1", base_url=stripe_url))
     log = structlog.get_logger()
-    bill = Bill(outbox, stripe, grace_s=300, monotonic=time.monotonic, random=lambda: 0.5, log=log)
+    bill = UsageReporter(outbox, stripe, grace_s=300, monotonic=time.monotonic, random=lambda: 0.5, log=log)
     await bill.step_once(datetime.fromisoformat(now))
 
 

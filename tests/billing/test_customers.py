@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from gateway.billing.outbox import Outbox
-from gateway.billing.reporter import Bill, BillCounts
+from gateway.billing.reporter import BillCounts, UsageReporter
 from gateway.billing.stripe import Billing
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
@@ -117,7 +117,7 @@ async def bill(pool: Pool, sandbox: Sandbox, at: datetime) -> BillCounts:
     """Sends everything that is due."""
     billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=sandbox.stripe_base_url, timeout_s=10)
     log = structlog.get_logger()
-    reporter = Bill(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0, log=log)
+    reporter = UsageReporter(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0, log=log)
     counts = await reporter.step_once(at)
     await billing.close()
     return counts

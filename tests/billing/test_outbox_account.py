@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from gateway.billing.outbox import Outbox
-from gateway.billing.reporter import Bill
+from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
 from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.ledger.store import Ledger
@@ -40,7 +40,9 @@ class Reporter:
     def __init__(self, pool: Pool, truth: StripeTruth, key: str) -> None:
         self.log = CapturingLogger()
         self.billing = Billing(key, base_url=truth.url)
-        self.bill = Bill(Outbox(pool), self.billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0.5, log=self.log)
+        self.bill = UsageReporter(
+            Outbox(pool), self.billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0.5, log=self.log
+        )
 
     def alarms(self) -> list[str]:
         return [str(call.args[0]) for call in self.log.calls if call.method_name == "error"]
@@ -107,7 +109,7 @@ async def test_nothing_is_frozen_while_the_account_is_not_known(ledger: Ledger, 
         with pytest.raises(error):
             await billing.account()
         log = CapturingLogger()
-        bill = Bill(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0.5, log=log)
+        bill = UsageReporter(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0, random=lambda: 0.5, log=log)
         counts = await bill.step_once(NOW)
         assert (counts.stopped is not None, counts.retry) == (status == 403, int(status == 500))
         assert await pool.fetchval("select count(*) from stripe_meter_events") == 0

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from gateway.billing.outbox import Outbox
-from gateway.billing.reporter import STOPPED_S, Bill, BillCounts
+from gateway.billing.reporter import STOPPED_S, BillCounts, UsageReporter
 from gateway.billing.stripe import Billing
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.store import Ledger
@@ -37,14 +37,14 @@ async def stripe(truth: StripeTruth) -> AsyncIterator[Billing]:
     await billing.close()
 
 
-def reporter(pool: Pool, stripe: Billing | None) -> Bill:
-    return Bill(
+def reporter(pool: Pool, stripe: Billing | None) -> UsageReporter:
+    return UsageReporter(
         Outbox(pool), stripe, grace_s=300, monotonic=lambda: 0.0, random=lambda: 0.5, log=structlog.get_logger()
     )
 
 
 @pytest.fixture
-def bill(pool: Pool, stripe: Billing) -> Bill:
+def bill(pool: Pool, stripe: Billing) -> UsageReporter:
     return reporter(pool, stripe)
 
 
@@ -60,7 +60,7 @@ async def states(pool: Pool) -> dict[str, int]:
     return (await Outbox(pool).status()).counts
 
 
-async def test_usage_reaches_stripe(ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool) -> None:
+async def test_usage_reaches_stripe(ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool) -> None:
     owed = await owe(ledger, customers=2, windows=3)
     assert await bill.step_once(NOW) == BillCounts(windows_frozen=6, frozen=6, sent=6)
     assert truth.total() == owed == 32  # 3 × 5.4 = 16.2 each: the carry is used
@@ -69,7 +69,9 @@ async def test_usage_reaches_stripe(ledger: Ledger, bill: Bill, truth: StripeTru
     assert await states(pool) == {"sent": 6}
 
 
-async def test_a_window_may_be_closed_early_by_an_argument(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
+async def test_a_window_may_be_closed_early_by_an_argument(
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth
+) -> None:
     await owe(ledger)
     assert await bill.step_once(TEN + timedelta(minutes=1)) == BillCounts()
     assert (await bill.step_once(TEN + timedelta(minutes=1), grace_s=-3600)).sent == 1
@@ -96,7 +98,7 @@ async def test_reporters_at_once_count_everything_once(
 
 @pytest.mark.parametrize("fault", ["429", "500"])
 async def test_a_failure_is_tried_again_as_the_same_event(
-    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool, fault: str
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, fault: str
 ) -> None:
     owed = await owe(ledger)
     truth.next.extend([fault, fault])
@@ -112,7 +114,7 @@ async def test_a_failure_is_tried_again_as_the_same_event(
 
 
 async def test_accepted_but_the_answer_lost_counts_once(
-    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool
 ) -> None:
     owed = await owe(ledger)
     truth.next.extend(["lost"])
@@ -123,7 +125,7 @@ async def test_accepted_but_the_answer_lost_counts_once(
 
 
 async def test_a_reporter_killed_after_sending_counts_once(
-    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool, database_url: str
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, database_url: str
 ) -> None:
     owed = await owe(ledger)
     process = await asyncio.create_subprocess_exec(
@@ -138,7 +140,9 @@ async def test_a_reporter_killed_after_sending_counts_once(
     assert len(set(truth.calls)) == 1 < len(truth.calls)
 
 
-async def test_what_stripe_never_takes_is_set_aside(ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool) -> None:
+async def test_what_stripe_never_takes_is_set_aside(
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool
+) -> None:
     await owe(ledger, windows=2)
     truth.next.extend(["no meter"])
     counts = await bill.step_once(NOW)
@@ -149,7 +153,9 @@ async def test_what_stripe_never_takes_is_set_aside(ledger: Ledger, bill: Bill, 
     assert len(truth.calls) == 2
 
 
-async def test_refused_credentials_stop_the_pass(ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool) -> None:
+async def test_refused_credentials_stop_the_pass(
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool
+) -> None:
     owed = await owe(ledger, customers=40)
     truth.always = "401"
     counts = await bill.step_once(NOW)
@@ -162,7 +168,7 @@ async def test_refused_credentials_stop_the_pass(ledger: Ledger, bill: Bill, tru
     assert truth.total() == owed
 
 
-async def test_an_outage_is_not_asked_of_every_event(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
+async def test_an_outage_is_not_asked_of_every_event(ledger: Ledger, bill: UsageReporter, truth: StripeTruth) -> None:
     await owe(ledger, customers=40)
     truth.always = "500"
     assert (await bill.step_once(NOW)).retry == 32
@@ -170,7 +176,7 @@ async def test_an_outage_is_not_asked_of_every_event(ledger: Ledger, bill: Bill,
 
 
 async def test_doubt_of_more_than_twenty_hours_is_reported_and_not_sent(
-    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool
 ) -> None:
     await owe(ledger)
     truth.next.extend(["lost"])
@@ -181,7 +187,7 @@ async def test_doubt_of_more_than_twenty_hours_is_reported_and_not_sent(
 
 
 async def test_usage_of_more_than_35_days_ago_is_never_filed_under_another_time(
-    ledger: Ledger, bill: Bill, truth: StripeTruth, pool: Pool
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool
 ) -> None:
     await owe(ledger)
     counts = await bill.step_once(TEN + timedelta(days=36))
@@ -190,26 +196,28 @@ async def test_usage_of_more_than_35_days_ago_is_never_filed_under_another_time(
     assert held.timestamp == TEN + HOUR - timedelta(seconds=1)
 
 
-async def waits_of(bill: Bill, count: int) -> list[float]:
+async def waits_of(bill: UsageReporter, count: int) -> list[float]:
     """Seconds between passes, for `count` of them, two minutes apart."""
     return [await bill.turn_s(NOW + number * timedelta(minutes=2), interval_s=30) for number in range(count)]
 
 
-async def test_the_loop_waits_longer_while_stripe_is_away(ledger: Ledger, bill: Bill, truth: StripeTruth) -> None:
+async def test_the_loop_waits_longer_while_stripe_is_away(
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth
+) -> None:
     await owe(ledger)
     truth.next.extend(["500", "500"])
     assert await waits_of(bill, 3) == [60.0, 120.0, 30.0]
     assert truth.total() == 5
 
 
-async def test_a_database_that_is_away_is_an_outage(bill: Bill, pool: Pool) -> None:
+async def test_a_database_that_is_away_is_an_outage(bill: UsageReporter, pool: Pool) -> None:
     await pool.close()
     with pytest.raises(DependencyDown):
         await bill.turn_s(NOW, interval_s=30)
 
 
 async def test_the_loop_asks_seldom_while_credentials_are_refused(
-    ledger: Ledger, bill: Bill, truth: StripeTruth
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth
 ) -> None:
     await owe(ledger)
     truth.next.extend(["401"])

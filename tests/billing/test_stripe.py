@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import Delivered, Duplicate, MeterEvent, Outcome, Refused, Rejected, Retry
+from gateway.billing.windows import CredentialsRefused, Delivered, Duplicate, MeterEvent, Outcome, Rejected, Retry
 from gateway.kit.errors import ConfigError, DependencyDown
 from tests.support.servers import free_port
 
@@ -108,7 +108,7 @@ async def test_refused_credentials_are_not_repeated_in_the_reason(canned: tuple[
     stripe, billing = canned
     stripe.fail(status, f"Invalid API Key provided: {SECRET}")
     outcome = await billing.send(EVENT)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, CredentialsRefused)
     assert SECRET not in repr(outcome)
     stripe.fail(status, f"Invalid API Key provided: {SECRET}")
     with pytest.raises(ConfigError, match="STRIPE_SECRET_KEY") as caught:

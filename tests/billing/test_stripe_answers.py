@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import Delivered, Duplicate, Refused, Rejected, Retry
+from gateway.billing.windows import CredentialsRefused, Delivered, Duplicate, Rejected, Retry
 from gateway.kit.errors import ConfigError, DependencyDown
 from tests.billing.test_stripe import EVENT, METER, OK, SECRET, meter, page
 from tests.support import stripe_samples
@@ -129,7 +129,7 @@ async def test_a_no_of_stripes_is_one(raw: tuple[Raw, Billing], status: int) -> 
 async def test_refused_credentials_are_stripes_words(raw: tuple[Raw, Billing], status: int) -> None:
     stripe, billing = raw
     stripe.say(status, {"error": TYPED})
-    assert isinstance(await billing.send(EVENT), Refused)
+    assert isinstance(await billing.send(EVENT), CredentialsRefused)
 
 
 async def test_the_samples(raw: tuple[Raw, Billing]) -> None:

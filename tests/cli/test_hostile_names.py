@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from gateway.billing.outbox import Outbox
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.limits.spending import Spending
 from gateway.sandbox import credentials
@@ -66,7 +66,7 @@ async def env(sandbox: Sandbox, database_url: str, ledger: Ledger, pool: Pool, t
     call = usage(user, TEN, 5_000, model=HOSTILE, api_key_id=key)
     call = msgspec.structs.replace(call, meeting_id=meeting, service_tier=HOSTILE)
     await ledger.insert_batch(entries(call))
-    await ledger.insert_batch([Entry(HOSTILE, HOSTILE.encode())])
+    await ledger.insert_batch([LedgerEntry(HOSTILE, HOSTILE.encode())])
     outbox = Outbox(pool)
     await outbox.freeze_closed(NOW, 300)
     for claim in await outbox.claim(NOW, lease_s=60, events_max=2):

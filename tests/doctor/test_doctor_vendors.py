@@ -17,7 +17,7 @@ from gateway.embedded import Embedded
 from gateway.keys.unkey_admin import KeyAdmin
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
-from gateway.sandbox.unkey.keys import Limit
+from gateway.sandbox.unkey.keys import NamedLimit
 from tests.config.test_problems import SECRET
 from tests.doctor.doctors import found, on, says, settings
 from tests.support.invoke import gateway
@@ -85,8 +85,8 @@ async def test_what_unkey_would_do_that_nobody_expects(sandbox: Sandbox) -> None
     (hidden,) = await found("unkey", loaded)
     assert (hidden.level, "comes without its permissions" in hidden.says) == ("fail", True)
     sandbox.unkey.mode.permissions_hidden = False
-    shared = [Limit("requests", 2, 60_000, "rl_1", True)]
-    key.ratelimits = [Limit("requests", 9, 60_000, "rl_2", True)]
+    shared = [NamedLimit("requests", 2, 60_000, "rl_1", True)]
+    key.ratelimits = [NamedLimit("requests", 9, 60_000, "rl_2", True)]
     sandbox.unkey.kept.identities["u"].ratelimits = shared
     (collides,) = await found("unkey", loaded)
     assert "limits of 1 key(s) hide" in collides.says

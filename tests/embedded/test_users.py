@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import embedded
-from gateway.embedded import binaries, place
+from gateway.embedded import binaries, location
 from tests.embedded.embedded_folders import CHILD, ROOT, await_end, hush, reachable_folder
 
 pytestmark = pytest.mark.skipif(not ROOT, reason="only root can run the servers as someone else")
@@ -30,7 +30,7 @@ def test_root_uses_a_folder_that_the_servers_user_can_reach(tmp_path: Path) -> N
     folders = []
     for _ in range(2):
         with embedded.start_sync(hidden / "data", say=said.append, fsync=False) as servers:
-            folders.append((hidden / "data" / place.RECORD).read_text().strip())
+            folders.append((hidden / "data" / location.RECORD).read_text().strip())
             assert folders[0] in servers.database_url
             assert folders[0] in servers.redis_url
             for pid in servers.pids.values():
@@ -49,7 +49,7 @@ def test_root_copies_programs_that_the_servers_user_cannot_reach(tmp_path: Path,
     copy_wheels(hidden)
     program = binaries.find_postgres()
     unreachable = program.at(hidden)
-    here = place.find(new_dir, hush)
+    here = location.find(new_dir, hush)
     used = here.program(unreachable)
     assert used.path.is_relative_to(new_dir)
     assert here.run(used.path, "--version").returncode == 0

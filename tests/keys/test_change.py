@@ -14,11 +14,11 @@ from gateway.keys.verify import Keys
 from gateway.ledger.store import Ledger
 from gateway.limits.key_limits import build_key_limits
 from gateway.sandbox import credentials
-from gateway.sandbox.unkey.keys import Limit
+from gateway.sandbox.unkey.keys import NamedLimit
 from gateway.stores.postgres import Pool
 from tests.keys.unkey_at_work import NOW, House, house_at
 
-FOREIGN = Limit("nightly", 5, 86_400_000, "rl_nightly", False)
+FOREIGN = NamedLimit("nightly", 5, 86_400_000, "rl_nightly", False)
 
 
 @pytest.fixture
@@ -71,7 +71,9 @@ async def test_what_is_cleared_is_gone_and_the_rest_stays(house: House) -> None:
     kept = house.kept("key_ann")
     kept.expires, kept.meta = int(NOW.timestamp() * 1000) + 10**9, {"plan": "pro", "concurrent": 2}
     kept.permissions = ["usage.read", "openai.model.gpt-5", "openai.chat"]
-    kept.ratelimits += [Limit(name, 9, 60_000, f"rl_{name}", True) for name in ("requests", "tokens", "concurrent")]
+    kept.ratelimits += [
+        NamedLimit(name, 9, 60_000, f"rl_{name}", True) for name in ("requests", "tokens", "concurrent")
+    ]
     await house.run("set", "key_ann", "--all-models", "--no-tpm", "--no-concurrent", "--description", "x")
     assert kept.permissions == ["usage.read", "openai.chat"]
     assert [one.name for one in kept.ratelimits] == ["nightly", "requests"]

@@ -17,7 +17,7 @@ from gateway.kit.errors import ApiError
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
-from gateway.sandbox.unkey.keys import Limit
+from gateway.sandbox.unkey.keys import NamedLimit
 from gateway.stores.postgres import Pool
 from tests.support.invoke import Done, gateway
 from tests.support.stand_ins import Clock, asked_by, control, sandbox_at
@@ -50,7 +50,7 @@ async def key(sandbox: Sandbox, ledger: Ledger) -> tuple[str, str]:
     sandbox.unkey.add_key(
         SECRET, api_id=credentials.UNKEY_API_ID, key_id="key_ann", external_id=user, name="[red]laptop",
         remaining=1000, permissions=["chat.write"], roles=["tester"],
-        ratelimits=[Limit("rpm", 60, 60_000, "rl_1", True)],
+        ratelimits=[NamedLimit("rpm", 60, 60_000, "rl_1", True)],
     )  # fmt: skip
     return await ledger.link_key(user, "key_ann", name="[red]laptop"), user
 

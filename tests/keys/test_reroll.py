@@ -19,7 +19,7 @@ from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.unkey.bodies import UpdateKey, VerifyKey
-from gateway.sandbox.unkey.keys import Key, Limit, Refill
+from gateway.sandbox.unkey.keys import Key, NamedLimit, Refill
 from gateway.stores.postgres import Pool
 from tests.keys.unkey_at_work import NOW, House, house_at
 
@@ -32,7 +32,7 @@ async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[
     async with house_at(database_url, ledger, pool) as made:
         await made.key(
             "ann", permissions=["openai.chat", "openai.model.x"], roles=["tester"], meta={"concurrent": 3, "plan": 1},
-            ratelimits=[Limit("requests", 60, 60_000, "rl_1", True)], remaining=1000,
+            ratelimits=[NamedLimit("requests", 60, 60_000, "rl_1", True)], remaining=1000,
         )  # fmt: skip
         yield made
 

@@ -19,7 +19,7 @@ from gateway.kit.errors import DependencyDown, OptionError
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.unkey.bodies import LimitBody, UpdateIdentity
-from gateway.sandbox.unkey.keys import Limit
+from gateway.sandbox.unkey.keys import NamedLimit
 from gateway.stores.postgres import Pool
 from tests.access.unkey_gate import gate_at
 from tests.keys.unkey_at_work import NOW, House, house_at
@@ -147,7 +147,7 @@ async def test_sync_marks_bound_keys_that_were_made_without_it(house: House) -> 
 
 
 async def test_names_that_collide_are_warned_of(house: House) -> None:
-    _, user = await house.key("ann", ratelimits=[Limit("requests", 1000, 60_000, "rl_1", True)])
+    _, user = await house.key("ann", ratelimits=[NamedLimit("requests", 1000, 60_000, "rl_1", True)])
     limits = [LimitBody(name="requests", limit=2, duration=60_000, auto_apply=True)]
     house.sandbox.unkey.identities.update_identity(UpdateIdentity(identity=user, ratelimits=limits))
     says = "the limit 'requests' of the key hides the one of its user"
@@ -162,7 +162,9 @@ async def test_names_that_collide_are_warned_of(house: House) -> None:
 
 
 async def test_a_limit_with_its_old_name_is_read_and_taken_away(house: House) -> None:
-    await house.key("ann", ratelimits=[Limit(name, 9, 60_000, f"rl_{name}", True) for name in ("requests", "tokens")])
+    await house.key(
+        "ann", ratelimits=[NamedLimit(name, 9, 60_000, f"rl_{name}", True) for name in ("requests", "tokens")]
+    )
     shown = await house.json("show", "key_ann")
     assert (shown["requests_per_minute"], shown["tokens_per_minute"]) == (9, 9)
     async with gate_at(house) as gate:
@@ -179,7 +181,7 @@ async def test_a_limit_with_its_old_name_is_read_and_taken_away(house: House) ->
 @pytest.mark.parametrize("strict", [False, True])
 async def test_both_contracts_are_spoken(house: House, strict: bool) -> None:
     ends_ms = int(NOW.timestamp() * 1000) + 10**9
-    await house.key("ann", expires=ends_ms, ratelimits=[Limit("key-requests", 9, 60_000, "rl_1", True)])
+    await house.key("ann", expires=ends_ms, ratelimits=[NamedLimit("key-requests", 9, 60_000, "rl_1", True)])
     await house.key("bob")
     await mode(house, strict_nulls=strict)
     assert (await house.run("set", "key_ann", "--no-rpm")).error == ""

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.journal.frames import OPEN, SETTLE
 from gateway.journal.reader import Segments
 from gateway.journal.writer import Journal
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.ship import Ship
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
@@ -51,7 +51,7 @@ class House:
 
     async def flush(self) -> int:
         entries = await self.buffer.read("writer", 10_000, 0)
-        await self.ledger.insert_batch([Entry(entry.event_id, entry.raw) for entry in entries])
+        await self.ledger.insert_batch([LedgerEntry(entry.event_id, entry.raw) for entry in entries])
         await self.buffer.ack([entry.stream_id for entry in entries])
         return len(entries)
 

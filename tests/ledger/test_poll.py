@@ -12,7 +12,7 @@ from aiohttp import web
 import pricing
 from gateway.ledger.open_items import OpenItems
 from gateway.ledger.poll import POLLS_MAX, Poll
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.openai.upstream import Upstream
 from gateway.stores.postgres import Pool
@@ -78,7 +78,7 @@ async def estimate(ledger: Ledger, **changes: Any) -> UsageEvent:
         "metadata": {"reason": "process_died", "bound_usd": "0.010000000"},
     }
     event = call(user, new_id(Random(7)), **{**usual, **changes})
-    await ledger.insert_batch([Entry.of(event)])
+    await ledger.insert_batch([LedgerEntry.of(event)])
     return event
 
 
@@ -128,7 +128,7 @@ async def test_a_late_answer_that_says_auto_costs_the_tier_asked_for(
     openai[0].body = (ANSWER % b"completed").replace(b'"service_tier":"default"', b'"service_tier":"auto"')
     opened = opened_call(await ledger.create_user("u@example.com"), service_tier=asked)
     said = Said(response_id="resp_1", service_tier=named)
-    await ledger.insert_batch([Entry.of(SETTLER.estimated(opened, said, NOW, "process_died", Tokens(9, 9)))])
+    await ledger.insert_batch([LedgerEntry.of(SETTLER.estimated(opened, said, NOW, "process_died", Tokens(9, 9)))])
     assert await poll.step_once() == 1
     assert await pool.fetchval("select (sum(cost_usd) * 1000000000)::bigint from openai_usage") == nano
     assert await sums_are_right(pool)
@@ -145,7 +145,7 @@ async def test_a_late_answer_costs_the_cache_writes_that_were_asked_for(
     opened = opened_call(await ledger.create_user("u@example.com"), model=CACHING, cache_ttl="12h")
     exact = SETTLER.exact(opened, read_body(openai[0].body), NOW)
     estimated = SETTLER.estimated(opened, Said(response_id="resp_1"), NOW, "process_died", Tokens(9, 9))
-    await ledger.insert_batch([Entry.of(estimated)])
+    await ledger.insert_batch([LedgerEntry.of(estimated)])
     assert await poll.step_once() == 1
     assert exact.evidence == "reported"
     assert exact.cost_nano != SETTLER.exact(opened_call("u", model=CACHING), read_body(openai[0].body), NOW).cost_nano

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounts.store import Accounts
-from gateway.ledger.rows import Entry, NotARow, _Event, to_row
+from gateway.ledger.rows import LedgerEntry, NotARow, _Event, to_row
 from gateway.ledger.sql import COLUMNS
 from gateway.ledger.store import Ledger, Outcome
 from gateway.stores.postgres import Pool
@@ -33,7 +33,7 @@ def test_a_row_has_every_field_of_an_event() -> None:
 @given(st.integers(-(2**63), 2**63 - 1), st.text(max_size=30), st.none() | st.text(max_size=20))
 def test_an_event_survives_the_way_through_its_bytes(nano: int, model: str, tier: str | None) -> None:
     event = call("u", "i", cost_nano=nano, model=model, service_tier=tier, metadata={"m": model})
-    row = dict(zip([name for name, _ in COLUMNS], to_row(Entry.of(event)), strict=True))
+    row = dict(zip([name for name, _ in COLUMNS], to_row(LedgerEntry.of(event)), strict=True))
     assert (row["cost_nano"], row["model"], row["service_tier"]) == (nano, model, tier)
     assert (row["started_at"], row["completed_at"]) == (event.started_at, event.completed_at)
     assert msgspec.json.decode(str(row["metadata"])) == event.metadata
@@ -43,15 +43,15 @@ def test_an_event_survives_the_way_through_its_bytes(nano: int, model: str, tier
 def test_bytes_cut_anywhere_are_no_row(cut: int) -> None:
     whole = encode(call("u", "i"))
     with pytest.raises(NotARow):
-        to_row(Entry("i", whole[:cut]))
+        to_row(LedgerEntry("i", whole[:cut]))
     with pytest.raises(NotARow):
-        to_row(Entry("i", whole + b"x"))
+        to_row(LedgerEntry("i", whole + b"x"))
 
 
 async def test_a_row_is_the_event(ledger: Ledger, pool: Pool, random: Random) -> None:
     user, key = await linked(ledger)
     event = call(user, new_id(random), api_key_id=key, cost_nano=9_000_000_000_000_000_001, billed_nano=7)
-    assert await ledger.insert_batch([Entry.of(event)]) == Outcome(1, 0, 0)
+    assert await ledger.insert_batch([LedgerEntry.of(event)]) == Outcome(1, 0, 0)
     row = await pool.fetchrow("select * from openai_usage")
     assert row is not None
     assert (str(row["id"]), str(row["user_id"]), str(row["api_key_id"])) == (event.id, user, key)
@@ -66,7 +66,7 @@ async def test_a_row_is_the_event(ledger: Ledger, pool: Pool, random: Random) ->
 async def test_repeats_count_nowhere(ledger: Ledger, pool: Pool, random: Random) -> None:
     user, key = await linked(ledger)
     events = [call(user, new_id(random), api_key_id=key, seconds=i) for i in range(50)]
-    entries = [Entry.of(event) for event in events]
+    entries = [LedgerEntry.of(event) for event in events]
     assert await ledger.insert_batch(entries[:30]) == Outcome(30, 0, 0)
     assert await ledger.insert_batch(entries[10:] + entries[40:]) == Outcome(20, 30, 0)
     assert await ledger.insert_batch([]) == Outcome(0, 0, 0)
@@ -97,8 +97,8 @@ async def test_sums_by_hour_and_window(ledger: Ledger, pool: Pool, random: Rando
         cost_nano=-5,
         billed_nano=-5,
     )
-    await ledger.insert_batch([Entry.of(event) for event in events[:3]])
-    await ledger.insert_batch([Entry.of(event) for event in [*events[3:], correction]])
+    await ledger.insert_batch([LedgerEntry.of(event) for event in events[:3]])
+    await ledger.insert_batch([LedgerEntry.of(event) for event in [*events[3:], correction]])
     assert await sums_are_right(pool)
     windows = await pool.fetch(
         "select window_start, nano, window_seconds, unfrozen from stripe_windows where user_id = $1 order by 1", user
@@ -124,7 +124,7 @@ async def test_sums_by_hour_and_window(ledger: Ledger, pool: Pool, random: Rando
 async def test_a_short_window_and_another_meter(pool: Pool, random: Random) -> None:
     ledger = Ledger(pool, meter="other", window_s=7)
     user, _ = await linked(ledger)
-    await ledger.insert_batch([Entry.of(call(user, new_id(random), seconds=i)) for i in range(14)])
+    await ledger.insert_batch([LedgerEntry.of(call(user, new_id(random), seconds=i)) for i in range(14)])
     rows = await pool.fetch(
         "select meter, window_seconds, extract(epoch from window_start)::bigint % 7, nano from stripe_windows"
     )
@@ -135,9 +135,9 @@ async def test_a_short_window_and_another_meter(pool: Pool, random: Random) -> N
 async def test_only_responses_get_an_owner(ledger: Ledger, random: Random) -> None:
     user, key = await linked(ledger)
     await ledger.insert_batch([
-        Entry.of(call(user, new_id(random), api_key_id=key, endpoint="responses", response_id="resp_1")),
-        Entry.of(call(user, new_id(random), response_id="chatcmpl-1")),
-        Entry.of(call(user, new_id(random), endpoint="responses", response_id=None)),
+        LedgerEntry.of(call(user, new_id(random), api_key_id=key, endpoint="responses", response_id="resp_1")),
+        LedgerEntry.of(call(user, new_id(random), response_id="chatcmpl-1")),
+        LedgerEntry.of(call(user, new_id(random), endpoint="responses", response_id=None)),
     ])  # fmt: skip
     assert await ledger.owners(["resp_1", "chatcmpl-1", "resp_\x00"]) == {"resp_1": user}
 
@@ -147,8 +147,8 @@ async def test_items_get_the_owner_of_their_answer(pool: Pool, ledger: Ledger, r
     other = await ledger.create_user("another@example.com")
     first = call(user, new_id(random), api_key_id=key, endpoint="responses", item_ids=("rs_1", "msg_1"))
     again = call(other, new_id(random), endpoint="responses", item_ids=("msg_1", "msg_2"))
-    await ledger.insert_batch([Entry.of(first), Entry.of(first)])
-    await ledger.insert_batch([Entry.of(first), Entry.of(again)])
+    await ledger.insert_batch([LedgerEntry.of(first), LedgerEntry.of(first)])
+    await ledger.insert_batch([LedgerEntry.of(first), LedgerEntry.of(again)])
     # An id belongs to whom it was given first.
     asked = ["rs_1", "msg_1", "msg_2", "msg_3"]
     assert await ledger.owners(asked) == {"rs_1": user, "msg_1": user, "msg_2": other}
@@ -181,8 +181,8 @@ POISON: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", POISON)
 async def test_a_poison_row_stands_alone(ledger: Ledger, pool: Pool, random: Random, name: str) -> None:
     user, key = await linked(ledger)
-    good = [Entry.of(call(user, new_id(random), api_key_id=key)) for _ in range(20)]
-    bad = Entry.of(call(**{"user_id": user, "event_id": new_id(random)} | POISON[name]))
+    good = [LedgerEntry.of(call(user, new_id(random), api_key_id=key)) for _ in range(20)]
+    bad = LedgerEntry.of(call(**{"user_id": user, "event_id": new_id(random)} | POISON[name]))
     batch = [*good[:13], bad, *good[13:]]
     assert await ledger.insert_batch(batch) == Outcome(20, 0, 1)
     assert await ledger.insert_batch(batch) == Outcome(0, 21, 0)
@@ -199,9 +199,14 @@ async def test_a_poison_row_stands_alone(ledger: Ledger, pool: Pool, random: Ran
 
 @pytest.mark.parametrize(
     "entry",
-    [Entry("a\x00b", b""), Entry("", b"\xff\x00"), Entry("\ud800", b"{}"), Entry("x", encode(call("u", "y")))],
+    [
+        LedgerEntry("a\x00b", b""),
+        LedgerEntry("", b"\xff\x00"),
+        LedgerEntry("\ud800", b"{}"),
+        LedgerEntry("x", encode(call("u", "y"))),
+    ],
 )
-async def test_what_is_no_event_is_kept_byte_for_byte(ledger: Ledger, pool: Pool, entry: Entry) -> None:
+async def test_what_is_no_event_is_kept_byte_for_byte(ledger: Ledger, pool: Pool, entry: LedgerEntry) -> None:
     assert await ledger.insert_batch([entry, entry]) == Outcome(0, 1, 1)
     assert await pool.fetchval("select raw from usage_quarantine") == entry.raw
     assert await sums_are_right(pool)
@@ -209,7 +214,7 @@ async def test_what_is_no_event_is_kept_byte_for_byte(ledger: Ledger, pool: Pool
 
 async def test_a_second_row_for_one_answer_is_not_lost(ledger: Ledger, pool: Pool, random: Random) -> None:
     user, _ = await linked(ledger)
-    twins = [Entry.of(call(user, new_id(random), response_id="chatcmpl-same")) for _ in range(2)]
+    twins = [LedgerEntry.of(call(user, new_id(random), response_id="chatcmpl-same")) for _ in range(2)]
     assert await ledger.insert_batch(twins) == Outcome(1, 0, 1)
     assert "openai_usage_response_id_key" in str(await pool.fetchval("select reason from usage_quarantine"))
     assert await sums_are_right(pool)
@@ -219,5 +224,5 @@ async def test_an_adjustment_may_come_with_the_row_it_corrects(ledger: Ledger, p
     user, _ = await linked(ledger)
     row = call(user, new_id(random))
     fix = call(user, new_id(random), evidence="adjustment", adjusts=row.id, response_id=None, prompt_tokens=-4)
-    assert await ledger.insert_batch([Entry.of(fix), Entry.of(row)]) == Outcome(2, 0, 0)
+    assert await ledger.insert_batch([LedgerEntry.of(fix), LedgerEntry.of(row)]) == Outcome(2, 0, 0)
     assert await sums_are_right(pool)

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from gateway.kit.errors import DependencyDown
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger, Outcome
 from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S, admin
@@ -29,7 +29,7 @@ async def test_writers_with_the_same_entries_and_keys_never_deadlock(database_ur
     for i in range(600):
         user, key = random.choice(owners)
         entries.append(
-            Entry.of(call(user, new_id(random), api_key_id=key, seconds=random.randrange(9000), total_tokens=i))
+            LedgerEntry.of(call(user, new_id(random), api_key_id=key, seconds=random.randrange(9000), total_tokens=i))
         )
     wide = await open_pool(database_url, connections_max=6)
 
@@ -70,7 +70,7 @@ async def test_writers_that_share_only_one_kind_of_sum_never_deadlock(
             batch = []
             for user, key in random.sample(owners, len(owners)):
                 paid: dict[str, Any] = {"api_key_id": key, "billed_nano": 0} if shared == "keys" else {}
-                batch.append(Entry.of(call(user, new_id(random), model=f"m{number}", **paid)))
+                batch.append(LedgerEntry.of(call(user, new_id(random), model=f"m{number}", **paid)))
             added += (await ledger.insert_batch(batch)).inserted
         return added
 
@@ -84,7 +84,7 @@ async def test_a_lock_that_lasts_is_an_outage_and_loses_nothing(database_url: st
     quick = await open_pool(database_url, statement_timeout_s=0.2)
     ledger = Ledger(quick, meter=METER, window_s=WINDOW_S)
     user, _ = await linked(ledger)
-    entry = Entry.of(call(user, new_id(random)))
+    entry = LedgerEntry.of(call(user, new_id(random)))
     blocker = await asyncpg.connect(database_url)
     async with blocker.transaction():
         await blocker.execute("lock table usage_hourly")
@@ -104,10 +104,10 @@ async def test_a_rolled_back_neighbour_is_tried_again(database_url: str, ledger:
         " if nextval('tries') < 3 then raise serialization_failure; end if; return null; end $$;"
         "create trigger fail_first after insert on openai_usage for each statement execute function fail_first()"
     )
-    assert await ledger.insert_batch([Entry.of(call(user, new_id(random)))]) == Outcome(1, 0, 0)
+    assert await ledger.insert_batch([LedgerEntry.of(call(user, new_id(random)))]) == Outcome(1, 0, 0)
     await connection.execute("alter sequence tries minvalue -1000 restart with -1000")
     with pytest.raises(DependencyDown):
-        await ledger.insert_batch([Entry.of(call(user, new_id(random)))])
+        await ledger.insert_batch([LedgerEntry.of(call(user, new_id(random)))])
     await connection.close()
 
 

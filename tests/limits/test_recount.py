@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.audit.budgets import compare
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.limits.budgets import Budget, Window
 from gateway.limits.claims import Hold
@@ -48,7 +48,7 @@ class House:
         await self.limits.begin(KEY, msgspec.json.encode(self.hold.window), nano)
 
     async def insert(self, *events: UsageEvent) -> None:
-        await self.ledger.insert_batch([Entry.of(event) for event in events])
+        await self.ledger.insert_batch([LedgerEntry.of(event) for event in events])
 
     def call(self, nano: int, **changes: object) -> UsageEvent:
         return call(self.user_id, new_id(RANDOM), cost_nano=nano, billed_nano=nano, **changes)  # type: ignore[arg-type]

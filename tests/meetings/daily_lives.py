@@ -7,9 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 from gateway.meetings.daily_events import occurred_at, read_envelope
-from gateway.meetings.inbox import Event, Inbox
-from gateway.meetings.listing import Listing
-from gateway.meetings.worker import Work
+from gateway.meetings.inbox import Inbox, WebhookEvent
+from gateway.meetings.listing import MeetingListing
+from gateway.meetings.worker import MeetingsWorker
 from gateway.stores.postgres import Pool
 
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -20,25 +20,27 @@ def at(minutes: float) -> float:
     return (T0 + timedelta(minutes=minutes)).timestamp()
 
 
-def event(kind: str, event_id: str, **payload: Any) -> Event:
+def event(kind: str, event_id: str, **payload: Any) -> WebhookEvent:
     body = json.dumps(
         {"version": "1.0.0", "type": kind, "id": event_id, "payload": payload, "event_ts": at(0)}
     ).encode()
     envelope = read_envelope(body)
-    return Event(envelope.id, envelope.type, occurred_at(envelope), body)
+    return WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body)
 
 
-def started(meeting: str, room: str, begin: float) -> Event:
+def started(meeting: str, room: str, begin: float) -> WebhookEvent:
     return event("meeting.started", f"met-sta-{meeting}", meeting_id=meeting, room=room, start_ts=at(begin))
 
 
-def ended(meeting: str, room: str, begin: float, end: float) -> Event:
+def ended(meeting: str, room: str, begin: float, end: float) -> WebhookEvent:
     return event(
         "meeting.ended", f"met-end-{meeting}", meeting_id=meeting, room=room, start_ts=at(begin), end_ts=at(end)
     )
 
 
-def joined(session: str, room: str, when: float, *, name: str = "", owner: bool = False, user: str = "") -> Event:
+def joined(
+    session: str, room: str, when: float, *, name: str = "", owner: bool = False, user: str = ""
+) -> WebhookEvent:
     return event(
         "participant.joined", f"ptcpt-join-{session}", room=room, session_id=session, user_id=user or session,
         user_name=name or session, joined_at=at(when), owner=owner,
@@ -47,25 +49,27 @@ def joined(session: str, room: str, when: float, *, name: str = "", owner: bool 
 
 def left(
     session: str, room: str, when: float, minutes: float, *, name: str = "", owner: bool = False, user: str = ""
-) -> Event:
+) -> WebhookEvent:
     return event(
         "participant.left", f"ptcpt-left-{session}", room=room, session_id=session, user_id=user or session,
         user_name=name or session, joined_at=at(when), owner=owner, duration=minutes * 60,
     )  # fmt: skip
 
 
-def recording(name: str, room: str, when: float) -> Event:
+def recording(name: str, room: str, when: float) -> WebhookEvent:
     return event(
         "recording.ready-to-download", f"rec-rtd-{name}", type="cloud", recording_id=name, room_name=room,
         start_ts=at(when), status="finished", duration=61,
     )  # fmt: skip
 
 
-def transcript(name: str, meeting: str) -> Event:
+def transcript(name: str, meeting: str) -> WebhookEvent:
     return event("transcript.ready-to-download", f"tr-rtd-{name}", id=name, mtg_session_id=meeting, duration=60)
 
 
-def rest(meeting: str, room: str, begin: float, minutes: float, people: Sequence[tuple[str, float, float]]) -> Event:
+def rest(
+    meeting: str, room: str, begin: float, minutes: float, people: Sequence[tuple[str, float, float]]
+) -> WebhookEvent:
     """As a backfill has it."""
     there = [
         {
@@ -83,11 +87,11 @@ def rest(meeting: str, room: str, begin: float, minutes: float, people: Sequence
     )  # fmt: skip
 
 
-def work(pool: Pool) -> Work:
-    return Work(Inbox(pool), Listing(pool), new_id=lambda: str(uuid4()))
+def work(pool: Pool) -> MeetingsWorker:
+    return MeetingsWorker(Inbox(pool), MeetingListing(pool), new_id=lambda: str(uuid4()))
 
 
-async def told(pool: Pool, events: Sequence[Event]) -> None:
+async def told(pool: Pool, events: Sequence[WebhookEvent]) -> None:
     """Stores each by itself and lets it be applied before the next one comes; then whoever waits."""
     inbox, worker = Inbox(pool), work(pool)
     for one in events:

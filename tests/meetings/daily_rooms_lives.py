@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from gateway.meetings.backfill import event_of
 from gateway.meetings.daily_events import occurred_at, read_envelope
-from gateway.meetings.inbox import Event
-from gateway.sandbox.daily.rooms import Rooms
+from gateway.meetings.inbox import WebhookEvent
+from gateway.sandbox.daily.rooms import LiveRooms
 from gateway.sandbox.daily.service import Faults, World
 from tests.meetings.daily_lives import at
 
@@ -20,7 +20,7 @@ class Daily:
         self.told: list[dict[str, Any]] = []
         self.world = World(self.told.append, clock=lambda: at(now))
         self.world.faults = Faults(**faults)
-        self.rooms = Rooms(self.world)
+        self.rooms = LiveRooms(self.world)
 
     def enter(self, room: str, name: str, minute: float, *, user: str | None = None, owner: bool = False) -> str:
         return self.rooms.enter(room, name, user, owner=owner, at=at(minute))
@@ -32,19 +32,19 @@ class Daily:
         """Ids, in order of their beginning."""
         return self.rooms.pass_time(at=at(1000))
 
-    def by_webhooks(self) -> list[Event]:
+    def by_webhooks(self) -> list[WebhookEvent]:
         events = []
         for said in self.told:
             body = json.dumps(said).encode()
             envelope = read_envelope(body)
-            events.append(Event(envelope.id, envelope.type, occurred_at(envelope), body))
+            events.append(WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body))
         return events
 
-    def by_rest(self) -> list[Event]:
+    def by_rest(self) -> list[WebhookEvent]:
         sessions = self.world.sessions.values()
         return [event_of(self.world.as_rest(session, people=True) | {"whole": True}) for session in sessions]
 
-    def events(self, source: Source) -> list[Event]:
+    def events(self, source: Source) -> list[WebhookEvent]:
         webhooks = [] if source == "rest" else self.by_webhooks()
         return webhooks + ([] if source == "webhooks" else self.by_rest())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.meetings.inbox import Event
+from gateway.meetings.inbox import WebhookEvent
 from gateway.stores.postgres import Pool
 from tests.meetings.daily_lives import (
     T0,
@@ -24,7 +24,7 @@ from tests.meetings.daily_lives import (
 USER = "00000000-0000-7000-8000-00000000000a"
 
 
-def one_life() -> list[Event]:
+def one_life() -> list[WebhookEvent]:
     """A meeting with a host who is a user, a guest who comes twice, a recording and a transcript."""
     host: dict[str, Any] = {"name": "Ann", "owner": True, "user": USER}
     return [
@@ -41,9 +41,9 @@ def one_life() -> list[Event]:
     ]
 
 
-def same_room_five_times() -> list[Event]:
+def same_room_five_times() -> list[WebhookEvent]:
     """Sessions close behind each other: some nobody saw ending, one told about by REST only, ends that come late."""
-    events: list[Event] = []
+    events: list[WebhookEvent] = []
     for number in range(5):
         begin = number * 20.0
         meeting = f"m{number}"
@@ -63,7 +63,7 @@ def same_room_five_times() -> list[Event]:
 LIVES = {"one meeting": one_life, "the same room five times": same_room_five_times}
 
 
-def shuffled(events: list[Event], seed: int) -> list[Event]:
+def shuffled(events: list[WebhookEvent], seed: int) -> list[WebhookEvent]:
     dice = Random(seed)
     order = [*events, *dice.sample(events, len(events) // 2)]
     dice.shuffle(order)

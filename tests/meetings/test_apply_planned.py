@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
-from gateway.meetings.inbox import Event, Inbox
-from gateway.meetings.listing import Listing
+from gateway.meetings.inbox import Inbox, WebhookEvent
+from gateway.meetings.listing import MeetingListing
 from gateway.stores.postgres import Pool, open_pool
 from tests.meetings.daily_lives import T0, ended, joined, outcome, started, told, wipe, work
 from tests.meetings.test_apply import same_room_five_times, shuffled
@@ -89,14 +89,14 @@ async def test_whose_it_is(pool: Pool, users: None, ledger: Ledger) -> None:
     assert await owner(pool, "m1") == BOB  # the room's record comes first
     (meeting,) = await pool.fetch("select id::text from meetings")
     event = call(BOB, str(uuid4()), meeting_id=meeting["id"])
-    await ledger.insert_batch([Entry.of(event)])
+    await ledger.insert_batch([LedgerEntry.of(event)])
     await pool.execute("update rooms set user_id = $1", ANN)
     await told(pool, [joined("s5", "a", 5)])
     assert await owner(pool, "m1") == BOB  # usage belongs to it: it keeps whom it has
     await told(pool, [started("m2", "b", 0)])
     await pool.execute("insert into rooms (room_name, user_id, created_at) values ('b', $1, $2)", ANN, T0)
     await pool.execute("update meetings set started_at = now() where daily_meeting_id = 'm2'")
-    assert await Listing(pool).claim() == 1  # a record that came later
+    assert await MeetingListing(pool).claim() == 1  # a record that came later
     assert await owner(pool, "m2") == ANN
 
 
@@ -123,7 +123,7 @@ async def test_workers_side_by_side(pool: Pool, users: None, database_url: str) 
 
 async def test_by_hand(pool: Pool, users: None, database_url: str) -> None:
     env = {"DATABASE_URL": database_url}
-    bad = Event("bad", "meeting.started", None, b'{"type":"meeting.started","id":"bad","payload":{}}')
+    bad = WebhookEvent("bad", "meeting.started", None, b'{"type":"meeting.started","id":"bad","payload":{}}')
     await told(pool, [started("m1", "[red]room", 0), joined("lost", "elsewhere", 0), bad])
     listed = await gateway(env, "meetings", "list", "--unassigned")
     assert "[red]room" in listed.out

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from gateway.kit.errors import ApiError, DependencyDown
-from gateway.meetings.attribution import ID_TTL_S, ROOM_TTL_S, STALE_S, UNKNOWN_TTL_S, Meetings
+from gateway.meetings.attribution import ID_TTL_S, ROOM_TTL_S, STALE_S, UNKNOWN_TTL_S, MeetingAttribution
 
 MEETING = "019aab00-0000-7000-8000-0000000000aa"
 
@@ -38,7 +38,7 @@ class Table:
 class House:
     def __init__(self) -> None:
         self.table, self.now_s = Table(), 0.0
-        self.meetings = Meetings(self.table, monotonic=lambda: self.now_s)
+        self.meetings = MeetingAttribution(self.table, monotonic=lambda: self.now_s)
 
     async def of(self, *named: str, user: str = "me") -> str | int:
         """Our id, or the status of the refusal."""

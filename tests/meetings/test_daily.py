@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.meetings.backfill import Backfill
+from gateway.meetings.backfill_cursors import BackfillCursors
 from gateway.meetings.daily_api import Page
 from gateway.meetings.inbox import Inbox
-from gateway.meetings.walks import Walks
 from gateway.stores.postgres import Pool
 from tests.meetings.daily_lives import work
 from tests.meetings.daily_server import KEY, DailyServer, daily_server, meeting
@@ -128,18 +128,18 @@ async def test_backfill_twice_and_beside_webhooks(env: Env, server: DailyServer,
 
 async def test_a_walk_that_was_broken_off_goes_on(env: Env, server: DailyServer, pool: Pool) -> None:
     server.meetings = [meeting(number) for number in range(250, 0, -1)]
-    first = Backfill(_Breaks(server, after=1), Inbox(pool), Walks(pool))
+    first = Backfill(_Breaks(server, after=1), Inbox(pool), BackfillCursors(pool))
     begins, now = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 6, 1, tzinfo=UTC)
     with pytest.raises(RuntimeError):
         await first.run(begins, None, now=now, room=None, again=False, progress=lambda *_: None)
     assert await pool.fetchval("select count(*) from webhook_inbox") == 100
     source = _Breaks(server, after=99)
-    second = Backfill(source, Inbox(pool), Walks(pool))
+    second = Backfill(source, Inbox(pool), BackfillCursors(pool))
     later = datetime(2027, 7, 1, tzinfo=UTC)
     walked = await second.run(begins, None, now=later, room=None, again=False, progress=lambda *_: None)
     assert (walked.meetings, walked.new, walked.until, source.pages) == (250, 150, now, 2)
     third = _Breaks(server, after=99)
-    walked = await Backfill(third, Inbox(pool), Walks(pool)).run(
+    walked = await Backfill(third, Inbox(pool), BackfillCursors(pool)).run(
         begins, None, now=later, room=None, again=False, progress=lambda *_: None
     )
     assert (walked.meetings, walked.new, walked.until, third.pages) == (250, 0, later, 3)
@@ -164,7 +164,7 @@ class _Breaks:
 async def test_reconciling_is_one_worker_s_turn(env: Env, server: DailyServer, pool: Pool) -> None:
     running = meeting(1, ongoing=True)
     server.meetings = [running]
-    one, other = (Backfill(_Breaks(server, after=9), Inbox(pool), Walks(pool)) for _ in range(2))
+    one, other = (Backfill(_Breaks(server, after=9), Inbox(pool), BackfillCursors(pool)) for _ in range(2))
     now = datetime.now(UTC)
     assert await one.reconcile(now, hours=6, lease_s=60) == 1
     assert await other.reconcile(now, hours=6, lease_s=60) is None

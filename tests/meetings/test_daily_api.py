@@ -6,9 +6,9 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from gateway.kit.errors import DependencyDown, Refused
+from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.meetings.backfill import event_of
-from gateway.meetings.daily_api import PACE_S, PAGE, TRIES, Meetings
+from gateway.meetings.daily_api import PACE_S, PAGE, TRIES, DailyMeetings
 from gateway.sandbox.daily.hooks import ODD_HOOKS
 from tests.meetings.daily_server import KEY, DailyServer, daily_server, meeting
 
@@ -17,7 +17,7 @@ ALL = (0, 4_000_000_000)
 
 class House(NamedTuple):
     server: DailyServer
-    client: Meetings
+    client: DailyMeetings
     waits: list[float]
 
 
@@ -29,7 +29,9 @@ async def house() -> AsyncIterator[House]:
         waits.append(seconds)
 
     async with daily_server() as server, aiohttp.ClientSession() as session:
-        yield House(server, Meetings(session, server.base_url, KEY, sleep=sleep, uniform=lambda _, most: most), waits)
+        yield House(
+            server, DailyMeetings(session, server.base_url, KEY, sleep=sleep, uniform=lambda _, most: most), waits
+        )
 
 
 async def test_pages(house: House) -> None:
@@ -72,10 +74,10 @@ async def test_a_registration_is_not_sent_again_unless_it_was_not_taken(house: H
 
 async def test_refused(house: House) -> None:
     async with aiohttp.ClientSession() as session:
-        client = Meetings(
+        client = DailyMeetings(
             session, house.server.base_url, "wrong-CANARY", sleep=lambda _: _never(), uniform=lambda a, _: a
         )
-        with pytest.raises(Refused, match="HTTP 401 authentication-error bad key") as caught:
+        with pytest.raises(DependencyRefused, match="HTTP 401 authentication-error bad key") as caught:
             await client.webhooks()
     assert "CANARY" not in str(caught.value)
     assert len(house.server.asked) == 1

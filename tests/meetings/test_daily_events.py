@@ -22,7 +22,7 @@ from gateway.meetings.daily_events import (
     occurred_at,
     read_envelope,
 )
-from gateway.meetings.fields import Unreadable
+from gateway.meetings.fields import UnreadableEvent
 
 AT = datetime(2024, 2, 26, 18, 31, 19, 960000, tzinfo=UTC)
 TS = 1708972279.96
@@ -106,7 +106,7 @@ def test_types_that_say_nothing_we_keep(kind: str) -> None:
     ],
 )
 def test_what_cannot_be_read_is_named(kind: str, payload: dict[str, Any], field: str) -> None:
-    with pytest.raises(Unreadable, match=field):
+    with pytest.raises(UnreadableEvent, match=field):
         facts(kind, **payload)
 
 
@@ -119,14 +119,14 @@ def test_envelopes() -> None:
     assert occurred_at(read_envelope(b'{"id":"e","event_ts":1708972279.96}')) == AT
     assert occurred_at(read_envelope(b'{"id":"e","event_ts":"soon"}')) is None
     for junk in (b"", b"[]", b"7", b"\xff", b'{"id":', b"[" * 5000, DEEP):
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableEvent):
             read_envelope(junk)
         kept = envelope_of(junk)
         assert (kept.type, kept.id) == ("unreadable", envelope_of(junk).id)
         assert kept.id.startswith("sha256-")
     odd = read_envelope(b'{"id":7,"type":["x"],"payload":{"a":1}}')
     assert (odd.type, odd.payload, odd.id[:7]) == ("unknown", {"a": 1}, "sha256-")
-    with pytest.raises(Unreadable, match="type must be text"):
+    with pytest.raises(UnreadableEvent, match="type must be text"):
         facts_of(odd)
 
 
@@ -171,5 +171,5 @@ def test_a_body_that_is_no_utf_8_is_read_as_far_as_it_is_text() -> None:
 ))  # fmt: skip
 def test_any_payload_is_read_or_refused(kind: str, payload: Any) -> None:
     body = json.dumps({"type": kind, "id": "e", "payload": payload}).encode()
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnreadableEvent):
         facts_of(read_envelope(body))

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from gateway.meetings.backfill import event_of
-from gateway.meetings.daily_api import Meetings
+from gateway.meetings.daily_api import DailyMeetings
 from gateway.meetings.daily_events import envelope_of, facts_of, occurred_at
-from gateway.meetings.inbox import Event
+from gateway.meetings.inbox import WebhookEvent
 from gateway.meetings.signature import is_genuine, sign
 from gateway.stores.postgres import Pool
 from tests.meetings.daily_lives import told
@@ -72,9 +72,9 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DailyServer]:
         yield running
 
 
-def by_webhook(body: str) -> Event:
+def by_webhook(body: str) -> WebhookEvent:
     envelope = envelope_of(body.encode())
-    return Event(envelope.id, envelope.type, occurred_at(envelope), body.encode())
+    return WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body.encode())
 
 
 async def _never(_: float) -> None:
@@ -83,7 +83,7 @@ async def _never(_: float) -> None:
 
 async def test_all_of_them_together(server: DailyServer, pool: Pool) -> None:
     async with aiohttp.ClientSession() as session:
-        daily = Meetings(session, server.base_url, KEY, sleep=_never, uniform=lambda least, _: least)
+        daily = DailyMeetings(session, server.base_url, KEY, sleep=_never, uniform=lambda least, _: least)
         page = await daily.page(0, 4_000_000_000)
         (webhook,) = await daily.webhooks()
     assert (page.total, page.problem, [one["whole"] for one in page.meetings]) == (2, None, [True, True])

@@ -7,9 +7,9 @@ import pytest
 
 from gateway.kit.instants import rfc3339
 from gateway.meetings.backfill import Backfill
+from gateway.meetings.backfill_cursors import BackfillCursors
 from gateway.meetings.daily_api import Page
 from gateway.meetings.inbox import Inbox
-from gateway.meetings.walks import Walks
 from gateway.stores.postgres import Pool
 from tests.meetings.daily_lives import T0, joined, left, outcome, recording, rest, started, told, wipe, work
 from tests.support.invoke import gateway
@@ -28,7 +28,7 @@ class Nothing:
 
 
 async def walk(pool: Pool, since: datetime, until: datetime, room: str | None = None) -> None:
-    backfill = Backfill(Nothing(), Inbox(pool), Walks(pool))
+    backfill = Backfill(Nothing(), Inbox(pool), BackfillCursors(pool))
     await backfill.run(since, until, now=NOW, room=room, again=True, progress=lambda *_: None)
 
 
@@ -81,7 +81,7 @@ async def test_regular_looks_make_one_range(pool: Pool) -> None:
         await pool.execute("delete from daily_backfills")
         for hour in hours:
             await pool.execute("update daily_backfills set leased_until = now() - interval '1 second'")
-            reconciled = Backfill(Nothing(), Inbox(pool), Walks(pool)).reconcile(
+            reconciled = Backfill(Nothing(), Inbox(pool), BackfillCursors(pool)).reconcile(
                 NOW + timedelta(hours=hour), hours=6, lease_s=60
             )
             assert await reconciled == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.meetings.daily_events import REST, WEBHOOK, PersonSeen
 from gateway.meetings.people import Person, person_from, person_of, plain_person, sessions_of
-from gateway.meetings.timeline import Seen, Session
+from gateway.meetings.timeline import Session, SourcedInstant
 
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
@@ -61,11 +61,13 @@ def test_the_better_source_wins(webhook: str, rest: str) -> None:
     coarse = person_of(PersonSeen("s", "r", at(0), at(9), rest, rest, False, REST, "m1"), "e2")
     for found in (exact.merged(coarse), coarse.merged(exact)):
         assert (found.name and found.name.text, found.user_id and found.user_id.text) == (webhook, webhook)
-        assert (found.owner, found.joined, found.left) == (True, Seen(at(0), WEBHOOK), None)
+        assert (found.owner, found.joined, found.left) == (True, SourcedInstant(at(0), WEBHOOK), None)
 
 
 def session(name: str, begins: float, ends: float | None, *, rank: int = WEBHOOK, listed: bool = False) -> Session:
-    return Session(name, Seen(at(begins), rank), None if ends is None else Seen(at(ends), rank), listed)
+    return Session(
+        name, SourcedInstant(at(begins), rank), None if ends is None else SourcedInstant(at(ends), rank), listed
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.ledger.store import Ledger
-from gateway.meetings.attribution import Meetings
-from gateway.meetings.inbox import Event, Inbox
+from gateway.meetings.attribution import MeetingAttribution
+from gateway.meetings.inbox import Inbox, WebhookEvent
 from gateway.stores.postgres import Pool, open_pool
 from tests.meetings.daily_lives import T0, ended, joined, left, outcome, rest, started, told, wipe, work
 from tests.meetings.daily_rooms_lives import ROWS_OF_A_LONG_STAY, Daily, Source, a_long_stay
@@ -78,7 +78,7 @@ async def test_ends_that_say_less(pool: Pool, user: str, orders: int) -> None:
         assert await outcome(pool) == expected, seed
 
 
-def still_there() -> list[Event]:
+def still_there() -> list[WebhookEvent]:
     """Ann is alone in the second meeting, and nobody has seen her leave."""
     return [
         joined("ann", "room", 0, owner=True, user=USER), started("m1", "room", 0.5), joined("bob", "room", 1),
@@ -181,5 +181,5 @@ async def test_calls_can_name_each_meeting_of_a_host_who_stays_on(pool: Pool, us
     """Also the one that is still on, by the room's name."""
     await told(pool, still_there())
     ids = {row["daily_meeting_id"]: str(row["id"]) for row in await pool.fetch("select * from meetings")}
-    meetings = Meetings(ledger, monotonic=lambda: 0.0)
+    meetings = MeetingAttribution(ledger, monotonic=lambda: 0.0)
     assert [await meetings.of([name], user) for name in ("m1", "m2", "room")] == [ids["m1"], ids["m2"], ids["m2"]]

@@ -10,7 +10,7 @@ import structlog
 
 from gateway.kit.errors import DependencyDown
 from gateway.kit.loops import Loops
-from gateway.meetings.worker import Work
+from gateway.meetings.worker import MeetingsWorker
 
 
 class Away:
@@ -22,7 +22,7 @@ class Away:
         self.count = 0
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def next_event(self) -> AsyncIterator[None]:
         self.count += 1
         if self.count >= 6:
             self.asked.set()
@@ -36,10 +36,10 @@ class Away:
 
 
 async def told(inbox: Any, *, is_used: bool) -> int:
-    work = Work(inbox, inbox, new_id=lambda: "", is_used=is_used)
+    work = MeetingsWorker(inbox, inbox, new_id=lambda: "", is_used=is_used)
     with structlog.testing.capture_logs() as lines:
         loops = Loops(uniform=lambda _, __: 1.0)
-        loops.every("meetings", work.turn, every_s=0, retry_s=0)
+        loops.every("meetings", work.apply_due, every_s=0, retry_s=0)
         async with loops:
             await asyncio.wait_for(inbox.asked.wait(), 30)
     return sum(line["event"] == "loop waits" for line in lines)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.usage import TOKENS_MAX, Counts, UsageError, decode, decompose, read_counts
+from pricing.usage import TOKENS_MAX, TokenCounts, UsageError, decode, decompose, read_counts
 from tests.pricing.cases import chat, golden, responses
 
-NO_COUNTS = Counts()
+NO_COUNTS = TokenCounts()
 GOLDEN: dict[str, dict[str, int]] = {
     "chat": {"input": 1117, "output": 46},
     "chat_cached_reasoning": {"input": 2006 - 1920, "cached": 1920, "output": 300},

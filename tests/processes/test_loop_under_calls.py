@@ -8,7 +8,7 @@ import pytest
 from gateway.config.settings import Settings
 from gateway.kit.loops import LoopFailed
 from gateway.processes import proxy
-from gateway.processes.place import Place
+from gateway.processes.arguments import ProcessArguments
 from gateway.processes.supervisor import StatusOf
 from gateway.proxy.active_relays import ActiveRelays
 from gateway.usage.event import UsageEvent
@@ -55,7 +55,7 @@ async def test_running_calls_are_settled(
 
     await asyncio.to_thread(fresh_stack.prepare)
     fresh_stack.control("openai", body={"interval_s": 0.05, "chunks": chunks})
-    place = Place(0, "127.0.0.1", fresh_stack.port)
+    place = ProcessArguments(0, "127.0.0.1", fresh_stack.port)
     running = asyncio.create_task(proxy.run(Settings.of(fresh_stack.env), place, stop, is_ready))
     await asyncio.wait_for(ready.wait(), ENDS_S)
     call = asyncio.create_task(ask(fresh_stack, STREAM))

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config.settings import Settings
 from gateway.processes import proxy
-from gateway.processes.place import Place
+from gateway.processes.arguments import ProcessArguments
 from gateway.proxy import relay as relay_module
 from gateway.proxy.record import Recorder
 from gateway.proxy.relay import Relay
@@ -42,7 +42,7 @@ async def serving(stack: Stack) -> AsyncIterator[None]:
     """The proxy of this process, so that a test can break a part of it."""
     await asyncio.to_thread(stack.prepare)
     ready, stop = asyncio.Event(), asyncio.Event()
-    place = Place(0, "127.0.0.1", stack.port)
+    place = ProcessArguments(0, "127.0.0.1", stack.port)
     running = asyncio.create_task(proxy.run(Settings.of(stack.env), place, stop, lambda _: ready.set()))
     await asyncio.wait({running, asyncio.create_task(ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
     try:

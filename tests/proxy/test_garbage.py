@@ -7,7 +7,7 @@ import aiohttp
 
 from gateway.config.settings import Settings
 from gateway.processes import proxy
-from gateway.processes.place import Place
+from gateway.processes.arguments import ProcessArguments
 from gateway.proxy.call import MeteredCall
 from tests.support.gateway import Stack
 
@@ -18,7 +18,7 @@ BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"
 async def test_no_call_waits_for_the_garbage_collector(fresh_stack: Stack) -> None:
     await asyncio.to_thread(fresh_stack.prepare)
     ready, stop = asyncio.Event(), asyncio.Event()
-    place = Place(0, "127.0.0.1", fresh_stack.port)
+    place = ProcessArguments(0, "127.0.0.1", fresh_stack.port)
     running = asyncio.create_task(proxy.run(Settings.of(fresh_stack.env), place, stop, lambda _: ready.set()))
     await asyncio.wait({running, asyncio.create_task(ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
     gc.collect()

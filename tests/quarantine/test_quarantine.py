@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.ledger import sql as ledger_sql
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger, Outcome
 from gateway.ledger.stream import Buffer
 from gateway.quarantine.retry import retry_all
@@ -34,15 +34,15 @@ def env(database_url: str) -> dict[str, str]:
     return {"DATABASE_URL": database_url}
 
 
-async def put_aside(ledger: Ledger, pool: Pool, entry: Entry) -> int:
+async def put_aside(ledger: Ledger, pool: Pool, entry: LedgerEntry) -> int:
     """As a writer would have done, this one or an older one; the entry's id."""
     assert await pool.fetchval(ledger_sql.QUARANTINE, entry.event_id, entry.raw, None, "too odd", "22P05") == 1
     return int(await pool.fetchval("select id from usage_quarantine where raw = $1", entry.raw))
 
 
-async def stranger(ledger: Ledger) -> Entry:
+async def stranger(ledger: Ledger) -> LedgerEntry:
     """A call of a user that is not there, in quarantine."""
-    entry = Entry.of(call(STRANGER, new_id(RANDOM)))
+    entry = LedgerEntry.of(call(STRANGER, new_id(RANDOM)))
     assert await ledger.insert_batch([entry]) == Outcome(0, 0, 1)
     return entry
 
@@ -67,7 +67,7 @@ async def test_what_waits_is_listed_with_its_reason_and_shown_with_its_bytes(
 ) -> None:
     assert "Nothing waits" in (await gateway(env, "quarantine", "list")).out
     entry = await stranger(ledger)
-    await ledger.insert_batch([Entry("odd\x1b[2J", b'{"id":"\xff\x1b[2J')])
+    await ledger.insert_batch([LedgerEntry("odd\x1b[2J", b'{"id":"\xff\x1b[2J')])
     first, second = await listed(env)
     assert (first["event_id"], first["bytes"]) == (entry.event_id, len(entry.raw))
     assert first["kind"] == "ForeignKeyViolationError openai_usage_user_id_fkey"
@@ -152,9 +152,9 @@ async def test_an_exact_answer_corrects_the_estimate_that_took_its_place(
 ) -> None:
     user = await ledger.create_user("a@example.com")
     exact = call(user, new_id(RANDOM), cost_nano=5000, billed_nano=5000)
-    await put_aside(ledger, pool, Entry(exact.id, encode(exact) + b" "))
+    await put_aside(ledger, pool, LedgerEntry(exact.id, encode(exact) + b" "))
     estimate = call(user, exact.id, cost_nano=9000, billed_nano=9000, evidence="estimated", response_id=None)
-    await ledger.insert_batch([Entry.of(estimate)])
+    await ledger.insert_batch([LedgerEntry.of(estimate)])
     for _ in range(2):
         assert (await retry(env, "--all")).status == 0
     rows = await pool.fetch("select evidence, (cost_usd * 1e9)::bigint from openai_usage order by evidence desc")

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from gateway.config.settings import RetentionSettings
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
-from gateway.meetings.walks import Walks
+from gateway.meetings.backfill_cursors import BackfillCursors
 from gateway.retention.retention import limits_of, take, take_daily
 from gateway.retention.store import Retention
 from gateway.stores.postgres import Pool
@@ -39,7 +39,7 @@ async def filled(pool: Pool, ledger: Ledger) -> dict[str, Any]:
     soon = (datetime.now(UTC) - T0) / timedelta(minutes=1)
     await told(pool, [started("new", "b", soon), joined("s2", "b", soon, name="Bob")])
     meeting = await pool.fetchval("select id::text from meetings where daily_meeting_id = 'old'")
-    await ledger.insert_batch([Entry.of(call(user, str(uuid4()), meeting_id=meeting))])
+    await ledger.insert_batch([LedgerEntry.of(call(user, str(uuid4()), meeting_id=meeting))])
     for room, days in (("a", 100), ("b", 1)):
         await pool.execute(
             "insert into rooms (room_name, sealed, sealed_key_id, ended_at) values ($1, $2, 'k', $3)",
@@ -133,6 +133,6 @@ async def test_two_at_once_and_a_worker_s_turn(pool: Pool, filled: dict[str, Any
         "insert into rooms (room_name, sealed, sealed_key_id, ended_at) values ('c', 'x', 'k', $1)",
         T0 - timedelta(days=99),
     )
-    await take_daily(Retention(pool), Walks(pool), limits, now)
+    await take_daily(Retention(pool), BackfillCursors(pool), limits, now)
     assert await pool.fetchval("select sealed is null from rooms where room_name = 'c'")
-    assert not await Walks(pool).lease("retention", 60)  # it was today's
+    assert not await BackfillCursors(pool).lease("retention", 60)  # it was today's

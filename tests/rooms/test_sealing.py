@@ -15,8 +15,8 @@ from gateway.config.problems import problems
 from gateway.config.settings import Settings
 from gateway.rooms.sealing import (
     NONCE_BYTES,
+    EnvelopeLocation,
     NotOpened,
-    Place,
     Sealed,
     Tampered,
     UnknownFormat,
@@ -27,7 +27,7 @@ from gateway.rooms.sealing import (
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 RING = KeyRing({"new": NEW, "old": OLD})
-PLACE = Place("rooms", "00000000-0000-7000-8000-00000000000a", "sealed")
+PLACE = EnvelopeLocation("rooms", "00000000-0000-7000-8000-00000000000a", "sealed")
 CANARY = "CANARY-5f3e"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.stores.migrator import migrate
 from gateway.stores.postgres import open_pool
@@ -72,7 +72,7 @@ async def test_many_clients_on_two_servers(pooled: str) -> None:
 
     async def write(ledger: Ledger, part: list[int]) -> None:
         for number in part:
-            await ledger.insert_batch([Entry.of(events[number])])
+            await ledger.insert_batch([LedgerEntry.of(events[number])])
             assert await ledger.confirmed([events[number].id]) == {events[number].id}
             assert (await ledger.identity(user, "none")) is not None
 

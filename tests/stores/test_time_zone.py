@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from gateway.audit.reads.lifecycle import read_lifecycle
-from gateway.audit.reads.snapshot import Span, snapshot
+from gateway.audit.reads.snapshot import AuditRange, snapshot
 from gateway.audit.reads.sums import read_rollups
 from gateway.billing.outbox import Outbox
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.limits.budgets import Budget, Window
 from gateway.limits.spending import Spending
@@ -50,7 +50,7 @@ async def filled(ledger: Ledger, pool: Pool) -> str:
     """A user with a call every ten minutes for three days, on and beside the hours; their id."""
     user, random = await ledger.create_user("payer@example.com", stripe_customer_id="cus_1"), Random(5)
     events = [call(user, new_id(random), seconds=600 * number - 900) for number in range(3 * 144)]
-    await ledger.insert_batch([Entry.of(event) for event in events])
+    await ledger.insert_batch([LedgerEntry.of(event) for event in events])
     await Spending(pool).set_budget(
         Budget(id="", user_id=user, limit_nano=0, period="total", hard=True, since=AT), Decimal(5)
     )
@@ -84,7 +84,7 @@ async def test_reports_by_month_day_and_hour(pool: Pool, elsewhere: Pool, filled
 async def test_the_writer_sums_into_hours_of_utc(elsewhere: Pool, filled: str) -> None:
     ledger, random = Ledger(elsewhere, meter=METER, window_s=WINDOW_S), Random(6)
     more = [call(filled, new_id(random), seconds=420 * number) for number in range(50)]
-    await ledger.insert_batch([Entry.of(event) for event in more])
+    await ledger.insert_batch([LedgerEntry.of(event) for event in more])
     assert await sums_are_right(elsewhere)
     assert await Outbox(elsewhere).freeze_closed(AT + timedelta(days=9), 300) is not None
     assert await sums_are_right(elsewhere)
@@ -113,7 +113,7 @@ async def test_the_audit_names_hours_of_utc(pool: Pool, elsewhere: Pool, filled:
     seen = []
     for each in (pool, elsewhere):
         async with snapshot(each) as view:
-            wrong = (await read_rollups(view, Span(None, None))).hours
+            wrong = (await read_rollups(view, AuditRange(None, None))).hours
             late = await read_lifecycle(
                 view, items_before=AT, windows_before=AT + timedelta(days=9), events_before=AT, stripe_takes_from=AT
             )

@@ -11,10 +11,10 @@ from gateway.accounts.store import Accounts
 from gateway.kit.errors import DependencyDown, StatementRefused
 from gateway.kit.loops import LoopFailed, Loops
 from gateway.kit.metrics import Status
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
-from gateway.meetings.inbox import Event, Inbox
-from gateway.meetings.walks import Walks
+from gateway.meetings.backfill_cursors import BackfillCursors
+from gateway.meetings.inbox import Inbox, WebhookEvent
 from gateway.processes.admin import Board
 from gateway.stores.postgres import Pool, Table, open_pool, translated
 from tests.conftest import METER, WINDOW_S, admin
@@ -112,7 +112,7 @@ async def admin_through(pool: Pool, statement: str) -> None:
 async def test_a_loop_ends_by_it_and_says_why(pool: Pool) -> None:
     await pool.execute("alter table public.daily_backfills drop column cursor")
     loops = Loops(uniform=lambda _low, _high: 1.0)
-    loops.every("walk", lambda: Walks(pool).reached("all"), every_s=ENDS_S)
+    loops.every("walk", lambda: BackfillCursors(pool).find("all"), every_s=ENDS_S)
     with structlog.testing.capture_logs() as lines:
         async with asyncio.timeout(ENDS_S):
             with pytest.raises(LoopFailed, match="walk"):
@@ -142,14 +142,14 @@ async def test_a_batch_that_the_schema_refuses_is_not_in_quarantine(pool: Pool) 
     user, key = await linked(ledger, "ann")
     await pool.execute("alter table public.openai_usage rename column model to modell")
     with pytest.raises(StatementRefused, match="gateway migrate"):
-        await ledger.insert_batch([Entry.of(call(user, new_id(RANDOM), api_key_id=key))])
+        await ledger.insert_batch([LedgerEntry.of(call(user, new_id(RANDOM), api_key_id=key))])
     assert await pool.fetchval("select count(*) from public.usage_quarantine") == 0
 
 
 async def test_the_inbox_is_no_event_of_its_own(pool: Pool) -> None:
     """A statement that takes no event must not count as an event that failed, over and over."""
-    await Inbox(pool).store([Event("evt_1", "x", None, b"{}")])
+    await Inbox(pool).store([WebhookEvent("evt_1", "x", None, b"{}")])
     await pool.execute("alter table public.webhook_inbox rename column next_attempt_at to later")
     with pytest.raises(StatementRefused):
-        async with Inbox(pool).turn():
+        async with Inbox(pool).next_event():
             raise AssertionError("nothing is taken")

@@ -13,8 +13,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.kit.errors import DependencyDown, Refused
-from gateway.ledger.rows import Entry
+from gateway.kit.errors import DependencyDown, DependencyRefused
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.stores.migrator import migrate
 from gateway.stores.postgres import Pool, open_pool
@@ -70,7 +70,7 @@ async def test_a_server_that_was_demoted(stores: tuple[Store, Store], link: Link
     entries = []
     for i in range(4):
         user, key = await linked(Ledger(there, meter=METER, window_s=WINDOW_S), f"u{i}")
-        entries.append(Entry.of(call(user, new_id(RANDOM), api_key_id=key)))
+        entries.append(LedgerEntry.of(call(user, new_id(RANDOM), api_key_id=key)))
     await fill(pool)
     link.lead_to(new.socket)
     await admin(old.url, "alter system set default_transaction_read_only = on", "select pg_reload_conf()")
@@ -147,6 +147,6 @@ async def test_an_error_of_connecting_is_never_one_of_the_rows(
     pool = await open_pool("postgresql://nobody@127.0.0.1:1/nothing", connections_min=0)
     monkeypatch.setattr(asyncpg, "connect", connect)
     with pytest.raises(DependencyDown):
-        await Ledger(pool, meter=METER, window_s=WINDOW_S).insert_batch([Entry.of(call("u", new_id(RANDOM)))])
-    with pytest.raises(Refused, match=str(error)):
+        await Ledger(pool, meter=METER, window_s=WINDOW_S).insert_batch([LedgerEntry.of(call("u", new_id(RANDOM)))])
+    with pytest.raises(DependencyRefused, match=str(error)):
         await open_pool("postgresql://nobody@127.0.0.1:1/nothing")

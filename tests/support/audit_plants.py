@@ -14,9 +14,9 @@ import msgspec
 
 import pricing
 from gateway.audit.budgets import Counted
-from gateway.audit.reads.snapshot import Offenders, Snapshot, Span
+from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot
+from gateway.audit.result import AuditReport
 from gateway.audit.run import Policy, audit
-from gateway.audit.verdict import Report
 from gateway.journal.frames import OPEN, frame
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
@@ -34,7 +34,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 """The real time, because the database stamps rows with its own clock."""
 FIRST = NOW.replace(minute=0, second=0) - timedelta(hours=5)
 LATER = NOW + timedelta(hours=1)
-EVERYTHING = Span(None, None)
+EVERYTHING = AuditRange(None, None)
 
 Plant = Callable[["House"], Awaitable[None]]
 
@@ -56,7 +56,7 @@ class House:
         await self.connection.execute("alter table openai_usage enable always trigger openai_usage_append_only")
         await self.connection.execute("set local session_replication_role = origin")
 
-    async def audit(self, span: Span = EVERYTHING, *, now: datetime = NOW, **changes: Any) -> Report:
+    async def audit(self, span: AuditRange = EVERYTHING, *, now: datetime = NOW, **changes: Any) -> AuditReport:
         return await audit(
             Snapshot(self.connection),
             span,

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.journal.frames import BOOT, OPEN, SETTLE, frame
 from gateway.kit.ids import uuid7
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.usage.event import OpenRecord, UsageEvent, encode
 from gateway.usage.settle import Settler, Tokens
@@ -114,7 +114,7 @@ async def fill(ledger: Ledger, settler: Settler, first: datetime, *, count: int,
 
 async def insert(ledger: Ledger, events: Sequence[UsageEvent]) -> None:
     """The way of the batch writer."""
-    await ledger.insert_batch([Entry.of(event) for event in events])
+    await ledger.insert_batch([LedgerEntry.of(event) for event in events])
 
 
 def lines(maker: Maker, events: Sequence[UsageEvent]) -> list[bytes]:

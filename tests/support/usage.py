@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.usage.event import Evidence, UsageEvent
 
 
@@ -39,6 +39,6 @@ def usage(
     )
 
 
-def entries(*events: UsageEvent) -> list[Entry]:
+def entries(*events: UsageEvent) -> list[LedgerEntry]:
     """The events as the batch writer takes them."""
-    return [Entry.of(event) for event in events]
+    return [LedgerEntry.of(event) for event in events]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.ledger.rows import Entry
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger, Outcome
 from gateway.stores.postgres import Pool
 from gateway.usage.event import UsageEvent, encode
@@ -29,31 +29,31 @@ ODD = {
 }
 
 
-def as_of_old(event: UsageEvent, block: bytes) -> Entry:
+def as_of_old(event: UsageEvent, block: bytes) -> LedgerEntry:
     """The entry of an older version, which put the block into the record as it came."""
     raw = encode(event)
     kept = b'"usage":' + bytes(event.usage)
     assert raw.count(kept) == 1
-    return Entry(event.id, raw.replace(kept, b'"usage":' + block))
+    return LedgerEntry(event.id, raw.replace(kept, b'"usage":' + block))
 
 
-def as_of_now(event: UsageEvent, block: bytes) -> Entry:
+def as_of_now(event: UsageEvent, block: bytes) -> LedgerEntry:
     kept = keep(block)
     metadata = {**event.metadata, "problems": ["low confidence", kept.problem]}
-    return Entry.of(msgspec.structs.replace(event, usage=kept.usage, usage_raw=kept.raw, metadata=metadata))
+    return LedgerEntry.of(msgspec.structs.replace(event, usage=kept.usage, usage_raw=kept.raw, metadata=metadata))
 
 
 @pytest.mark.parametrize("made", [as_of_old, as_of_now])
 @pytest.mark.parametrize("name", ODD)
 async def test_the_row_stays_and_the_block_is_kept_as_bytes(
-    ledger: Ledger, pool: Pool, name: str, made: Callable[[UsageEvent, bytes], Entry]
+    ledger: Ledger, pool: Pool, name: str, made: Callable[[UsageEvent, bytes], LedgerEntry]
 ) -> None:
     user, random = await ledger.create_user("a@example.com"), Random(3)
     events = [
         call(user, new_id(random), metadata={"status": 200, "problems": ["low confidence"], "x": "é"}) for _ in range(3)
     ]
     entry = made(events[1], ODD[name])
-    batch = [Entry.of(events[0]), entry, Entry.of(events[2])]
+    batch = [LedgerEntry.of(events[0]), entry, LedgerEntry.of(events[2])]
     assert await ledger.insert_batch(batch) == Outcome(3, 0, 0)
     assert await ledger.insert_batch(batch) == Outcome(0, 3, 0)
     row = await pool.fetchrow("select * from openai_usage where id = $1", events[1].id)

@@ -33,7 +33,7 @@ where not exists (select from public.openai_usage u where u.id = asked.id)
 """
 
 
-class Record(NamedTuple):
+class AuditedRecord(NamedTuple):
     """One OPEN or SETTLE."""
 
     event_id: str
@@ -61,7 +61,7 @@ class _Settled(msgspec.Struct):
 _settled: Final = msgspec.json.Decoder(_Settled)
 
 
-def read_folder(folder: Path, met: Journaled, lives: WriterLives) -> Iterator[Record]:
+def read_folder(folder: Path, met: Journaled, lives: WriterLives) -> Iterator[AuditedRecord]:
     """Every OPEN and SETTLE of every segment in `folder`, none of which need be there; `met` counts along.
 
     Raises DependencyDown("journal") when the folder or a segment is there and may not be read.
@@ -81,7 +81,7 @@ def read_folder(folder: Path, met: Journaled, lives: WriterLives) -> Iterator[Re
             raise DependencyDown("journal", f"{folder / name}: {error.strerror}") from error
 
 
-def _read_segment(path: Path, met: Journaled, lives: WriterLives) -> Iterator[Record]:
+def _read_segment(path: Path, met: Journaled, lives: WriterLives) -> Iterator[AuditedRecord]:
     boot: str | None = None
     broken = 0
     with path.open("rb") as file:
@@ -103,19 +103,19 @@ def _read_segment(path: Path, met: Journaled, lives: WriterLives) -> Iterator[Re
                 met.unreadable += 1
                 broken += seen.kind != NOTE  # a note is only a hint, and a full disk may cut one short
                 if seen.kind == SETTLE and seen.event_id is not None:
-                    yield Record(seen.event_id, NEVER)
+                    yield AuditedRecord(seen.event_id, NEVER)
     if broken and lives(path.name.split(".", 1)[0], boot):
         met.unreadable_living += broken
         met.written_by_living.append(path.name)
 
 
-def _read_record(kind: bytes, payload: bytes) -> Record | None:
+def _read_record(kind: bytes, payload: bytes) -> AuditedRecord | None:
     """None when it is neither an OPEN nor a SETTLE, or does not read."""
     if kind not in (OPEN, SETTLE):
         return None
     try:
         event_id = id_of(payload)
-        return Record(event_id, _settled.decode(payload).completed_at if kind == SETTLE else None)
+        return AuditedRecord(event_id, _settled.decode(payload).completed_at if kind == SETTLE else None)
     except UNREADABLE:
         return None
 

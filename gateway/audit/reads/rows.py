@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from gateway.audit.reads.snapshot import Offenders, Snapshot, Span, union, worst
+from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, union, worst
 from gateway.usage.usage_block import BLOCK_BYTES_MAX
 
 _SPAN: Final = "($1::timestamptz is null or created_at >= $1) and ($2::timestamptz is null or created_at < $2)"
@@ -171,7 +171,7 @@ class PricedRow(NamedTuple):
     lines: str
 
 
-async def read_uniqueness(view: Snapshot, span: Span) -> Uniqueness:
+async def read_uniqueness(view: Snapshot, span: AuditRange) -> Uniqueness:
     """Raises DependencyDown, as all of these."""
     guards = await view.offenders(GUARDS)
     # With its index in place, only what the index cannot see is worth a look, and that is within the span.
@@ -184,17 +184,17 @@ async def read_uniqueness(view: Snapshot, span: Span) -> Uniqueness:
     )
 
 
-async def read_evidence(view: Snapshot, span: Span) -> Evidence:
+async def read_evidence(view: Snapshot, span: AuditRange) -> Evidence:
     kinds = {row["evidence"]: row["rows"] for row in await view.rows(KINDS, *span)}
     return Evidence(kinds, await view.offenders(EVIDENCE, *span))
 
 
-async def read_estimates(view: Snapshot, span: Span) -> Estimates:
+async def read_estimates(view: Snapshot, span: AuditRange) -> Estimates:
     days = [EstimateDay(*row.values()) for row in await view.rows(ESTIMATES, *span)]
     return Estimates(days, await view.offenders(UNBOUNDED, *span))
 
 
-async def priced_rows(view: Snapshot, span: Span) -> AsyncIterator[PricedRow]:
+async def priced_rows(view: Snapshot, span: AuditRange) -> AsyncIterator[PricedRow]:
     """One by one, in no order; memory does not grow with the ledger."""
     async for row in view.stream(PRICED, *span):
         yield PricedRow(*row.values())

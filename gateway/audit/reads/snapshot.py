@@ -27,7 +27,7 @@ select row_security_active('public.openai_usage') and not exists (
 """
 
 
-class Span(NamedTuple):
+class AuditRange(NamedTuple):
     """Rows by `completed_at`, half-open, whole hours and whole billing windows; None is no bound."""
 
     since: datetime | None

@@ -6,7 +6,7 @@ frozen) is compared whole, through `usage_hourly`, which is small, so that no au
 
 from typing import Final, NamedTuple
 
-from gateway.audit.reads.snapshot import Offenders, Snapshot, Span, utc, worst
+from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, utc, worst
 
 _SUMS: Final = ("calls", "rows", "prompt_tokens", "completion_tokens", "total_tokens", "cost_usd", "billed_usd")
 _IN_SPAN: Final = "($1::timestamptz is null or {column} >= $1) and ($2::timestamptz is null or {column} < $2)"
@@ -144,7 +144,7 @@ class Amounts(NamedTuple):
     carry: Offenders
 
 
-class Counters(NamedTuple):
+class CounterTotals(NamedTuple):
     """INV-10."""
 
     totals: dict[str, int]
@@ -152,18 +152,18 @@ class Counters(NamedTuple):
     slots: Offenders
 
 
-async def read_rollups(view: Snapshot, span: Span) -> Rollups:
+async def read_rollups(view: Snapshot, span: AuditRange) -> Rollups:
     """Raises DependencyDown, as all of these."""
     totals = dict(await view.row(TOTALS, *span))
     return Rollups(totals, await view.offenders(HOURLY, *span), await view.offenders(KEYS))
 
 
-async def window_lengths(view: Snapshot, span: Span) -> list[int]:
+async def window_lengths(view: Snapshot, span: AuditRange) -> list[int]:
     """Seconds, ascending; empty where nothing was billed."""
     return sorted(row["window_seconds"] for row in await view.rows(LENGTHS, *span))
 
 
-async def read_amounts(view: Snapshot, span: Span, window_s: int | None) -> Amounts:
+async def read_amounts(view: Snapshot, span: AuditRange, window_s: int | None) -> Amounts:
     """`window_s`: the length of all windows in the span, whole ones only; None compares them in total only."""
     by_window = None
     if window_s is not None:
@@ -177,6 +177,6 @@ async def read_amounts(view: Snapshot, span: Span, window_s: int | None) -> Amou
     )
 
 
-async def read_counters(view: Snapshot) -> Counters:
+async def read_counters(view: Snapshot) -> CounterTotals:
     """Whole, whatever the span: the counters only grow."""
-    return Counters(dict(await view.row(ENTRIES)), await view.offenders(SLOTS))
+    return CounterTotals(dict(await view.row(ENTRIES)), await view.offenders(SLOTS))

@@ -13,14 +13,14 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from gateway.cli.console import Console
-from gateway.cli.console import Table as OutputTable
+from gateway.cli.console import TextTable as OutputTable
 from gateway.cli.text import legible
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import rfc3339
 from gateway.rooms.bulk_store import BulkRooms
 from gateway.rooms.commands import SHOWN_MAX, WHY, progress, ring_of
-from gateway.rooms.importing.loader import Loaded, Loader, Source, Verified
+from gateway.rooms.importing.loader import ImportCounts, Loader, SourceRow, Verified
 from gateway.rooms.importing.mapping import (
     KEY,
     SEALED,
@@ -32,7 +32,7 @@ from gateway.rooms.importing.mapping import (
     read_map,
     source_id,
 )
-from gateway.rooms.importing.sqlite_file import SqliteFile, Table, open_sqlite
+from gateway.rooms.importing.sqlite_file import SqliteFile, SqliteTable, open_sqlite
 from gateway.stores.one_connection import database
 
 GUESS_ROWS: Final = 200
@@ -40,7 +40,7 @@ GUESS_ROWS: Final = 200
 SAMPLE_ROWS: Final = 3
 
 
-class Wanted(NamedTuple):
+class ImportOptions(NamedTuple):
     """What is to be imported, as people name it."""
 
     file: Path
@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 class Imported(NamedTuple):
     """How it ended."""
 
-    loaded: Loaded
+    loaded: ImportCounts
     verified: Verified | None
     """None in a dry run."""
 
@@ -64,7 +64,9 @@ class Imported(NamedTuple):
         return proven and not self.loaded.failed and not (self.verified is None and self.loaded.differing)
 
 
-async def import_sqlite(settings: Settings, console: Console, *, wanted: Wanted, as_json: bool = False) -> Imported:
+async def import_sqlite(
+    settings: Settings, console: Console, *, wanted: ImportOptions, as_json: bool = False
+) -> Imported:
     """Imports, verifies and reports; or, in a dry run, says what would be done. Raises OptionError, ConfigError,
     DependencyDown.
     """
@@ -75,7 +77,7 @@ async def import_sqlite(settings: Settings, console: Console, *, wanted: Wanted,
         if not as_json:
             _show_mapping(console, table, mapping, None if wanted.config is None else given.get("columns", {}))
 
-        def rows() -> Iterator[Source]:
+        def rows() -> Iterator[SourceRow]:
             return _sources(file, table, mapping)
 
         if wanted.dry_run and not as_json:
@@ -137,7 +139,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     return given
 
 
-def _table_of(file: SqliteFile, name: str | None) -> Table:
+def _table_of(file: SqliteFile, name: str | None) -> SqliteTable:
     names = file.names()
     listed = ", ".join(map(legible, names)) or "none"
     if name is not None:
@@ -150,27 +152,27 @@ def _table_of(file: SqliteFile, name: str | None) -> Table:
     return file.table(likely[0])
 
 
-def _mapping(file: SqliteFile, table: Table, given: Mapping[str, Any], *, is_guessed: bool) -> RoomMap:
+def _mapping(file: SqliteFile, table: SqliteTable, given: Mapping[str, Any], *, is_guessed: bool) -> RoomMap:
     chosen = {"columns": _guessed(file, table)} if is_guessed else given
     return read_map(chosen, table.columns, table.key, table.name)
 
 
-def _guessed(file: SqliteFile, table: Table) -> dict[str, str]:
+def _guessed(file: SqliteFile, table: SqliteTable) -> dict[str, str]:
     sample = [[row[column] for column in table.columns] for row in file.rows(table, rows_max=GUESS_ROWS)]
     return guess(table.columns, table.key, sample)
 
 
-def _sources(file: SqliteFile, table: Table, mapping: RoomMap) -> Iterator[Source]:
+def _sources(file: SqliteFile, table: SqliteTable, mapping: RoomMap) -> Iterator[SourceRow]:
     for number, row in enumerate(file.rows(table), start=1):
         label = f"row {number:,}"
         try:
             label = source_id(mapping, row)
-            yield Source(label, map_row(mapping, row))
+            yield SourceRow(label, map_row(mapping, row))
         except Unmappable as error:
-            yield Source(label, None, str(error))
+            yield SourceRow(label, None, str(error))
 
 
-def _show_mapping(console: Console, table: Table, mapping: RoomMap, listed: Mapping[str, str] | None) -> None:
+def _show_mapping(console: Console, table: SqliteTable, mapping: RoomMap, listed: Mapping[str, str] | None) -> None:
     """`listed`: the columns that the map names; None without a map."""
     by = (
         "guessed from the columns' names (`gateway rooms import-map` prints it, for --config)"
@@ -192,7 +194,7 @@ def _show_mapping(console: Console, table: Table, mapping: RoomMap, listed: Mapp
         console.say("The table has no primary key: rows are known by their rowid, which VACUUM may change.")
 
 
-def _show_sample(console: Console, rows: Iterator[Source]) -> None:
+def _show_sample(console: Console, rows: Iterator[SourceRow]) -> None:
     console.say("")
     for row in islice(rows, SAMPLE_ROWS):
         console.say(f"{row.label}: {row.why if row.mapped is None else _shown(row.mapped)}")
@@ -209,7 +211,7 @@ def _shown(mapped: Mapped) -> str:
     return ", ".join((*shown, *owner, *sealed))
 
 
-def _show_result(console: Console, wanted: Wanted, done: Imported, here: int) -> None:
+def _show_result(console: Console, wanted: ImportOptions, done: Imported, here: int) -> None:
     loaded, verified = done.loaded, done.verified
     console.say("")
     would = "would be " if wanted.dry_run else ""
@@ -240,7 +242,7 @@ def _list(console: Console, wrong: Mapping[str, str]) -> None:
         console.say(f"  … and {len(wrong) - SHOWN_MAX:,} more; --json has all.")
 
 
-def _plain(wanted: Wanted, table: Table, mapping: RoomMap, done: Imported) -> dict[str, Any]:
+def _plain(wanted: ImportOptions, table: SqliteTable, mapping: RoomMap, done: Imported) -> dict[str, Any]:
     loaded, verified = done.loaded, done.verified
     report = {
         "table": table.name,

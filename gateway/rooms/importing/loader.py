@@ -21,7 +21,7 @@ BATCH: Final = 500
 _UNDATED: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Source(NamedTuple):
+class SourceRow(NamedTuple):
     """A row of the source: a room, or why it cannot be one."""
 
     label: str
@@ -30,12 +30,12 @@ class Source(NamedTuple):
     why: str = ""
 
 
-Rows = Callable[[], Iterator[Source]]
+Rows = Callable[[], Iterator[SourceRow]]
 """The rows of the source from the first on, the same each time."""
 
 
 @dataclass
-class Loaded:
+class ImportCounts:
     """What a run did, or in a dry run would do."""
 
     rows: int = 0
@@ -78,9 +78,9 @@ class Loader:
 
     async def load(
         self, rows: Rows, *, update: bool, dry_run: bool, progress: Callable[[int], None] = lambda _: None
-    ) -> Loaded:
+    ) -> ImportCounts:
         """Takes the rows over; with `dry_run` only says what would be done."""
-        done = Loaded()
+        done = ImportCounts()
         seen: set[str] = set()
         for batch in _batches(rows()):
             done.rows += len(batch)
@@ -119,7 +119,7 @@ class Loader:
         if found != content:
             result.wrong[wanted.source_id] = "differs from the file"
 
-    async def _takeable(self, batch: Sequence[Source], failed: dict[str, str]) -> list[Mapped]:
+    async def _takeable(self, batch: Sequence[SourceRow], failed: dict[str, str]) -> list[Mapped]:
         """Rows that can be rooms, with their owners found; why the others cannot goes to `failed`."""
         failed.update((row.label, row.why) for row in batch if row.mapped is None)
         mapped = [row.mapped for row in batch if row.mapped is not None]
@@ -143,7 +143,7 @@ class Loader:
                 found.append(each._replace(user_id=user_id, user_email=None))
         return found
 
-    async def _take(self, wanted: Sequence[Mapped], done: Loaded, *, update: bool, dry_run: bool) -> None:
+    async def _take(self, wanted: Sequence[Mapped], done: ImportCounts, *, update: bool, dry_run: bool) -> None:
         stored = await self._rooms.of_source([each.source_id for each in wanted])
         new, changed = [], []
         for each in wanted:
@@ -166,7 +166,7 @@ class Loader:
         done.made += sum((each.room.source_id or "") not in late for each in new)
         done.updated += sum((each.room.source_id or "") not in late for each in changed)
 
-    async def _write(self, new: Sequence[Made], changed: Sequence[Made], done: Loaded) -> set[str]:
+    async def _write(self, new: Sequence[Made], changed: Sequence[Made], done: ImportCounts) -> set[str]:
         """The source ids of rooms that somebody else wrote first: what verification says of them holds."""
         try:
             late = await self._rooms.write(new, changed)

@@ -26,7 +26,7 @@ BUSY_S: Final = 5.0
 """Seconds that a writer may keep us waiting."""
 
 
-class Table(NamedTuple):
+class SqliteTable(NamedTuple):
     """A table of the file."""
 
     name: str
@@ -52,7 +52,7 @@ class SqliteFile:
         with _damage_told():
             return [str(row[0]) for row in self._connection.execute(query).fetchall()]
 
-    def rows(self, table: Table, *, rows_max: int = -1) -> Iterator[dict[str, Value]]:
+    def rows(self, table: SqliteTable, *, rows_max: int = -1) -> Iterator[dict[str, Value]]:
         """Its rows by the names of their columns, in the order of the key, which is among them."""
         names = list(dict.fromkeys((*table.columns, *table.key)))
         order = ", ".join(map(_quoted, table.key))
@@ -61,7 +61,7 @@ class SqliteFile:
             for row in self._connection.execute(query, (rows_max,)):
                 yield dict(zip(names, row, strict=True))
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> SqliteTable:
         """One of them. Raises OptionError also when its rows cannot be distinguished."""
         with _damage_told():
             info = self._connection.execute(f"pragma table_info({_quoted(name)})").fetchall()
@@ -72,7 +72,7 @@ class SqliteFile:
         rowid = next((each for each in ("rowid", "_rowid_", "oid") if each not in taken), None)
         if not key and rowid is None:
             raise OptionError(f"FILE: the rows of the table {name!r} cannot be distinguished: it has no primary key")
-        return Table(name, columns, key or (str(rowid),), bool(key), int(count[0]))
+        return SqliteTable(name, columns, key or (str(rowid),), bool(key), int(count[0]))
 
 
 @contextmanager

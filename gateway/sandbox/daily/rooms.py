@@ -9,39 +9,39 @@ name no meeting. So say Daily.co's docs.
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.sandbox.daily.service import Person, Session, Unknown, World, new_id
+from gateway.sandbox.daily.service import LiveSession, Participant, Unknown, World, new_id
 
 BEGINS_ALONE_S: Final = 30.0
 ENDS_ALONE_S: Final = 600.0
 
 
 @dataclass
-class Room:
+class LiveRoom:
     """Who is there now."""
 
     name: str
-    present: dict[str, Person] = field(default_factory=dict)
+    present: dict[str, Participant] = field(default_factory=dict)
     """Connections by their ids, whole."""
-    session: Session | None = None
+    session: LiveSession | None = None
     alone_since: float | None = None
     """When the others left; None: nobody else has been there in this session, or somebody still is."""
 
 
-class Rooms:
+class LiveRooms:
     """All of them. What happens in a room is told in order of time."""
 
     def __init__(self, world: World) -> None:
         self._world: Final = world
-        self._rooms: Final[dict[str, Room]] = {}
+        self._rooms: Final[dict[str, LiveRoom]] = {}
 
     def enter(
         self, room: str, name: str, user_id: str | None = None, *, owner: bool = False, at: float | None = None
     ) -> str:
         """Somebody comes; the id of their connection."""
-        there, when = self._rooms.setdefault(room, Room(room)), self._world.at(at)
+        there, when = self._rooms.setdefault(room, LiveRoom(room)), self._world.at(at)
         self._pass(there, when)
         session_id = new_id()
-        person = Person(session_id, name, user_id or session_id, owner, when)
+        person = Participant(session_id, name, user_id or session_id, owner, when)
         there.present[session_id] = person
         self._world.tell_joined(room, person)
         if there.session is not None:
@@ -74,7 +74,7 @@ class Rooms:
             self._pass(room, self._world.at(at))
         return [session.id for session in sorted(self._world.sessions.values(), key=lambda one: one.start)]
 
-    def _pass(self, room: Room, until: float) -> None:
+    def _pass(self, room: LiveRoom, until: float) -> None:
         if room.session is None and len(room.present) == 1:
             (person,) = room.present.values()
             if person.joined_at + BEGINS_ALONE_S <= until:
@@ -86,24 +86,24 @@ class Rooms:
             self._end(room, border)
             self._begin(room, border)
 
-    def _begin(self, room: Room, at: float) -> None:
+    def _begin(self, room: LiveRoom, at: float) -> None:
         continued = {person.session_id for session in self._world.sessions.values() for person in session.people}
         room.session = self._world.start(room.name, at)
         for person in room.present.values():
             joined = at if person.session_id in continued else person.joined_at
             room.session.people.append(self._part(person, joined))
 
-    def _end(self, room: Room, at: float) -> None:
+    def _end(self, room: LiveRoom, at: float) -> None:
         assert room.session is not None
         self._world.end(room.session.id, at)
         room.session, room.alone_since = None, None
 
     @staticmethod
-    def _part(person: Person, joined: float) -> Person:
+    def _part(person: Participant, joined: float) -> Participant:
         """A connection as far as it is in one session."""
         connected = person.joined_at if joined > person.joined_at else None
-        return Person(person.session_id, person.name, person.user_id, person.owner, joined, connected_at=connected)
+        return Participant(person.session_id, person.name, person.user_id, person.owner, joined, connected_at=connected)
 
     @staticmethod
-    def _close_part(session: Session, session_id: str, at: float) -> None:
+    def _close_part(session: LiveSession, session_id: str, at: float) -> None:
         next(person for person in session.people if person.session_id == session_id).left_at = at

@@ -31,8 +31,8 @@ import msgspec
 from aiohttp import web
 
 from gateway.sandbox.daily.hooks import ODD_HOOKS, Hooks, NobodyListens
-from gateway.sandbox.daily.rooms import Rooms
-from gateway.sandbox.daily.service import Faults, Person, Session, Unknown, World
+from gateway.sandbox.daily.rooms import LiveRooms
+from gateway.sandbox.daily.service import Faults, LiveSession, Participant, Unknown, World
 
 PAGE_MAX: Final = 100
 LINK_S: Final = 3600
@@ -50,7 +50,7 @@ class Daily:
         self.hooks: Final = Hooks(clock=clock)
         self.world: Final = World(self.hooks.tell, clock=clock)
         self.hooks.world = self.world
-        self.rooms: Final = Rooms(self.world)
+        self.rooms: Final = LiveRooms(self.world)
         self.limited = 0
         """Requests that are to get 429."""
 
@@ -153,10 +153,10 @@ def _acts(daily: Daily) -> dict[str, Act]:
 
     def past(said: dict[str, Any]) -> dict[str, Any]:
         there = [
-            Person(one["session_id"], one["name"], one["session_id"], False, one["joined_at"], one["left_at"])
+            Participant(one["session_id"], one["name"], one["session_id"], False, one["joined_at"], one["left_at"])
             for one in said.get("people", [])
         ]
-        world.add(Session(said["id"], said["room"], said["start"], said["end"], there))
+        world.add(LiveSession(said["id"], said["room"], said["start"], said["end"], there))
         return {"meeting_id": said["id"]}
 
     def limits(said: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def _guarded(daily: Daily, handler: Handler) -> Handler:
     return handle
 
 
-def _wanted(world: World, query: Any) -> list[Session]:
+def _wanted(world: World, query: Any) -> list[LiveSession]:
     begins, ends = float(query.get("timeframe_start", "0")), float(query.get("timeframe_end", "inf"))
     found = [
         session
@@ -254,7 +254,7 @@ def _wanted(world: World, query: Any) -> list[Session]:
     return sorted(found, key=lambda session: (-session.start, session.id))
 
 
-def _people_page(session: Session, query: Any) -> list[Person]:
+def _people_page(session: LiveSession, query: Any) -> list[Participant]:
     """The newest first. Past either end it raises Unknown; whether Daily.co does of a meeting without people is not
     known."""
     there = sorted(session.people, key=lambda person: -person.joined_at)

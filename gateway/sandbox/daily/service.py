@@ -49,7 +49,7 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass
-class Person:
+class Participant:
     """One connection to a session."""
 
     session_id: str
@@ -63,14 +63,14 @@ class Person:
 
 
 @dataclass
-class Session:
+class LiveSession:
     """A meeting."""
 
     id: str
     room: str
     start: float
     end: float | None = None
-    people: list[Person] = field(default_factory=list)
+    people: list[Participant] = field(default_factory=list)
 
 
 @dataclass
@@ -103,21 +103,21 @@ class World:
     def __init__(self, emit: Emit, *, clock: Callable[[], float]) -> None:
         self._emit: Final = emit
         self._clock: Final = clock
-        self.sessions: Final[dict[str, Session]] = {}
+        self.sessions: Final[dict[str, LiveSession]] = {}
         self.recordings: Final[dict[str, Recording]] = {}
         self.transcripts: Final[dict[str, Transcript]] = {}
         self.faults = Faults()
         self._held: list[dict[str, Any]] = []
 
-    def start(self, room: str, at: float | None = None, meeting_id: str | None = None) -> Session:
+    def start(self, room: str, at: float | None = None, meeting_id: str | None = None) -> LiveSession:
         """A session begins."""
-        session = Session(meeting_id or new_id(), room, self.at(at))
+        session = LiveSession(meeting_id or new_id(), room, self.at(at))
         self.sessions[session.id] = session
         payload = {"start_ts": session.start, "meeting_id": session.id, "room": room}
         self._tell("meeting.started", f"met-sta-{session.id}", payload)
         return session
 
-    def end(self, meeting_id: str, at: float | None = None) -> Session:
+    def end(self, meeting_id: str, at: float | None = None) -> LiveSession:
         """It ends."""
         session = self.session(meeting_id)
         session.end = self.at(at)
@@ -129,15 +129,15 @@ class World:
 
     def join(
         self, meeting_id: str, name: str, user_id: str | None = None, *, owner: bool = False, at: float | None = None
-    ) -> Person:
+    ) -> Participant:
         """Somebody comes."""
         session, session_id = self.session(meeting_id), new_id()
-        person = Person(session_id, name, user_id or session_id, owner, self.at(at))
+        person = Participant(session_id, name, user_id or session_id, owner, self.at(at))
         session.people.append(person)
         self.tell_joined(session.room, person)
         return person
 
-    def leave(self, meeting_id: str, session_id: str, at: float | None = None) -> Person:
+    def leave(self, meeting_id: str, session_id: str, at: float | None = None) -> Participant:
         """They go."""
         session = self.session(meeting_id)
         person = next((one for one in session.people if one.session_id == session_id), None)
@@ -147,11 +147,11 @@ class World:
         self.tell_left(session.room, person, person.left_at)
         return person
 
-    def tell_joined(self, room: str, person: Person) -> None:
+    def tell_joined(self, room: str, person: Participant) -> None:
         """The webhook about who comes."""
         self._tell("participant.joined", f"ptcpt-join-{person.session_id}", self._person(room, person))
 
-    def tell_left(self, room: str, person: Person, left_at: float) -> None:
+    def tell_left(self, room: str, person: Participant, left_at: float) -> None:
         """The webhook about who goes: of the whole connection, whatever sessions it spans."""
         payload = self._person(room, person) | {"duration": left_at - person.joined_at}
         if self.faults.bare_ends:
@@ -191,11 +191,11 @@ class World:
         self._tell("transcript.ready-to-download", f"tr-rtd-{transcript_id}", payload)
         return transcript_id
 
-    def add(self, session: Session) -> None:
+    def add(self, session: LiveSession) -> None:
         """A whole meeting of the past, which nobody is told about."""
         self.sessions[session.id] = session
 
-    def session(self, meeting_id: str) -> Session:
+    def session(self, meeting_id: str) -> LiveSession:
         """Raises Unknown."""
         if meeting_id not in self.sessions:
             raise Unknown(f"there is no meeting {meeting_id!r}")
@@ -212,7 +212,7 @@ class World:
             self._emit(event)
         return len(held)
 
-    def as_rest(self, session: Session, *, people: bool, most: int | None = None) -> dict[str, Any]:
+    def as_rest(self, session: LiveSession, *, people: bool, most: int | None = None) -> dict[str, Any]:
         """A meeting as `GET /meetings` tells it, with `most` people at most."""
         end = session.end if session.end is not None else self._clock()
         told: dict[str, Any] = {
@@ -227,7 +227,7 @@ class World:
             told["participants"] = [self.person_as_rest(session, person) for person in session.people[:most]]
         return told
 
-    def person_as_rest(self, session: Session, person: Person) -> dict[str, Any]:
+    def person_as_rest(self, session: LiveSession, person: Participant) -> dict[str, Any]:
         """Somebody as REST tells it."""
         end = session.end if session.end is not None else self._clock()
         left = person.left_at if person.left_at is not None else end
@@ -245,7 +245,7 @@ class World:
     def _rest_time(self, at: float) -> int:
         return int(at) // 15 * 15 if self.faults.coarse else int(at)
 
-    def _person(self, room: str, person: Person) -> dict[str, Any]:
+    def _person(self, room: str, person: Participant) -> dict[str, Any]:
         payload: dict[str, Any] = {
             "room_name" if self.faults.room_names else "room": room, "session_id": person.session_id,
             "user_id": person.user_id, "user_name": person.name, "joined_at": person.joined_at, "owner": person.owner,
@@ -276,7 +276,7 @@ def new_id() -> str:
     return f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
 
 
-def _most_at_once(session: Session) -> int:
+def _most_at_once(session: LiveSession) -> int:
     """`max_participants`: how many were there at one time."""
     ends = [(person.left_at, -1) for person in session.people if person.left_at is not None]
     there = most = 0

@@ -17,7 +17,7 @@ _Count = Annotated[int, Meta(ge=0)]
 _Seconds = Annotated[float, Meta(ge=0)]
 
 
-class Call(msgspec.Struct):
+class ReceivedCall(msgspec.Struct):
     """One request that reached the stand-in with a right credential or without. Times are Unix seconds."""
 
     number: int
@@ -51,13 +51,13 @@ class CallLog:
     """The last calls, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._calls: Final[deque[Call]] = deque(maxlen=CALLS_MAX)
+        self._calls: Final[deque[ReceivedCall]] = deque(maxlen=CALLS_MAX)
         self._count = 0
 
-    def open(self, endpoint: str, started_at: float, request_id: str, headers: Mapping[str, str]) -> Call:
+    def open(self, endpoint: str, started_at: float, request_id: str, headers: Mapping[str, str]) -> ReceivedCall:
         """A new record, there from the moment at which the request's head was read."""
         self._count += 1
-        call = Call(
+        call = ReceivedCall(
             number=self._count,
             endpoint=endpoint,
             started_at=started_at,
@@ -69,7 +69,7 @@ class CallLog:
         self._calls.append(call)
         return call
 
-    def calls(self, after: int = 0) -> list[Call]:
+    def calls(self, after: int = 0) -> list[ReceivedCall]:
         """The calls with a number above `after`."""
         return [call for call in self._calls if call.number > after]
 

@@ -11,7 +11,7 @@ from gateway.sandbox.openai.errors import check_types, invalid, missing
 from gateway.sandbox.openai.printing import LF, data_event, obfuscation, printed
 from gateway.sandbox.openai.tokens import Counter
 from gateway.sandbox.openai.usage import OMIT
-from gateway.sandbox.openai.wire import Event
+from gateway.sandbox.openai.wire import StreamEvent
 
 CHOICES_MAX: Final = 128
 _TYPES: Final[dict[str, type[Any]]] = {
@@ -52,7 +52,7 @@ class Chat(NamedTuple):
 
 
 def chat_wish(fields: dict[str, Any], counter: Counter, encoding: str) -> Wish:
-    """What a chat request asks for. Raises Refused (400)."""
+    """What a chat request asks for. Raises OpenAIError (400)."""
     check_types(fields, _TYPES)
     messages = fields.get("messages")
     if messages is None:
@@ -138,7 +138,7 @@ def _call_id(chat_id: str, index: int) -> str:
     return f"call_{chat_id.removeprefix('chatcmpl-')}{index}"
 
 
-def chat_events(chat: Chat, options: Any, usage: Any) -> Iterator[Event]:
+def chat_events(chat: Chat, options: Any, usage: Any) -> Iterator[StreamEvent]:
     """The answer as chunks. `usage`, unless it is `OMIT`, comes last and only when `options` ask for it."""
     asked = isinstance(options, dict) and options.get("include_usage") is True
     padded = not (isinstance(options, dict) and options.get("include_obfuscation") is False)
@@ -149,9 +149,9 @@ def chat_events(chat: Chat, options: Any, usage: Any) -> Iterator[Event]:
     def pad(text: str) -> dict[str, Any]:
         return {"obfuscation": obfuscation(text)} if padded else {}
 
-    def chunk(index: int, delta: dict[str, Any], text: str, finish: str | None = None) -> Event:
+    def chunk(index: int, delta: dict[str, Any], text: str, finish: str | None = None) -> StreamEvent:
         choice = {"index": index, "delta": delta, **chat.logprobs(), "finish_reason": finish}
-        return Event(data_event(head | {"choices": [choice]} | tail | pad(text)), produced)
+        return StreamEvent(data_event(head | {"choices": [choice]} | tail | pad(text)), produced)
 
     for index, choice in enumerate(chat.choices):
         produced += choice.tokens - len(choice.pieces)
@@ -165,8 +165,8 @@ def chat_events(chat: Chat, options: Any, usage: Any) -> Iterator[Event]:
     for index, choice in enumerate(chat.choices):
         yield chunk(index, {}, choice.finish, choice.finish)
     if asked and usage != OMIT:
-        yield Event(data_event(head | {"choices": [], "usage": usage} | pad(str(usage))), produced)
-    yield Event(b"data: [DONE]\n\n", produced)
+        yield StreamEvent(data_event(head | {"choices": [], "usage": usage} | pad(str(usage))), produced)
+    yield StreamEvent(b"data: [DONE]\n\n", produced)
 
 
 def _opening(chat_id: str, index: int, choice: Choice) -> dict[str, Any]:

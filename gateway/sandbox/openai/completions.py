@@ -8,7 +8,7 @@ from gateway.sandbox.openai.errors import check_types, invalid
 from gateway.sandbox.openai.printing import LF, data_event, printed
 from gateway.sandbox.openai.tokens import Counter, Prompt
 from gateway.sandbox.openai.usage import OMIT
-from gateway.sandbox.openai.wire import Event
+from gateway.sandbox.openai.wire import StreamEvent
 
 CAP: Final = 16
 """Output tokens of a request that sets no limit."""
@@ -31,7 +31,7 @@ class Completion(NamedTuple):
 
 
 def completion_wishes(fields: dict[str, Any], counter: Counter, encoding: str) -> tuple[list[Wish], int]:
-    """(what each prompt asks for, how many of its answers are shown). Raises Refused (400)."""
+    """(what each prompt asks for, how many of its answers are shown). Raises OpenAIError (400)."""
     check_types(fields, _TYPES)
     shown = 1 if fields.get("n") is None else fields["n"]
     written = shown if fields.get("best_of") is None else fields["best_of"]
@@ -72,7 +72,7 @@ def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
     return {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
 
 
-def completion_events(completion: Completion, options: Any, usage: Any) -> Iterator[Event]:
+def completion_events(completion: Completion, options: Any, usage: Any) -> Iterator[StreamEvent]:
     """The answer as chunks. `usage`, unless it is `OMIT`, comes last and only when `options` ask for it.
 
     Recordings of 2025: the model after the choices, but in the last chunk before them; an answer that stops by itself
@@ -87,9 +87,9 @@ def completion_events(completion: Completion, options: Any, usage: Any) -> Itera
         for position, piece in enumerate(choice.pieces, 1):
             produced += 1
             finish = choice.finish if cut and position == len(choice.pieces) else None
-            yield Event(data_event(head | {"choices": [_choice(index, piece, finish)]} | tail), produced)
+            yield StreamEvent(data_event(head | {"choices": [_choice(index, piece, finish)]} | tail), produced)
         if not cut:
-            yield Event(data_event(head | {"choices": [_choice(index, "", choice.finish)]} | tail), produced)
+            yield StreamEvent(data_event(head | {"choices": [_choice(index, "", choice.finish)]} | tail), produced)
     if asked and usage != OMIT:
-        yield Event(data_event(head | model | {"usage": usage, "choices": []}), produced)
-    yield Event(b"data: [DONE]\n\n", produced)
+        yield StreamEvent(data_event(head | model | {"usage": usage, "choices": []}), produced)
+    yield StreamEvent(b"data: [DONE]\n\n", produced)

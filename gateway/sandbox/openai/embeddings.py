@@ -17,7 +17,7 @@ INPUTS_MAX: Final = 2048
 
 
 def inputs_of(fields: dict[str, Any], counter: Counter, encoding: str) -> tuple[list[str], int]:
-    """(one text per vector, tokens of all). Inputs are texts or arrays of token ids. Raises Refused (400)."""
+    """(one text per vector, tokens of all). Inputs are texts or arrays of token ids. Raises OpenAIError (400)."""
     given = fields.get("input")
     if given is None:
         raise missing("input")
@@ -43,7 +43,7 @@ def _is_tokens(value: list[Any]) -> bool:
 
 
 def embeddings_body(fields: dict[str, Any], served: Served, texts: list[str], name: str, usage: Any) -> bytes:
-    """The answer, with vectors as numbers or as base64 of little-endian 32-bit floats. Raises Refused (400).
+    """The answer, with vectors as numbers or as base64 of little-endian 32-bit floats. Raises OpenAIError (400).
 
     Recordings of 2026 print base64 over many lines, and numbers compactly with `embedding` before `index`.
     """

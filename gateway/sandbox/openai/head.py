@@ -8,7 +8,7 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from gateway.sandbox.openai.calls import Call
+from gateway.sandbox.openai.calls import ReceivedCall
 
 CHUNKED: Final = frozenset({"chat", "completions", "embeddings", "models"})
 """Endpoints whose whole answers mostly come without a Content-Length; all 141 recorded responses had one."""
@@ -45,7 +45,7 @@ def door_headers(request_id: str) -> CIMultiDict[str]:
     )
 
 
-def answer_headers(call: Call, processing_ms: int) -> CIMultiDict[str]:
+def answer_headers(call: ReceivedCall, processing_ms: int) -> CIMultiDict[str]:
     """What comes along with an answer of the API itself."""
     headers = door_headers(call.request_id)
     headers.update(_timing(processing_ms))
@@ -69,7 +69,7 @@ def _timing(processing_ms: int) -> dict[str, str]:
     return {"openai-processing-ms": str(processing_ms), "openai-version": "2020-10-01"}
 
 
-def refusal_headers(call: Call, processing_ms: int, status: int, *, at_door: bool) -> CIMultiDict[str]:
+def refusal_headers(call: ReceivedCall, processing_ms: int, status: int, *, at_door: bool) -> CIMultiDict[str]:
     """What comes along with an error."""
     if at_door:
         headers = door_headers(call.request_id)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.sandbox.openai import errors
 from gateway.sandbox.openai.answer import Choice
-from gateway.sandbox.openai.calls import Call
+from gateway.sandbox.openai.calls import ReceivedCall
 from gateway.sandbox.openai.chat import chat_failure
 from gateway.sandbox.openai.completions import Completion, completion_body, completion_events, completion_wishes
 from gateway.sandbox.openai.models import Served
@@ -17,7 +17,7 @@ from gateway.sandbox.openai.printing import printed
 from gateway.sandbox.openai.responses import input_items, responses_wish
 from gateway.sandbox.openai.service import Fields, OpenAI, read_fields, said_as
 from gateway.sandbox.openai.usage import Input, completions_usage, responses_usage, shown
-from gateway.sandbox.openai.wire import Exchange, Told
+from gateway.sandbox.openai.wire import Exchange, StreamScript
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SCORE_SHARE: Final = 0.000001
@@ -42,7 +42,7 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
 
     def free(endpoint: str, answer: Callable[[OpenAI, Fields], Any]) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            async def serve(call: Call) -> web.StreamResponse:
+            async def serve(call: ReceivedCall) -> web.StreamResponse:
                 fields = await read_fields(request)
                 exchange = openai.exchange(request, call, fields)
                 if (instead := await exchange.misbehave()) is not None:
@@ -83,7 +83,7 @@ async def _completions(openai: OpenAI, exchange: Exchange, fields: Fields, serve
     if not call.stream:
         return await exchange.whole(completion_body(completion, usage), written)
     return await exchange.stream(
-        Told(
+        StreamScript(
             events=completion_events(completion, fields.get("stream_options"), usage),
             charge=lambda tokens: completions_usage(read, tokens),
             broken=lambda _, __, ___: chat_failure(),

@@ -12,7 +12,7 @@ from gateway.sandbox.openai.errors import check_types, invalid, missing
 from gateway.sandbox.openai.models import Served
 from gateway.sandbox.openai.printing import encoded, obfuscation
 from gateway.sandbox.openai.tokens import Counter
-from gateway.sandbox.openai.wire import Event
+from gateway.sandbox.openai.wire import StreamEvent
 
 _ECHOED: Final[dict[str, Any]] = {
     "background": False,
@@ -99,7 +99,7 @@ class Answered(NamedTuple):
 
 
 def input_items(fields: dict[str, Any]) -> list[Any]:
-    """The request's input as items. Raises Refused (400)."""
+    """The request's input as items. Raises OpenAIError (400)."""
     given = fields.get("input")
     if given is None:
         raise missing("input")
@@ -112,7 +112,7 @@ def input_items(fields: dict[str, Any]) -> list[Any]:
 
 
 def responses_wish(fields: dict[str, Any], earlier: list[Any], counter: Counter, encoding: str) -> Wish:
-    """What a request asks for, after the items of the responses before it. Raises Refused (400)."""
+    """What a request asks for, after the items of the responses before it. Raises OpenAIError (400)."""
     check_types(fields, _TYPES)
     for hosted in ("background", "conversation", "prompt"):
         if fields.get(hosted):
@@ -223,12 +223,14 @@ def _text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
 
 
-def response_events(done: Answered, final: dict[str, Any], *, padded: bool, keepalives: int = 0) -> Iterator[Event]:
+def response_events(
+    done: Answered, final: dict[str, Any], *, padded: bool, keepalives: int = 0
+) -> Iterator[StreamEvent]:
     """The whole sequence of events, numbered from 0; the last carries `final`, the response with its usage.
 
     As many `keepalive` events come while the model seems to think."""
     for number, (kind, fields, tokens) in enumerate(_events(done, final, padded, keepalives)):
-        yield Event(sse(kind, number, fields), tokens)
+        yield StreamEvent(sse(kind, number, fields), tokens)
 
 
 def _events(

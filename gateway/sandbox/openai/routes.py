@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.sandbox.openai import errors
 from gateway.sandbox.openai import more as openai_more
-from gateway.sandbox.openai.calls import Behaviour, Call
+from gateway.sandbox.openai.calls import Behaviour, ReceivedCall
 from gateway.sandbox.openai.models import model_object
 from gateway.sandbox.openai.printing import encoded, printed
 from gateway.sandbox.openai.service import OpenAI
@@ -43,11 +43,11 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
     ]
 
 
-def _recorded(openai: OpenAI, endpoint: str, answer: Callable[[OpenAI, web.Request, Call], Any]) -> Handler:
+def _recorded(openai: OpenAI, endpoint: str, answer: Callable[[OpenAI, web.Request, ReceivedCall], Any]) -> Handler:
     """A call that runs no model: `answer` returns what is sent as JSON, or bytes of an event stream."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        async def serve(call: Call) -> web.StreamResponse:
+        async def serve(call: ReceivedCall) -> web.StreamResponse:
             exchange = openai.exchange(request, call, {})
             if (instead := await exchange.misbehave()) is not None:
                 return instead
@@ -61,7 +61,7 @@ def _recorded(openai: OpenAI, endpoint: str, answer: Callable[[OpenAI, web.Reque
     return handle
 
 
-def _get_response(openai: OpenAI, request: web.Request, call: Call) -> Any:
+def _get_response(openai: OpenAI, request: web.Request, call: ReceivedCall) -> Any:
     stored = openai.store.find(request.match_info["id"])
     if stored is None:
         raise errors.no_response(request.match_info["id"])
@@ -72,21 +72,21 @@ def _get_response(openai: OpenAI, request: web.Request, call: Call) -> Any:
     return b"".join(stored.events()[int(after) + 1 if after.isdigit() else 0 :])
 
 
-def _delete_response(openai: OpenAI, request: web.Request, call: Call) -> Any:
+def _delete_response(openai: OpenAI, request: web.Request, call: ReceivedCall) -> Any:
     response_id = call.response_id = request.match_info["id"]
     if not openai.store.delete(response_id):
         raise errors.no_response(response_id)
     return {"id": response_id, "object": "response.deleted", "deleted": True}
 
 
-def _cancel_response(openai: OpenAI, request: web.Request, call: Call) -> Any:
+def _cancel_response(openai: OpenAI, request: web.Request, call: ReceivedCall) -> Any:
     response_id = call.response_id = request.match_info["id"]
     if openai.store.find(response_id) is None:
         raise errors.no_response(response_id)
     raise errors.invalid("Cannot cancel a synchronous response.")
 
 
-def _input_items(openai: OpenAI, request: web.Request, call: Call) -> Any:
+def _input_items(openai: OpenAI, request: web.Request, call: ReceivedCall) -> Any:
     response_id = call.response_id = request.match_info["id"]
     stored = openai.store.find(response_id)
     if stored is None:
@@ -99,18 +99,18 @@ def _input_items(openai: OpenAI, request: web.Request, call: Call) -> Any:
     return {"object": "list", "data": items, "first_id": ends[0], "last_id": ends[1], "has_more": False}
 
 
-def _models(openai: OpenAI, _: web.Request, __: Call) -> Any:
+def _models(openai: OpenAI, _: web.Request, __: ReceivedCall) -> Any:
     return {"object": "list", "data": openai.models.listed()}
 
 
-def _model(openai: OpenAI, request: web.Request, _: Call) -> Any:
+def _model(openai: OpenAI, request: web.Request, _: ReceivedCall) -> Any:
     name = request.match_info["id"]
     if openai.models.find(name) is None:
         raise errors.no_such_model(name)
     return model_object(name)
 
 
-def _unknown(_: OpenAI, request: web.Request, __: Call) -> Any:
+def _unknown(_: OpenAI, request: web.Request, __: ReceivedCall) -> Any:
     raise errors.no_url(request.method, request.path)
 
 

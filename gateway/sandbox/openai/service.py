@@ -14,16 +14,16 @@ from aiohttp import web
 
 from gateway.sandbox.openai import errors
 from gateway.sandbox.openai.answer import Choice, Wish, answer
-from gateway.sandbox.openai.calls import Behaviour, Behaviours, Call, CallLog
+from gateway.sandbox.openai.calls import Behaviour, Behaviours, CallLog, ReceivedCall
 from gateway.sandbox.openai.chat import Chat, chat_body, chat_events, chat_failure, chat_wish
 from gateway.sandbox.openai.embeddings import embeddings_body, inputs_of
 from gateway.sandbox.openai.models import Models, Served
 from gateway.sandbox.openai.printing import printed
 from gateway.sandbox.openai.responses import answered, broken_event, input_items, response_events, responses_wish
-from gateway.sandbox.openai.store import Store, Stored
+from gateway.sandbox.openai.store import ResponseStore, StoredResponse
 from gateway.sandbox.openai.tokens import Coder, Counter, PromptCache
 from gateway.sandbox.openai.usage import Input, chat_usage, responses_usage, shown, wants_12h
-from gateway.sandbox.openai.wire import Exchange, Pace, Told, refusal
+from gateway.sandbox.openai.wire import Exchange, Pace, StreamScript, refusal
 from pricing.book import Book
 
 BELIEVABLE: Final = Pace(first_s=0.15, interval_s=0.01)
@@ -44,7 +44,7 @@ class OpenAI:
         self.models: Final = Models(book)
         self.log: Final = CallLog()
         self.behaviours: Final = Behaviours()
-        self.store: Final = Store()
+        self.store: Final = ResponseStore()
         self.pace = BELIEVABLE if paced else AT_ONCE
         self.clock: Final = clock
         self.counter: Final = Counter(coder)
@@ -68,7 +68,7 @@ class OpenAI:
         return await self.call_model(request, "embeddings", "embedding", self._embeddings)
 
     async def record(
-        self, request: web.Request, endpoint: str, serve: Callable[[Call], Awaitable[web.StreamResponse]]
+        self, request: web.Request, endpoint: str, serve: Callable[[ReceivedCall], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Any call with its record, and its refusals in OpenAI's words."""
         self._number += 1
@@ -78,7 +78,7 @@ class OpenAI:
             if header != self._credential:
                 raise errors.wrong_key(header, endpoint)
             return await serve(call)
-        except errors.Refused as wrong:
+        except errors.OpenAIError as wrong:
             call.status = wrong.status
             return refusal(wrong, call, self.pace)
         except ConnectionError:
@@ -86,7 +86,7 @@ class OpenAI:
         finally:
             call.done = True
 
-    def exchange(self, request: web.Request, call: Call, fields: Fields) -> Exchange:
+    def exchange(self, request: web.Request, call: ReceivedCall, fields: Fields) -> Exchange:
         """The call with its behaviour: the one that waits for it, and what its own metadata asks for."""
         behaviour = self.behaviours.take(call.endpoint, call.model, call.stream)
         metadata = fields.get("metadata")
@@ -97,7 +97,7 @@ class OpenAI:
     async def call_model(self, request: web.Request, endpoint: str, kind: str, run: Run) -> web.StreamResponse:
         """One call of a model of this `kind`: `run` answers it. Its refusals are OpenAI's."""
 
-        async def serve(call: Call) -> web.StreamResponse:
+        async def serve(call: ReceivedCall) -> web.StreamResponse:
             fields = await read_fields(request)
             name = fields.get("model")
             call.model = name if isinstance(name, str) else None
@@ -135,7 +135,7 @@ class OpenAI:
         if not call.stream:
             return await exchange.whole(chat_body(chat, usage), total)
         return await exchange.stream(
-            Told(
+            StreamScript(
                 events=chat_events(chat, fields.get("stream_options"), usage),
                 charge=lambda tokens: chat_usage(spent, tokens, min(tokens, thought)),
                 broken=lambda _, __, ___: chat_failure(),
@@ -169,7 +169,7 @@ class OpenAI:
                 sent = whole[: call.chunks_sent] if call.stream else whole
                 return sent if exchange.failed is None else [*sent, exchange.failed]
 
-            self.store.keep(Stored(done.running(), events, items, [*earlier, *items]))
+            self.store.keep(StoredResponse(done.running(), events, items, [*earlier, *items]))
         if not call.stream:
             self.store.end(final)
             return await exchange.whole(printed(final), choice.tokens)
@@ -183,7 +183,7 @@ class OpenAI:
 
         try:
             events_sent = response_events(*told, padded=padded, keepalives=alive)
-            return await exchange.stream(Told(events_sent, charge, broken))
+            return await exchange.stream(StreamScript(events_sent, charge, broken))
         finally:
             # What is fetched later must be what was charged, however the stream ended.
             until_then = shown(call.usage, behaviour.usage)
@@ -203,7 +203,7 @@ class OpenAI:
         return await exchange.whole(body)
 
     def earlier(self, fields: Fields) -> list[Any]:
-        """The items of the responses that a request goes on from. Raises Refused (400)."""
+        """The items of the responses that a request goes on from. Raises OpenAIError (400)."""
         previous = fields.get("previous_response_id")
         if previous is None:
             return []
@@ -214,7 +214,7 @@ class OpenAI:
         return stored.conversation
 
     def looked_up(self, fields: Fields) -> Fields:
-        """The request with the items that it refers to in their places. Raises Refused (404)."""
+        """The request with the items that it refers to in their places. Raises OpenAIError (404)."""
         given = fields.get("input")
         if not isinstance(given, list):
             return fields
@@ -250,7 +250,7 @@ class OpenAI:
 
 
 async def read_fields(request: web.Request) -> Fields:
-    """The request's JSON object. Raises Refused (400)."""
+    """The request's JSON object. Raises OpenAIError (400)."""
     try:
         return msgspec.json.decode(await request.read(), type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):

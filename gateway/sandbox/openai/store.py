@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 STORED_MAX: Final = 20_000
 
 
-class Stored(NamedTuple):
+class StoredResponse(NamedTuple):
     """One response that can be fetched, continued and deleted."""
 
     response: dict[str, Any]
@@ -20,14 +20,14 @@ class Stored(NamedTuple):
     """Everything up to its output, which a response that follows it reads."""
 
 
-class Store:
+class ResponseStore:
     """Stored responses by id, the newest last."""
 
     def __init__(self) -> None:
-        self._stored: Final[OrderedDict[str, Stored]] = OrderedDict()
+        self._stored: Final[OrderedDict[str, StoredResponse]] = OrderedDict()
         self._items: Final[OrderedDict[str, Any]] = OrderedDict()
 
-    def keep(self, stored: Stored) -> None:
+    def keep(self, stored: StoredResponse) -> None:
         """Makes a response known by its id."""
         self._stored[stored.response["id"]] = stored
         if len(self._stored) > STORED_MAX:
@@ -44,7 +44,7 @@ class Store:
             conversation = [*stored.conversation, *response["output"]]
             self._stored[response["id"]] = stored._replace(response=response, conversation=conversation)
 
-    def find(self, response_id: str) -> Stored | None:
+    def find(self, response_id: str) -> StoredResponse | None:
         """The response, unless it was never stored or is deleted."""
         return self._stored.get(response_id)
 

@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.sandbox.openai.calls import Behaviour, Call
-from gateway.sandbox.openai.errors import Refused, told
+from gateway.sandbox.openai.calls import Behaviour, ReceivedCall
+from gateway.sandbox.openai.errors import OpenAIError, told
 from gateway.sandbox.openai.head import CHUNKED, answer_headers, refusal_headers
 
 EVENTS: Final = "text/event-stream; charset=utf-8"
@@ -38,17 +38,17 @@ class Pace(msgspec.Struct, forbid_unknown_fields=True):
         return int(self.first_s * 1000) + 1
 
 
-class Event(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event of a stream, and how many output tokens the model has produced when it is sent."""
 
     data: bytes
     tokens: int
 
 
-class Told(NamedTuple):
+class StreamScript(NamedTuple):
     """The stream as it would be, and what it takes to end it early."""
 
-    events: Iterator[Event]
+    events: Iterator[StreamEvent]
     charge: Callable[[int], dict[str, Any]]
     """The usage after so many output tokens."""
     broken: Callable[[str, int, int], bytes]
@@ -58,7 +58,7 @@ class Told(NamedTuple):
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, request: web.Request, call: Call, behaviour: Behaviour, pace: Pace) -> None:
+    def __init__(self, request: web.Request, call: ReceivedCall, behaviour: Behaviour, pace: Pace) -> None:
         self.request: Final = request
         self.call: Final = call
         self.behaviour: Final = behaviour
@@ -68,7 +68,7 @@ class Exchange:
         """The event with which a stream failed as it was told to, once it is sent."""
 
     async def misbehave(self) -> web.StreamResponse | None:
-        """The answer that a behaviour puts in place of running the call, if it does. Raises Refused."""
+        """The answer that a behaviour puts in place of running the call, if it does. Raises OpenAIError."""
         wrong = self.behaviour
         if wrong.delay_s:
             await asyncio.sleep(wrong.delay_s)
@@ -122,7 +122,7 @@ class Exchange:
         self.call.finished = True
         return response
 
-    async def stream(self, stream: Told) -> web.StreamResponse:
+    async def stream(self, stream: StreamScript) -> web.StreamResponse:
         """An event stream. However it ends, the record has the usage of the tokens produced until then."""
         wrong = self.behaviour
         cut = wrong.cut_after
@@ -222,7 +222,7 @@ class Sender:
         return self.response
 
 
-def refusal(wrong: Refused, call: Call, pace: Pace) -> web.Response:
+def refusal(wrong: OpenAIError, call: ReceivedCall, pace: Pace) -> web.Response:
     """An error in OpenAI's envelope."""
     headers = refusal_headers(call, pace.processing_ms, wrong.status, at_door=wrong.at_door)
     headers["Content-Type"] = "application/json; charset=utf-8" if wrong.at_door else "application/json"

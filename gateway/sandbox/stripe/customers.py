@@ -28,7 +28,7 @@ class Customers:
         return made_id
 
     def get(self, customer_id: str) -> dict[str, Any]:
-        """GET /v1/customers/{id}; of a deleted one only that it is deleted. Raises Refused (404)."""
+        """GET /v1/customers/{id}; of a deleted one only that it is deleted. Raises StripeApiError (404)."""
         found = self.all.get(customer_id)
         if found is None:
             raise missing("customer", customer_id)
@@ -41,7 +41,7 @@ class Customers:
         return found
 
     def delete(self, customer_id: str) -> dict[str, Any]:
-        """DELETE /v1/customers/{id}: for good. Raises Refused (404)."""
+        """DELETE /v1/customers/{id}: for good. Raises StripeApiError (404)."""
         if self.get(customer_id).get("deleted"):
             raise missing("customer", customer_id)
         self.all[customer_id] = {"id": customer_id, "object": "customer", "deleted": True}

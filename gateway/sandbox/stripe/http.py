@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from gateway.sandbox.stripe.form import nested, read_form
-from gateway.sandbox.stripe.meters import DAY_S, Refused
-from gateway.sandbox.stripe.service import Kept, Stripe
+from gateway.sandbox.stripe.meters import DAY_S, StripeApiError
+from gateway.sandbox.stripe.service import StripeService, StripeState
 
 REQUEST_TIMEOUT: Final = 408
 """A request that did not arrive in time, as a load balancer says it."""
@@ -25,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 Params = dict[str, Any]
 
 
-class Trouble(msgspec.Struct, forbid_unknown_fields=True):
+class StripeTrouble(msgspec.Struct, forbid_unknown_fields=True):
     """What goes wrong with the next `times` matching requests or, without it, until cleared."""
 
     times: int | None = None
@@ -57,7 +57,7 @@ class Trouble(msgspec.Struct, forbid_unknown_fields=True):
         return self.drop or self.body is not None or self.status == REQUEST_TIMEOUT
 
 
-class Answer(NamedTuple):
+class StoredAnswer(NamedTuple):
     """What was sent, as it is sent again to the same idempotency key."""
 
     status: int
@@ -70,17 +70,17 @@ class First(NamedTuple):
 
     fingerprint: str
     at: int
-    answer: Answer | None
+    answer: StoredAnswer | None
     """None while it still runs."""
 
 
 class StripeHttp:
     """One stand-in on the wire."""
 
-    def __init__(self, stripe: Stripe, save: Callable[[Kept], None]) -> None:
+    def __init__(self, stripe: StripeService, save: Callable[[StripeState], None]) -> None:
         self.stripe: Final = stripe
         self._save: Final = save
-        self.troubles: Final[list[Trouble]] = []
+        self.troubles: Final[list[StripeTrouble]] = []
         self.calls: Final[Counter[str]] = Counter()
         self.crowded = 0
         self._kept: Final[dict[str, First]] = {}
@@ -94,9 +94,9 @@ class StripeHttp:
             trouble = self._take(path_of(request))
             try:
                 if not session and request.headers.get("Authorization") != f"Bearer {self.stripe.secret_key}":
-                    raise Refused(401, "Invalid API Key provided: sk_test_***")
+                    raise StripeApiError(401, "Invalid API Key provided: sk_test_***")
                 answer = await self._once(request, trouble, run)
-            except Refused as refused:
+            except StripeApiError as refused:
                 answer = _refusal(refused)
             if trouble.drop and request.transport is not None:
                 request.transport.close()
@@ -111,8 +111,10 @@ class StripeHttp:
         """Keeps the present state for the next run."""
         self._save(self.stripe.kept())
 
-    async def _once(self, request: web.Request, trouble: Trouble, run: Callable[[web.Request, Params], Any]) -> Answer:
-        """Runs a request, or answers as before when its idempotency key has been used. Raises Refused."""
+    async def _once(
+        self, request: web.Request, trouble: StripeTrouble, run: Callable[[web.Request, Params], Any]
+    ) -> StoredAnswer:
+        """Runs a request, or answers as before when its idempotency key has been used. Raises StripeApiError."""
         params = await _params(request)
         key = request.headers.get("Idempotency-Key")
         if key is None or request.method != "POST":
@@ -123,10 +125,10 @@ class StripeHttp:
         if kept is not None and now - kept.at < DAY_S:
             if kept.fingerprint != fingerprint:
                 message = f"Keys for idempotent requests can only be used with the parameters of their first use: {key}"
-                raise Refused(400, message, kind="idempotency_error")
+                raise StripeApiError(400, message, kind="idempotency_error")
             if kept.answer is None:
                 message = "There is another request in progress with this idempotency key."
-                raise Refused(409, message, kind="idempotency_error", code="idempotency_key_in_use")
+                raise StripeApiError(409, message, kind="idempotency_error", code="idempotency_key_in_use")
             return kept.answer._replace(headers=kept.answer.headers | {"idempotent-replayed": "true"})
         self._kept[key] = First(fingerprint, now, None)
         answer = None
@@ -143,37 +145,37 @@ class StripeHttp:
                 self._kept[key] = First(fingerprint, now, answer)
 
     async def _run(
-        self, request: web.Request, params: Params, trouble: Trouble, run: Callable[[web.Request, Params], Any]
-    ) -> Answer:
+        self, request: web.Request, params: Params, trouble: StripeTrouble, run: Callable[[web.Request, Params], Any]
+    ) -> StoredAnswer:
         slot = self.stripe.slot(params) if path_of(request).endswith("/meter_events") else None
         if slot in self._running:
             self.crowded += 1
             reason = {"Stripe-Rate-Limited-Reason": "endpoint-concurrency"}
-            raise Refused(429, "Too many concurrent requests for this customer and meter.", headers=reason)
+            raise StripeApiError(429, "Too many concurrent requests for this customer and meter.", headers=reason)
         if slot is not None:
             self._running.add(slot)
         try:
             await asyncio.sleep(trouble.delay_s)
             if trouble.is_between and not trouble.accept:
                 # The request never arrived, so its idempotency key is as good as new.
-                raise Refused(503, "Nobody reads this.")
+                raise StripeApiError(503, "Nobody reads this.")
             wrong = None if trouble.is_between else _told(trouble)
             if wrong is not None and not trouble.accept:
                 return _refusal(wrong)
             try:
                 done = run(request, params)
-            except Refused as refused:
+            except StripeApiError as refused:
                 if refused.error.get("code") in UNREAD:
                     raise
                 return _refusal(refused)
             if request.method != "GET":
                 self.save()
-            return Answer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(wrong)
+            return StoredAnswer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(wrong)
         finally:
             if slot is not None:
                 self._running.discard(slot)
 
-    def _take(self, path: str) -> Trouble:
+    def _take(self, path: str) -> StripeTrouble:
         for trouble in self.troubles:
             if trouble.path is None or path.endswith(trouble.path):
                 if trouble.times is not None:
@@ -181,11 +183,11 @@ class StripeHttp:
                     if trouble.times <= 0:
                         self.troubles.remove(trouble)
                 return trouble
-        return Trouble()
+        return StripeTrouble()
 
 
 async def _params(request: web.Request) -> Params:
-    """The parameters from wherever the request carries them. Raises Refused (400)."""
+    """The parameters from wherever the request carries them. Raises StripeApiError (400)."""
     try:
         if request.method in ("GET", "DELETE"):
             return nested(request.query.items())
@@ -194,10 +196,10 @@ async def _params(request: web.Request) -> Params:
             return read_form(body.decode())
         return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
     except (ValueError, msgspec.DecodeError, RecursionError) as error:
-        raise Refused(400, f"The request could not be read: {error}") from None
+        raise StripeApiError(400, f"The request could not be read: {error}") from None
 
 
-def _between(trouble: Trouble) -> web.Response:
+def _between(trouble: StripeTrouble) -> web.Response:
     """What something between says in Stripe's place."""
     if trouble.body is None and trouble.status == REQUEST_TIMEOUT:
         trouble = msgspec.structs.replace(trouble, body="<html><body>408 Request Time-out</body></html>")
@@ -205,7 +207,7 @@ def _between(trouble: Trouble) -> web.Response:
     return web.Response(status=trouble.status or 200, body=(trouble.body or "").encode(), headers=headers)
 
 
-def _told(trouble: Trouble) -> Refused | None:
+def _told(trouble: StripeTrouble) -> StripeApiError | None:
     if trouble.status is None:
         return None
     headers = {} if trouble.reason is None else {"Stripe-Rate-Limited-Reason": trouble.reason}
@@ -213,11 +215,11 @@ def _told(trouble: Trouble) -> Refused | None:
         headers["stripe-should-retry"] = str(trouble.should_retry).lower()
     kind = "api_error" if trouble.status >= 500 else "invalid_request_error"
     message = trouble.message or "The sandbox was told to say so."
-    return Refused(trouble.status, message, kind=kind, code=trouble.code, headers=headers)
+    return StripeApiError(trouble.status, message, kind=kind, code=trouble.code, headers=headers)
 
 
-def _refusal(refused: Refused) -> Answer:
-    return Answer(refused.status, msgspec.json.encode({"error": refused.error}), refused.headers)
+def _refusal(refused: StripeApiError) -> StoredAnswer:
+    return StoredAnswer(refused.status, msgspec.json.encode({"error": refused.error}), refused.headers)
 
 
 def path_of(request: web.Request) -> str:

@@ -21,7 +21,7 @@ _VALUE: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _WHOLE: Final = re.compile(r"[0-9]{1,15}")
 
 
-class Refused(Exception):
+class StripeApiError(Exception):
     """A request that Stripe answers with an error."""
 
     def __init__(
@@ -41,19 +41,19 @@ class Refused(Exception):
         self.error: Final = {name: value for name, value in fields.items() if value is not None}
 
 
-def missing(what: str, object_id: str, hint: str = "") -> Refused:
+def missing(what: str, object_id: str, hint: str = "") -> StripeApiError:
     """The 404 for an object that this key does not see."""
-    return Refused(404, f"No such {what}: '{object_id}'{hint}", code="resource_missing", param="id")
+    return StripeApiError(404, f"No such {what}: '{object_id}'{hint}", code="resource_missing", param="id")
 
 
 def listed(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dict[str, Any]:
-    """A page of a v1 list. Raises Refused (400)."""
+    """A page of a v1 list. Raises StripeApiError (400)."""
     ids = [item["id"] for item in items]
     after = query.get("starting_after")
     start = ids.index(after) + 1 if after in ids else 0
     limit = whole(query.get("limit", "10"), "limit")
     if not 1 <= limit <= 100:
-        raise Refused(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
+        raise StripeApiError(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
     end = start + limit
     return {"object": "list", "data": items[start:end], "has_more": end < len(items), "url": url}
 
@@ -92,7 +92,7 @@ class Meter(msgspec.Struct):
         }
 
 
-class Event(msgspec.Struct):
+class AcceptedEvent(msgspec.Struct):
     """One accepted event. Instants are Unix seconds."""
 
     identifier: str
@@ -120,41 +120,43 @@ class Event(msgspec.Struct):
 
 
 def whole(given: Any, param: str) -> int:
-    """A parameter that is a whole number, not negative. Raises Refused (400)."""
+    """A parameter that is a whole number, not negative. Raises StripeApiError (400)."""
     if not isinstance(given, str) or not _WHOLE.fullmatch(given):
-        raise Refused(400, f"Invalid integer: {param}", code="parameter_invalid_integer", param=param)
+        raise StripeApiError(400, f"Invalid integer: {param}", code="parameter_invalid_integer", param=param)
     return int(given)
 
 
-def checked(meter: Meter, payload: Any, identifier: str, timestamp: int, now: int) -> Event:
-    """The event, when Stripe would take it at once. Raises Refused (400)."""
+def checked(meter: Meter, payload: Any, identifier: str, timestamp: int, now: int) -> AcceptedEvent:
+    """The event, when Stripe would take it at once. Raises StripeApiError (400)."""
     if not isinstance(payload, dict) or not all(isinstance(value, str) for value in payload.values()):
-        raise Refused(400, "Invalid payload: a map of strings is expected.", param="payload")
+        raise StripeApiError(400, "Invalid payload: a map of strings is expected.", param="payload")
     customer, value = payload.get(meter.customer_key), payload.get(meter.value_key)
     if not customer:
         # The words that the error report of docs.stripe.com has for it.
-        raise Refused(400, f"{NO_CUSTOMER_KEY} {meter.customer_key} not found in payload.", param="payload")
+        raise StripeApiError(400, f"{NO_CUSTOMER_KEY} {meter.customer_key} not found in payload.", param="payload")
     if meter.formula != "count" and value is None:
-        raise Refused(400, f"Missing payload key: {meter.value_key}.", param="payload")
+        raise StripeApiError(400, f"Missing payload key: {meter.value_key}.", param="payload")
     if value is not None and not _VALUE.fullmatch(value):
-        raise Refused(400, f"Invalid value '{value}': a decimal number is expected.", param="payload")
+        raise StripeApiError(400, f"Invalid value '{value}': a decimal number is expected.", param="payload")
     if len((value or "0").lstrip("-0.").replace(".", "")) > DIGITS_MAX:
-        raise Refused(400, f"Invalid value: more than {DIGITS_MAX} significant digits.", param="payload")
+        raise StripeApiError(400, f"Invalid value: more than {DIGITS_MAX} significant digits.", param="payload")
     if not 1 <= len(identifier) <= 100:
-        raise Refused(400, "Invalid identifier: 1 to 100 characters are expected.", param="identifier")
+        raise StripeApiError(400, "Invalid identifier: 1 to 100 characters are expected.", param="identifier")
     if timestamp > now + FUTURE_S:
-        raise Refused(400, "The timestamp may not be more than 5 minutes in the future.", param="timestamp")
+        raise StripeApiError(400, "The timestamp may not be more than 5 minutes in the future.", param="timestamp")
     if timestamp < now - PAST_S:
         # As production has it (theanswerai/theanswer PR 624): no param, and the lowest instant that is taken.
         least = f"Expected a timestamp greater than or equal to {now - PAST_S}."
-        raise Refused(400, f"The event timestamp cannot be more than 35 days in past. {least}")
-    return Event(identifier, meter.event_name, meter.id, customer, value or "1", timestamp, now, payload)
+        raise StripeApiError(400, f"The event timestamp cannot be more than 35 days in past. {least}")
+    return AcceptedEvent(identifier, meter.event_name, meter.id, customer, value or "1", timestamp, now, payload)
 
 
-def summaries(meter: Meter, events: list[Event], start: int, end: int, grouping: str | None) -> list[dict[str, Any]]:
+def summaries(
+    meter: Meter, events: list[AcceptedEvent], start: int, end: int, grouping: str | None
+) -> list[dict[str, Any]]:
     """One figure per window that has events, or one for all of them; `end` is exclusive."""
     step = WINDOWS[grouping] if grouping else max(1, end - start)
-    windows: dict[int, list[Event]] = {}
+    windows: dict[int, list[AcceptedEvent]] = {}
     for event in events:
         if start <= event.timestamp < end and not event.cancelled:
             windows.setdefault(start + (event.timestamp - start) // step * step, []).append(event)
@@ -172,7 +174,7 @@ def summaries(meter: Meter, events: list[Event], start: int, end: int, grouping:
     ]
 
 
-def _aggregate(meter: Meter, events: list[Event]) -> Decimal:
+def _aggregate(meter: Meter, events: list[AcceptedEvent]) -> Decimal:
     """In order of arrival; with an event window, the newest of each window stands for it."""
     if meter.window is not None:
         events = list({event.timestamp // WINDOWS[meter.window]: event for event in events}.values())

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.sandbox.stripe.meters import Refused, missing
+from gateway.sandbox.stripe.meters import StripeApiError, missing
 from gateway.sandbox.stripe.v2 import rfc3339
 
 WINDOW_S: Final = 10
@@ -26,7 +26,7 @@ NO_METER_FOUND: Final = "v1.billing.meter.no_meter_found"
 NO_METER: Final = "no_meter"
 
 
-class Uncounted(msgspec.Struct):
+class UncountedEvent(msgspec.Struct):
     """An event that was received and is not counted."""
 
     at: int
@@ -41,7 +41,7 @@ class Uncounted(msgspec.Struct):
     is_reported: bool = False
 
 
-class Endpoint(msgspec.Struct, forbid_unknown_fields=True):
+class WebhookEndpoint(msgspec.Struct, forbid_unknown_fields=True):
     """Who is told of thin events."""
 
     url: str
@@ -49,18 +49,18 @@ class Endpoint(msgspec.Struct, forbid_unknown_fields=True):
     """Signs what is sent, `whsec_…`."""
 
 
-class Reports:
+class ErrorReports:
     """Everything uncounted, and the thin events about it."""
 
     def __init__(self) -> None:
-        self.uncounted: Final[list[Uncounted]] = []
+        self.uncounted: Final[list[UncountedEvent]] = []
         self.events: Final[list[dict[str, Any]]] = []
         """Thin events, oldest first."""
-        self.endpoints: Final[list[Endpoint]] = []
+        self.endpoints: Final[list[WebhookEndpoint]] = []
 
     def report(self, now: int, *, at_once: bool = False) -> list[dict[str, Any]]:
         """Makes the thin events that are due, or all of them, and returns the new ones."""
-        groups: dict[tuple[int, str | None], list[Uncounted]] = {}
+        groups: dict[tuple[int, str | None], list[UncountedEvent]] = {}
         for one in self.uncounted:
             start = one.at // WINDOW_S * WINDOW_S
             if not one.is_reported and (at_once or start + WINDOW_S + LATE_S <= now):
@@ -71,18 +71,21 @@ class Reports:
         return made
 
     def get(self, event_id: str) -> dict[str, Any]:
-        """GET /v2/core/events/{id}. Raises Refused (404)."""
+        """GET /v2/core/events/{id}. Raises StripeApiError (404)."""
         for event in self.events:
             if event["id"] == event_id:
                 return event
         raise missing("v2.core.event", event_id)
 
     def list_all(self, query: dict[str, Any], now: int) -> dict[str, Any]:
-        """GET /v2/core/events: newest first, of the last 30 days, by type, meter and instant. Raises Refused (400)."""
+        """GET /v2/core/events: newest first, of the last 30 days, by type, meter and instant.
+
+        Raises StripeApiError (400).
+        """
         types, created = query.get("types"), query.get("created", {})
         names = list(types.values()) if isinstance(types, dict) else types or []
         if not isinstance(names, list) or not isinstance(created, dict):
-            raise Refused(400, "Invalid types or created.", param="types")
+            raise StripeApiError(400, "Invalid types or created.", param="types")
         since = max(str(created.get("gte", "")), rfc3339(now - KEPT_S))
         found = [
             event
@@ -105,7 +108,7 @@ def signature(body: bytes, secret: str, now: int) -> str:
     return f"t={now},v1={digest}"
 
 
-def _thin_event(start: int, meter: str | None, group: list[Uncounted]) -> dict[str, Any]:
+def _thin_event(start: int, meter: str | None, group: list[UncountedEvent]) -> dict[str, Any]:
     codes = dict.fromkeys(one.code for one in group)
     related = {} if meter is None else {"id": meter, "type": "billing.meter", "url": f"/v1/billing/meters/{meter}"}
     count = f"is {len(group)} invalid event" if len(group) == 1 else f"are {len(group)} invalid events"
@@ -130,6 +133,6 @@ def _thin_event(start: int, meter: str | None, group: list[Uncounted]) -> dict[s
     }
 
 
-def _error_type(code: str, group: list[Uncounted]) -> dict[str, Any]:
+def _error_type(code: str, group: list[UncountedEvent]) -> dict[str, Any]:
     samples = [{"error_message": one.message, "request": {"identifier": one.identifier}} for one in group[:SAMPLES_MAX]]
     return {"code": code, "error_count": len(group), "sample_errors": samples}

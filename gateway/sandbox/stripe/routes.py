@@ -1,7 +1,7 @@
 """What the Stripe stand-in answers: its API under `/v1` and `/v2`, and the control calls of tests.
 
 GET    /_control            the troubles that wait
-POST   /_control            adds one: a JSON object with the fields of `Trouble`; unknown ones are 400
+POST   /_control            adds one: a JSON object with the fields of `StripeTrouble`; unknown ones are 400
 DELETE /_control            no trouble
 GET    /_control/calls      {"calls": {"POST /v1/billing/meter_events": 3, …}, "crowded": 0}: `crowded` counts events
                             that came while another one for the same customer and meter was running
@@ -25,16 +25,16 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from gateway.sandbox.stripe.http import Params, StripeHttp, Trouble, path_of
-from gateway.sandbox.stripe.meters import Refused
-from gateway.sandbox.stripe.reports import Endpoint, notification, signature
-from gateway.sandbox.stripe.service import Kept, Stripe, Ways
+from gateway.sandbox.stripe.http import Params, StripeHttp, StripeTrouble, path_of
+from gateway.sandbox.stripe.meters import StripeApiError
+from gateway.sandbox.stripe.reports import WebhookEndpoint, notification, signature
+from gateway.sandbox.stripe.service import StripeService, StripeState, Ways
 from gateway.sandbox.stripe.v2 import adjustment_form, event_form, from_v2
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
-class Person(msgspec.Struct, forbid_unknown_fields=True):
+class CustomerOrder(msgspec.Struct, forbid_unknown_fields=True):
     """A customer as a test orders one."""
 
     id: str
@@ -42,7 +42,7 @@ class Person(msgspec.Struct, forbid_unknown_fields=True):
     livemode: bool = False
 
 
-def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
+def routes(stripe: StripeService, save: Callable[[StripeState], None]) -> list[web.RouteDef]:
     """Everything that the stand-in answers, relative to its prefix; `save` is called after every change."""
     http = StripeHttp(stripe, save)
     one = "/v1/billing/meters/{id}"
@@ -81,7 +81,7 @@ def routes(stripe: Stripe, save: Callable[[Kept], None]) -> list[web.RouteDef]:
 
 
 def _unknown(request: web.Request, _: Params) -> Any:
-    raise Refused(404, f"Unrecognized request URL ({request.method}: {path_of(request)}).")
+    raise StripeApiError(404, f"Unrecognized request URL ({request.method}: {path_of(request)}).")
 
 
 def _control(http: StripeHttp) -> list[web.RouteDef]:
@@ -94,7 +94,7 @@ def _control_troubles(http: StripeHttp) -> list[web.RouteDef]:
 
     async def add(request: web.Request) -> web.Response:
         try:
-            http.troubles.append(msgspec.json.decode(await request.read(), type=Trouble))
+            http.troubles.append(msgspec.json.decode(await request.read(), type=StripeTrouble))
         except msgspec.DecodeError as error:
             return _json({"error": str(error)}, 400)
         return await waiting(request)
@@ -120,13 +120,13 @@ def _control_troubles(http: StripeHttp) -> list[web.RouteDef]:
     ]
 
 
-def _control_world(stripe: Stripe, http: StripeHttp) -> list[web.RouteDef]:
+def _control_world(stripe: StripeService, http: StripeHttp) -> list[web.RouteDef]:
     async def events(_: web.Request) -> web.Response:
         return _json({"events": stripe.events, "uncounted": stripe.reports.uncounted})
 
     async def add_customer(request: web.Request) -> web.Response:
         try:
-            given = msgspec.json.decode(await request.read(), type=Person)
+            given = msgspec.json.decode(await request.read(), type=CustomerOrder)
         except msgspec.DecodeError as error:
             return _json({"error": str(error)}, 400)
         stripe.customers.add(stripe.now(), {"email": given.email}, customer_id=given.id, livemode=given.livemode)
@@ -142,7 +142,7 @@ def _control_world(stripe: Stripe, http: StripeHttp) -> list[web.RouteDef]:
 
     async def add_endpoint(request: web.Request) -> web.Response:
         try:
-            endpoint = msgspec.json.decode(await request.read(), type=Endpoint)
+            endpoint = msgspec.json.decode(await request.read(), type=WebhookEndpoint)
         except msgspec.DecodeError as error:
             return _json({"error": str(error)}, 400)
         if urlsplit(endpoint.url).hostname not in LOOPBACK:
@@ -164,7 +164,7 @@ def _control_world(stripe: Stripe, http: StripeHttp) -> list[web.RouteDef]:
     ]
 
 
-async def _tell(stripe: Stripe, made: list[dict[str, Any]]) -> list[int]:
+async def _tell(stripe: StripeService, made: list[dict[str, Any]]) -> list[int]:
     """Posts the notification of each event to each endpoint: the statuses that they answered."""
     statuses = []
     async with aiohttp.ClientSession() as session:

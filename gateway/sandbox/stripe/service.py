@@ -17,16 +17,16 @@ from gateway.sandbox.stripe.meters import (
     DAY_S,
     NO_CUSTOMER_KEY,
     WINDOWS,
-    Event,
+    AcceptedEvent,
     Meter,
-    Refused,
+    StripeApiError,
     checked,
     listed,
     missing,
     summaries,
     whole,
 )
-from gateway.sandbox.stripe.reports import NO_METER, Reports, Uncounted
+from gateway.sandbox.stripe.reports import NO_METER, ErrorReports, UncountedEvent
 from gateway.sandbox.stripe.v2 import from_v2, rfc3339
 
 SESSION_S: Final = 900
@@ -36,14 +36,14 @@ NO_CUSTOMER_DEFINED: Final = "meter_event_no_customer_defined"
 INVALID_VALUE: Final = "meter_event_invalid_value"
 
 
-class Kept(msgspec.Struct):
+class StripeState(msgspec.Struct):
     """Everything that outlives a restart. Idempotency keys do not: identifiers still count an event once."""
 
     customers: dict[str, dict[str, Any]] = {}
     meters: dict[str, Meter] = {}
-    events: list[Event] = []
+    events: list[AcceptedEvent] = []
     identifiers: dict[str, int] = {}
-    uncounted: list[Uncounted] = []
+    uncounted: list[UncountedEvent] = []
     reports: list[dict[str, Any]] = []
 
 
@@ -56,7 +56,7 @@ class Ways(msgspec.Struct, forbid_unknown_fields=True):
     """Whether an event name without a meter is found out after a 200 in v1 too, rather than refused at once."""
 
 
-class Stripe:
+class StripeService:
     """The stand-in's state and what each endpoint does with it."""
 
     def __init__(self, secret_key: str, *, clock: Callable[[], float], account_id: str = STRIPE_ACCOUNT) -> None:
@@ -65,9 +65,9 @@ class Stripe:
         self.account_id: Final = account_id
         self.customers: Final = Customers()
         self.meters: Final[dict[str, Meter]] = {}
-        self.events: Final[list[Event]] = []
+        self.events: Final[list[AcceptedEvent]] = []
         """Everything counted, in the order in which it came."""
-        self.reports: Final = Reports()
+        self.reports: Final = ErrorReports()
         """What was received with a 200 and is never counted."""
         self.ways = Ways()
         self._clock: Final = clock
@@ -79,12 +79,14 @@ class Stripe:
         """Unix seconds."""
         return int(self._clock())
 
-    def kept(self) -> Kept:
+    def kept(self) -> StripeState:
         """What the next run should know."""
         reports = self.reports
-        return Kept(self.customers.all, self.meters, self.events, self._identifiers, reports.uncounted, reports.events)
+        return StripeState(
+            self.customers.all, self.meters, self.events, self._identifiers, reports.uncounted, reports.events
+        )
 
-    def load(self, kept: Kept) -> None:
+    def load(self, kept: StripeState) -> None:
         """Takes over what an earlier run kept."""
         self.customers.all.update(kept.customers)
         self.meters.update(kept.meters)
@@ -114,13 +116,15 @@ class Stripe:
         event_name, formula = form.get("event_name"), _inner(form, "default_aggregation", "formula")
         for name, longest in (("display_name", 250), ("event_name", 100)):
             if not isinstance(form.get(name), str) or not 1 <= len(form[name]) <= longest:
-                raise Refused(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
+                raise StripeApiError(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
         if formula not in ("sum", "count", "last"):
-            raise Refused(400, "Invalid default_aggregation[formula].", param="default_aggregation[formula]")
+            raise StripeApiError(400, "Invalid default_aggregation[formula].", param="default_aggregation[formula]")
         if form.get("event_time_window") not in (None, *WINDOWS):
-            raise Refused(400, "Invalid event_time_window.", param="event_time_window")
+            raise StripeApiError(400, "Invalid event_time_window.", param="event_time_window")
         if self._active(str(event_name)) is not None:
-            raise Refused(400, f"An active meter with event name {event_name} exists already.", param="event_name")
+            raise StripeApiError(
+                400, f"An active meter with event name {event_name} exists already.", param="event_name"
+            )
         meter = self.add_meter(
             str(event_name),
             display_name=form["display_name"],
@@ -146,9 +150,9 @@ class Stripe:
         """POST /v1/billing/meters/{id}/deactivate and /reactivate."""
         meter = self.meter(meter_id)
         if meter.status == status:
-            raise Refused(400, f"The meter is {status} already.")
+            raise StripeApiError(400, f"The meter is {status} already.")
         if status == "active" and self._active(meter.event_name) is not None:
-            raise Refused(400, f"An active meter with event name {meter.event_name} exists already.")
+            raise StripeApiError(400, f"An active meter with event name {meter.event_name} exists already.")
         meter.status, meter.updated = status, self.now()
         meter.deactivated_at = meter.updated if status == "inactive" else None
         return meter.form()
@@ -157,7 +161,9 @@ class Stripe:
         """POST /v1/billing/meters/{id}: nothing but the name can change."""
         meter = self.meter(meter_id)
         if unknown := sorted(form.keys() - {"display_name"}):
-            raise Refused(400, f"Received unknown parameter: {unknown[0]}", code="parameter_unknown", param=unknown[0])
+            raise StripeApiError(
+                400, f"Received unknown parameter: {unknown[0]}", code="parameter_unknown", param=unknown[0]
+            )
         meter.display_name, meter.updated = form.get("display_name", meter.display_name), self.now()
         return meter.form()
 
@@ -169,25 +175,27 @@ class Stripe:
             return None
         return str(payload.get(meter.customer_key)), meter.id
 
-    def add_event(self, form: dict[str, Any], *, is_stream: bool = False) -> Event:
-        """POST /v1/billing/meter_events. Raises Refused (400).
+    def add_event(self, form: dict[str, Any], *, is_stream: bool = False) -> AcceptedEvent:
+        """POST /v1/billing/meter_events. Raises StripeApiError (400).
 
         That it is received does not say that it is counted: the customer is looked up later. A stream finds all fault
         later.
         """
         event_name = form.get("event_name")
         if not event_name:
-            raise Refused(400, "Missing required param: event_name.", code="parameter_missing", param="event_name")
+            raise StripeApiError(
+                400, "Missing required param: event_name.", code="parameter_missing", param="event_name"
+            )
         meter = self._active(str(event_name))
         if meter is None and not (self.ways.no_meter_late or is_stream):
-            raise Refused(400, f'No active meter found for event name "{event_name}"', param="event_name")
+            raise StripeApiError(400, f'No active meter found for event name "{event_name}"', param="event_name")
         now = self.now()
         at = whole(form["timestamp"], "timestamp") if form.get("timestamp") else now
         identifier = str(form.get("identifier") or secrets.token_hex(16))
         event = checked(meter or Meter("", now, now, "", str(event_name)), form.get("payload"), identifier, at, now)
         if now - self._identifiers.get(identifier, now - DAY_S) < DAY_S:
             message = f"An event already exists with identifier {identifier}."
-            raise Refused(400, message, headers={"stripe-should-retry": "false"})
+            raise StripeApiError(400, message, headers={"stripe-should-retry": "false"})
         self._identifiers[identifier] = now  # used up, counted or not
         if meter is None:
             self._set_aside(NO_METER, f"No meter was found matching event_name {event_name}.", event)
@@ -197,19 +205,19 @@ class Stripe:
             self.events.append(event)
         return event
 
-    def _set_aside(self, code: str, message: str, event: Event) -> None:
+    def _set_aside(self, code: str, message: str, event: AcceptedEvent) -> None:
         about = (event.identifier, event.event_name, event.customer, event.meter or None)
-        self.reports.uncounted.append(Uncounted(event.created, code, message, *about))
+        self.reports.uncounted.append(UncountedEvent(event.created, code, message, *about))
 
     def adjust(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/billing/meter_event_adjustments: takes one event back, within a day of its arrival."""
         identifier = _inner(form, "cancel", "identifier")
         if form.get("type") != "cancel" or not identifier:
-            raise Refused(400, "Missing required param: cancel[identifier].", param="cancel[identifier]")
+            raise StripeApiError(400, "Missing required param: cancel[identifier].", param="cancel[identifier]")
         for event in reversed(self.events):
             if (event.identifier, event.event_name) == (identifier, form.get("event_name")):
                 if self.now() - event.created > DAY_S:
-                    raise Refused(400, "The event is older than 24 hours and cannot be cancelled.")
+                    raise StripeApiError(400, "The event is older than 24 hours and cannot be cancelled.")
                 event.cancelled = True
                 about = {"event_name": event.event_name, "type": "cancel", "cancel": {"identifier": identifier}}
                 adjusted = {"object": "billing.meter_event_adjustment", "livemode": False, "status": "complete"}
@@ -221,17 +229,21 @@ class Stripe:
         meter = self.meter(meter_id)
         for name in ("customer", "start_time", "end_time"):
             if not query.get(name):
-                raise Refused(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
+                raise StripeApiError(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
         grouping = query.get("value_grouping_window")
         if grouping not in (None, *WINDOWS):
-            raise Refused(400, "Invalid value_grouping_window.", param="value_grouping_window")
+            raise StripeApiError(400, "Invalid value_grouping_window.", param="value_grouping_window")
         start, end = (whole(query[name], name) for name in ("start_time", "end_time"))
         step = WINDOWS.get(str(grouping), 60)
         if start % step or end % step:
-            raise Refused(400, f"start_time and end_time must be multiples of {step} seconds.", param="start_time")
+            raise StripeApiError(
+                400, f"start_time and end_time must be multiples of {step} seconds.", param="start_time"
+            )
         if self.ways.summaries_of_unknown != 200 and not self.customers.pays(query["customer"]):
             unknown = missing("customer", str(query["customer"]))
-            raise Refused(self.ways.summaries_of_unknown, str(unknown), code="resource_missing", param="customer")
+            raise StripeApiError(
+                self.ways.summaries_of_unknown, str(unknown), code="resource_missing", param="customer"
+            )
         own = [event for event in self.events if (event.meter, event.customer) == (meter_id, query["customer"])]
         found = summaries(meter, own, start, end, grouping)
         return listed(found, query, f"/v1/billing/meters/{meter_id}/event_summaries")
@@ -258,17 +270,17 @@ class Stripe:
         """POST /v2/billing/meter_event_stream: answers at once, finds fault later."""
         expires = self._sessions.get(token)
         if expires is None:
-            raise Refused(401, "The session token is not valid.", code="invalid_token")
+            raise StripeApiError(401, "The session token is not valid.", code="invalid_token")
         if expires <= self.now():
             code = "billing_meter_event_session_expired"
-            raise Refused(400, "The session has expired.", kind="temporary_session_expired", code=code)
+            raise StripeApiError(400, "The session has expired.", kind="temporary_session_expired", code=code)
         events = body.get("events")
         if not isinstance(events, list) or not 1 <= len(events) <= STREAM_EVENTS_MAX:
-            raise Refused(400, f"events: 1 to {STREAM_EVENTS_MAX} are expected.", param="events")
+            raise StripeApiError(400, f"events: 1 to {STREAM_EVENTS_MAX} are expected.", param="events")
         for given in events:
             try:
                 self.add_event(from_v2(given), is_stream=True)
-            except Refused as refused:
+            except StripeApiError as refused:
                 self._set_aside_unread(given, str(refused))
         return {}
 
@@ -279,7 +291,7 @@ class Stripe:
         meter = self._active(name)
         code = NO_CUSTOMER_DEFINED if why.startswith(NO_CUSTOMER_KEY) else INVALID_VALUE
         code = NO_METER if meter is None else code
-        one = Uncounted(self.now(), code, why, identifier, name, None, None if meter is None else meter.id)
+        one = UncountedEvent(self.now(), code, why, identifier, name, None, None if meter is None else meter.id)
         self.reports.uncounted.append(one)
 
     def _active(self, event_name: str) -> Meter | None:

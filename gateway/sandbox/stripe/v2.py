@@ -4,15 +4,15 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from gateway.sandbox.stripe.meters import Event, Refused
+from gateway.sandbox.stripe.meters import AcceptedEvent, StripeApiError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def from_v2(body: Any) -> dict[str, Any]:
-    """A v2 event as a v1 form. Raises Refused (400)."""
+    """A v2 event as a v1 form. Raises StripeApiError (400)."""
     if not isinstance(body, dict):
-        raise Refused(400, "Invalid event: an object is expected.", param="events")
+        raise StripeApiError(400, "Invalid event: an object is expected.", param="events")
     given = body.get("timestamp")
     if given is None:
         return body
@@ -20,7 +20,7 @@ def from_v2(body: Any) -> dict[str, Any]:
         at = datetime.fromisoformat(given)
         return body | {"timestamp": str((at - _EPOCH) // timedelta(seconds=1))}
     except (TypeError, ValueError):
-        raise Refused(400, "Invalid timestamp: RFC 3339 is expected.", param="timestamp") from None
+        raise StripeApiError(400, "Invalid timestamp: RFC 3339 is expected.", param="timestamp") from None
 
 
 def rfc3339(unix_s: int) -> str:
@@ -28,7 +28,7 @@ def rfc3339(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-def event_form(event: Event) -> dict[str, Any]:
+def event_form(event: AcceptedEvent) -> dict[str, Any]:
     """An accepted event as v2 answers it."""
     times = {"created": rfc3339(event.created), "timestamp": rfc3339(event.timestamp)}
     return event.form() | {"object": "v2.billing.meter_event"} | times

@@ -18,11 +18,11 @@ Instant = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
 """Or a length of time; Unix milliseconds, up to the year 2100."""
 
 
-class _Body(Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+class _UnkeyBody(Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class LimitBody(_Body):
+class LimitBody(_UnkeyBody):
     """A rate limit to set."""
 
     name: Annotated[str, Meta(min_length=3, max_length=128)]
@@ -31,20 +31,20 @@ class LimitBody(_Body):
     auto_apply: bool | None = False
 
 
-class Cost(_Body):
+class Cost(_UnkeyBody):
     """How many credits a verification spends."""
 
     cost: Annotated[int, Meta(ge=0, le=10**12)] = 1
 
 
-class Credits(_Body):
+class Credits(_UnkeyBody):
     """A balance to set."""
 
     remaining: Count | None = None
     refill: Refill | None = None
 
 
-class VerifyKey(_Body):
+class VerifyKey(_UnkeyBody):
     """keys.verifyKey."""
 
     key: Annotated[str, Meta(min_length=1, max_length=512)]
@@ -56,7 +56,7 @@ class VerifyKey(_Body):
     migration_id: Annotated[str, Meta(max_length=256)] | None = None
 
 
-class CreateKey(_Body):
+class CreateKey(_UnkeyBody):
     """keys.createKey."""
 
     api_id: Id
@@ -74,7 +74,7 @@ class CreateKey(_Body):
     recoverable: bool | None = None
 
 
-class UpdateKey(_Body):
+class UpdateKey(_UnkeyBody):
     """keys.updateKey."""
 
     key_id: Id
@@ -89,41 +89,41 @@ class UpdateKey(_Body):
     permissions: list[Permission] | UnsetType | None = UNSET
 
 
-class ChangePermissions(_Body):
+class ChangePermissions(_UnkeyBody):
     """keys.addPermissions and removePermissions; names that the key has, or has not, are no error."""
 
     key_id: Id
     permissions: Annotated[list[Permission], Meta(min_length=1, max_length=1000)]
 
 
-class GetKey(_Body):
+class GetKey(_UnkeyBody):
     """keys.getKey."""
 
     key_id: Id
     decrypt: bool | None = None
 
 
-class DeleteKey(_Body):
+class DeleteKey(_UnkeyBody):
     """keys.deleteKey."""
 
     key_id: Id
     permanent: bool | None = None
 
 
-class RerollKey(_Body):
+class RerollKey(_UnkeyBody):
     """keys.rerollKey; `expiration` is how long the old key lives on, milliseconds; null: as long as it would have."""
 
     key_id: Id
     expiration: Instant | None
 
 
-class Whoami(_Body):
+class Whoami(_UnkeyBody):
     """keys.whoami."""
 
     key: Annotated[str, Meta(min_length=1, max_length=512)]
 
 
-class UpdateCredits(_Body):
+class UpdateCredits(_UnkeyBody):
     """keys.updateCredits."""
 
     key_id: Id
@@ -131,7 +131,7 @@ class UpdateCredits(_Body):
     value: Count | None = None
 
 
-class ListKeys(_Body):
+class ListKeys(_UnkeyBody):
     """apis.listKeys."""
 
     api_id: Id
@@ -142,7 +142,7 @@ class ListKeys(_Body):
     revalidate_keys_cache: bool | None = None
 
 
-class CreateIdentity(_Body):
+class CreateIdentity(_UnkeyBody):
     """identities.createIdentity."""
 
     external_id: ExternalId
@@ -150,13 +150,13 @@ class CreateIdentity(_Body):
     ratelimits: list[LimitBody] | None = None
 
 
-class GetIdentity(_Body):
+class GetIdentity(_UnkeyBody):
     """identities.getIdentity and deleteIdentity; `identity` is an id of Unkey's or an external one."""
 
     identity: Id
 
 
-class UpdateIdentity(_Body):
+class UpdateIdentity(_UnkeyBody):
     """identities.updateIdentity."""
 
     identity: Id
@@ -164,7 +164,7 @@ class UpdateIdentity(_Body):
     ratelimits: list[LimitBody] | None = None
 
 
-class ListIdentities(_Body):
+class ListIdentities(_UnkeyBody):
     """identities.listIdentities."""
 
     limit: Annotated[int, Meta(ge=1, le=100)] | None = None

@@ -7,13 +7,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateway.sandbox.unkey.bodies import LimitBody
-from gateway.sandbox.unkey.keys import Identity, Key, Limit
+from gateway.sandbox.unkey.keys import Key, NamedLimit, StoredIdentity
 
 PAGE: Final = 100
 T = TypeVar("T")
 
 
-class Refused(Exception):
+class UnkeyError(Exception):
     """A request that Unkey answers with an error."""
 
     def __init__(
@@ -28,20 +28,22 @@ class Refused(Exception):
         """The end of its `type`."""
 
 
-def bad(location: str, message: str) -> Refused:
+def bad(location: str, message: str) -> UnkeyError:
     """400; without `errors` the SDK could not read it (Unkey's docs)."""
-    return Refused(400, "Bad Request", f"{location} {message}", [{"location": f"body.{location}", "message": message}])
+    return UnkeyError(
+        400, "Bad Request", f"{location} {message}", [{"location": f"body.{location}", "message": message}]
+    )
 
 
-def not_found(what: str) -> Refused:
+def not_found(what: str) -> UnkeyError:
     """404."""
     code = f"unkey/data/{what.lower()}_not_found"
-    return Refused(404, "Not Found", f"The requested {what} does not exist or has been deleted.", code=code)
+    return UnkeyError(404, "Not Found", f"The requested {what} does not exist or has been deleted.", code=code)
 
 
-def no_such(what: str, name: str) -> Refused:
+def no_such(what: str, name: str) -> UnkeyError:
     """404 of something that a key was to be given, or to lose."""
-    return Refused(404, "Not Found", f"{what} '{name}' was not found.", code=f"unkey/data/{what.lower()}_not_found")
+    return UnkeyError(404, "Not Found", f"{what} '{name}' was not found.", code=f"unkey/data/{what.lower()}_not_found")
 
 
 def present(fields: dict[str, Any]) -> dict[str, Any]:
@@ -49,11 +51,11 @@ def present(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def limits_of(given: list[LimitBody] | None, before: Iterable[Limit] = ()) -> list[Limit]:
+def limits_of(given: list[LimitBody] | None, before: Iterable[NamedLimit] = ()) -> list[NamedLimit]:
     """Rate limits as they are kept, each with an id that no other has; one that was there `before` keeps its own."""
     ids = {limit.name: limit.id for limit in before}
     return [
-        Limit(
+        NamedLimit(
             limit.name,
             limit.limit,
             limit.duration,
@@ -64,7 +66,7 @@ def limits_of(given: list[LimitBody] | None, before: Iterable[Limit] = ()) -> li
     ]
 
 
-def limit_form(limit: Limit) -> dict[str, Any]:
+def limit_form(limit: NamedLimit) -> dict[str, Any]:
     """A rate limit that is set."""
     return {
         "id": limit.id,
@@ -75,7 +77,7 @@ def limit_form(limit: Limit) -> dict[str, Any]:
     }
 
 
-def identity_form(identity: Identity, hidden: Iterable[Limit] = ()) -> dict[str, Any]:
+def identity_form(identity: StoredIdentity, hidden: Iterable[NamedLimit] = ()) -> dict[str, Any]:
     """An identity. A verification leaves out the limits whose names its key has too (`hidden`)."""
     names = {limit.name for limit in hidden}
     limits = [limit_form(limit) for limit in identity.ratelimits if limit.name not in names] or None
@@ -89,7 +91,7 @@ def credits_form(key: Key) -> dict[str, Any]:
     return {"remaining": key.remaining} | ({} if refill is None else {"refill": refill})
 
 
-def key_form(key: Key, identity: Identity | None, permissions: list[str]) -> dict[str, Any]:
+def key_form(key: Key, identity: StoredIdentity | None, permissions: list[str]) -> dict[str, Any]:
     """A key, never its secret. `permissions` are its own and those of its roles, without saying which is which."""
     return present(
         {

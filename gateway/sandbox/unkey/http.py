@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from gateway.sandbox.unkey import bodies
-from gateway.sandbox.unkey.forms import Refused, bad, not_found
-from gateway.sandbox.unkey.keys import Kept
+from gateway.sandbox.unkey.forms import UnkeyError, bad, not_found
+from gateway.sandbox.unkey.keys import UnkeyState
 from gateway.sandbox.unkey.service import VERIFY, Unkey
 
 _TITLES: Final = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 429: "Too Many Requests"}
@@ -24,7 +24,7 @@ _TOO_MANY: Final = "user/too_many_requests/workspace_rate_limited"
 _DOCS: Final = "https://www.unkey.com/docs/errors/"
 
 
-class Trouble(msgspec.Struct, forbid_unknown_fields=True):
+class UnkeyTrouble(msgspec.Struct, forbid_unknown_fields=True):
     """What goes wrong with the next `times` matching requests or, without it, until cleared."""
 
     times: int | None = None
@@ -45,10 +45,10 @@ class Trouble(msgspec.Struct, forbid_unknown_fields=True):
 class UnkeyHttp:
     """One stand-in on the wire."""
 
-    def __init__(self, unkey: Unkey, save: Callable[[Kept], None]) -> None:
+    def __init__(self, unkey: Unkey, save: Callable[[UnkeyState], None]) -> None:
         self.unkey: Final = unkey
         self._save: Final = save
-        self.troubles: Final[list[Trouble]] = []
+        self.troubles: Final[list[UnkeyTrouble]] = []
         self.calls: Final[Counter[str]] = Counter()
         self._minute, self._asked = 0, 0
         """The minute that is counted, and the requests in it."""
@@ -68,25 +68,25 @@ class UnkeyHttp:
                 request.transport.close()
             return response
 
-        async def answered(request: web.Request, trouble: Trouble) -> web.Response:
+        async def answered(request: web.Request, trouble: UnkeyTrouble) -> web.Response:
             try:
                 if request.headers.get("Authorization") != f"Bearer {self.unkey.root_key}":
-                    raise Refused(401, "Unauthorized", "The provided root key is invalid.")
+                    raise UnkeyError(401, "Unauthorized", "The provided root key is invalid.")
                 self._take_from_quota()
                 if trouble.status is not None:
                     title = _TITLES.get(trouble.status, "Service Unavailable")
-                    raise Refused(trouble.status, title, "The sandbox was told to say so.")
+                    raise UnkeyError(trouble.status, title, "The sandbox was told to say so.")
                 lacks = [right for right in rights if right not in self.unkey.permissions]
                 if lacks and name in MASKED:
                     raise not_found("API")
                 if lacks and name != VERIFIES:
-                    raise Refused(403, "Forbidden", f"Missing permission: '{lacks[0]}'", code=_LACKS)
+                    raise UnkeyError(403, "Forbidden", f"Missing permission: '{lacks[0]}'", code=_LACKS)
                 body = msgspec.json.decode(await request.read(), type=body_type)
                 found = run(body)
                 self.changed(name)
             except (msgspec.DecodeError, RecursionError) as error:
                 return _refusal(bad("", str(error)))
-            except Refused as refused:
+            except UnkeyError as refused:
                 return _refusal(refused, self._quota(trouble) if refused.status == 429 else {})
             return _answer(found, trouble)
 
@@ -98,16 +98,16 @@ class UnkeyHttp:
             self._save(self.unkey.kept)
 
     def _take_from_quota(self) -> None:
-        """One request of the minute's. Raises Refused: 429."""
+        """One request of the minute's. Raises UnkeyError: 429."""
         most, minute = self.unkey.mode.per_minute, int(self.unkey.now_s() // 60)
         if self._minute != minute:
             self._minute, self._asked = minute, 0
         self._asked += 1
         if most is not None and self._asked > most:
-            raise Refused(429, _TITLES[429], "The workspace has sent its requests of this minute.", code=_TOO_MANY)
+            raise UnkeyError(429, _TITLES[429], "The workspace has sent its requests of this minute.", code=_TOO_MANY)
 
-    def _quota(self, trouble: Trouble) -> dict[str, str]:
-        """What a 429 says of the workspace's limit; to a `Trouble` how long that takes."""
+    def _quota(self, trouble: UnkeyTrouble) -> dict[str, str]:
+        """What a 429 says of the workspace's limit; to a `UnkeyTrouble` how long that takes."""
         most = self.unkey.mode.per_minute
         wait = trouble.retry_after_s if most is None else math.ceil(60 - self.unkey.now_s() % 60)
         return {
@@ -117,7 +117,7 @@ class UnkeyHttp:
             "Retry-After": str(wait),
         }
 
-    def _take(self, endpoint: str) -> Trouble:
+    def _take(self, endpoint: str) -> UnkeyTrouble:
         for trouble in self.troubles:
             if trouble.endpoint in (None, endpoint):
                 if trouble.times is not None:
@@ -125,10 +125,10 @@ class UnkeyHttp:
                     if trouble.times <= 0:
                         self.troubles.remove(trouble)
                 return trouble
-        return Trouble()
+        return UnkeyTrouble()
 
 
-def _answer(answered: Any, trouble: Trouble) -> web.Response:
+def _answer(answered: Any, trouble: UnkeyTrouble) -> web.Response:
     if trouble.body is not None:
         return web.Response(text=trouble.body, content_type="application/json")
     body: dict[str, Any] = {"meta": _meta()}
@@ -143,7 +143,7 @@ def _answer(answered: Any, trouble: Trouble) -> web.Response:
     return as_json(body)
 
 
-def _refusal(refused: Refused, headers: dict[str, str] | None = None) -> web.Response:
+def _refusal(refused: UnkeyError, headers: dict[str, str] | None = None) -> web.Response:
     error: dict[str, Any] = {
         "title": refused.title,
         "detail": refused.detail,

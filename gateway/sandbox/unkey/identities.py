@@ -8,29 +8,29 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.sandbox.unkey import bodies
-from gateway.sandbox.unkey.forms import Refused, identity_form, limits_of, not_found, page
-from gateway.sandbox.unkey.keys import Identity, Kept
+from gateway.sandbox.unkey.forms import UnkeyError, identity_form, limits_of, not_found, page
+from gateway.sandbox.unkey.keys import StoredIdentity, UnkeyState
 
 
 class Identities:
     """What each endpoint of identities does."""
 
-    def __init__(self, kept: Callable[[], Kept]) -> None:
+    def __init__(self, kept: Callable[[], UnkeyState]) -> None:
         self._kept: Final = kept
 
-    def of(self, external_id: str | None) -> Identity | None:
+    def of(self, external_id: str | None) -> StoredIdentity | None:
         """The identity of this external id, made when it is new."""
         if external_id is None:
             return None
         identities = self._kept().identities
         if external_id not in identities:
-            identities[external_id] = Identity(f"id_{secrets.token_hex(8)}", external_id)
+            identities[external_id] = StoredIdentity(f"id_{secrets.token_hex(8)}", external_id)
         return identities[external_id]
 
     def create_identity(self, body: bodies.CreateIdentity) -> dict[str, Any]:
         """POST /v2/identities.createIdentity."""
         if body.external_id in self._kept().identities:
-            raise Refused(409, "Conflict", f"Identity with externalId '{body.external_id}' already exists.")
+            raise UnkeyError(409, "Conflict", f"Identity with externalId '{body.external_id}' already exists.")
         identity = self.of(body.external_id)
         assert identity is not None
         identity.meta, identity.ratelimits = body.meta, limits_of(body.ratelimits)
@@ -61,7 +61,7 @@ class Identities:
         found, cursor = page([*self._kept().identities.values()], lambda it: it.id, body.limit, body.cursor)
         return [identity_form(identity) for identity in found], cursor
 
-    def _find(self, name: str) -> Identity:
+    def _find(self, name: str) -> StoredIdentity:
         for identity in self._kept().identities.values():
             if name in (identity.id, identity.external_id):
                 return identity

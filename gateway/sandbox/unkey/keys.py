@@ -16,7 +16,7 @@ BRACKETS_MAX: Final = 50
 _TOKEN: Final = re.compile(r"\s*(\(|\)|[A-Za-z0-9_.:\-*]+)")
 
 
-class Limit(msgspec.Struct, rename="camel", omit_defaults=True):
+class NamedLimit(msgspec.Struct, rename="camel", omit_defaults=True):
     """A named rate limit; `duration` in milliseconds."""
 
     name: str
@@ -65,25 +65,25 @@ class Key(msgspec.Struct):
     refilled_at: int = 0
     permissions: list[str] = []
     roles: list[str] = []
-    ratelimits: list[Limit] = []
+    ratelimits: list[NamedLimit] = []
     updated_at: int | None = None
     last_used_at: int | None = None
 
 
-class Identity(msgspec.Struct, rename="camel", omit_defaults=True):
+class StoredIdentity(msgspec.Struct, rename="camel", omit_defaults=True):
     """Whom keys belong to."""
 
     id: str
     external_id: str
     meta: dict[str, Any] | None = None
-    ratelimits: list[Limit] = []
+    ratelimits: list[NamedLimit] = []
 
 
-class Kept(msgspec.Struct):
+class UnkeyState(msgspec.Struct):
     """Everything that outlives a restart."""
 
     keys: dict[str, Key] = {}
-    identities: dict[str, Identity] = {}
+    identities: dict[str, StoredIdentity] = {}
     """By external id."""
     roles: dict[str, list[str]] = {}
     """The permissions of each role, by its name."""
@@ -103,7 +103,7 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
 class Run(NamedTuple):
     """A limit that one verification counts against."""
 
-    limit: Limit
+    limit: NamedLimit
     cost: int
     owner: str
     """Whose uses are counted together: a key's id, or an identity's."""
@@ -113,7 +113,7 @@ class UnknownLimit(Exception):
     """A verification named a limit that neither the key nor its identity has."""
 
 
-class Counters:
+class RateWindows:
     """Fixed windows of rate limits."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Counters:
         return allowed, said
 
 
-def limits_for(key: Key, identity: Identity | None, asked: list[Asked]) -> list[Run]:
+def limits_for(key: Key, identity: StoredIdentity | None, asked: list[Asked]) -> list[Run]:
     """The limits that one verification runs. Those of key and identity are merged by name, and the key's wins; an
     identity's counts over all its keys (Unkey's server source). Raises UnknownLimit.
     """
@@ -159,7 +159,7 @@ def limits_for(key: Key, identity: Identity | None, asked: list[Asked]) -> list[
     wanted = {name: Run(limit, 1, owner) for name, (limit, owner) in known.items() if limit.auto_apply}
     for ask in asked:
         if ask.limit is not None and ask.duration is not None:
-            wanted[ask.name] = Run(Limit(ask.name, ask.limit, ask.duration), ask.cost, key.key_id)
+            wanted[ask.name] = Run(NamedLimit(ask.name, ask.limit, ask.duration), ask.cost, key.key_id)
         elif ask.name in known:
             limit, owner = known[ask.name]
             wanted[ask.name] = Run(limit, ask.cost, owner)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.sandbox.unkey.keys import Identity, Key
+from gateway.sandbox.unkey.keys import Key, StoredIdentity
 
 FRESH_S: Final = 10.0
 STALE_S: Final = 600.0
@@ -38,11 +38,11 @@ class Mode(msgspec.Struct, forbid_unknown_fields=True):
     """Requests that the workspace may send in a minute; the others are 429."""
 
 
-class Loaded(NamedTuple):
+class LoadedKey(NamedTuple):
     """A key as a verification needs it."""
 
     key: Key
-    identity: Identity | None
+    identity: StoredIdentity | None
     permissions: list[str]
     """Of the key and of its roles; one may come twice."""
 
@@ -51,9 +51,9 @@ class Cache:
     """What one node remembers of keys, by the hash of their secret. None is a key that was not found."""
 
     def __init__(self) -> None:
-        self._entries: Final[dict[str, tuple[float, Loaded | None]]] = {}
+        self._entries: Final[dict[str, tuple[float, LoadedKey | None]]] = {}
 
-    def get(self, digest: str, now_s: float, load: Callable[[], Loaded | None]) -> Loaded | None:
+    def get(self, digest: str, now_s: float, load: Callable[[], LoadedKey | None]) -> LoadedKey | None:
         """The key, possibly as it was up to ten minutes ago: then the next answer is of now."""
         at_s, found = self._entries.get(digest, (-math.inf, None))
         age_s = now_s - at_s

@@ -21,9 +21,9 @@ import msgspec
 from aiohttp import web
 
 from gateway.sandbox.unkey import bodies
-from gateway.sandbox.unkey.forms import Refused
-from gateway.sandbox.unkey.http import Trouble, UnkeyHttp, api_routes, as_json
-from gateway.sandbox.unkey.keys import Kept, Limit
+from gateway.sandbox.unkey.forms import UnkeyError
+from gateway.sandbox.unkey.http import UnkeyHttp, UnkeyTrouble, api_routes, as_json
+from gateway.sandbox.unkey.keys import NamedLimit, UnkeyState
 from gateway.sandbox.unkey.nodes import Mode
 from gateway.sandbox.unkey.service import ALL_PERMISSIONS, Unkey
 
@@ -38,7 +38,7 @@ class _FixtureKey(msgspec.Struct, forbid_unknown_fields=True):
     meta: dict[str, Any] | None = None
     permissions: list[str] = []
     roles: list[str] = []
-    ratelimits: list[Limit] = []
+    ratelimits: list[NamedLimit] = []
 
 
 class _Role(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,7 +58,7 @@ class _Revoked(msgspec.Struct, forbid_unknown_fields=True):
     key_id: str
 
 
-def routes(unkey: Unkey, save: Callable[[Kept], None]) -> list[web.RouteDef]:
+def routes(unkey: Unkey, save: Callable[[UnkeyState], None]) -> list[web.RouteDef]:
     """Everything that the stand-in answers, relative to its prefix; `save` is called after every change."""
     http = UnkeyHttp(unkey, save)
     return [*api_routes(http), *_of_troubles(http), *_of_state(http)]
@@ -70,7 +70,7 @@ def _command(http: UnkeyHttp, path: str, body_type: type[Any], run: Callable[[An
     async def handle(request: web.Request) -> web.Response:
         try:
             done = as_json(run(msgspec.json.decode(await request.read(), type=body_type)))
-        except (msgspec.DecodeError, Refused) as error:
+        except (msgspec.DecodeError, UnkeyError) as error:
             return as_json({"error": str(error)}, 400)
         http.changed("_control")
         return done
@@ -81,7 +81,7 @@ def _command(http: UnkeyHttp, path: str, body_type: type[Any], run: Callable[[An
 def _of_troubles(http: UnkeyHttp) -> list[web.RouteDef]:
     unkey = http.unkey
 
-    def add(trouble: Trouble) -> Any:
+    def add(trouble: UnkeyTrouble) -> Any:
         http.troubles.append(trouble)
         return {"troubles": http.troubles}
 
@@ -103,7 +103,7 @@ def _of_troubles(http: UnkeyHttp) -> list[web.RouteDef]:
 
     return [
         web.get("/_control", waiting),
-        _command(http, "", Trouble, add),
+        _command(http, "", UnkeyTrouble, add),
         web.delete("/_control", clear),
         web.get("/_control/calls", calls),
         web.delete("/_control/calls", forget),

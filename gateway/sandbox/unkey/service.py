@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from gateway.sandbox.unkey import bodies
 from gateway.sandbox.unkey.forms import (
-    Refused,
+    UnkeyError,
     bad,
     credits_form,
     identity_form,
@@ -25,9 +25,9 @@ from gateway.sandbox.unkey.forms import (
     page,
     present,
 )
-from gateway.sandbox.unkey.keys import INT64_MAX, Counters, Key, UnknownLimit, limits_for, permitted, refill
-from gateway.sandbox.unkey.nodes import Loaded
-from gateway.sandbox.unkey.store import Store, digest
+from gateway.sandbox.unkey.keys import INT64_MAX, Key, RateWindows, UnknownLimit, limits_for, permitted, refill
+from gateway.sandbox.unkey.nodes import LoadedKey
+from gateway.sandbox.unkey.store import UnkeyStore, digest
 
 VERIFY: Final = "verify_key"
 CREATE_PERMISSION: Final = "create_permission"
@@ -40,7 +40,7 @@ ALL_PERMISSIONS: Final = frozenset(
 MINUTE_MS: Final = 60_000
 
 
-class Unkey(Store):
+class Unkey(UnkeyStore):
     """What each endpoint does with what is stored."""
 
     def __init__(self, root_key: str, api_id: str, *, clock: Callable[[], float]) -> None:
@@ -50,7 +50,7 @@ class Unkey(Store):
         self.permissions = ALL_PERMISSIONS
         """What the root key may do; a test takes away."""
         self.apis: Final = {api_id}
-        self._counters: Final = Counters()
+        self._counters: Final = RateWindows()
 
     def verify_key(self, body: bodies.VerifyKey) -> dict[str, Any]:
         """POST /v2/keys.verifyKey. Spends rate limits and credits only when everything before them holds."""
@@ -80,7 +80,7 @@ class Unkey(Store):
             }
         )
 
-    def _judge(self, found: Loaded, body: bodies.VerifyKey) -> tuple[str, list[dict[str, Any]]]:
+    def _judge(self, found: LoadedKey, body: bodies.VerifyKey) -> tuple[str, list[dict[str, Any]]]:
         key, identity, permissions = found
         now = self.now_ms()
         if not key.enabled:
@@ -97,7 +97,7 @@ class Unkey(Store):
             limits = limits_for(key, identity, body.ratelimits or [])
         except UnknownLimit as unknown:
             detail = f"Ratelimit '{unknown}' was requested but does not exist for this key or its identity."
-            raise Refused(412, "Precondition Failed", detail) from None
+            raise UnkeyError(412, "Precondition Failed", detail) from None
         allowed, seen = (True, []) if self.mode.limiter_down else self._counters.check(limits, now)
         if not allowed:
             return "RATE_LIMITED", seen
@@ -171,7 +171,7 @@ class Unkey(Store):
         """POST /v2/keys.addPermissions: to the key itself; a name that is new to the workspace takes a right."""
         with self.changed(body.key_id) as key:
             if not set(body.permissions) <= self.names() and CREATE_PERMISSION not in self.permissions:
-                raise Refused(403, "Forbidden", "Missing permission: 'rbac.*.create_permission'")
+                raise UnkeyError(403, "Forbidden", "Missing permission: 'rbac.*.create_permission'")
             key.permissions = list(dict.fromkeys([*key.permissions, *body.permissions]))
             self.kept.permissions.update(body.permissions)
         return [_permission(name) for name in key.permissions]

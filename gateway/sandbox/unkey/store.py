@@ -8,16 +8,16 @@ from typing import Final
 
 from gateway.sandbox.unkey.forms import not_found
 from gateway.sandbox.unkey.identities import Identities
-from gateway.sandbox.unkey.keys import Kept, Key, refill
-from gateway.sandbox.unkey.nodes import NODES, Cache, Loaded, Mode, Replica
+from gateway.sandbox.unkey.keys import Key, UnkeyState, refill
+from gateway.sandbox.unkey.nodes import NODES, Cache, LoadedKey, Mode, Replica
 
 
-class Store:
+class UnkeyStore:
     """Keys, identities and roles."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives Unix seconds."""
-        self.kept = Kept()
+        self.kept = UnkeyState()
         self.mode = Mode()
         self.ahead_s = 0.0
         """How far a control call has moved the clock."""
@@ -28,7 +28,7 @@ class Store:
         self._nodes: Final = [Cache() for _ in range(NODES)]
         self._replica: Final = Replica()
 
-    def load(self, kept: Kept) -> None:
+    def load(self, kept: UnkeyState) -> None:
         """Takes over the keys of an earlier run."""
         self.kept = kept
         self.ids = {key.digest: key.key_id for key in kept.keys.values()}
@@ -58,7 +58,7 @@ class Store:
         return self._replica.key(key_id, live, self.now_s() - self.mode.lag_s) if self.mode.lag_s else live
 
     def find(self, key_id: str) -> Key:
-        """The key as the replica has it. Raises Refused: 404."""
+        """The key as the replica has it. Raises UnkeyError: 404."""
         key = self.seen(key_id)
         if key is None:
             raise not_found("key")
@@ -79,19 +79,19 @@ class Store:
         if clears:
             self._nodes[self.mode.node].forget(key.digest)
 
-    def look_up(self, secret: str) -> Loaded | None:
+    def look_up(self, secret: str) -> LoadedKey | None:
         """The key as the node that is asked has it."""
         hashed = digest(secret)
         if not self.mode.caches:
             return self._load(hashed)
         return self._nodes[self.mode.node].get(hashed, self.now_s(), lambda: self._load(hashed))
 
-    def _load(self, hashed: str) -> Loaded | None:
+    def _load(self, hashed: str) -> LoadedKey | None:
         key = self.seen(self.ids.get(hashed, ""))
         if key is None:
             return None
         refill(key, self.now_ms())
-        return Loaded(key, self.kept.identities.get(key.external_id or ""), self.permissions_of(key))
+        return LoadedKey(key, self.kept.identities.get(key.external_id or ""), self.permissions_of(key))
 
     def permissions_of(self, key: Key) -> list[str]:
         """Those of the key itself and of its roles."""

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
 from gateway.sandbox import credentials
-from gateway.sandbox.openai.calls import Call
+from gateway.sandbox.openai.calls import ReceivedCall
 from gateway.sandbox.server import Sandbox
 from tests.support.stand_ins import CODER, control, sandbox_at
 
@@ -54,7 +54,7 @@ def user(text: str) -> Any:
     return {"role": "user", "content": text}
 
 
-def last(sandbox: Sandbox) -> Call:
+def last(sandbox: Sandbox) -> ReceivedCall:
     return sandbox.openai.log.calls()[-1]
 
 

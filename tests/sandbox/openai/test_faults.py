@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from gateway.sandbox import credentials
-from gateway.sandbox.openai.calls import Call
+from gateway.sandbox.openai.calls import ReceivedCall
 from gateway.sandbox.server import Sandbox
 from tests.support.stand_ins import control, sandbox_at
 
@@ -40,7 +40,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-def last(sandbox: Sandbox) -> Call:
+def last(sandbox: Sandbox) -> ReceivedCall:
     return sandbox.openai.log.calls()[-1]
 
 
@@ -50,7 +50,7 @@ async def raw(session: aiohttp.ClientSession, sandbox: Sandbox, body: Any, path:
         return response, await response.read()
 
 
-async def gone(sandbox: Sandbox) -> Call:
+async def gone(sandbox: Sandbox) -> ReceivedCall:
     """The last call, once the stand-in is through with it."""
     for _ in range(500):
         if last(sandbox).done:

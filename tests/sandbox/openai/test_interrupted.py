@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from gateway.sandbox import credentials
-from gateway.sandbox.openai.calls import Call
+from gateway.sandbox.openai.calls import ReceivedCall
 from gateway.sandbox.server import Sandbox
 from tests.support.stand_ins import control, sandbox_at
 
@@ -33,7 +33,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[AsyncOpenAI]:
         yield opened
 
 
-async def done(sandbox: Sandbox, number: int = -1) -> Call:
+async def done(sandbox: Sandbox, number: int = -1) -> ReceivedCall:
     """A call, the last unless told, once the stand-in is through with it."""
     for _ in range(500):
         calls = sandbox.openai.log.calls()

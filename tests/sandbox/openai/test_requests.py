@@ -10,7 +10,7 @@ from gateway.openai.tokenizer import Tokenizer
 from gateway.sandbox.openai.answer import Wish, answer
 from gateway.sandbox.openai.chat import chat_wish
 from gateway.sandbox.openai.embeddings import inputs_of
-from gateway.sandbox.openai.errors import Refused
+from gateway.sandbox.openai.errors import OpenAIError
 from gateway.sandbox.openai.models import Models, Served
 from gateway.sandbox.openai.responses import responses_wish
 from gateway.sandbox.openai.schema import fake
@@ -67,7 +67,7 @@ def test_any_request_is_answered_or_refused(model: Served, fields: dict[str, Any
                 wish = chat_wish(wanted, COUNTER, ENCODING)
             else:
                 wish = responses_wish(wanted, [], COUNTER, ENCODING)
-        except Refused as refused:
+        except OpenAIError as refused:
             assert refused.status in (400, 404)  # noqa: PT017  # either outcome is right, another exception is not
             continue
         for choice in answer(COUNTER, model, wish):
@@ -86,7 +86,7 @@ def test_any_schema_gives_a_value(schema: Any) -> None:
 def test_any_input_is_embedded_or_refused(given_input: Any) -> None:
     try:
         texts, tokens = inputs_of({"input": given_input}, COUNTER, "cl100k_base")
-    except Refused as refused:
+    except OpenAIError as refused:
         assert refused.status == 400  # noqa: PT017  # either outcome is right, another exception is not
     else:
         assert len(texts) >= 1

@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from gateway.sandbox import credentials
-from gateway.sandbox.openai.calls import Call
+from gateway.sandbox.openai.calls import ReceivedCall
 from gateway.sandbox.server import Sandbox
 from tests.support.stand_ins import sandbox_at
 
@@ -36,7 +36,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[AsyncOpenAI]:
         yield opened
 
 
-def last(sandbox: Sandbox) -> Call:
+def last(sandbox: Sandbox) -> ReceivedCall:
     return sandbox.openai.log.calls()[-1]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import Delivered, Duplicate, MeterEvent, Outcome, Refused, Rejected, Retry
+from gateway.billing.windows import CredentialsRefused, Delivered, Duplicate, MeterEvent, Outcome, Rejected, Retry
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox, start
 from tests.support.stand_ins import CODER, Clock, control, sandbox_at
@@ -52,7 +52,7 @@ ONCE: Final = [("cus_1", "1235", EVENT.identifier, int(EVENT.timestamp.timestamp
         # Stripe plays a stored 500 back, so the edge asks once more under a fresh key.
         ({"status": 500}, Retry, Delivered),
         ({"status": 500, "accept": True}, Retry, Duplicate),
-        ({"status": 401}, Refused, Delivered),
+        ({"status": 401}, CredentialsRefused, Delivered),
         # From something between: Stripe may have had the request, and then plays its own answer back.
         ({"body": ""}, Retry, Delivered),
         ({"body": "", "accept": True}, Retry, Delivered),
@@ -92,7 +92,7 @@ async def test_a_wrong_key_counts_nothing(sandbox: Sandbox) -> None:
     edge = Billing("sk_test_wrong", base_url=sandbox.stripe_base_url, timeout_s=5)
     outcome = await edge.send(EVENT)
     await edge.close()
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, CredentialsRefused)
     assert counted(sandbox) == []
 
 

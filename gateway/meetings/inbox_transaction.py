@@ -66,7 +66,7 @@ class Wait(NamedTuple):
     """The connection that it tells about."""
 
 
-class EventTurn:
+class InboxTransaction:
     """One event, within a transaction of its own."""
 
     def __init__(self, connection: Any, source: str, event_id: str, body: bytes) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from gateway.audit.reads.snapshot import Offenders, Span
+from gateway.audit.reads.snapshot import AuditRange, Offenders
 
 State = Literal["ok", "breach", "not checked"]
 Figures = Mapping[str, int | str]
 EXAMPLES_MAX: Final = 10
 
 
-class Verdict(NamedTuple):
+class InvariantResult(NamedTuple):
     """One invariant."""
 
     name: str
@@ -32,12 +32,12 @@ class Verdict(NamedTuple):
         return self._asdict() | {"figures": dict(self.figures)}
 
 
-class Report(NamedTuple):
+class AuditReport(NamedTuple):
     """A whole audit."""
 
-    span: Span
+    span: AuditRange
     """The range of `completed_at` that was used, in whole hours and billing windows."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[InvariantResult, ...]
 
     @property
     def breached(self) -> bool:
@@ -47,14 +47,14 @@ class Report(NamedTuple):
 
 def judged(
     name: str, title: str, figures: Figures, broken: Mapping[str, Offenders | None], look: str, *, note: str = ""
-) -> Verdict:
+) -> InvariantResult:
     """A breach where any rule of `broken` has offenders; `look` says what to do then, `note` what to know otherwise."""
     found = {rule: offenders for rule, offenders in broken.items() if offenders is not None and offenders.found}
     if not found:
-        return Verdict(name, title, "ok", figures, look=note)
+        return InvariantResult(name, title, "ok", figures, look=note)
     # Some of each rule, rather than ten of the first.
     shown = max(1, EXAMPLES_MAX // len(found))
-    return Verdict(
+    return InvariantResult(
         name,
         title,
         "breach",
@@ -65,9 +65,9 @@ def judged(
     )
 
 
-def not_checked(name: str, title: str, why: str) -> Verdict:
+def not_checked(name: str, title: str, why: str) -> InvariantResult:
     """Nothing is said about it, and why."""
-    return Verdict(name, title, "not checked", {}, look=why)
+    return InvariantResult(name, title, "not checked", {}, look=why)
 
 
 class Collector:

@@ -26,7 +26,7 @@ on conflict (name) do update set leased_until = excluded.leased_until where b.le
 """
 
 
-class Reached(NamedTuple):
+class BackfillCursor(NamedTuple):
     """How far a walk has come."""
 
     cursor: str | None
@@ -36,19 +36,19 @@ class Reached(NamedTuple):
     """Where its range ends."""
 
 
-class Walks(Table):
+class BackfillCursors(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
-    async def reached(self, name: str) -> Reached | None:
+    async def find(self, name: str) -> BackfillCursor | None:
         """Where the walk of this name is; None where it has not begun."""
         rows = await self._rows(_READ, name)
-        return Reached(*rows[0].values()) if rows else None
+        return BackfillCursor(*rows[0].values()) if rows else None
 
-    async def reach(self, name: str, reached: Reached, since: datetime, room: str | None) -> None:
+    async def save(self, name: str, reached: BackfillCursor, since: datetime, room: str | None) -> None:
         """Notes where it is, of a walk from `since` on, over one room or (None) all."""
         await self._rows(_WRITE, name, *reached, since, room)
 
-    async def looked(self, name: str, since: datetime, until: datetime) -> None:
+    async def save_look(self, name: str, since: datetime, until: datetime) -> None:
         """Notes that the regular look has seen all meetings that began in [since, until)."""
         await self._rows(_LOOKED, name, since, until)
 

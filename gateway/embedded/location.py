@@ -25,7 +25,7 @@ _ENV: Final = ("PATH", "TMPDIR")
 _NEW: Final = "choose a new folder with GATEWAY_DATA_DIR."
 
 
-class User(NamedTuple):
+class ServerUser(NamedTuple):
     """An unprivileged user that root runs the servers as."""
 
     name: str
@@ -33,12 +33,12 @@ class User(NamedTuple):
     gid: int
 
 
-class Place(NamedTuple):
+class ServerLocation(NamedTuple):
     """Where the servers' files are, and as whom they run."""
 
     folder: Path
     """Holds postgres/, valkey/ and the logs."""
-    user: User | None
+    user: ServerUser | None
     """None: as ourselves."""
 
     def own_folder(self, name: str) -> Path:
@@ -76,10 +76,10 @@ class Place(NamedTuple):
         return program.at(home)
 
 
-def find(data_dir: Path, say: Callable[[str], None]) -> Place:
+def find(data_dir: Path, say: Callable[[str], None]) -> ServerLocation:
     """Where the servers of `data_dir` live, made if need be. Raises EmbeddedError."""
     if os.geteuid() != 0:
-        return Place(data_dir, None)
+        return ServerLocation(data_dir, None)
     record = data_dir / RECORD
     if record.exists():
         folder = Path(record.read_text().strip())
@@ -87,17 +87,17 @@ def find(data_dir: Path, say: Callable[[str], None]) -> Place:
             raise EmbeddedError(
                 f"{record} says that the data are in {folder}, which is not there. Restore it, or {_NEW}"
             )
-        return Place(folder, _reaching(_user(folder), folder))
+        return ServerLocation(folder, _reaching(_user(folder), folder))
     user = _user(data_dir)
     if _can_enter(user, data_dir):
-        return Place(data_dir, user)
+        return ServerLocation(data_dir, user)
     folder = _elsewhere(user, data_dir)
     record.write_text(f"{folder}\n")
     say(f"as root, PostgreSQL runs as user {user.name}, who cannot reach {data_dir}: the data are in {folder}")
-    return Place(folder, user)
+    return ServerLocation(folder, user)
 
 
-def socket_folder(place: Place, data_dir: Path, home: Path, socket_name: str) -> Path:
+def socket_folder(location: ServerLocation, data_dir: Path, home: Path, socket_name: str) -> Path:
     """The folder for a server's socket: `home`, or a short private one where its path would be too long.
 
     A short one is recorded, so that the next start uses it again instead of leaving it behind.
@@ -105,14 +105,14 @@ def socket_folder(place: Place, data_dir: Path, home: Path, socket_name: str) ->
     if len(os.fsencode(home / socket_name)) <= SOCKET_PATH_MAX:
         return home
     record = data_dir / f"{home.name}.socket"
-    owner = os.geteuid() if place.user is None else place.user.uid
+    owner = os.geteuid() if location.user is None else location.user.uid
     if record.exists() and _is_private(Path(record.read_text().strip()), owner):
         return Path(record.read_text().strip())
     base = tempfile.gettempdir()
     if len(os.fsencode(base)) + len("/gateway-01234567/") + len(socket_name) > SOCKET_PATH_MAX:
         base = "/tmp"  # noqa: S108  (mkdtemp makes a private folder in it, and the usual one is too long)
     folder = Path(tempfile.mkdtemp(prefix="gateway-", dir=base))
-    place.give(folder)
+    location.give(folder)
     record.write_text(f"{folder}\n")
     return folder
 
@@ -123,28 +123,28 @@ def server_env() -> Mapping[str, str]:
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _user(folder: Path) -> User:
+def _user(folder: Path) -> ServerUser:
     """Whoever owns the data already, else an unprivileged user that every machine has. Raises EmbeddedError."""
     data = folder / "postgres"
     if data.exists() and (owner := data.stat().st_uid) != 0:
-        return User(_user_name(owner), owner, data.stat().st_gid)
+        return ServerUser(_user_name(owner), owner, data.stat().st_gid)
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
-            return User(name, entry.pw_uid, entry.pw_gid)
+            return ServerUser(name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedError(
         "PostgreSQL does not run as root, and there is neither a user postgres nor nobody to run it as: "
         "run this as an ordinary user, or set DATABASE_URL and REDIS_URL to servers of your own."
     )
 
 
-def _reaching(user: User, folder: Path) -> User:
+def _reaching(user: ServerUser, folder: Path) -> ServerUser:
     if not _can_enter(user, folder):
         raise EmbeddedError(f"User {user.name}, whose data are in {folder}, cannot reach that folder any more.")
     return user
 
 
-def _elsewhere(user: User, data_dir: Path) -> Path:
+def _elsewhere(user: ServerUser, data_dir: Path) -> Path:
     """A new folder of ours that `user` can reach; others can pass through it, not list it. Raises EmbeddedError."""
     for base in (Path("/var/lib"), Path(tempfile.gettempdir())):
         if not _can_enter(user, base) or not os.access(base, os.W_OK):
@@ -182,18 +182,18 @@ def _is_private(folder: Path, owner: int) -> bool:
     return False
 
 
-def _can_enter(user: User, folder: Path) -> bool:
+def _can_enter(user: ServerUser, folder: Path) -> bool:
     # Tried rather than worked out: access lists and the system's own rules have a say too.
     return run_as(user, "/bin/sh", "-c", 'cd "$1"', "sh", folder).returncode == 0
 
 
-def _can_use(user: User, paths: Sequence[Path]) -> bool:
+def _can_use(user: ServerUser, paths: Sequence[Path]) -> bool:
     # Programs and folders alike need both permissions.
     script = 'for path; do [ -r "$path" ] && [ -x "$path" ] || exit 1; done'
     return run_as(user, "/bin/sh", "-c", script, "sh", *paths).returncode == 0
 
 
-def run_as(user: User | None, *command: str | Path, feed: str = "") -> "subprocess.CompletedProcess[str]":
+def run_as(user: ServerUser | None, *command: str | Path, feed: str = "") -> "subprocess.CompletedProcess[str]":
     """Runs a short-lived program, as ourselves or as `user`, with `feed` to read; its output is in the result."""
     return subprocess.run(  # noqa: S603  (commands of our own)
         command,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gateway.kit.failpoints import Failpoint, pass_by
 
 
-class Place(NamedTuple):
+class ProcessArguments(NamedTuple):
     """What a process is told beside its settings."""
 
     slot: int
