@@ -18,9 +18,12 @@ from msgspec import inspect
 
 from gateway.kit.errors import ApiError
 from gateway.kit.ids import is_uuid
+from gateway.kit.json_structure import Bounds, TooMuchStructure, check_structure
 from gateway.kit.strict_json import parse
 
 PARAMETERS_MAX: Final = 20
+BOUNDS: Final = Bounds(objects=10_000, values=50_000, numbers=50_000)
+"""What a body may hold; it is read in Python, value by value, in the event loop."""
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -83,7 +86,11 @@ def read_path(given: Mapping[str, str], wanted: type[F]) -> F:
 def read_body(body: bytes, wanted: type[F]) -> F:
     """A JSON object."""
     try:
+        check_structure(body, BOUNDS)
         given = parse(body)
+    except TooMuchStructure as error:
+        message = f"The request body holds more than {error.limit:,} JSON {error.what}."
+        raise ApiError(400, "request_too_complex", message) from None
     except ValueError as error:
         raise ApiError(400, "invalid_json", f"The request body cannot be taken: {error}.") from None
     if not isinstance(given, dict):

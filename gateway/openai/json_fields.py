@@ -18,6 +18,11 @@ _NEXT: Final = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:
 _END: Final = re.compile(rb"[ \t\r\n]*\}")
 
 
+FIELDS_MAX: Final = 200
+"""Members of an object whose members are read one by one; no request of OpenAI's has a quarter of them
+(openai-python 3.54, `responses/response_create_params.py`)."""
+
+
 class Field(NamedTuple):
     """One member: its value's raw bytes, and the offset of that value in the object."""
 
@@ -29,10 +34,15 @@ class DuplicateField(ValueError):
     """The object has the field `args[0]` twice."""
 
 
+class TooManyFields(Exception):
+    """The object has more than FIELDS_MAX members. No ValueError: it is valid JSON."""
+
+
 def fields(body: bytes) -> dict[str, Field]:
     """Every top-level member of the object `body`.
 
-    Raises ValueError when it is no JSON object or is nested too deeply, DuplicateField when a name comes twice.
+    Raises ValueError when it is no JSON object or is nested too deeply, DuplicateField when a name comes twice,
+    TooManyFields when it has more than FIELDS_MAX.
     msgspec finds the values in C (a repeated name keeps its last value); the walk over the names only checks
     that each one stands where it must, so a repeat cannot hide.
     """
@@ -40,6 +50,8 @@ def fields(body: bytes) -> dict[str, Field]:
         values = _raw_fields.decode(body)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if len(values) > FIELDS_MAX:
+        raise TooManyFields
     found: dict[str, Field] = {}
     name, at = "", 0
     member = _FIRST.match(body)

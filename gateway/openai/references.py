@@ -5,6 +5,7 @@ Bodies without a suspicious byte sequence are not walked; a repeat of a name tha
 OpenAI might read the other one. Item shapes: openai-python 3.54, `types/responses/response_input_item_param.py`.
 """
 
+import re
 from typing import Any, Final
 
 from gateway.openai.families.family import Family
@@ -32,7 +33,12 @@ _ENVELOPE: Final = frozenset({"type", "id", "role", "status", "object", "phase"}
 _SAYS_ALL: Final = frozenset({"compaction_trigger"})
 """Types that are complete without any other member."""
 
-_Path = tuple["_Path | None", str]
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
+"""An escape that may spell a letter of one of our names, all of which are lower-case letters and `_`. Escapes of other
+characters, as of `<` or of Chinese, can name nothing."""
+
+_Path = tuple["_Path | None", str | int]
+"""Where a value stands: its container, and its name or index there."""
 
 
 def read_references(family: Family, name: str, raw: bytes) -> list[str]:
@@ -41,7 +47,7 @@ def read_references(family: Family, name: str, raw: bytes) -> list[str]:
 
     Raises ApiError 400 when it names anything else that may be somebody else's.
     """
-    if not any(mark in raw for mark in family.reference_marks):
+    if not any(mark in raw for mark in family.reference_marks) and not _spells_a_letter(raw):
         return []
     try:
         value = document(raw, once=_JUDGED)
@@ -55,13 +61,13 @@ def read_references(family: Family, name: str, raw: bytes) -> list[str]:
     while stack:
         node, path = stack.pop()
         if isinstance(node, list):
-            stack.extend((child, (path, f"[{at}]")) for at, child in enumerate(node) if isinstance(child, (dict, list)))
+            stack.extend((child, (path, at)) for at, child in enumerate(node) if isinstance(child, (dict, list)))
         elif isinstance(node, dict):
             _refuse_objects(node, path)
             if family.has_items:
                 _read_item(family, node, path, found, is_item=path[0] is root)
             stack.extend(
-                (child, (path, f".{key}"))
+                (child, (path, key))
                 for key, child in node.items()
                 if isinstance(child, (dict, list)) and key not in _FREE_FORM
             )
@@ -69,6 +75,10 @@ def read_references(family: Family, name: str, raw: bytes) -> list[str]:
         message = f"A request may refer to {ITEMS_MAX} items of earlier responses; this one refers to {len(found)}."
         raise bad_request(message, name, "array_above_max_length")
     return found
+
+
+def _spells_a_letter(raw: bytes) -> bool:
+    return b"\\u00" in raw and _ESCAPED_LETTER.search(raw) is not None
 
 
 def _refuse_objects(node: dict[str, Any], path: _Path) -> None:
@@ -103,8 +113,9 @@ def _only_refers(node: dict[str, Any], kind: object) -> bool:
 
 
 def _shown(path: _Path) -> str:
-    names = [path[1]]
-    while path[0] is not None:
-        path = path[0]
-        names.append(path[1])
-    return "".join(reversed(names))[:200]
+    container, name = path
+    parts = []
+    while container is not None:
+        parts.append(f"[{name}]" if isinstance(name, int) else f".{name}")
+        container, name = container
+    return "".join((str(name), *reversed(parts)))[:200]

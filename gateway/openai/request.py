@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.kit.errors import ApiError
+from gateway.kit.json_structure import Bounds, TooMuchStructure, check_structure
 from gateway.openai.families.catalogue import ENDPOINT_OF, FAMILY_OF
 from gateway.openai.families.family import Family
-from gateway.openai.json_fields import DuplicateField, Field, fields
+from gateway.openai.json_fields import FIELDS_MAX, DuplicateField, Field, TooManyFields, fields
 from gateway.openai.references import read_references
-from gateway.openai.request_errors import bad_request, duplicate, unreadable, unsupported
+from gateway.openai.request_errors import bad_request, duplicate, too_complex, unreadable, unsupported
 from gateway.openai.tools import refuse_hosted_tools
 
 _MEDIA: Final = re.compile(
@@ -23,6 +25,8 @@ _LINK: Final = re.compile(rb'"(?:image_url|file_url)"\s*:')
 _INLINE: Final = (b'"file_data"', b'"data"')
 """Media that no `…_url` stands for."""
 _MEDIA_FIELDS: Final = ("messages", "input")
+BOUNDS: Final = Bounds(objects=50_000, values=200_000, numbers=1_000_000)
+"""Far above what OpenAI takes: 2,048 messages, 128 tools, 300,000 token ids (docs/limits.md)."""
 PROMPTS_MAX: Final = 2048
 """Prompts of one legacy completion; each is answered on its own."""
 CAP_MAX: Final = 1 << 53
@@ -74,7 +78,25 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def read_request(endpoint: str, body: bytes) -> Request:
-    """Raises ApiError (400) naming the field when the request is no JSON object, repeats a field, or is refused."""
+    """Raises ApiError (400) naming the field when the request is no JSON object, repeats a field, or is refused.
+
+    Its work is bounded by BOUNDS and by constants, whatever the body holds.
+    """
+    try:
+        return _read_request(endpoint, body)
+    except TooManyFields:
+        raise _too_many_fields() from None
+
+
+def read_counted(endpoint: str, body: bytes) -> References:
+    """What a free call's body goes on from. Raises ApiError (400) as `read_request` does."""
+    try:
+        return _read_references(FAMILY_OF[endpoint], _top(body))
+    except TooManyFields:
+        raise _too_many_fields() from None
+
+
+def _read_request(endpoint: str, body: bytes) -> Request:
     top, entry, family = _top(body), ENDPOINT_OF[endpoint], FAMILY_OF[endpoint]
     model = _name(top, "model")
     if not model:
@@ -102,14 +124,17 @@ def read_request(endpoint: str, body: bytes) -> Request:
     )
 
 
-def read_counted(endpoint: str, body: bytes) -> References:
-    """What a free call's body goes on from. Raises ApiError (400) as `read_request` does."""
-    return _read_references(FAMILY_OF[endpoint], _top(body))
+def _too_many_fields() -> ApiError:
+    return too_complex(f"an object with more than {FIELDS_MAX} fields, where this gateway must look at each")
 
 
 def _top(body: bytes) -> dict[str, Field]:
     try:
+        check_structure(body, BOUNDS)
         return fields(body)
+    except TooMuchStructure as error:
+        what = {"objects": "JSON objects", "values": "JSON values", "numbers": "numbers in lists"}[error.what]
+        raise too_complex(f"more than {error.limit:,} {what}") from None
     except DuplicateField as error:
         raise duplicate(error.args[0]) from None
     except ValueError:
@@ -127,14 +152,12 @@ def _choices(family: Family, top: dict[str, Field]) -> int:
 
 def _prompts(top: dict[str, Field]) -> int:
     prompt = top.get("prompt")
-    if prompt is None or prompt.raw[:1] != b"[":
-        return 1
+    if prompt is None or prompt.raw[:1] != b"[" or (b'"' not in prompt.raw and b"[" not in prompt.raw[1:]):
+        return 1  # one text, or the token ids of one
     try:
-        items = _LIST.decode(prompt.raw)
+        return min(PROMPTS_MAX, max(1, len(_LIST.decode(prompt.raw))))
     except (ValueError, RecursionError):
         return 1
-    several = any(bytes(item)[:1] in (b'"', b"[") for item in items)
-    return min(PROMPTS_MAX, max(1, len(items))) if several else 1
 
 
 def _sizes(family: Family, top: dict[str, Field]) -> tuple[int, int]:

@@ -22,3 +22,9 @@ def duplicate(name: str) -> ApiError:
 def unreadable(what: str = "the JSON body of your request") -> ApiError:
     """A 400 for bytes that are no JSON, no UTF-8, or nested too deeply."""
     return bad_request(f"We could not parse {what}: it must be one JSON object in UTF-8, not nested too deeply.")
+
+
+def too_complex(what: str) -> ApiError:
+    """A 400 for a body that holds more than anything that OpenAI takes; `what` names the bound."""
+    message = f"The JSON body of your request holds {what}, and this gateway reads no more than that."
+    return bad_request(message, None, "request_too_complex")

@@ -14,6 +14,8 @@ from gateway.openai.families.family import Family
 from gateway.openai.json_fields import DuplicateField, document, fields
 from gateway.openai.request_errors import bad_request, duplicate
 
+TOOLS_MAX: Final = 1024
+"""Tools of one request; OpenAI takes 128 (OpenAI's docs)."""
 TOOL_DEPTH_MAX: Final = 8
 """Namespaces within each other; in OpenAI's own types there is one."""
 OF_CLIENT: Final = frozenset({"function", "custom"})
@@ -41,6 +43,9 @@ def refuse_hosted_tools(family: Family, raw: bytes) -> None:
         tools = _raw_list.decode(raw)
     except (ValueError, RecursionError):
         raise bad_request("Invalid type for 'tools': expected an array of objects.", "tools", "invalid_type") from None
+    if len(tools) > TOOLS_MAX:
+        message = f"A request may bring {TOOLS_MAX:,} tools; this one brings {len(tools):,}."
+        raise bad_request(message, "tools", "array_above_max_length")
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         try:

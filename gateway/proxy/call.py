@@ -61,7 +61,7 @@ class MeteredCall:
         deps, principal, endpoint = self._deps, self._principal, self._route.endpoint.name
         body = await read_body(self._request, deps.bounds.body_bytes_max)
         self._report.mark_read()
-        self._asked = self._read(body)
+        self._asked = await self._read(body)
         principal.check_model(self._asked.model)
         self._opened = await attribute_call(
             deps, self._request, principal, endpoint, self._asked, self._id, self._started_s, len(body)
@@ -81,10 +81,11 @@ class MeteredCall:
             if key_limits is not None:
                 await self._give_back()
 
-    def _read(self, body: bytes) -> Request:
+    async def _read(self, body: bytes) -> Request:
         """What is asked for. Raises ApiError."""
+        judge, key = self._deps.judge, self._principal.unkey_key_id
         try:
-            asked = read_request(self._route.endpoint.name, body)
+            asked = await judge.read(read_request, self._route.endpoint.name, body, key)
         except ApiError:
             self._info.model = model_in(body)
             raise

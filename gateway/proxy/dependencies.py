@@ -1,7 +1,7 @@
 """What the proxy is made of: the edges and values it was given by the root."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from gateway.access.admission import Admission
@@ -14,6 +14,7 @@ from gateway.openai.upstream import Upstream
 from gateway.proxy.access_log import AccessLog
 from gateway.proxy.active_relays import ActiveRelays
 from gateway.proxy.estimate import Estimator
+from gateway.proxy.judge import Judge
 from gateway.proxy.metrics import CallMetrics
 from gateway.proxy.owners import Owners
 from gateway.proxy.record import Recorder
@@ -43,6 +44,7 @@ class Dependencies:
     random_bits: Callable[[int], int]
     """That many random bits, for event ids: unique, not secret."""
     active_relays: ActiveRelays
+    judge: Judge = field(default_factory=Judge)
     cors: Cors | None = None
     """Which web pages may call; None: none."""
     forward_traces: bool = False

@@ -120,7 +120,8 @@ class Proxy:
         check_shown(route, principal.allowed)
         body = await read_body(request, deps.bounds.body_bytes_max)
         if route.endpoint.kind == "counted":
-            await deps.owners.check(read_counted(route.endpoint.name, body), principal.user_id)
+            refers = await deps.judge.read(read_counted, route.endpoint.name, body, principal.unkey_key_id)
+            await deps.owners.check(refers, principal.user_id)
         headers = forwarded_headers(request.headers, event_id)
         source = await send(deps.upstream, route.endpoint.method, route.path, headers, body or None)
         info.request_id = request_id_of(source)

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.access.admission import Principal
+from gateway.kit.json_structure import SMALL_BYTES
 from pricing.readers.body import read_fields, text_of
 
 _SHOWN_MAX: Final = 200
@@ -34,6 +35,8 @@ def plain(text: str) -> str:
 
 
 def model_in(body: bytes) -> str | None:
-    """The model that a request names which could not be read otherwise."""
+    """The model that a request names which could not be read otherwise; None for one that would take time to read."""
+    if len(body) > SMALL_BYTES:
+        return None
     model = text_of((read_fields(body) or {}).get("model"))
     return None if model is None else plain(model)

@@ -23,5 +23,5 @@ FAMILY: Final = Family(
     refused={"web_search_options": "hosted web search"},
     voice_field="audio",
     referring_fields=("messages",),
-    reference_marks=(b"file_id", b'"audio"', b"\\u"),  # an escape may spell any of them
+    reference_marks=(b"file_id", b'"audio"'),
 )

@@ -82,7 +82,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     referring_fields: tuple[str, ...] = ()
     """Fields whose parts may name an object of OpenAI's."""
     reference_marks: tuple[bytes, ...] = ()
-    """Bytes without which these fields cannot name one."""
+    """Bytes without which these fields cannot name one, however their letters are written: lower-case letters and `_`,
+    which JSON may also spell as escapes."""
     has_items: bool = False
     """Whether these fields hold items, which may refer to items of earlier answers and bring tools."""
     previous_field: str | None = None

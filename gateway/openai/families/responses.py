@@ -40,8 +40,7 @@ FAMILY: Final = Family(
         "apply_patch", "local_shell", "computer", "computer_use_preview", "shell", "tool_search", "namespace",
     }),
     referring_fields=("input", "instructions"),
-    # An escape may spell any of them.
-    reference_marks=(b"item_reference", b'"id"', b'"tools"', b"\\u", *(name.encode() for name in OBJECT_IDS)),
+    reference_marks=(b"item_reference", b'"id"', b'"tools"', *(name.encode() for name in OBJECT_IDS)),
     has_items=True,
     previous_field="previous_response_id",
 )  # fmt: skip
