@@ -1,7 +1,6 @@
 """Users and keys as administration reads and changes them in Postgres. Never on the hot path; never deletes one.
 
-The first row of a user and of a key is also written by the ledger edge, where `keys create` links them. No secret of
-a key is here: Unkey has only its hash, we have only Unkey's id of it.
+No secret of a key is here: Unkey has only its hash, we have only Unkey's id of it.
 """
 
 from collections.abc import Sequence
@@ -23,6 +22,13 @@ _CREATE: Final = f"""
 insert into public.users (email, name, stripe_customer_id) values (lower($1), $2, $3)
 on conflict do nothing returning {_USER}
 """  # noqa: S608 - as above
+# Makes a user, or finds the one with this e-mail address (in any case).
+_FIND_OR_CREATE: Final = """
+insert into public.users as u (email, stripe_customer_id) values (lower($1), $2)
+on conflict (lower(email)) do update
+  set stripe_customer_id = coalesce(u.stripe_customer_id, excluded.stripe_customer_id)
+returning u.id::text
+"""
 _BY_CUSTOMER: Final = f"select {_USER} from public.users where stripe_customer_id = $1"  # noqa: S608 - as above
 # Stripe customers, those who owe something that is not frozen yet first, then those of the newest users; $1 at most.
 _CUSTOMERS: Final = """
@@ -79,6 +85,15 @@ returning 1
 _ADOPT: Final = """
 insert into public.api_keys (user_id, unkey_key_id, name, is_active, expires_at)
 values ($1::uuid, $2, $3, $4, $5) on conflict (unkey_key_id) do nothing returning 1
+"""
+# Links a key at Unkey to a user; a key that is another user's already is left alone and nothing is returned.
+_LINK: Final = """
+insert into public.api_keys as k (user_id, unkey_key_id, name, description, expires_at)
+values ($1::uuid, $2, $3, $4, $5)
+on conflict (unkey_key_id) do update
+  set name = excluded.name, description = excluded.description, expires_at = excluded.expires_at
+  where k.user_id = excluded.user_id
+returning k.id::text
 """
 # The budgets of one key ($1) for another ($2) of the same user as well; what was spent stays with the first.
 _CARRY_BUDGETS: Final = """
@@ -158,6 +173,10 @@ class Accounts(Table):
         """A new user; None when the address (in any case) or the Stripe customer belongs to one already."""
         return _user(await self._rows(_CREATE, email, name, stripe_customer_id))
 
+    async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
+        """The id of the user with this address, who is made if need be. An existing Stripe customer is kept."""
+        return str((await self._rows(_FIND_OR_CREATE, email, stripe_customer_id))[0][0])
+
     async def of_customer(self, stripe_customer_id: str) -> User | None:
         """The user whom this Stripe customer pays for."""
         return _user(await self._rows(_BY_CUSTOMER, stripe_customer_id))
@@ -227,6 +246,21 @@ class Accounts(Table):
         """Makes a key so, if it still is as `row` was read; False, and nothing done, otherwise."""
         was = (row.name, row.is_active, row.expires_at)
         return bool(await self._rows(_AGREE, row.id, name, is_active, expires_at, *was))
+
+    async def link_key(
+        self,
+        user_id: str,
+        unkey_key_id: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> str:
+        """Links a key at Unkey to a user and returns our id of it. Raises ValueError when it is another user's."""
+        rows = await self._rows(_LINK, user_id, unkey_key_id, name, description, expires_at)
+        if not rows:
+            raise ValueError(f"key {unkey_key_id} belongs to another user")
+        return str(rows[0][0])
 
     async def adopt_key(
         self, user_id: str, unkey_key_id: str, *, name: str | None, is_active: bool, expires_at: datetime | None

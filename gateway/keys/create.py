@@ -20,7 +20,6 @@ from gateway.keys.unkey_admin import KeyAdmin, MadeKey, Pause
 from gateway.kit.errors import ConfigError, DependencyDown, OptionError
 from gateway.kit.ids import is_uuid
 from gateway.kit.instants import parse_expiry, rfc3339
-from gateway.ledger.store import Ledger
 from gateway.stores.postgres import open_pool
 
 UNBOUND: Final = KeyBounds()
@@ -28,15 +27,10 @@ DESCRIPTION_MAX: Final = 1000
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_]{1,16}", re.ASCII)
 
 
-class UserStore(Protocol):
-    """Looks users up."""
+class KeyStore(Protocol):
+    """Looks users up, writes them and links of keys."""
 
     async def find(self, who: str) -> User | None: ...
-
-
-class KeyStore(Protocol):
-    """Writes users and links of keys."""
-
     async def create_user(self, email: str) -> str: ...
     async def link_key(
         self,
@@ -134,9 +128,8 @@ async def create(
         admin = await stack.enter_async_context(
             KeyAdmin(root_key.get_secret_value(), base_url=settings.unkey_base_url, pause=pause)
         )
-        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         created = await create_key(
-            Accounts(pool), ledger, admin, api_id,
+            Accounts(pool), admin, api_id,
             user=user, name=name, description=description, prefix=prefix,
             create_user=create_user, expires_at=expires_at, bounds=bounds,
         )  # fmt: skip
@@ -146,8 +139,7 @@ async def create(
 
 
 async def create_key(
-    accounts: UserStore,
-    ledger: KeyStore,
+    accounts: KeyStore,
     admin: KeyMaker,
     api_id: str,
     *,
@@ -170,7 +162,7 @@ async def create_key(
         key_description(description)
     if prefix is not None and _PREFIX.fullmatch(prefix) is None:
         raise OptionError(f"--prefix: 1 to 16 letters, digits and _, not {prefix!r}")
-    owner, user_created = await _owner(accounts, ledger, user, create_user=create_user)
+    owner, user_created = await _owner(accounts, user, create_user=create_user)
     made = await admin.create_key(
         api_id,
         external_id=owner.id,
@@ -182,7 +174,7 @@ async def create_key(
         prefix=prefix,
     )
     try:
-        api_key_id = await ledger.link_key(
+        api_key_id = await accounts.link_key(
             owner.id, made.key_id, name=name, description=description, expires_at=expires_at
         )
     except asyncio.CancelledError:
@@ -214,7 +206,7 @@ def key_description(text: str) -> str:
     return text
 
 
-async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_user: bool) -> tuple[User, bool]:
+async def _owner(accounts: KeyStore, user: str, *, create_user: bool) -> tuple[User, bool]:
     who = user.strip()
     found = await accounts.find(who)
     created = found is None and create_user
@@ -225,7 +217,7 @@ async def _owner(accounts: UserStore, ledger: KeyStore, user: str, *, create_use
             raise OptionError(f"user: {who!r} is neither an e-mail address nor a UUID")
         if not create_user:
             raise OptionError(f"user: there is no user {who}; --create-user makes one")
-        await ledger.create_user(who)
+        await accounts.create_user(who)
         found = await accounts.find(who)
         if found is None:
             raise DependencyDown("postgres", f"the user {who} was made and cannot be read")

@@ -25,7 +25,6 @@ from gateway.keys.show import linked_key
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey, Pause
 from gateway.kit.errors import DependencyDown, Expected, OptionError
 from gateway.kit.instants import parse_span, rfc3339
-from gateway.ledger.store import Ledger
 from gateway.stores.one_connection import database
 
 OVERLAP_MAX: Final = timedelta(days=90)
@@ -53,7 +52,6 @@ class Sides(NamedTuple):
 
     admin: KeyAdmin
     accounts: Accounts
-    ledger: Ledger
 
 
 async def reroll(
@@ -76,8 +74,7 @@ async def reroll(
         with meaning("Nothing was changed"):
             admin = await stack.enter_async_context(unkey(settings, "a key is rerolled at Unkey", pause))
             pool = await stack.enter_async_context(database(settings, "the new key is linked in PostgreSQL"))
-            ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
-            sides = Sides(admin, Accounts(pool), ledger)
+            sides = Sides(admin, Accounts(pool))
             key = await linked_key(settings, reference)
             old = await _usable(admin, key, now)
         made = await _made(admin, key, old, now)
@@ -140,7 +137,7 @@ async def _whole(sides: Sides, key: KeyRow, old: DescribedKey, made: MadeKey, en
             if made.end_moved:
                 await sides.admin.update_key(old.key_id, KeyChange(expires_at=old.expires_at))
             new = await complete_key(sides.admin, old, made)
-            linked.append(await _linked(sides.ledger, key, old, made))
+            linked.append(await _linked(sides.accounts, key, old, made))
             budgets = await sides.accounts.carry_budgets(key.id, linked[0])
             if old.credits is not None:
                 await _move_credits(sides.admin, old, new)
@@ -167,10 +164,10 @@ async def complete_key(admin: KeyAdmin, old: DescribedKey, made: MadeKey) -> Des
     return new
 
 
-async def _linked(ledger: Ledger, key: KeyRow, old: DescribedKey, made: MadeKey) -> str:
+async def _linked(accounts: Accounts, key: KeyRow, old: DescribedKey, made: MadeKey) -> str:
     """Our id of the new key."""
     try:
-        return await ledger.link_key(
+        return await accounts.link_key(
             key.user_id, made.key_id, name=key.name, description=key.description, expires_at=old.expires_at
         )
     except Exception as error:

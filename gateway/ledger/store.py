@@ -1,4 +1,4 @@
-"""The ledger edge: batches into `openai_usage` with every sum beside it, and look-ups by key. Never prices.
+"""The ledger edge: batches into `openai_usage` with every sum beside it. Never prices.
 
 Repeats are harmless: sums grow only by rows that were really inserted, in the same
 statement. What cannot be a row is kept byte for byte in `usage_quarantine`; nothing is dropped.
@@ -6,8 +6,6 @@ statement. What cannot be a row is kept byte for byte in `usage_quarantine`; not
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -15,15 +13,12 @@ import asyncpg
 from gateway.kit.ids import is_uuid
 from gateway.ledger import sql
 from gateway.ledger.rows import LedgerEntry, NotARow, Row, columns, to_row
-from gateway.stores.postgres import AWAY, Pool, translate, translated
-from gateway.stores.postgres_connections import fetch_within
+from gateway.stores.postgres import AWAY, Pool, translate
 from gateway.usage.adjust import Recorded
 from pricing.readers.text import storable
 
 TRIES_MAX: Final = 5
 TRY_AGAIN_S: Final = 0.02
-LOOK_UP_S: Final = 2.0
-"""Seconds that a look-up may take for which a call waits; a server that is there needs a thousandth of it."""
 
 POISON: Final = (
     asyncpg.DataError,  # 22: NUL or surrogate in text or jsonb, number out of range
@@ -50,31 +45,6 @@ class Outcome(NamedTuple):
     quarantined: int
 
 
-@dataclass(slots=True)
-class KeyOwner:
-    """Whose key it is. `key_is_active` is None for a key that has no row of its own."""
-
-    user_id: str
-    is_active: bool
-    api_key_id: str | None
-    key_is_active: bool | None
-    key_enabled_at: datetime | None
-    """When a command last let it in again."""
-    stripe_customer_id: str | None
-    budgets: str
-    """JSON: a list of limits/budgets.Budget."""
-
-
-class CallMeeting(NamedTuple):
-    """A meeting, as a call may name it."""
-
-    id: str
-    user_id: str | None
-    """None while nobody is its owner."""
-    by_room: bool
-    """Whether it was found by its room, which has another one soon."""
-
-
 class Ledger:
     """All of it over one pool. `meter` and `window_s` say where billed amounts accrue (docs/decisions/0001).
 
@@ -82,7 +52,7 @@ class Ledger:
     """
 
     def __init__(self, pool: Pool, *, meter: str, window_s: int) -> None:
-        self._pool: Final = pool
+        self.pool: Final = pool
         self._meter: Final = meter
         self._window_s: Final = window_s
 
@@ -149,49 +119,6 @@ class Ledger:
         """Entries in quarantine that nobody has resolved."""
         return int(await self._value(sql.QUARANTINED))
 
-    async def identity(self, external_id: str | None, unkey_key_id: str) -> KeyOwner | None:
-        """The user behind a key, by the key's row or else by Unkey's externalId; None when there is none.
-
-        An externalId that is no id of ours is another system's, and says nothing here.
-        """
-        ours = external_id if external_id is not None and is_uuid(external_id) else None
-        rows = await self._look_up(sql.IDENTITY, ours, storable(unkey_key_id))
-        return KeyOwner(*rows[0].values()) if rows else None
-
-    async def meeting(self, name: str) -> CallMeeting | None:
-        """The meeting with this id, this id at Daily.co, or in progress in the room of this name."""
-        rows = await self._look_up(sql.MEETING, storable(name), name if is_uuid(name) else None)
-        return CallMeeting(*rows[0].values()) if rows else None
-
-    async def owners(self, object_ids: Sequence[str]) -> dict[str, str]:
-        """Of these objects at OpenAI, those whose owner is known and which are not deleted, with the user id."""
-        rows = await self._look_up(sql.OWNERS, [storable(object_id) for object_id in object_ids])
-        return {row[0]: row[1] for row in rows}
-
-    async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
-        """The id of the user with this address, who is made if need be. An existing Stripe customer is kept."""
-        return str(await self._value(sql.CREATE_USER, email, stripe_customer_id))
-
-    async def link_key(
-        self,
-        user_id: str,
-        unkey_key_id: str,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        expires_at: datetime | None = None,
-    ) -> str:
-        """Links a key at Unkey to a user and returns our id of it. Raises ValueError when it is another user's."""
-        linked = await self._value(sql.LINK_KEY, user_id, unkey_key_id, name, description, expires_at)
-        if linked is None:
-            raise ValueError(f"key {unkey_key_id} belongs to another user")
-        return str(linked)
-
-    async def _look_up(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
-        """Rows that a call waits for: soon or not at all."""
-        with translated():
-            return await fetch_within(self._pool, LOOK_UP_S, query, *arguments)
-
     async def _value(self, query: str, *arguments: object) -> Any:
         row = await self._row(query, *arguments)
         return None if row is None else row[0]
@@ -204,7 +131,7 @@ class Ledger:
         """One statement, tried again when the database rolled it back only because of its neighbours."""
         for attempt in range(TRIES_MAX):
             try:
-                return await self._pool.fetch(query, *arguments)
+                return await self.pool.fetch(query, *arguments)
             except asyncpg.TransactionRollbackError as error:
                 if attempt == TRIES_MAX - 1:
                     raise translate(error) from error

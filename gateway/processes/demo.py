@@ -13,6 +13,7 @@ import aiohttp
 import asyncpg
 from openai import AsyncOpenAI
 
+from gateway.accounts.store import Accounts
 from gateway.billing.stripe import Billing
 from gateway.cli.command import note, say
 from gateway.cli.console import Console, TextTable
@@ -20,7 +21,6 @@ from gateway.cli.text import Say
 from gateway.embedded import EmbeddedError
 from gateway.keys import create as keys
 from gateway.kit.errors import ConfigError, DependencyDown
-from gateway.ledger.store import Ledger
 from gateway.processes import local
 from gateway.processes.supervisor import ChildFailed, run_until_stopped, stop_on_signals
 from gateway.processes.worker import build_bill
@@ -79,11 +79,11 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
     pool = await open_pool(str(running.env["DATABASE_URL"]), connections_max=2)
     billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=settings.stripe_base_url)
     try:
-        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
-        user_id = await ledger.create_user(USER)
+        accounts = Accounts(pool)
+        user_id = await accounts.create_user(USER)
         await billing.ensure_meter(settings.billing.meter_event_name)
         customer = await billing.create_customer(user_id, USER)
-        await ledger.create_user(USER, stripe_customer_id=customer)
+        await accounts.create_user(USER, stripe_customer_id=customer)
         key = await keys.create(settings, Console(file=io.StringIO()), user=USER, now=datetime.now(UTC), name="demo")
         say(f"\nCalling {running.base_url} with the openai SDK")
         ids = await _calls(running.base_url, key.secret, say)

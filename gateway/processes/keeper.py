@@ -20,17 +20,20 @@ from gateway.kit.clock import unix_ms
 from gateway.kit.errors import DependencyDown
 from gateway.kit.loops import Loops
 from gateway.kit.metrics import Sample, Status
-from gateway.ledger.opening import open_buffer, open_ledger
+from gateway.ledger.opening import build_ledger, open_buffer
 from gateway.ledger.ship import Ship
 from gateway.ledger.sweep import Sweep
 from gateway.openai.opening import open_upstream
 from gateway.processes import vitals as process
 from gateway.processes.arguments import ProcessArguments
 from gateway.processes.supervisor import Ready
+from gateway.stores.opening import open_process_pool
 from gateway.usage.opening import build_settler
 
 STEP_S: Final = 0.1
 """Seconds between two steps without a backlog: a pause makes the next one larger, and cheaper per call."""
+CONNECTIONS_MAX: Final = 1
+"""To PostgreSQL."""
 RETIRE_EVERY_S: Final = 60.0
 _log: Final = structlog.get_logger("gateway.keeper")
 
@@ -41,7 +44,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, "keeper")
         buffer = open_buffer(stack, settings, values["redis_url"])
-        ledger = await open_ledger(stack, settings, values["database_url"], connections=1)
+        ledger = build_ledger(settings, await open_process_pool(stack, settings, "keeper", CONNECTIONS_MAX))
         upstream = open_upstream(stack, settings, values["openai_api_key"])
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         segments = Segments(settings.gateway_data_dir / "journal")

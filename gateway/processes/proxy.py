@@ -17,6 +17,7 @@ import pricing
 import pricing.data
 from gateway.access.admission import Admission
 from gateway.access.breaker import Breaker
+from gateway.access.identities import Identities
 from gateway.access.verification import KeyVerifier
 from gateway.config.settings import Settings, required
 from gateway.http.cors import Cors
@@ -27,16 +28,19 @@ from gateway.keys.verify import Keys
 from gateway.kit.errors import DependencyDown
 from gateway.kit.loops import Loops
 from gateway.kit.metrics import Sample, Status
-from gateway.ledger.opening import open_buffer, open_ledger
+from gateway.ledger.opening import open_buffer
 from gateway.limits.limiter import RENEW_S, Limiter
 from gateway.limits.opening import open_limits
 from gateway.limits.spending import Spending
 from gateway.meetings.attribution import MeetingAttribution
+from gateway.meetings.call_meetings import CallMeetings
+from gateway.openai.objects import UpstreamObjects
 from gateway.openai.opening import open_upstream
 from gateway.openai.tokenizer import Tokenizer
 from gateway.processes import vitals as process
 from gateway.processes.arguments import ProcessArguments
 from gateway.processes.front import Front
+from gateway.processes.proxy_connections import ProxyConnections, open_connections
 from gateway.processes.rooms_api import open_rooms
 from gateway.processes.server import open_server
 from gateway.processes.supervisor import Ready, listen
@@ -51,7 +55,7 @@ from gateway.proxy.opening import open_traces
 from gateway.proxy.owners import Owners
 from gateway.proxy.recheck import Recheck
 from gateway.proxy.record import Recorder
-from gateway.stores.postgres import open_pool
+from gateway.stores.postgres_share import Share
 from gateway.usage.opening import build_settler
 from gateway.usage.settle import Settler
 
@@ -72,7 +76,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, name)
         buffer = open_buffer(stack, settings, values["redis_url"])
-        ledger = await open_ledger(stack, settings, values["database_url"], connections=2)
+        connections = await open_connections(stack, settings, name)
         upstream = open_upstream(stack, settings, values["openai_api_key"], failpoint=arguments.failpoint)
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         log = AccessLog(partial(os.write, STDERR), name, clock=time.time)
@@ -80,10 +84,10 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
         verifier = await _open_verifier(stack, settings)
-        limiter = await _open_limiter(stack, settings, settler)
+        limiter = _open_limiter(stack, settings, settler, connections.budgets)
         admission = Admission(
             verifier,
-            ledger,
+            Identities(connections.look_ups),
             settings.keys,
             settings.limits,
             pepper=secrets.token_bytes(32),
@@ -97,8 +101,8 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         proxy = Proxy(
             Dependencies(
                 admission=admission,
-                owners=Owners(buffer, ledger),
-                meetings=MeetingAttribution(ledger, monotonic=time.monotonic),
+                owners=Owners(buffer, UpstreamObjects(connections.look_ups)),
+                meetings=MeetingAttribution(CallMeetings(connections.look_ups), monotonic=time.monotonic),
                 limiter=limiter,
                 recorder=recorder,
                 upstream=upstream,
@@ -117,7 +121,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        server = await _open_server(stack, settings, proxy, admission, cors)
+        server = _open_server(settings, connections, proxy, admission, cors)
         await _listen(stack, server, listener, loops, active_relays)
         ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops))
         try:
@@ -165,12 +169,12 @@ async def _open_verifier(stack: AsyncExitStack, settings: Settings) -> KeyVerifi
     return verifier
 
 
-async def _open_server(
-    stack: AsyncExitStack, settings: Settings, proxy: Proxy, admission: Admission, cors: Cors | None
+def _open_server(
+    settings: Settings, connections: ProxyConnections, proxy: Proxy, admission: Admission, cors: Cors | None
 ) -> web.Server:
     """The public port: the proxy, and what is beside it."""
-    rooms = await open_rooms(stack, settings, admission)
-    webhooks = await open_webhooks(stack, settings)
+    rooms = open_rooms(settings, connections.rooms, admission)
+    webhooks = open_webhooks(settings, connections.webhooks)
     front = Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
     return open_server(front, cors, keepalive_s=settings.gateway_keepalive_s)
 
@@ -184,12 +188,9 @@ def _loops(settings: Settings, limiter: Limiter, active_relays: ActiveRelays, ad
     return loops
 
 
-async def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler) -> Limiter:
-    values = required(settings, "database_url", "redis_url")
-    pool = await open_pool(values["database_url"], connections_min=0, connections_max=1)
-    stack.push_async_callback(pool.close)
-    limits = open_limits(stack, settings, values["redis_url"])
-    limiter = Limiter(limits, Spending(pool), settler, settings.limits)
+def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler, connections: Share) -> Limiter:
+    limits = open_limits(stack, settings, required(settings, "redis_url")["redis_url"])
+    limiter = Limiter(limits, Spending(connections), settler, settings.limits)
     stack.push_async_callback(limiter.close)
     return limiter
 

@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from uuid import uuid4
 
 from aiohttp import web
 
 from gateway.access.admission import Admission
 from gateway.config.key_ring import parse_ring
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings
 from gateway.http.credentials import key_of
 from gateway.http.framing import EVENT_ID, check_framing, read_body
 from gateway.kit.clock import now
@@ -18,20 +17,15 @@ from gateway.processes.front import Handler
 from gateway.rooms.api import RoomsApi
 from gateway.rooms.service import RoomKeeper
 from gateway.rooms.store import Rooms
-from gateway.stores.postgres import open_pool
-
-CONNECTIONS_MAX = 4
+from gateway.stores.postgres_share import Share
 
 
-async def open_rooms(stack: AsyncExitStack, settings: Settings, admission: Admission) -> Handler:
-    """Who answers /rooms; its connections are closed by the stack. Without ROOMS_KEYS every answer is 503."""
+def open_rooms(settings: Settings, connections: Share, admission: Admission) -> Handler:
+    """Who answers /rooms; over connections that the caller closes. Without ROOMS_KEYS every answer is 503."""
     if settings.rooms_keys is None:
         return _not_configured
-    dsn = required(settings, "database_url")["database_url"]
-    pool = await open_pool(dsn, connections_min=0, connections_max=CONNECTIONS_MAX)
-    stack.push_async_callback(pool.close)
     ring = parse_ring(settings.rooms_keys.get_secret_value())
-    keeper = RoomKeeper(Rooms(pool), ring, random_bytes=os.urandom, now=now)
+    keeper = RoomKeeper(Rooms(connections), ring, random_bytes=os.urandom, now=now)
     return handler(keeper, admission, new_id=lambda: str(uuid4()))
 
 

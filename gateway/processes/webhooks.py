@@ -1,29 +1,23 @@
 """Webhooks on the public port, put together. Decides nothing: gateway/meetings/webhooks.py does."""
 
 import time
-from contextlib import AsyncExitStack
 
 from aiohttp import web
 
 from gateway.config.secrets import secret_of
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings
 from gateway.http.framing import EVENT_ID, check_framing, read_body
 from gateway.meetings.inbox import Inbox
 from gateway.meetings.webhooks import Webhooks
 from gateway.processes.front import Handler
-from gateway.stores.postgres import open_pool
-
-CONNECTIONS_MAX = 2
+from gateway.stores.postgres_share import Share
 
 
-async def open_webhooks(stack: AsyncExitStack, settings: Settings) -> Handler:
-    """Who answers /webhooks; its connections are closed by the stack."""
-    dsn = required(settings, "database_url")["database_url"]
-    pool = await open_pool(dsn, connections_min=0, connections_max=CONNECTIONS_MAX)
-    stack.push_async_callback(pool.close)
+def open_webhooks(settings: Settings, connections: Share) -> Handler:
+    """Who answers /webhooks; over connections that the caller closes."""
     secret = settings.daily_webhook_secret
     daily_secret = None if secret is None else secret_of(secret.get_secret_value())
-    webhooks = Webhooks(Inbox(pool), daily_secret, read_body=read_body, unix_s=time.time)
+    webhooks = Webhooks(Inbox(connections), daily_secret, read_body=read_body, unix_s=time.time)
 
     async def handle(request: web.BaseRequest, event_id: str) -> web.StreamResponse:
         check_framing(request)

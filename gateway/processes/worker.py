@@ -27,7 +27,7 @@ from gateway.kit.loops import Loops
 from gateway.kit.metrics import Sample, Status
 from gateway.ledger.flush import Flush
 from gateway.ledger.open_items import OpenItems
-from gateway.ledger.opening import open_buffer
+from gateway.ledger.opening import build_ledger, open_buffer
 from gateway.ledger.poll import Poll
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
@@ -48,9 +48,12 @@ from gateway.retention import retention
 from gateway.retention.store import Retention
 from gateway.rooms.expire import Expiry
 from gateway.rooms.store import Rooms
-from gateway.stores.postgres import Pool, open_pool
+from gateway.stores.opening import open_process_pool
+from gateway.stores.postgres import Pool
 from gateway.usage.opening import build_settler
 
+CONNECTIONS_MAX: Final = 6
+"""To PostgreSQL, for all loops together. No call waits for them: a slow statement of one delays the others' work."""
 POLL_EVERY_S: Final = 60.0
 MEET_EVERY_S: Final = 1.0
 """Seconds between two looks for events of meetings."""
@@ -63,9 +66,8 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
     values = required(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
         buffer = open_buffer(stack, settings, values["redis_url"])
-        pool = await open_pool(values["database_url"], connections_min=0, connections_max=6)
-        stack.push_async_callback(pool.close)
-        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+        pool = await open_process_pool(stack, settings, "worker", CONNECTIONS_MAX)
+        ledger = build_ledger(settings, pool)
         loops, inbox = Loops(uniform=random.uniform), Inbox(pool)
         flush = build_flush(settings, buffer, ledger, arguments.failpoint)
         helper = build_flush(settings, buffer, ledger, arguments.failpoint)

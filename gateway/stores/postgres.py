@@ -10,6 +10,7 @@ from gateway.config.dsn import read_dsn
 from gateway.config.files import check_files
 from gateway.kit.errors import DependencyDown, DependencyRefused, StatementRefused
 from gateway.stores import postgres_connections as connections
+from gateway.stores.postgres_share import Share
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 else:
     Pool = asyncpg.Pool
     Connection = Any
+Connections = Pool | Share
+"""What statements are sent through."""
 
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Whatever asyncpg raises: TimeoutError is an OSError. `translate` says what it means for the caller. Values that
@@ -42,6 +45,8 @@ NOT_MIGRATED: Final = (
     asyncpg.InvalidColumnReferenceError,  # `on conflict` without its index
 )
 """Of these, what an older schema causes."""
+LOOK_UP_S: Final = 2.0
+"""Seconds that a look-up may take for which a call waits; a server that is there needs a thousandth of it."""
 _QUOTED: Final = (ValueError, asyncpg.DataError, asyncpg.PLPGSQLError)
 """Their messages may quote a value; of a constraint only the detail does. asyncpg's own refusal of a value is a
 ValueError."""
@@ -54,9 +59,11 @@ async def open_pool(
     connections_max: int = 4,
     statement_timeout_s: float = 30.0,
     connect_timeout_s: float = 5.0,
+    process: str = "",
 ) -> Pool:
     """A pool of at most `connections_max` connections. Raises DependencyDown("postgres") when the first
-    `connections_min` cannot be made; with 0 a database that is away is met at the first question.
+    `connections_min` cannot be made; with 0 a database that is away is met at the first question. `process` is added to
+    the application name, by which `pg_stat_activity` shows whose a connection is.
 
     Behind a transaction pooler (config/dsn.py) sessions are shared between clients: no named prepared statements, no
     session settings (Supabase's docs); the client's own timer still holds. An unnamed one is safe
@@ -64,8 +71,9 @@ async def open_pool(
     """
     found = read_dsn(dsn)
     check_files("DATABASE_URL", dict(found.files))
+    name = f"pailflow-gateway {process}".rstrip()
     settings = {
-        "application_name": "pailflow-gateway",
+        "application_name": name,
         # A role or database may say otherwise; then writers that share a sum would fail each other, over and over.
         "default_transaction_isolation": "read committed",
         "jit": "off",
@@ -82,7 +90,7 @@ async def open_pool(
             timeout=found.connect_timeout_s or connect_timeout_s,
             command_timeout=statement_timeout_s + 1,  # the server's own timer goes first: it says more
             statement_cache_size=0 if found.pooled else 100,
-            server_settings={"application_name": "pailflow-gateway"} if found.pooled else settings,
+            server_settings={"application_name": name} if found.pooled else settings,
             reset=_leave_as_is,
             connect=connections.connect,
             connection_class=connections.Connection,
@@ -128,13 +136,18 @@ def describe(error: BaseException) -> str:
 class Table:
     """Base of the classes that ask a pool about some tables. Every statement raises what `translate` makes of it."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Connections) -> None:
         self._pool: Final = pool
 
     async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of one statement, which commits by itself."""
         with translated():
             return await self._pool.fetch(query, *arguments)
+
+    async def _look_up(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
+        """Rows that a call waits for: soon or not at all."""
+        with translated():
+            return await connections.fetch_within(self._pool, LOOK_UP_S, query, *arguments)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:

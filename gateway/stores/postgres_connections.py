@@ -6,12 +6,14 @@ connections for ever: each would fail in its turn.
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from asyncpg.connection import LoggedQuery
 
 from gateway.kit.sockets import keep_alive
+from gateway.stores.postgres_share import Share
 
 if TYPE_CHECKING:
     Base = asyncpg.Connection[asyncpg.Record]
@@ -78,21 +80,21 @@ class Watch:
             task.add_done_callback(self._tasks.discard)
 
 
-async def fetch_within(pool: Pool, answer_s: float, query: str, *arguments: object) -> "list[asyncpg.Record]":
+async def fetch_within(pool: Pool | Share, answer_s: float, query: str, *arguments: object) -> "list[asyncpg.Record]":
     """The rows, or TimeoutError after `answer_s`, connecting included.
 
     A connection that stays silent is closed at once. Asking the server to cancel, as asyncpg does after a timeout,
     would wait for the same network once more.
     """
     until_s = asyncio.get_running_loop().time() + answer_s
-    async with asyncio.timeout_at(until_s):
-        connection = await pool.acquire()
-    try:
+    async with AsyncExitStack() as stack:
         async with asyncio.timeout_at(until_s):
-            return await connection.fetch(query, *arguments)
-    except TimeoutError:
-        connection.terminate()
-        await pool.expire_connections()
-        raise TimeoutError(f"no answer within {answer_s:.0f} s") from None
-    finally:
-        await pool.release(connection)
+            connection = await stack.enter_async_context(pool.acquire())
+        try:
+            async with asyncio.timeout_at(until_s):
+                rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
+        except TimeoutError:
+            connection.terminate()
+            await pool.expire_connections()
+            raise TimeoutError(f"no answer within {answer_s:.0f} s") from None
+        return rows

@@ -5,8 +5,10 @@ from datetime import timedelta
 
 import pytest
 
+from gateway.access.identities import Identities
 from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
+from gateway.meetings.call_meetings import CallMeetings
 from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S
 from tests.support.events import AT, linked
@@ -17,48 +19,53 @@ async def test_identity(database_url: str, option: str) -> None:
     pool = await open_pool(database_url + option)
     ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
     user, key = await linked(ledger)
-    other = await ledger.create_user("b@example.com", stripe_customer_id="cus_b")
-    by_user, by_key = await ledger.identity(user, "key_a"), await ledger.identity(None, "key_a")
+    other = await Accounts(ledger.pool).create_user("b@example.com", stripe_customer_id="cus_b")
+    by_user, by_key = (
+        await Identities(ledger.pool).identity(user, "key_a"),
+        await Identities(ledger.pool).identity(None, "key_a"),
+    )
     assert by_user is not None
     assert by_user == by_key
     assert astuple(by_user) == (user, True, key, True, None, None, "[]")
-    unlinked = await ledger.identity(other, "key_nobody_linked")
+    unlinked = await Identities(ledger.pool).identity(other, "key_nobody_linked")
     assert unlinked is not None
     assert astuple(unlinked) == (other, True, None, None, None, "cus_b", "[]")
     # Our own row is the stronger fact, whatever Unkey's externalId says: another user of ours, or another system's id.
     for external_id in (other, "user_2abc", "00000000-0000-7000-8000-00000000000f"):
-        assert await ledger.identity(external_id, "key_a") == by_key
-    assert await ledger.identity(None, "key\x00\ud800") is None
+        assert await Identities(ledger.pool).identity(external_id, "key_a") == by_key
+    assert await Identities(ledger.pool).identity(None, "key\x00\ud800") is None
     for nobody in (None, "not-a-uuid", key):
-        assert await ledger.identity(nobody, "key_nobody_linked") is None
+        assert await Identities(ledger.pool).identity(nobody, "key_nobody_linked") is None
     revoked_at = await Accounts(pool).revoke_key(key)
     assert revoked_at is not None
     assert await Accounts(pool).revoke_key(key) == revoked_at  # idempotent: the first one wins
     assert await Accounts(pool).revoke_key(user) is None
     await pool.execute("update users set is_active = false where id = $1", user)
-    gone = await ledger.identity(user, "key_a")
+    gone = await Identities(ledger.pool).identity(user, "key_a")
     assert gone is not None
     assert (gone.is_active, gone.key_is_active) == (False, False)
     await pool.close()
 
 
 async def test_an_expired_key_is_not_active(ledger: Ledger) -> None:
-    user = await ledger.create_user("a@example.com")
-    await ledger.link_key(user, "key_old", name="old", description="d", expires_at=AT - timedelta(days=4000))
-    identity = await ledger.identity(user, "key_old")
+    user = await Accounts(ledger.pool).create_user("a@example.com")
+    await Accounts(ledger.pool).link_key(
+        user, "key_old", name="old", description="d", expires_at=AT - timedelta(days=4000)
+    )
+    identity = await Identities(ledger.pool).identity(user, "key_old")
     assert identity is not None
     assert identity.key_is_active is False
 
 
 async def test_users_and_keys_are_made_once(ledger: Ledger, pool: Pool) -> None:
-    user = await ledger.create_user("Some.One@Example.com")
-    assert await ledger.create_user("some.one@example.com", stripe_customer_id="cus_1") == user
-    assert await ledger.create_user("SOME.ONE@example.com", stripe_customer_id="cus_2") == user
+    user = await Accounts(ledger.pool).create_user("Some.One@Example.com")
+    assert await Accounts(ledger.pool).create_user("some.one@example.com", stripe_customer_id="cus_1") == user
+    assert await Accounts(ledger.pool).create_user("SOME.ONE@example.com", stripe_customer_id="cus_2") == user
     assert await pool.fetchval("select stripe_customer_id from users") == "cus_1"
-    key = await ledger.link_key(user, "key_1", name="one")
-    assert await ledger.link_key(user, "key_1", name="two") == key
+    key = await Accounts(ledger.pool).link_key(user, "key_1", name="one")
+    assert await Accounts(ledger.pool).link_key(user, "key_1", name="two") == key
     with pytest.raises(ValueError, match="another user"):
-        await ledger.link_key(await ledger.create_user("b@example.com"), "key_1")
+        await Accounts(ledger.pool).link_key(await Accounts(ledger.pool).create_user("b@example.com"), "key_1")
     assert [(row.id, row.name, row.email) for row in await Accounts(pool).keys()] == [
         (key, "two", "some.one@example.com")
     ]
@@ -80,14 +87,14 @@ async def test_a_meeting_by_each_of_its_names(ledger: Ledger, pool: Pool) -> Non
     over = await meeting("room", "ended", "7a0b1ad4-6bf5-4d49-9fdc-1c1a9f2b2a55", ended=True)
     runs = await meeting("room", "in_progress", daily)
     planned = await meeting("later", "scheduled")
-    assert await ledger.meeting(runs) == (runs, user, False)
-    assert await ledger.meeting(runs.upper()) == (runs, user, False)
-    assert await ledger.meeting(over) == (over, user, False)
-    assert await ledger.meeting(daily) == (runs, user, False)
-    assert await ledger.meeting("room") == (runs, user, True)
-    assert await ledger.meeting(planned) == (planned, user, False)
+    assert await CallMeetings(ledger.pool).meeting(runs) == (runs, user, False)
+    assert await CallMeetings(ledger.pool).meeting(runs.upper()) == (runs, user, False)
+    assert await CallMeetings(ledger.pool).meeting(over) == (over, user, False)
+    assert await CallMeetings(ledger.pool).meeting(daily) == (runs, user, False)
+    assert await CallMeetings(ledger.pool).meeting("room") == (runs, user, True)
+    assert await CallMeetings(ledger.pool).meeting(planned) == (planned, user, False)
     for nobody in ("later", "Room", "", "' or 1=1 --", "nul\x00", user, "x" * 300):
-        assert await ledger.meeting(nobody) is None
+        assert await CallMeetings(ledger.pool).meeting(nobody) is None
     # A room that somebody has named like another meeting's id does not take its place.
     await meeting(over, "in_progress")
-    assert await ledger.meeting(over) == (over, user, False)
+    assert await CallMeetings(ledger.pool).meeting(over) == (over, user, False)

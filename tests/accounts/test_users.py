@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.access.identities import Identities
+from gateway.accounts.store import Accounts
 from gateway.config.settings import KeySettings
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
@@ -76,8 +78,8 @@ WRONG: list[tuple[list[str], str]] = [
 
 
 async def test_what_is_wrong_is_named_and_changes_nothing(env: Env, ledger: Ledger, pool: Pool) -> None:
-    await ledger.create_user("old@example.com", stripe_customer_id="cus_1")
-    await ledger.create_user("two@example.com")
+    await Accounts(ledger.pool).create_user("old@example.com", stripe_customer_id="cus_1")
+    await Accounts(ledger.pool).create_user("two@example.com")
     before = await stored(pool)
     for arguments, says in WRONG:
         done = await gateway(env, "users", *arguments)
@@ -87,7 +89,7 @@ async def test_what_is_wrong_is_named_and_changes_nothing(env: Env, ledger: Ledg
 
 
 async def test_the_list_counts_keys_that_work(env: Env, ledger: Ledger, pool: Pool) -> None:
-    ann, bob = [await ledger.create_user(f"{name}@example.com") for name in ("ann", "bob")]
+    ann, bob = [await Accounts(ledger.pool).create_user(f"{name}@example.com") for name in ("ann", "bob")]
     for number, state in enumerate(("true, null", "true, '2999-01-01'", "true, '2020-01-01'", "false, null")):
         await pool.execute(
             "insert into api_keys (user_id, unkey_key_id, is_active, expires_at) "
@@ -107,8 +109,8 @@ async def test_the_list_counts_keys_that_work(env: Env, ledger: Ledger, pool: Po
 
 
 async def test_disable_and_enable_say_when(env: Env, ledger: Ledger, pool: Pool) -> None:
-    ann = await ledger.create_user("ann@example.com")
-    await ledger.link_key(ann, "key_ann")
+    ann = await Accounts(ledger.pool).create_user("ann@example.com")
+    await Accounts(ledger.pool).link_key(ann, "key_ann")
     for who, verb, active, said in (
         ("ANN@example.com", "disable", False, ["is disabled.", "within 30 s", "630 s if Unkey does not answer"]),
         (ann, "disable", False, ["is disabled already."]),
@@ -118,7 +120,7 @@ async def test_disable_and_enable_say_when(env: Env, ledger: Ledger, pool: Pool)
         assert (done.status, await pool.fetchval("select is_active from users")) == (0, active)
         for text in said:
             assert text in done.out
-        identity = await ledger.identity(ann, "key_ann")
+        identity = await Identities(ledger.pool).identity(ann, "key_ann")
         assert identity is not None
         assert identity.is_active == active
     assert KeySettings().fresh_s + KeySettings().stale_s == 630

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Held, Outbox
 from gateway.billing.windows import Claim
 from gateway.ledger.store import Ledger
@@ -17,7 +18,7 @@ ALL = ["pending", "sent", "duplicate", "rejected", "unknown"]
 
 async def customer(ledger: Ledger, number: int = 1) -> str:
     """A user with a Stripe customer; returns the user's id."""
-    return await ledger.create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
+    return await Accounts(ledger.pool).create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
 
 
 async def book(ledger: Ledger, user_id: str, at: datetime, *nanos: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 import structlog
 
+from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import BillCounts, UsageReporter
 from gateway.billing.stripe import Billing
@@ -96,8 +97,8 @@ async def test_without_a_key_it_is_linked_with_a_warning_and_without_an_answer_n
 
 async def test_the_list_asks_when_told_to(env: dict[str, str], ledger: Ledger) -> None:
     for name in ("here", "gone", "live", "never"):
-        await ledger.create_user(f"{name}@example.com", stripe_customer_id=f"cus_{name}")
-    await ledger.create_user("none@example.com")
+        await Accounts(ledger.pool).create_user(f"{name}@example.com", stripe_customer_id=f"cus_{name}")
+    await Accounts(ledger.pool).create_user("none@example.com")
     told = (await gateway(env, "users", "list", "--stripe")).out
     for shown in ("cus_here (test)", "cus_gone (has been deleted at Stripe)", "cus_live (is of Stripe's other mode"):
         assert shown in " ".join(told.split())
@@ -133,7 +134,7 @@ async def test_what_is_sent_for_them_is_sent_and_never_counted_and_both_doctor_a
     env: dict[str, str], sandbox: Sandbox, ledger: Ledger, pool: Pool
 ) -> None:
     for name in ("here", "gone", "never"):
-        user = await ledger.create_user(f"{name}@example.com", stripe_customer_id=f"cus_{name}")
+        user = await Accounts(ledger.pool).create_user(f"{name}@example.com", stripe_customer_id=f"cus_{name}")
         await ledger.insert_batch(entries(usage(user, AGO, 7_000)))
     assert (await bill(pool, sandbox, NOW - timedelta(hours=1))).sent == 3
     assert (await Outbox(pool).status()).counts == {"sent": 3}  # Stripe answered 200 to all of them
@@ -166,7 +167,7 @@ async def test_what_something_between_says_leaves_nothing_to_charge_twice(
     env: dict[str, str], sandbox: Sandbox, ledger: Ledger, pool: Pool, trouble: dict[str, Any]
 ) -> None:
     """Stripe has counted it, and the answer was lost: a person cannot send it again, and the worker does no harm."""
-    user = await ledger.create_user("here@example.com", stripe_customer_id="cus_here")
+    user = await Accounts(ledger.pool).create_user("here@example.com", stripe_customer_id="cus_here")
     await ledger.insert_batch(entries(usage(user, AGO, 7_000)))
     await control(sandbox, "stripe", path="meter_events", times=1, accept=True, **trouble)
     assert (await bill(pool, sandbox, NOW - timedelta(hours=1))).retry == 1

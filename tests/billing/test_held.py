@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
+from gateway.accounts.store import Accounts
 from gateway.billing import held as billing
 from gateway.billing.outbox import Outbox
 from gateway.cli.console import Console
@@ -26,7 +27,7 @@ async def waiting(ledger: Ledger, pool: Pool) -> list[str]:
     """One rejected and one unknown event, by identifier."""
     outbox = Outbox(pool)
     for number, nano in ((1, 5_000), (2, -1_234_567_000)):
-        user = await ledger.create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
+        user = await Accounts(ledger.pool).create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
         first = usage(user, TEN, 0 if nano < 0 else nano)
         rest = [usage(user, TEN, nano, evidence="adjustment", adjusts=first.id)] if nano < 0 else []
         await ledger.insert_batch(entries(first))

@@ -7,6 +7,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.billing import outbox_sql as sql
 from gateway.billing.outbox import Outbox
 from gateway.kit.errors import DependencyDown
@@ -68,12 +69,12 @@ async def test_corrections_below_zero_are_sent_as_such(ledger: Ledger, outbox: O
 
 
 async def test_without_a_stripe_customer_amounts_accrue(ledger: Ledger, outbox: Outbox) -> None:
-    user = await ledger.create_user("user1@example.com")
+    user = await Accounts(ledger.pool).create_user("user1@example.com")
     await book(ledger, user, TEN, 5_000)
     assert await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S) == (0, 0)
     status = await outbox.status()
     assert (status.users_without_customer, status.nano_without_customer, status.nano_unfrozen) == (1, 5_000, 5_000)
-    await ledger.create_user("user1@example.com", stripe_customer_id="cus_late")
+    await Accounts(ledger.pool).create_user("user1@example.com", stripe_customer_id="cus_late")
     assert await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S) == (1, 1)
     assert (await oldest_first(outbox))[0].customer == "cus_late"
     assert (await outbox.status()).nano_unfrozen == 0
@@ -157,7 +158,7 @@ async def test_a_customer_that_was_another_users_gets_a_fresh_identifier(
     await book(ledger, first, TEN, 5_000)
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
     await pool.execute("update users set stripe_customer_id = null where id = $1", first)
-    second = await ledger.create_user("user2@example.com", stripe_customer_id="cus_1")
+    second = await Accounts(ledger.pool).create_user("user2@example.com", stripe_customer_id="cus_1")
     await book(ledger, second, TEN, 6_000)
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
     assert [(held.identifier[-1], held.value) for held in await oldest_first(outbox)] == [("0", 5), ("1", 6)]

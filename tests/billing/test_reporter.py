@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import STOPPED_S, BillCounts, UsageReporter
 from gateway.billing.stripe import Billing
@@ -51,7 +52,7 @@ def bill(pool: Pool, stripe: Billing) -> UsageReporter:
 async def owe(ledger: Ledger, *, customers: int = 1, windows: int = 1, nano: int = 5_400) -> int:
     """Books usage; returns the whole micro-USD that customers × windows owe."""
     for number in range(customers):
-        user = await ledger.create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
+        user = await Accounts(ledger.pool).create_user(f"user{number}@example.com", stripe_customer_id=f"cus_{number}")
         await ledger.insert_batch(entries(*(usage(user, TEN + hour * HOUR, nano) for hour in range(windows))))
     return customers * (windows * nano // 1000)
 

@@ -13,6 +13,7 @@ from unicodedata import category
 import msgspec
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Outbox
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
@@ -50,9 +51,9 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 async def env(sandbox: Sandbox, database_url: str, ledger: Ledger, pool: Pool, tmp_path: Path) -> dict[str, str]:
     """A hostile user with a key, a meeting, a budget, credit, a room, usage, a rejected event and a quarantined one."""
-    user = await ledger.create_user(f"{HOSTILE}@example.com", stripe_customer_id="cus_1")
+    user = await Accounts(ledger.pool).create_user(f"{HOSTILE}@example.com", stripe_customer_id="cus_1")
     await pool.execute("update users set name = $1", HOSTILE)
-    key = await ledger.link_key(user, "key_ann", name=HOSTILE)
+    key = await Accounts(ledger.pool).link_key(user, "key_ann", name=HOSTILE)
     await pool.execute("update api_keys set description = $1", HOSTILE)
     sandbox.unkey.add_key(
         "sk_canary_0123456789", api_id=credentials.UNKEY_API_ID, key_id="key_ann", external_id=HOSTILE,

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
+from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Outbox
 from gateway.config.settings import KeySettings, Settings
 from gateway.doctor.command import FIX_STATEMENT
@@ -129,7 +130,7 @@ async def test_a_root_key_that_may_not_verify() -> None:
 
 async def test_what_stripe_refuses_or_would_add_up_wrongly(ledger: Ledger, pool: Pool, database_url: str) -> None:
     now = datetime.now(UTC)
-    user = await ledger.create_user("u@example.com", stripe_customer_id="cus_1")
+    user = await Accounts(ledger.pool).create_user("u@example.com", stripe_customer_id="cus_1")
     await ledger.insert_batch(entries(usage(user, now - timedelta(hours=2), 5_000)))
     outbox = Outbox(pool)
     await outbox.freeze_closed(now, -WINDOW_S)

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
+from gateway.access.identities import Identities
 from gateway.accounts.store import Accounts
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
@@ -112,7 +113,7 @@ async def test_a_key_is_made_linked_and_shown_once(
     assert (row.id, row.unkey_key_id, row.user_id) == (created.api_key_id, key_id, created.user_id)
     assert (row.email, row.name, row.expires_at) == ("ada@example.com", "laptop", NOW + timedelta(days=30))
     assert row.description == "two\nlines"
-    identity = await ledger.identity(created.user_id, key_id)
+    identity = await Identities(ledger.pool).identity(created.user_id, key_id)
     assert identity is not None
     assert (identity.api_key_id, identity.key_is_active) == (created.api_key_id, True)
     stored = "".join(str(row) for row in await pool.fetch("select api_keys::text, users::text from api_keys, users"))
@@ -203,24 +204,21 @@ async def test_an_unkey_that_is_away_is_named(settings: Settings) -> None:
         await made(away)
 
 
-class Unlinkable:
-    """The ledger until it comes to linking."""
+class Unlinkable(Accounts):
+    """Accounts until it comes to linking."""
 
-    def __init__(self, ledger: Ledger, failure: BaseException) -> None:
-        self._ledger = ledger
+    def __init__(self, pool: Pool, failure: BaseException) -> None:
+        super().__init__(pool)
         self._failure = failure
-
-    async def create_user(self, email: str) -> str:
-        return await self._ledger.create_user(email)
 
     async def link_key(self, user_id: str, unkey_key_id: str, **fields: Any) -> str:
         raise self._failure
 
 
-async def unlinked(settings: Settings, pool: Pool, ledger: Ledger, failure: BaseException) -> None:
+async def unlinked(settings: Settings, pool: Pool, failure: BaseException) -> None:
     async with KeyAdmin(ROOT_KEY, base_url=settings.unkey_base_url) as admin:
         await create_key(
-            Accounts(pool), Unlinkable(ledger, failure), admin, "api_1",
+            Unlinkable(pool, failure), admin, "api_1",
             user="ada@example.com", name=None, create_user=True, expires_at=None,
         )  # fmt: skip
 
@@ -230,7 +228,7 @@ async def test_a_key_that_cannot_be_linked_is_deleted_again(
 ) -> None:
     unkey.failures["delete"].append((503, "busy"))  # deleting is tried again
     with pytest.raises(DependencyDown, match=r"could not be linked .*away.*deleted at Unkey again \(key_1\)"):
-        await unlinked(settings, pool, ledger, DependencyDown("postgres", "away"))
+        await unlinked(settings, pool, DependencyDown("postgres", "away"))
     assert (unkey.keys, unkey.calls) == ({}, ["create", "delete", "delete"])
 
 
@@ -239,7 +237,7 @@ async def test_a_key_that_cannot_be_deleted_either_is_named(
 ) -> None:
     unkey.failures["delete"].append((403, "Missing permission api.*.delete_key"))
     with pytest.raises(DependencyDown, match=r"exists at Unkey as key_1 .* delete it in Unkey's dashboard") as caught:
-        await unlinked(settings, pool, ledger, DependencyDown("postgres", "away"))
+        await unlinked(settings, pool, DependencyDown("postgres", "away"))
     assert list(unkey.keys) == ["key_1"]
     assert "sk_secret" not in str(caught.value)
 
@@ -248,7 +246,7 @@ async def test_interrupted_while_linking_leaves_nothing(
     settings: Settings, unkey: UnkeyTruth, pool: Pool, ledger: Ledger
 ) -> None:
     with pytest.raises(asyncio.CancelledError):
-        await unlinked(settings, pool, ledger, asyncio.CancelledError())
+        await unlinked(settings, pool, asyncio.CancelledError())
     assert unkey.keys == {}
 
 

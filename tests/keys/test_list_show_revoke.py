@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from gateway.access.admission import Admission
+from gateway.access.identities import Identities
 from gateway.accounts.store import Accounts
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.keys.listing import state_of
@@ -46,13 +47,13 @@ def env(database_url: str, sandbox: Sandbox) -> Env:
 @pytest.fixture
 async def key(sandbox: Sandbox, ledger: Ledger) -> tuple[str, str]:
     """A key of ann's at Unkey (`key_ann`) and here: our id of it, and ann's."""
-    user = await ledger.create_user("ann@example.com")
+    user = await Accounts(ledger.pool).create_user("ann@example.com")
     sandbox.unkey.add_key(
         SECRET, api_id=credentials.UNKEY_API_ID, key_id="key_ann", external_id=user, name="[red]laptop",
         remaining=1000, permissions=["chat.write"], roles=["tester"],
         ratelimits=[NamedLimit("rpm", 60, 60_000, "rl_1", True)],
     )  # fmt: skip
-    return await ledger.link_key(user, "key_ann", name="[red]laptop"), user
+    return await Accounts(ledger.pool).link_key(user, "key_ann", name="[red]laptop"), user
 
 
 async def listed(env: Env, *options: str) -> list[tuple[str, str]]:
@@ -63,10 +64,10 @@ async def listed(env: Env, *options: str) -> list[tuple[str, str]]:
 
 
 async def test_keys_are_listed_with_their_state(env: Env, ledger: Ledger, pool: Pool, key: tuple[str, str]) -> None:
-    bob = await ledger.create_user("bob@example.com")
-    await ledger.link_key(bob, "key_old", name="old", expires_at=NOW - timedelta(days=4000))
-    await Accounts(pool).revoke_key(await ledger.link_key(bob, "key_lost", name="lost"))
-    await ledger.link_key(bob, "key_bob")
+    bob = await Accounts(ledger.pool).create_user("bob@example.com")
+    await Accounts(ledger.pool).link_key(bob, "key_old", name="old", expires_at=NOW - timedelta(days=4000))
+    await Accounts(pool).revoke_key(await Accounts(ledger.pool).link_key(bob, "key_lost", name="lost"))
+    await Accounts(ledger.pool).link_key(bob, "key_bob")
     assert await listed(env) == [("key_ann", "active"), ("key_bob", "active")]
     of_bob = [("key_old", "expired"), ("key_lost", "revoked"), ("key_bob", "active")]
     assert await listed(env, "--all", "--user", "BOB@example.com") == of_bob
@@ -88,7 +89,9 @@ async def test_an_empty_list_says_how_to_make_one(env: Env) -> None:
 
 
 async def test_a_key_expires_at_its_instant(pool: Pool, ledger: Ledger) -> None:
-    await ledger.link_key(await ledger.create_user("ann@example.com"), "key_ann", expires_at=NOW)
+    await Accounts(ledger.pool).link_key(
+        await Accounts(ledger.pool).create_user("ann@example.com"), "key_ann", expires_at=NOW
+    )
     row = await Accounts(pool).key("key_ann")
     assert row is not None
     assert [state_of(row, NOW + timedelta(microseconds=us)) for us in (-1, 0)] == ["active", "expired"]
@@ -244,7 +247,8 @@ async def test_the_proxy_forgets_within_the_time_that_is_said(
     async with aiohttp.ClientSession() as session:
         keys = Keys(session, sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         asked, now, settings = asked_by(keys, clock), NOW.timestamp(), (KeySettings(), LimitSettings())
-        admission = Admission(asked, ledger, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now)
+        owners = Identities(ledger.pool)
+        admission = Admission(asked, owners, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now)
         assert (await admission.admit(SECRET)).user_id == key[1]
         command = ["keys", "revoke", "key_ann"] if change == "revoke" else ["users", "disable", "ann@example.com"]
         done: Done = await gateway(env, *command)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
@@ -35,9 +36,9 @@ class House:
     async def key(self, name: str, **fields: Any) -> tuple[str, str]:
         """A key `key_<name>` with the secret `sk_<name>…` of the user <name>@example.com on both sides: our id of it,
         and the user's. `fields` are the stand-in's."""
-        user = await self.ledger.create_user(f"{name}@example.com")
+        user = await Accounts(self.ledger.pool).create_user(f"{name}@example.com")
         self.at_unkey(name, external_id=user, name=name, **fields)
-        return await self.ledger.link_key(user, f"key_{name}", name=name), user
+        return await Accounts(self.ledger.pool).link_key(user, f"key_{name}", name=name), user
 
     def at_unkey(self, who: str, /, **fields: Any) -> Key:
         """A key that only Unkey has."""

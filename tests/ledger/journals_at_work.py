@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from gateway.accounts.store import Accounts
 from gateway.journal.frames import OPEN, SETTLE
 from gateway.journal.reader import Segments
 from gateway.journal.writer import Journal
@@ -68,7 +69,7 @@ def opened(event_id: str, **changes: Any) -> OpenRecord:
 @contextlib.asynccontextmanager
 async def open_house(folder: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[House]:
     """A house with one user and an open journal."""
-    made = House(folder / "journal", buffer, ledger, await ledger.create_user("owner@example.com"))
+    made = House(folder / "journal", buffer, ledger, await Accounts(ledger.pool).create_user("owner@example.com"))
     made.journal.open()
     try:
         yield made

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.accounts.store import Accounts
 from gateway.journal.frames import SETTLE
 from gateway.ledger.flush import Flush
 from gateway.ledger.store import Ledger
@@ -68,7 +69,7 @@ async def flush(buffer: Buffer, ledger: Ledger) -> Flush:
 async def test_the_exact_answer_corrects_the_estimate_once(
     buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush, together: bool
 ) -> None:
-    user = await ledger.create_user("u@example.com")
+    user = await Accounts(ledger.pool).create_user("u@example.com")
     exact = call(user, new_id(Random(2)))
     events = [guess(exact), exact, exact]  # the third is a repeat
     for batch in [events] if together else [[event] for event in events]:
@@ -92,7 +93,7 @@ async def test_the_exact_answer_corrects_the_estimate_once(
 async def test_nothing_else_corrects_an_estimate(
     buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush, evidence: str
 ) -> None:
-    user = await ledger.create_user("u@example.com")
+    user = await Accounts(ledger.pool).create_user("u@example.com")
     exact = call(user, new_id(Random(3)))
     nano = {"unpriced": None, "void": 0}.get(evidence, 7)
     other = call(user, exact.id, evidence=evidence, cost_nano=nano, billed_nano=nano)
@@ -102,7 +103,7 @@ async def test_nothing_else_corrects_an_estimate(
 
 
 async def test_an_exact_row_is_never_adjusted(buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush) -> None:
-    user = await ledger.create_user("u@example.com")
+    user = await Accounts(ledger.pool).create_user("u@example.com")
     exact = call(user, new_id(Random(4)))
     await buffer.append([(event.id, encode(event)) for event in (exact, guess(exact), exact)])
     await flush.step_once()

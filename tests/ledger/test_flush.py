@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.kit.errors import DependencyDown
 from gateway.kit.loops import Loops
 from gateway.ledger.flush import Flush
@@ -48,8 +49,8 @@ async def some_calls(ledger: Ledger, count: int, seed: int = 5) -> list[UsageEve
     random = Random(seed)
     owners = []
     for i in range(3):
-        user = await ledger.create_user(f"u{i}@example.com")
-        owners.append((user, await ledger.link_key(user, f"key_{i}")))
+        user = await Accounts(ledger.pool).create_user(f"u{i}@example.com")
+        owners.append((user, await Accounts(ledger.pool).link_key(user, f"key_{i}")))
     events = []
     for i in range(count):
         user, key = random.choice(owners)

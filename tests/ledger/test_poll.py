@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 import pricing
+from gateway.accounts.store import Accounts
 from gateway.ledger.open_items import OpenItems
 from gateway.ledger.poll import POLLS_MAX, Poll
 from gateway.ledger.rows import LedgerEntry
@@ -66,7 +67,7 @@ def poll(pool: Pool, ledger: Ledger, openai: tuple[OpenAI, Upstream]) -> Poll:
 
 async def estimate(ledger: Ledger, **changes: Any) -> UsageEvent:
     """A row as a sweeper leaves it."""
-    user = await ledger.create_user("u@example.com")
+    user = await Accounts(ledger.pool).create_user("u@example.com")
     usual: dict[str, Any] = {
         "endpoint": "responses",
         "evidence": "estimated",
@@ -126,7 +127,7 @@ async def test_a_late_answer_that_says_auto_costs_the_tier_asked_for(
 ) -> None:
     """`named`: what OpenAI had said of the tier before the cut. Finished answers do say `auto` (recorded)."""
     openai[0].body = (ANSWER % b"completed").replace(b'"service_tier":"default"', b'"service_tier":"auto"')
-    opened = opened_call(await ledger.create_user("u@example.com"), service_tier=asked)
+    opened = opened_call(await Accounts(ledger.pool).create_user("u@example.com"), service_tier=asked)
     said = Said(response_id="resp_1", service_tier=named)
     await ledger.insert_batch([LedgerEntry.of(SETTLER.estimated(opened, said, NOW, "process_died", Tokens(9, 9)))])
     assert await poll.step_once() == 1
@@ -142,7 +143,7 @@ async def test_a_late_answer_costs_the_cache_writes_that_were_asked_for(
         .replace(b"gpt-5-mini-2025-08-07", CACHING.encode())
         .replace(b'"input_tokens":100', b'"input_tokens":100,"input_tokens_details":{"cache_write_tokens":60}')
     )
-    opened = opened_call(await ledger.create_user("u@example.com"), model=CACHING, cache_ttl="12h")
+    opened = opened_call(await Accounts(ledger.pool).create_user("u@example.com"), model=CACHING, cache_ttl="12h")
     exact = SETTLER.exact(opened, read_body(openai[0].body), NOW)
     estimated = SETTLER.estimated(opened, Said(response_id="resp_1"), NOW, "process_died", Tokens(9, 9))
     await ledger.insert_batch([LedgerEntry.of(estimated)])

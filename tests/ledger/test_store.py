@@ -14,6 +14,7 @@ from gateway.accounts.store import Accounts
 from gateway.ledger.rows import LedgerEntry, NotARow, _Event, to_row
 from gateway.ledger.sql import COLUMNS
 from gateway.ledger.store import Ledger, Outcome
+from gateway.openai.objects import UpstreamObjects
 from gateway.stores.postgres import Pool
 from gateway.usage.event import UsageEvent, encode
 from tests.conftest import WINDOW_S
@@ -139,19 +140,19 @@ async def test_only_responses_get_an_owner(ledger: Ledger, random: Random) -> No
         LedgerEntry.of(call(user, new_id(random), response_id="chatcmpl-1")),
         LedgerEntry.of(call(user, new_id(random), endpoint="responses", response_id=None)),
     ])  # fmt: skip
-    assert await ledger.owners(["resp_1", "chatcmpl-1", "resp_\x00"]) == {"resp_1": user}
+    assert await UpstreamObjects(ledger.pool).owners(["resp_1", "chatcmpl-1", "resp_\x00"]) == {"resp_1": user}
 
 
 async def test_items_get_the_owner_of_their_answer(pool: Pool, ledger: Ledger, random: Random) -> None:
     user, key = await linked(ledger)
-    other = await ledger.create_user("another@example.com")
+    other = await Accounts(ledger.pool).create_user("another@example.com")
     first = call(user, new_id(random), api_key_id=key, endpoint="responses", item_ids=("rs_1", "msg_1"))
     again = call(other, new_id(random), endpoint="responses", item_ids=("msg_1", "msg_2"))
     await ledger.insert_batch([LedgerEntry.of(first), LedgerEntry.of(first)])
     await ledger.insert_batch([LedgerEntry.of(first), LedgerEntry.of(again)])
     # An id belongs to whom it was given first.
     asked = ["rs_1", "msg_1", "msg_2", "msg_3"]
-    assert await ledger.owners(asked) == {"rs_1": user, "msg_1": user, "msg_2": other}
+    assert await UpstreamObjects(ledger.pool).owners(asked) == {"rs_1": user, "msg_1": user, "msg_2": other}
     rows = await pool.fetch(
         "select object_id, api_key_id::text, event_id::text from upstream_objects where kind = 'item' order by 1"
     )
@@ -161,7 +162,7 @@ async def test_items_get_the_owner_of_their_answer(pool: Pool, ledger: Ledger, r
         ("rs_1", key, first.id),
     ]
     await pool.fetch("update upstream_objects set deleted_at = now() where object_id = 'rs_1'")
-    assert await ledger.owners(["rs_1"]) == {}
+    assert await UpstreamObjects(ledger.pool).owners(["rs_1"]) == {}
 
 
 POISON: dict[str, dict[str, Any]] = {

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from gateway.accounts.store import Accounts
 from gateway.audit.budgets import compare
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
@@ -61,7 +62,7 @@ class House:
 
 @pytest.fixture
 async def house(redis: "Redis", ledger: Ledger, pool: Pool) -> House:
-    return House(Limits(redis, hold_s=600), ledger, pool, await ledger.create_user("owner@example.com"))
+    return House(Limits(redis, hold_s=600), ledger, pool, await Accounts(ledger.pool).create_user("owner@example.com"))
 
 
 async def test_what_is_in_the_ledger_moves_into_the_sum(house: House) -> None:
@@ -125,7 +126,7 @@ async def test_a_period_that_is_over_or_lost_is_forgotten(house: House, redis: "
 
 
 async def test_scopes_periods_and_models_add_up_as_the_ledger_says(house: House, pool: Pool, ledger: Ledger) -> None:
-    key = await ledger.link_key(house.user_id, "key_a")
+    key = await Accounts(ledger.pool).link_key(house.user_id, "key_a")
     meeting = "00000000-0000-7000-8000-00000000000b"
     await pool.execute("insert into meetings (id, user_id, room_name) values ($1, $2, 'r')", meeting, house.user_id)
     await house.insert(

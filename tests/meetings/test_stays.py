@@ -7,6 +7,7 @@ import pytest
 
 from gateway.ledger.store import Ledger
 from gateway.meetings.attribution import MeetingAttribution
+from gateway.meetings.call_meetings import CallMeetings
 from gateway.meetings.inbox import Inbox, WebhookEvent
 from gateway.stores.postgres import Pool, open_pool
 from tests.meetings.daily_lives import T0, ended, joined, left, outcome, rest, started, told, wipe, work
@@ -181,5 +182,5 @@ async def test_calls_can_name_each_meeting_of_a_host_who_stays_on(pool: Pool, us
     """Also the one that is still on, by the room's name."""
     await told(pool, still_there())
     ids = {row["daily_meeting_id"]: str(row["id"]) for row in await pool.fetch("select * from meetings")}
-    meetings = MeetingAttribution(ledger, monotonic=lambda: 0.0)
+    meetings = MeetingAttribution(CallMeetings(ledger.pool), monotonic=lambda: 0.0)
     assert [await meetings.of([name], user) for name in ("m1", "m2", "room")] == [ids["m1"], ids["m2"], ids["m2"]]

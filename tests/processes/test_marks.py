@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 from gateway.ledger.store import Ledger
@@ -66,7 +67,7 @@ async def test_an_empty_database_becomes(
 
 async def test_a_used_database_without_a_mark_is_production(database_url: str, ledger: Ledger, pool: Pool) -> None:
     await pool.execute("delete from database_mark")
-    await ledger.create_user("customer@example.com")
+    await Accounts(ledger.pool).create_user("customer@example.com")
     with pytest.raises(ConfigError, match="real customers"):
         await marks.check_given(database_url, NONE)
     assert await read_mark(pool) is None  # refused before anything is changed
@@ -94,7 +95,7 @@ async def test_up_leaves_a_database_of_real_customers_alone(
     database_url: str, ledger: Ledger, pool: Pool, tmp_path: Path
 ) -> None:
     await pool.execute("delete from database_mark")
-    await ledger.create_user("customer@example.com")
+    await Accounts(ledger.pool).create_user("customer@example.com")
     said: list[str] = []
     with pytest.raises(ConfigError, match="real customers"):
         async with local.running(

@@ -4,6 +4,7 @@ import msgspec
 
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
+from gateway.openai.objects import UpstreamObjects
 from tests.ledger.test_flush import Clock, entries, some_calls, writer
 
 
@@ -17,7 +18,9 @@ async def test_owners_of_items_leave_redis_once_postgres_has_them(buffer: Buffer
     await buffer.append(entries(events))
     assert await writer(buffer, ledger, Clock()).step_once() == 3
     assert await buffer.get_owners([*items, "msg_of_a_running_call"]) == {"msg_of_a_running_call": events[0].user_id}
-    assert await ledger.owners(items) == {item: event.user_id for event in events for item in event.item_ids}
+    assert await UpstreamObjects(ledger.pool).owners(items) == {
+        item: event.user_id for event in events for item in event.item_ids
+    }
     # A batch of which something went to quarantine leaves them: Postgres may not know these owners.
     bad = msgspec.structs.replace((await some_calls(ledger, 1, 6))[0], model="a\x00b", item_ids=("msg_bad",))
     await buffer.set_owners(["msg_bad"], bad.user_id)

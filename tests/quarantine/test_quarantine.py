@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.accounts.store import Accounts
 from gateway.ledger import sql as ledger_sql
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger, Outcome
@@ -107,7 +108,7 @@ async def test_an_entry_becomes_one_row_when_its_cause_is_gone(env: dict[str, st
 async def test_blocks_that_older_versions_put_aside_become_rows(
     env: dict[str, str], ledger: Ledger, pool: Pool, name: str
 ) -> None:
-    user = await ledger.create_user("a@example.com")
+    user = await Accounts(ledger.pool).create_user("a@example.com")
     await put_aside(ledger, pool, as_of_old(call(user, new_id(RANDOM)), ODD[name]))
     assert (await retry(env, "--all")).status == 0
     row = await pool.fetchrow("select total_tokens, usage, usage_raw from openai_usage")
@@ -150,7 +151,7 @@ async def test_one_that_died_before_it_closed_the_entry_is_harmless(
 async def test_an_exact_answer_corrects_the_estimate_that_took_its_place(
     env: dict[str, str], ledger: Ledger, pool: Pool
 ) -> None:
-    user = await ledger.create_user("a@example.com")
+    user = await Accounts(ledger.pool).create_user("a@example.com")
     exact = call(user, new_id(RANDOM), cost_nano=5000, billed_nano=5000)
     await put_aside(ledger, pool, LedgerEntry(exact.id, encode(exact) + b" "))
     estimate = call(user, exact.id, cost_nano=9000, billed_nano=9000, evidence="estimated", response_id=None)
@@ -198,7 +199,7 @@ async def test_entries_or_all_must_be_named(env: dict[str, str], ledger: Ledger)
 
 
 async def test_the_log_line_names_the_kind_and_nothing_of_the_entry(buffer: Buffer, ledger: Ledger) -> None:
-    user, secret = await ledger.create_user("a@example.com"), f"secret-{uuid4()}"
+    user, secret = await Accounts(ledger.pool).create_user("a@example.com"), f"secret-{uuid4()}"
     known = new_id(RANDOM)
     entries = [
         (known, encode(call(STRANGER, known, request_id=secret))),

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.support.invoke import gateway
@@ -41,7 +42,7 @@ async def joined(pool: Pool, meeting_id: str, at: datetime, seconds: int | None,
 @pytest.fixture
 async def env(database_url: str, ledger: Ledger, pool: Pool) -> Env:
     """Ann has an interview and an empty meeting, Bob a meeting without calls; another call of Ann's has none."""
-    ann, bob = [await ledger.create_user(f"{name}@example.com") for name in ("ann", "bob")]
+    ann, bob = [await Accounts(ledger.pool).create_user(f"{name}@example.com") for name in ("ann", "bob")]
     interview = await meeting(pool, ann, "=interview", HOUR, 30)
     await joined(pool, interview, HOUR, 1800)
     await joined(pool, interview, HOUR + timedelta(minutes=10), None, HOUR + timedelta(minutes=25))

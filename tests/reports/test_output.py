@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.kit.errors import OptionError
 from gateway.ledger.store import Ledger
 from gateway.reports.as_csv import defused
@@ -26,8 +27,8 @@ Env = dict[str, str]
 @pytest.fixture
 async def env(database_url: str, ledger: Ledger, pool: Pool) -> Env:
     """Two users; one call with a meeting on either side of an hour's end, a correction of the first, one without."""
-    ann, bob = [await ledger.create_user(f"{name}@example.com") for name in ("ann", "bob")]
-    key = await ledger.link_key(ann, "key_ann", name=HOSTILE)
+    ann, bob = [await Accounts(ledger.pool).create_user(f"{name}@example.com") for name in ("ann", "bob")]
+    key = await Accounts(ledger.pool).link_key(ann, "key_ann", name=HOSTILE)
     meeting = await pool.fetchval(
         "insert into meetings (user_id, room_name) values ($1, '@room') returning id::text", ann
     )

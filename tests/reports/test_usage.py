@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
+from gateway.accounts.store import Accounts
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
@@ -46,10 +47,10 @@ async def filled(ledger: Ledger, pool: Pool) -> list[str]:
     Half belong to one of two meetings in the same room; corrections come up to two hours after what they correct.
     """
     rng = random.Random(11)
-    users = [await ledger.create_user(f"user{number}@example.com") for number in (1, 2)]
+    users = [await Accounts(ledger.pool).create_user(f"user{number}@example.com") for number in (1, 2)]
     keys: list[tuple[str, str | None]] = [(users[0], None)]
     for number, user in enumerate((users[0], users[0], users[1])):
-        keys.append((user, await ledger.link_key(user, f"key_{number}", name=f"laptop [red]{number}")))
+        keys.append((user, await Accounts(ledger.pool).link_key(user, f"key_{number}", name=f"laptop [red]{number}")))
     meetings = [await pool.fetchval(ONE_MEETING, users[0]) for _ in range(2)]
     events = []
     for _ in range(300):
@@ -139,7 +140,7 @@ async def test_totals_are_the_sum_of_the_ledger(pool: Pool) -> None:
 
 
 async def test_ranges_are_half_open(ledger: Ledger, pool: Pool) -> None:
-    user = await ledger.create_user("user1@example.com")
+    user = await Accounts(ledger.pool).create_user("user1@example.com")
     await ledger.insert_batch(entries(usage(user, DAY, 1), usage(user, DAY + timedelta(days=1), 10)))
     report = await usage_report(Reports(pool), by=["day"], now=NOW, during="2026-11-21")
     assert report.totals.billed_usd == 1 * NANO

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.config.settings import RetentionSettings
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
@@ -25,7 +26,7 @@ NAME, EMAIL, SECRET = "CANARY Ann", "canary@example.com", "CANARY-SEALED"
 @pytest.fixture
 async def filled(pool: Pool, ledger: Ledger) -> dict[str, Any]:
     """A meeting that ended long ago and one that is on, both with people, usage, and a room."""
-    user = await ledger.create_user("owner@example.com")
+    user = await Accounts(ledger.pool).create_user("owner@example.com")
     await told(
         pool,
         [

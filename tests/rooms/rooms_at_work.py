@@ -12,10 +12,10 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from gateway.accounts.store import Accounts
 from gateway.config.key_ring import KeyRing
 from gateway.http.framing import refusal
 from gateway.kit.errors import ApiError
-from gateway.ledger.store import Ledger
 from gateway.processes.front import Front
 from gateway.processes.rooms_api import handler
 from gateway.proxy.handler import Proxy
@@ -77,7 +77,7 @@ class House:
 
     async def user(self, email: str) -> str:
         """A new user's id."""
-        return await Ledger(self.pool, meter="m", window_s=60).create_user(email)
+        return await Accounts(self.pool).create_user(email)
 
     async def meeting(self, user_id: str) -> str:
         """A new meeting's id."""

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from gateway.config.settings import Settings
 from gateway.embedded import Embedded
 from gateway.kit.errors import ApiError
+from gateway.processes.proxy_connections import open_connections
 from gateway.processes.rooms_api import open_rooms
 from tests.access.admissions import House, valid
 from tests.rooms.rooms_at_work import BOTH, CANARY, OLD
@@ -93,10 +94,11 @@ async def test_rooms_are_answered_only_with_a_key_ring(database_url: str) -> Non
     house.keys.answer = valid(permissions=["rooms.read"])
     settings = Settings(database_url=SecretStr(database_url), rooms_keys=SecretStr(spelled(BOTH)))
     async with AsyncExitStack() as stack:
-        off = await open_rooms(stack, settings.model_copy(update={"rooms_keys": None}), house.admission)
+        share = (await open_connections(stack, settings, "proxy-test")).rooms
+        off = open_rooms(settings.model_copy(update={"rooms_keys": None}), share, house.admission)
         with pytest.raises(ApiError) as refused:
             await off(request, "event")
         assert (refused.value.status, refused.value.code) == (503, "rooms_not_configured")
-        on = await open_rooms(stack, settings, house.admission)
+        on = open_rooms(settings, share, house.admission)
         answer = await on(request, "event")
         assert (answer.status, answer.headers["x-gateway-event-id"]) == (200, "event")

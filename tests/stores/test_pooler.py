@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from gateway.access.identities import Identities
+from gateway.accounts.store import Accounts
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.stores.migrator import migrate
@@ -66,7 +68,7 @@ async def test_many_clients_on_two_servers(pooled: str) -> None:
     assert (await migrate(pooled)).applied
     pools = [await open_pool(pooled, connections_max=4) for _ in range(4)]
     ledgers = [Ledger(pool, meter=METER, window_s=WINDOW_S) for pool in pools]
-    user = await ledgers[0].create_user("u@example.com")
+    user = await Accounts(ledgers[0].pool).create_user("u@example.com")
     random = Random(1)
     events = [call(user, new_id(random), seconds=number) for number in range(400)]
 
@@ -74,7 +76,7 @@ async def test_many_clients_on_two_servers(pooled: str) -> None:
         for number in part:
             await ledger.insert_batch([LedgerEntry.of(events[number])])
             assert await ledger.confirmed([events[number].id]) == {events[number].id}
-            assert (await ledger.identity(user, "none")) is not None
+            assert (await Identities(ledger.pool).identity(user, "none")) is not None
 
     await asyncio.gather(
         *(write(ledgers[at % 4], list(range(at, 400, 16))) for at in range(16)),

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from gateway.access.identities import Identities
+from gateway.accounts.store import Accounts
 from gateway.audit.reads.lifecycle import read_lifecycle
 from gateway.audit.reads.snapshot import AuditRange, snapshot
 from gateway.audit.reads.sums import read_rollups
@@ -48,7 +50,7 @@ async def elsewhere(request: pytest.FixtureRequest, database_url: str, filled: s
 @pytest.fixture
 async def filled(ledger: Ledger, pool: Pool) -> str:
     """A user with a call every ten minutes for three days, on and beside the hours; their id."""
-    user, random = await ledger.create_user("payer@example.com", stripe_customer_id="cus_1"), Random(5)
+    user, random = await Accounts(ledger.pool).create_user("payer@example.com", stripe_customer_id="cus_1"), Random(5)
     events = [call(user, new_id(random), seconds=600 * number - 900) for number in range(3 * 144)]
     await ledger.insert_batch([LedgerEntry.of(event) for event in events])
     await Spending(pool).set_budget(
@@ -95,7 +97,7 @@ async def test_the_writer_sums_into_hours_of_utc(elsewhere: Pool, filled: str) -
 async def test_limits_of_a_key_begin_at_the_same_instant(pool: Pool, elsewhere: Pool, filled: str) -> None:
     found = []
     for each in (pool, elsewhere):
-        identity = await Ledger(each, meter=METER, window_s=WINDOW_S).identity(filled, "none")
+        identity = await Identities(each).identity(filled, "none")
         assert identity is not None
         bounds = msgspec.json.decode(identity.budgets, type=list[Budget])
         assert {bound.period for bound in bounds} == {"total"}

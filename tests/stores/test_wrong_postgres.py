@@ -13,9 +13,12 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.access.identities import Identities
 from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
+from gateway.meetings.call_meetings import CallMeetings
+from gateway.openai.objects import UpstreamObjects
 from gateway.stores.migrator import migrate
 from gateway.stores.postgres import Pool, open_pool
 from tests.chaos.house import Store
@@ -92,9 +95,9 @@ async def test_a_server_that_was_demoted(stores: tuple[Store, Store], link: Link
 async def test_a_call_does_not_wait_for_a_connection_that_was_forgotten(link: Link, pool: Pool, look_up: str) -> None:
     ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
     ask: dict[str, Any] = {
-        "identity": lambda: ledger.identity(None, "key_1"),
-        "meeting": lambda: ledger.meeting("room"),
-        "owners": lambda: ledger.owners(["resp_1"]),
+        "identity": lambda: Identities(ledger.pool).identity(None, "key_1"),
+        "meeting": lambda: CallMeetings(ledger.pool).meeting("room"),
+        "owners": lambda: UpstreamObjects(ledger.pool).owners(["resp_1"]),
     }
     await fill(pool)
     assert not await ask[look_up]()
@@ -126,7 +129,7 @@ async def test_a_backend_that_was_ended(stores: tuple[Store, Store], pool: Pool)
     async with asyncio.timeout(BROKEN_S):
         while True:
             try:
-                assert await ledger.identity(None, "key_1") is None
+                assert await Identities(ledger.pool).identity(None, "key_1") is None
                 break
             except DependencyDown:
                 await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from gateway.accounts.store import Accounts
 from gateway.journal.frames import BOOT, OPEN, SETTLE, frame
 from gateway.kit.ids import uuid7
 from gateway.ledger.rows import LedgerEntry
@@ -102,8 +103,8 @@ class Filled(NamedTuple):
 
 async def fill(ledger: Ledger, settler: Settler, first: datetime, *, count: int, every: timedelta) -> Filled:
     """A user with a Stripe customer and a key, `count` priced calls from `first` on, some others, and a correction."""
-    user = await ledger.create_user("payer@example.com", stripe_customer_id="cus_payer")
-    maker = Maker(user, await ledger.link_key(user, "key_payer"), settler)
+    user = await Accounts(ledger.pool).create_user("payer@example.com", stripe_customer_id="cus_payer")
+    maker = Maker(user, await Accounts(ledger.pool).link_key(user, "key_payer"), settler)
     events = maker.mixed(first, count, every=every)
     await insert(ledger, events)
     estimate = next(event for event in events if event.evidence == "estimated")

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.accounts.store import Accounts
 from gateway.kit.ids import uuid7
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
@@ -82,5 +83,5 @@ async def sums_are_right(pool: Pool) -> bool:
 
 async def linked(ledger: Ledger, name: str = "a") -> tuple[str, str]:
     """A user and a key of theirs."""
-    user = await ledger.create_user(f"{name}@example.com")
-    return user, await ledger.link_key(user, f"key_{name}")
+    user = await Accounts(ledger.pool).create_user(f"{name}@example.com")
+    return user, await Accounts(ledger.pool).link_key(user, f"key_{name}")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.accounts.store import Accounts
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger, Outcome
 from gateway.stores.postgres import Pool
@@ -48,7 +49,7 @@ def as_of_now(event: UsageEvent, block: bytes) -> LedgerEntry:
 async def test_the_row_stays_and_the_block_is_kept_as_bytes(
     ledger: Ledger, pool: Pool, name: str, made: Callable[[UsageEvent, bytes], LedgerEntry]
 ) -> None:
-    user, random = await ledger.create_user("a@example.com"), Random(3)
+    user, random = await Accounts(ledger.pool).create_user("a@example.com"), Random(3)
     events = [
         call(user, new_id(random), metadata={"status": 200, "problems": ["low confidence"], "x": "é"}) for _ in range(3)
     ]
@@ -84,7 +85,7 @@ async def test_what_is_kept_as_json_is_json_to_postgresql(pool: Pool, data: st.D
 
 
 async def test_the_ledger_bounds_the_bytes_and_keeps_one_of_the_two(ledger: Ledger, pool: Pool) -> None:
-    user = await ledger.create_user("a@example.com")
+    user = await Accounts(ledger.pool).create_user("a@example.com")
 
     async def insert(**changes: Any) -> None:
         event = call(user, new_id(Random(len(str(changes)))))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.rooms.importing.sqlite_files import untouched
@@ -70,7 +71,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def ann(ledger: Ledger) -> str:
-    return await ledger.create_user("ann@example.com")
+    return await Accounts(ledger.pool).create_user("ann@example.com")
 
 
 async def load(database_url: str, file: Path, *more: object, ring: Any = BOTH) -> tuple[Done, dict[str, Any]]:

@@ -1,0 +1,65 @@
+"""Whose key it is, as admission asks PostgreSQL: the only read that a call waits for before it is let in."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from gateway.kit.ids import is_uuid
+from gateway.stores.postgres import Table
+from pricing.readers.text import storable
+
+# Whose key this is: by the key's own row, else by the user id that Unkey holds.
+_IDENTITY: Final = """
+with key as (
+  select id, user_id, is_active and (expires_at is null or expires_at > now()) as is_active, enabled_at
+  from public.api_keys where unkey_key_id = $2
+)
+select u.id::text as user_id, u.is_active,
+  (select k.id::text from key k where k.user_id = u.id) as api_key_id,
+  (select k.is_active from key k) as key_is_active,
+  (select k.enabled_at from key k) as key_enabled_at,
+  u.stripe_customer_id,
+  -- What bounds their spending, as limits/budgets reads it; credit is a budget whose limit is what was paid.
+  (select coalesce(jsonb_agg(to_jsonb(bound) || jsonb_build_object('since',
+    to_char(bound.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), '[]')::text from (
+    select b.id::text as id, b.user_id, (least(b.limit_usd, 1000000) * 1000000000)::bigint as limit_nano, b.period,
+      b.is_hard as hard, b.created_at as since, b.api_key_id, b.meeting_id, b.model, 'cost_usd' as counts
+    from public.budgets b
+    where b.user_id = u.id and b.is_active
+      and (b.api_key_id is null or b.api_key_id = (select k.id from key k where k.user_id = u.id))
+    union all
+    select 'credit:' || c.user_id, c.user_id, (least(sum(c.amount_usd), 1000000) * 1000000000)::bigint, 'total', true,
+      min(c.created_at), null, null, null, 'billed_usd'
+    from public.credit_entries c where c.user_id = u.id group by c.user_id
+  ) bound) as budgets
+from public.users u
+where u.id = coalesce((select k.user_id from key k), $1::uuid)
+"""
+
+
+@dataclass(slots=True)
+class KeyOwner:
+    """Whose key it is. `key_is_active` is None for a key that has no row of its own."""
+
+    user_id: str
+    is_active: bool
+    api_key_id: str | None
+    key_is_active: bool | None
+    key_enabled_at: datetime | None
+    """When a command last let it in again."""
+    stripe_customer_id: str | None
+    budgets: str
+    """JSON: a list of limits/budgets.Budget."""
+
+
+class Identities(Table):
+    """Raises DependencyDown("postgres"), after two seconds at the latest."""
+
+    async def identity(self, external_id: str | None, unkey_key_id: str) -> KeyOwner | None:
+        """The user behind a key, by the key's row or else by Unkey's externalId; None when there is none.
+
+        An externalId that is no id of ours is another system's, and says nothing here.
+        """
+        ours = external_id if external_id is not None and is_uuid(external_id) else None
+        rows = await self._look_up(_IDENTITY, ours, storable(unkey_key_id))
+        return KeyOwner(*rows[0].values()) if rows else None
