@@ -24,6 +24,7 @@ from gateway.config.environment import Environment, is_section
 from gateway.config.values import (
     Credential,
     HttpUrl,
+    Network,
     egress_proxy,
     items,
     origin,
@@ -56,8 +57,10 @@ class KeySettings(_Section):
     """Refused keys remembered at most."""
     cache_max: int = Field(100_000, ge=1)
     """Verified keys remembered at most."""
+    remembered_s: int = Field(30 * 86_400, ge=0)
+    """Seconds for which Redis remembers that a key was good, so that a flood keeps none of them out; 0: never."""
     misses_per_minute: int = Field(600, ge=0)
-    """Unknown keys one address may try; 0: any number. Behind a balancer all clients have one address."""
+    """Unknown keys one address (a /64 of IPv6) may try; 0: any number. Behind a balancer see `trusted_proxies`."""
     timeout_s: float = Field(1.0, gt=0)
     """Seconds Unkey has to answer one verification."""
     canary: Credential | None = None
@@ -103,7 +106,38 @@ class UpstreamSettings(_Section):
     drains_max: int = Field(1000, ge=0)
     """Answers being read on at the same time, per process."""
     write_stall_s: float = Field(60, gt=0)
-    """Seconds a client may refuse to take the next bytes before it counts as gone."""
+    """Seconds a client may refuse to take the next bytes before it counts as gone; they must be 16 KiB at least."""
+
+
+class ConnectionSettings(_Section):
+    """What clients may hold of a proxy: connections, time, memory; and who stands between (docs/limits.md)."""
+
+    max: int = Field(10_000, ge=1)
+    """Open connections of clients, per proxy; fewer where the limit of open files is low."""
+    per_address_max: int = Field(2000, ge=1)
+    """Of these, from one IPv4 address or one /64 of IPv6; addresses of `trusted_proxies` are not counted."""
+    per_key_max: int = Field(2000, ge=1)
+    """Of these, on which one key called last."""
+    head_s: float = Field(10, gt=0)
+    """Seconds for a whole request head, from its first byte; of a new connection, from its beginning."""
+    body_s: float = Field(10, gt=0)
+    """Seconds for a request body, beside what its size allows."""
+    body_bytes_per_s: int = Field(20_000, ge=1)
+    """Bytes of a request body that bring one second more."""
+    body_idle_s: float = Field(20, gt=0)
+    """Seconds in which nothing of a request body comes, after which it is given up."""
+    bodies_bytes_max: int = Field(512 * 1024 * 1024, ge=1024 * 1024)
+    """Bytes of request bodies above 64 KiB that a proxy holds at the same time; one key may hold half of them."""
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(items)] = ()
+    """Networks of your own balancers, as `["10.0.0.0/8"]`, whose X-Forwarded-For is believed. Or `a,b`."""
+    proxy_protocol: bool = False
+    """Whether connections from `trusted_proxies` must begin with a PROXY header (version 1 or 2)."""
+
+    @model_validator(mode="after")
+    def _has_whom_to_trust(self) -> Self:
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ValueError("proxy_protocol needs trusted_proxies: anybody else could name any address")
+        return self
 
 
 class EgressSettings(_Section):
@@ -236,6 +270,8 @@ class Settings(BaseSettings):
     """Where Daily.co is; ends in `/v1`."""
     rooms_keys: Annotated[SecretStr, AfterValidator(ring)] | None = None
     """Key ring of what is sealed in rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
+    gateway_secrets: Annotated[SecretStr, AfterValidator(ring)] | None = None
+    """Key ring, as ROOMS_KEYS is one, of what the gateway marks in Redis: that a key was good (docs/keys.md)."""
     gateway_host: str = "127.0.0.1"
     """Address the proxies listen on."""
     gateway_port: int = Field(8080, ge=0, le=65535)
@@ -255,6 +291,7 @@ class Settings(BaseSettings):
 
     keys: KeySettings = KeySettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    connections: ConnectionSettings = ConnectionSettings()
     egress: EgressSettings = EgressSettings()
     journal: JournalSettings = JournalSettings()
     flush: FlushSettings = FlushSettings()

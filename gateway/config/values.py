@@ -5,10 +5,11 @@ Raise ValueError; config/problems.py says it with the setting's name.
 
 import json
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from gateway.config.dsn import read_dsn
 from gateway.config.egress import parse_proxy
@@ -95,6 +96,16 @@ def origin(value: str) -> str:
     return value
 
 
+def network(value: Any) -> Any:
+    """An IPv4 or IPv6 network, or one address."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(str(value).strip())
+    except ValueError:
+        raise ValueError("a network is 10.0.0.0/8 or fd00::/8, without bits of a host; or one address") from None
+
+
 def egress_proxy(value: SecretStr) -> SecretStr:
     parse_proxy(value.get_secret_value())
     return value
@@ -107,3 +118,4 @@ def ring(value: SecretStr) -> SecretStr:
 
 Credential = Annotated[SecretStr, AfterValidator(credential)]
 HttpUrl = Annotated[str, url("http", "https")]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(network)]

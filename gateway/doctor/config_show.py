@@ -61,7 +61,7 @@ def _text(value: Any) -> str | None:
     if isinstance(value, SecretStr):
         return _secret(value.get_secret_value())
     if isinstance(value, tuple):
-        return ", ".join(value) or None
+        return ", ".join(map(str, value)) or None
     return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

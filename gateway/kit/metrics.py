@@ -63,6 +63,17 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
         "gauge", "Proxies that do not ask Unkey now, because it has failed too often."
     ),
     "gateway_unkey_canary_unknown": MetricFamily("gauge", "Proxies to which Unkey does not know keys.canary."),
+    "gateway_connections": MetricFamily("gauge", "Open connections of clients."),
+    "gateway_connections_max": MetricFamily("gauge", "Connections that there may be at the same time."),
+    "gateway_connections_refused_total": MetricFamily(
+        "counter", "Connections that were one too many, by what was full.", ("reason",)
+    ),
+    "gateway_connections_late_total": MetricFamily(
+        "counter", "Connections ended because the client was too slow, by what was late.", ("what",)
+    ),
+    "gateway_body_bytes_held": MetricFamily(
+        "gauge", "Bytes of large request bodies whose requests are not answered yet."
+    ),
     "gateway_requests_running": MetricFamily("gauge", "Requests being served."),
     "gateway_drains_running": MetricFamily("gauge", "Answers being read on after their client has left."),
     "gateway_settles_not_on_disk": MetricFamily(

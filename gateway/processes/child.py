@@ -18,6 +18,7 @@ from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.log import configure
 from gateway.kit.loops import LoopFailed
 from gateway.processes.arguments import ProcessArguments
+from gateway.processes.file_limit import raise_file_limit
 from gateway.processes.parent import Parent, stop_with_parent
 from gateway.processes.supervisor import Ready
 
@@ -38,6 +39,7 @@ def main(failpoint: Failpoint = pass_by) -> None:
     run: Run = import_module(f"gateway.processes.{options.kind}").run
     configure(f"{options.kind}-{options.slot}" if options.kind == "proxy" else options.kind)
     calm_gc()
+    raise_file_limit()
     arguments = ProcessArguments(options.slot, options.host, options.port, failpoint)
     try:
         uvloop.run(_run(run, Settings(), options.ready_fd, arguments))

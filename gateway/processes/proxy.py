@@ -20,8 +20,10 @@ from gateway.access.breaker import Breaker
 from gateway.access.identities import Identities
 from gateway.access.verification import KeyVerifier
 from gateway.config.settings import Settings, required
+from gateway.http.connections import LOOK_S, ClientConnections
 from gateway.http.cors import Cors
 from gateway.http.outbound import vendor_session
+from gateway.http.uploads import Uploads
 from gateway.journal.opening import open_journal
 from gateway.journal.writer import Journal
 from gateway.keys.verify import Keys
@@ -39,6 +41,7 @@ from gateway.openai.opening import open_upstream
 from gateway.openai.tokenizer import Tokenizer
 from gateway.processes import vitals as process
 from gateway.processes.arguments import ProcessArguments
+from gateway.processes.file_limit import raise_file_limit
 from gateway.processes.front import Front
 from gateway.processes.proxy_connections import ProxyConnections, open_connections
 from gateway.processes.rooms_api import open_rooms
@@ -85,18 +88,11 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         stack.push_async_callback(recorder.close)
         verifier = await _open_verifier(stack, settings)
         limiter = _open_limiter(stack, settings, settler, connections.budgets)
-        admission = Admission(
-            verifier,
-            Identities(connections.look_ups),
-            settings.keys,
-            settings.limits,
-            pepper=secrets.token_bytes(32),
-            monotonic=time.monotonic,
-            unix_s=time.time,
-        )
+        admission = _open_admission(settings, verifier, connections)
         active_relays, metrics = ActiveRelays(), CallMetrics()
+        clients = _guard_clients(settings)
         # Before anybody is listened to, until the last call has ended.
-        loops = await stack.enter_async_context(_loops(settings, limiter, active_relays, admission))
+        loops = await stack.enter_async_context(_loops(settings, limiter, active_relays, admission, clients))
         cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
             Dependencies(
@@ -114,6 +110,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
                 traces=open_traces(stack, settings),
                 clock=time.time,
                 active_relays=active_relays,
+                clients=clients,
                 cors=cors,
                 forward_traces=settings.traces.forward_agents,
                 failpoint=arguments.failpoint,
@@ -121,9 +118,9 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        server = _open_server(settings, connections, proxy, admission, cors)
+        server = _open_server(settings, connections, proxy, admission, clients, cors)
         await _listen(stack, server, listener, loops, active_relays)
-        ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops))
+        ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops, clients))
         try:
             await loops.until(stop)
         finally:
@@ -169,20 +166,46 @@ async def _open_verifier(stack: AsyncExitStack, settings: Settings) -> KeyVerifi
     return verifier
 
 
+def _open_admission(settings: Settings, verifier: KeyVerifier, connections: ProxyConnections) -> Admission:
+    return Admission(
+        verifier,
+        Identities(connections.look_ups),
+        settings.keys,
+        settings.limits,
+        pepper=secrets.token_bytes(32),
+        monotonic=time.monotonic,
+        unix_s=time.time,
+    )
+
+
+def _guard_clients(settings: Settings) -> ClientConnections:
+    """What clients may hold of this process."""
+    uploads, stall_s = Uploads(settings.connections), settings.upstream.write_stall_s
+    return ClientConnections(settings.connections, uploads, files=raise_file_limit(), write_stall_s=stall_s)
+
+
 def _open_server(
-    settings: Settings, connections: ProxyConnections, proxy: Proxy, admission: Admission, cors: Cors | None
+    settings: Settings,
+    connections: ProxyConnections,
+    proxy: Proxy,
+    admission: Admission,
+    clients: ClientConnections,
+    cors: Cors | None,
 ) -> web.Server:
     """The public port: the proxy, and what is beside it."""
-    rooms = open_rooms(settings, connections.rooms, admission)
-    webhooks = open_webhooks(settings, connections.webhooks)
+    rooms = open_rooms(settings, connections.rooms, admission, clients.uploads.read)
+    webhooks = open_webhooks(settings, connections.webhooks, clients.uploads.read)
     front = Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
-    return open_server(front, cors, keepalive_s=settings.gateway_keepalive_s)
+    return open_server(front, clients, cors, keepalive_s=settings.gateway_keepalive_s)
 
 
-def _loops(settings: Settings, limiter: Limiter, active_relays: ActiveRelays, admission: Admission) -> Loops:
+def _loops(
+    settings: Settings, limiter: Limiter, active_relays: ActiveRelays, admission: Admission, clients: ClientConnections
+) -> Loops:
     loops = Loops(uniform=random.uniform)
     loops.every("slots", limiter.renew, every_s=RENEW_S)
     loops.every("bounds", active_relays.check, every_s=WATCH_S)
+    loops.every("connections", clients.check, every_s=LOOK_S)
     if settings.keys.recheck_s:
         loops.every("recheck", Recheck(admission, active_relays).step_once, every_s=settings.keys.recheck_s)
     return loops
@@ -204,6 +227,7 @@ def status(
     limiter: Limiter,
     verifier: KeyVerifier,
     loops: Loops,
+    clients: ClientConnections,
 ) -> Status:
     """A proxy fails when calls cannot be recorded, or when a loop has failed. Calls go on while its loops wait."""
     own = (
@@ -219,5 +243,7 @@ def status(
         ),
     )
     return Status(
-        recorder.failure or loops.failure, loops.waiting_on, (*metrics.samples(), *own, *process.samples(name))
+        recorder.failure or loops.failure,
+        loops.waiting_on,
+        (*metrics.samples(), *clients.samples(), *own, *process.samples(name)),
     )

@@ -10,26 +10,26 @@ from gateway.access.admission import Admission
 from gateway.config.key_ring import parse_ring
 from gateway.config.settings import Settings
 from gateway.http.credentials import key_of
-from gateway.http.framing import EVENT_ID, check_framing, read_body
+from gateway.http.framing import EVENT_ID, check_framing
 from gateway.kit.clock import now
 from gateway.kit.errors import ApiError
 from gateway.processes.front import Handler
-from gateway.rooms.api import RoomsApi
+from gateway.rooms.api import ReadBody, RoomsApi
 from gateway.rooms.service import RoomKeeper
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres_share import Share
 
 
-def open_rooms(settings: Settings, connections: Share, admission: Admission) -> Handler:
+def open_rooms(settings: Settings, connections: Share, admission: Admission, read_body: ReadBody) -> Handler:
     """Who answers /rooms; over connections that the caller closes. Without ROOMS_KEYS every answer is 503."""
     if settings.rooms_keys is None:
         return _not_configured
     ring = parse_ring(settings.rooms_keys.get_secret_value())
     keeper = RoomKeeper(Rooms(connections), ring, random_bytes=os.urandom, now=now)
-    return handler(keeper, admission, new_id=lambda: str(uuid4()))
+    return handler(keeper, admission, read_body, new_id=lambda: str(uuid4()))
 
 
-def handler(keeper: RoomKeeper, admission: Admission, *, new_id: Callable[[], str]) -> Handler:
+def handler(keeper: RoomKeeper, admission: Admission, read_body: ReadBody, *, new_id: Callable[[], str]) -> Handler:
     """The API over these rooms and this admission."""
 
     async def admit(request: web.BaseRequest) -> frozenset[str]:

@@ -9,6 +9,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 
+from gateway.http.connections import ClientConnection, ClientConnections
 from gateway.http.cors import Cors
 from gateway.http.framing import SERVER
 from gateway.processes.front import Front
@@ -17,6 +18,12 @@ from gateway.processes.front import Front
 class _Request(web.BaseRequest):
     cors: Cors | None = None
 
+    @property
+    def remote(self) -> str:
+        """The address of the client, also behind our own proxies."""
+        assert isinstance(self._protocol, ClientConnection)
+        return self._protocol.client_of(self.headers)
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         """aiohttp calls this before the head of any answer goes out, also of those that it makes itself."""
         response.headers["Server"] = SERVER
@@ -24,12 +31,12 @@ class _Request(web.BaseRequest):
             response.headers.update(self.cors.headers(self.headers.get("Origin")))
 
 
-class _Connection(web.RequestHandler):
+class _Connection(ClientConnection):
     __slots__ = ("_front",)
 
-    def __init__(self, server: web.Server, front: Front, **settings: Any) -> None:
+    def __init__(self, server: web.Server, front: Front, connections: ClientConnections, **settings: Any) -> None:
         """`settings`: those of aiohttp's server."""
-        super().__init__(server, **settings)
+        super().__init__(server, connections, **settings)
         self._front: Final = front
 
     def handle_error(
@@ -50,10 +57,11 @@ class _Connection(web.RequestHandler):
 
 
 class _Server(web.Server):
-    def __init__(self, front: Front, cors: Cors | None, keepalive_s: float) -> None:
+    def __init__(self, front: Front, connections: ClientConnections, cors: Cors | None, keepalive_s: float) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(front.handle, request_factory=partial(_make_request, loop, cors))
         self._front: Final = front
+        self._open: Final = connections
         self._settings: Final[dict[str, Any]] = {
             "loop": loop,
             "access_log": None,
@@ -61,12 +69,12 @@ class _Server(web.Server):
         }
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self._front, **self._settings)
+        return _Connection(self, self._front, self._open, **self._settings)
 
 
-def open_server(front: Front, cors: Cors | None, *, keepalive_s: float) -> web.Server:
+def open_server(front: Front, connections: ClientConnections, cors: Cors | None, *, keepalive_s: float) -> web.Server:
     """A server that gives every request to `front`; `keepalive_s`: seconds that an idle connection stays open."""
-    return _Server(front, cors, keepalive_s)
+    return _Server(front, connections, cors, keepalive_s)
 
 
 def _make_request(

@@ -6,14 +6,14 @@ from aiohttp import web
 
 from gateway.config.secrets import secret_of
 from gateway.config.settings import Settings
-from gateway.http.framing import EVENT_ID, check_framing, read_body
+from gateway.http.framing import EVENT_ID, check_framing
 from gateway.meetings.inbox import Inbox
-from gateway.meetings.webhooks import Webhooks
+from gateway.meetings.webhooks import ReadBody, Webhooks
 from gateway.processes.front import Handler
 from gateway.stores.postgres_share import Share
 
 
-def open_webhooks(settings: Settings, connections: Share) -> Handler:
+def open_webhooks(settings: Settings, connections: Share, read_body: ReadBody) -> Handler:
     """Who answers /webhooks; over connections that the caller closes."""
     secret = settings.daily_webhook_secret
     daily_secret = None if secret is None else secret_of(secret.get_secret_value())

@@ -11,7 +11,6 @@ from aiohttp import web
 
 from gateway.access.admission import Principal
 from gateway.http.credentials import key_of
-from gateway.http.framing import read_body
 from gateway.kit.errors import ApiError
 from gateway.openai.headers import answer_headers, forwarded_headers, is_event_stream, request_id_of
 from gateway.openai.request import Request, read_request
@@ -59,7 +58,7 @@ class MeteredCall:
     async def run(self) -> web.StreamResponse:
         """The answer for the client. Raises ApiError for what the gateway refuses, AnswerBegun when it is too late."""
         deps, principal, endpoint = self._deps, self._principal, self._route.endpoint.name
-        body = await read_body(self._request, deps.bounds.body_bytes_max)
+        body = await deps.clients.uploads.read(self._request, deps.bounds.body_bytes_max, principal.unkey_key_id)
         self._report.mark_read()
         self._asked = await self._read(body)
         principal.check_model(self._asked.model)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from gateway.access.admission import Admission
 from gateway.config.settings import UpstreamSettings
+from gateway.http.connections import ClientConnections
 from gateway.http.cors import Cors
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.limits.limiter import Limiter
@@ -44,6 +45,7 @@ class Dependencies:
     random_bits: Callable[[int], int]
     """That many random bits, for event ids: unique, not secret."""
     active_relays: ActiveRelays
+    clients: ClientConnections
     judge: Judge = field(default_factory=Judge)
     cors: Cors | None = None
     """Which web pages may call; None: none."""

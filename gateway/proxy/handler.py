@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.access.admission import Principal
 from gateway.http.credentials import key_of
 from gateway.http.errors import as_refusal
-from gateway.http.framing import EVENT_ID, check_framing, read_body, refusal
+from gateway.http.framing import EVENT_ID, check_framing, refusal
 from gateway.kit.errors import ApiError
 from gateway.kit.ids import unix_ms_of, uuid7
 from gateway.openai import routing as endpoints
@@ -89,6 +89,7 @@ class Proxy:
         key = key_of(request.headers)
         endpoint = info.endpoint = route.endpoint.name
         principal = info.principal = await self._deps.admission.admit(key, endpoint=endpoint, peer=request.remote)
+        self._deps.clients.own(request.protocol, principal.unkey_key_id)
         if endpoint == "traces.ingest" and not self._deps.forward_traces:
             answer = discard(event_id)
             self._report_free(info, event_id, started_s, endpoint, answer.status)
@@ -118,7 +119,7 @@ class Proxy:
         if route.object_id is not None:
             await deps.owners.check_response(route.object_id, principal.user_id)
         check_shown(route, principal.allowed)
-        body = await read_body(request, deps.bounds.body_bytes_max)
+        body = await deps.clients.uploads.read(request, deps.bounds.body_bytes_max, principal.unkey_key_id)
         if route.endpoint.kind == "counted":
             refers = await deps.judge.read(read_counted, route.endpoint.name, body, principal.unkey_key_id)
             await deps.owners.check(refers, principal.user_id)

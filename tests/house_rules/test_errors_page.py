@@ -9,7 +9,7 @@ from tests.support.source import TOP, files, tree
 
 INDIRECT: Final = {
     "gateway/openai/request_errors.py": {"400 invalid_request_error"},
-    "gateway/http/framing.py": {"499 client_left"},
+    "gateway/http/uploads.py": {"499 client_left"},
     "gateway/proxy/owners.py": {"404 response_not_found", "404 previous_response_not_found"},
     "gateway/proxy/relay.py": {"502 upstream_cut", "502 upstream_timeout"},
     "gateway/proxy/send.py": {"502 upstream_cut", "504 upstream_timeout"},

@@ -28,6 +28,7 @@ LOOPS: Final = {
     "journal": "keeper",
     "slots": "proxy",
     "bounds": "proxy",
+    "connections": "proxy",
     "recheck": "proxy",
     "flush": "worker",
     "flush helper": "worker",

@@ -14,7 +14,9 @@ from multidict import CIMultiDictProxy
 
 from gateway.accounts.store import Accounts
 from gateway.config.key_ring import KeyRing
+from gateway.config.settings import ConnectionSettings
 from gateway.http.framing import refusal
+from gateway.http.uploads import Uploads
 from gateway.kit.errors import ApiError
 from gateway.processes.front import Front
 from gateway.processes.rooms_api import handler
@@ -98,7 +100,7 @@ async def house(pool: Pool, ring: KeyRing = BOTH) -> AsyncIterator[House]:
     """Serves until the context ends."""
     admission = AdmissionHouse()
     keeper = RoomKeeper(Rooms(pool), ring, random_bytes=os.urandom, now=lambda: NOW)
-    rooms = handler(keeper, admission.admission, new_id=lambda: str(uuid4()))
+    rooms = handler(keeper, admission.admission, Uploads(ConnectionSettings()).read, new_id=lambda: str(uuid4()))
     front = Front(cast(Proxy, _OnlyIds()), {"/rooms": rooms})
     runner = web.ServerRunner(web.Server(front.handle, access_log=None))
     await runner.setup()

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from gateway.config.settings import Settings
 from gateway.embedded import Embedded
+from gateway.http.uploads import Uploads
 from gateway.kit.errors import ApiError
 from gateway.processes.proxy_connections import open_connections
 from gateway.processes.rooms_api import open_rooms
@@ -93,12 +94,13 @@ async def test_rooms_are_answered_only_with_a_key_ring(database_url: str) -> Non
     house = House()
     house.keys.answer = valid(permissions=["rooms.read"])
     settings = Settings(database_url=SecretStr(database_url), rooms_keys=SecretStr(spelled(BOTH)))
+    read = Uploads(settings.connections).read
     async with AsyncExitStack() as stack:
         share = (await open_connections(stack, settings, "proxy-test")).rooms
-        off = open_rooms(settings.model_copy(update={"rooms_keys": None}), share, house.admission)
+        off = open_rooms(settings.model_copy(update={"rooms_keys": None}), share, house.admission, read)
         with pytest.raises(ApiError) as refused:
             await off(request, "event")
         assert (refused.value.status, refused.value.code) == (503, "rooms_not_configured")
-        on = open_rooms(settings, share, house.admission)
+        on = open_rooms(settings, share, house.admission, read)
         answer = await on(request, "event")
         assert (answer.status, answer.headers["x-gateway-event-id"]) == (200, "event")
