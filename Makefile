@@ -15,6 +15,8 @@ REPLAY ?= ../shared/replay
 # Nothing of ours may depend on the virtual environment or the folders that somebody else's Python uses.
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
+# Tests and benches start hundreds of processes: each would compile the whole gateway anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo up test test-faults chaos test-clients replay check bench bench-scale bench-drain package lock clean
 
