@@ -72,9 +72,11 @@ def test_what_is_imported_is_a_direct_dependency() -> None:
         for node in ast.walk(tree(file)):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
             else:
-                names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for top in {name.partition(".")[0] for name in names} - OURS - set(sys.stdlib_module_names):
+                continue
+            for top in {name.partition(".")[0] for name in names} - OURS - sys.stdlib_module_names:
                 if not {normal(owner) for owner in owners.get(top, [])} & set(direct):
                     wrong.add(f"{file}: {top}")
     assert sorted(one for one in wrong if not one.startswith(ELSEWHERE)) == []
