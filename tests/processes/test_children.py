@@ -16,7 +16,7 @@ from gateway.embedded import Embedded
 from gateway.kit.metrics import Sample, Status
 from gateway.processes.supervisor import Child
 from gateway.processes.vitals import Reporter
-from tests.support.gateway import clean_environment
+from tests.support.environment import clean_environment
 from tests.support.servers import free_port
 
 ENDS_S: Final = 120.0

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.kit.errors import ConfigError
 from gateway.processes import env_file
-from gateway.processes.local import VENDORS
+from gateway.processes.local import VENDORS, check_real
 from tests.embedded.embedded_folders import reachable_folder
-from tests.support.gateway import Process, Stack, clean_environment
+from tests.support.environment import clean_environment
+from tests.support.gateway import Process, Stack
+from tests.support.invoke import gateway
 from tests.support.servers import free_port
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
@@ -76,30 +79,30 @@ def test_a_setting_that_is_wrong_is_named_without_its_value() -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_report_and_doctor(running: Stack) -> None:
-    report = running.command("report", "usage", "--by", "user,model", "--json")
-    assert report.returncode == 0
-    assert set(json.loads(report.stdout)) >= {"rows", "totals"}
-    wrong = running.command("report", "usage", "--by", "colour")
-    assert wrong.returncode == 1
-    assert b"model" in wrong.stderr
+async def test_report_and_doctor(running: Stack) -> None:
+    report = await gateway(running.env, "report", "usage", "--by", "user,model", "--json")
+    assert report.status == 0
+    assert set(json.loads(report.out)) >= {"rows", "totals"}
+    wrong = await gateway(running.env, "report", "usage", "--by", "colour")
+    assert wrong.status == 1
+    assert "model" in wrong.error
     assert running.command("doctor").returncode == 0
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"UNKEY_ROOT_KEY": "wrong"}, b"unkey"),
-        ({"OPENAI_API_KEY": "wrong"}, b"401"),
-        ({"REDIS_URL": "redis://127.0.0.1:1"}, b"redis"),
-        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, b"postgres"),
+        ({"UNKEY_ROOT_KEY": "wrong"}, "unkey"),
+        ({"OPENAI_API_KEY": "wrong"}, "401"),
+        ({"REDIS_URL": "redis://127.0.0.1:1"}, "redis"),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "postgres"),
     ],
 )
-def test_doctor_fails_on_what_would_lose_a_call(running: Stack, change: dict[str, str], says: bytes) -> None:
-    done = run("doctor", env={**running.env, **change})
-    assert done.returncode == 1
-    assert b"fail" in done.stdout
-    assert says in done.stdout
+async def test_doctor_fails_on_what_would_lose_a_call(running: Stack, change: dict[str, str], says: str) -> None:
+    done = await gateway({**running.env, **change}, "doctor")
+    assert done.status == 1
+    assert "fail" in done.out
+    assert says in done.out
 
 
 def test_a_port_that_is_taken_is_said_and_never_shared(running: Stack, tmp_path: Path) -> None:
@@ -119,21 +122,27 @@ def test_keys_create_needs_a_known_user(running: Stack) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "sandbox"])
-def test_help_names_every_vendor(command: str) -> None:
-    shown = run(command, "--help", env={"COLUMNS": "200"}).stdout.decode().lower()
+async def test_help_names_every_vendor(command: str) -> None:
+    shown = (await gateway({}, command, "--help")).out.lower()
     assert [vendor for vendor in VENDORS if vendor not in shown] == []
 
 
-@pytest.mark.parametrize(
-    ("real", "env", "says"),
-    [
-        ("stripe", {"STRIPE_SECRET_KEY": "x"}, "add openai,unkey"),
-        ("openai", {}, "not set: OPENAI_API_KEY"),
-        ("daily", {"DAILY_API_KEY": "x"}, "not set: DAILY_WEBHOOK_SECRET"),
-        ("paypal", {}, "there is no vendor 'paypal'"),
-    ],
-)
-def test_up_refuses_half_a_reality(tmp_path: Path, real: str, env: dict[str, str], says: str) -> None:
+HALF: list[tuple[str, dict[str, str], str]] = [
+    ("stripe", {"STRIPE_SECRET_KEY": "x"}, "add openai,unkey"),
+    ("openai", {}, "not set: OPENAI_API_KEY"),
+    ("daily", {"DAILY_API_KEY": "x"}, "not set: DAILY_WEBHOOK_SECRET"),
+    ("paypal", {}, "there is no vendor 'paypal'"),
+]
+
+
+@pytest.mark.parametrize(("real", "env", "says"), HALF)
+def test_half_a_reality_is_refused(real: str, env: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_real(frozenset({real}), env)
+
+
+def test_up_refuses_half_a_reality(tmp_path: Path) -> None:
+    real, env, says = HALF[0]
     done = run("up", "--real", real, env={**env, "GATEWAY_DATA_DIR": str(tmp_path / "data")})
     assert done.returncode == 1
     assert says in done.stderr.decode()
@@ -186,7 +195,7 @@ def pasted(output: str) -> None:
         assert says in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_demo_that_is_stopped_leaves_nothing(folder: Path, number: signal.Signals) -> None:
     demo = Process(["demo"], clean_environment() | {"TMPDIR": str(folder)}, folder / "demo.log")
     try:

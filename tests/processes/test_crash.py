@@ -12,6 +12,7 @@ from tests.support.hostile import event
 from tests.support.servers import free_port
 from tests.support.whole_gateway import settled_rows
 
+pytestmark = pytest.mark.long
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell me a long story"}], "stream": True}
 
 
@@ -35,7 +36,7 @@ async def read_some(stack: Stack, enough: asyncio.Semaphore, body: dict[str, obj
                 enough.release()
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", pytest.param("/responses", marks=pytest.mark.long)])
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
 async def test_kill_9_of_the_proxy_in_the_middle_of_streams(fresh_stack: Stack, path: str) -> None:
     fresh_stack.start()
     fresh_stack.control("openai", body={"interval_s": 0.2, "chunks": 60})
@@ -111,7 +112,7 @@ async def test_only_output_counts_in_the_estimate_of_a_killed_stream(fresh_stack
     assert (row["evidence"], row["completion_tokens"]) == ("estimated", 1)
 
 
-@pytest.mark.parametrize("child", ["keeper", pytest.param("worker", marks=pytest.mark.long)])
+@pytest.mark.parametrize("child", ["keeper", "worker"])
 async def test_kill_9_of_the_background_loses_and_doubles_nothing(fresh_stack: Stack, child: str) -> None:
     fresh_stack.start()
     headers = {"Authorization": f"Bearer {fresh_stack.key}"}

@@ -27,7 +27,7 @@ ENDS_S = 120.0
     ids=["a call that ends soon", "a call that goes on"],
 )
 async def test_running_calls_are_settled(
-    fresh_stack: Stack,
+    beside_running: Stack,
     settled: list[UsageEvent],  # the fixture
     monkeypatch: pytest.MonkeyPatch,
     fails: bool,
@@ -53,14 +53,14 @@ async def test_running_calls_are_settled(
         status_of.append(how)
         ready.set()
 
-    await asyncio.to_thread(fresh_stack.prepare)
-    fresh_stack.control("openai", body={"interval_s": 0.05, "chunks": chunks})
-    place = ProcessArguments(0, "127.0.0.1", fresh_stack.port)
-    running = asyncio.create_task(proxy.run(Settings.of(fresh_stack.env), place, stop, is_ready))
+    before = len(await asyncio.to_thread(beside_running.truth))
+    beside_running.control("openai", body={"interval_s": 0.05, "chunks": chunks})
+    place = ProcessArguments(0, "127.0.0.1", beside_running.port)
+    running = asyncio.create_task(proxy.run(Settings.of(beside_running.env), place, stop, is_ready))
     await asyncio.wait_for(ready.wait(), ENDS_S)
-    call = asyncio.create_task(ask(fresh_stack, STREAM))
+    call = asyncio.create_task(ask(beside_running, STREAM))
     async with asyncio.timeout(ENDS_S):
-        while not await asyncio.to_thread(fresh_stack.truth):
+        while len(await asyncio.to_thread(beside_running.truth)) == before:
             await asyncio.sleep(0.05)
     if fails:
         broken.set()

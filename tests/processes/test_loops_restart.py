@@ -18,7 +18,8 @@ from gateway.processes.supervisor import Child
 from tests.chaos.entry import MODULE
 from tests.chaos.planted import CONTENT
 from tests.faults.scene import scene
-from tests.support.gateway import Stack, clean_environment
+from tests.support.environment import clean_environment
+from tests.support.gateway import Stack
 from tests.support.servers import free_port
 from tests.support.source import files, tree
 
@@ -129,6 +130,7 @@ async def test_a_loop_that_fails_ends_its_process_which_is_started_again(
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.long
 async def test_a_whole_gateway_is_ready_again(fresh_stack: Stack) -> None:
     fresh_stack.prepare()
     fresh_stack.env["CHAOS_LOOP"] = "recount"

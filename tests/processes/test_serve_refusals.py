@@ -16,7 +16,8 @@ from gateway.embedded import Embedded, binaries
 from gateway.processes.preflight import Patience, stores_are_there
 from tests.config.test_problems import SECRET
 from tests.doctor.doctors import settings
-from tests.support.gateway import Process, Stack, clean_environment
+from tests.support.environment import clean_environment
+from tests.support.gateway import Process, Stack
 from tests.support.servers import free_port
 
 

@@ -61,6 +61,7 @@ async def test_a_stop_lets_streams_finish(fresh_stack: Stack) -> None:
     assert (row["evidence"], row["completion_tokens"]) == ("reported", 30)
 
 
+@pytest.mark.long
 async def test_a_gateway_in_the_background_stops_on_sigterm(fresh_stack: Stack) -> None:
     with interrupts_ignored():  # as `nohup … &` starts it
         fresh_stack.start()
@@ -84,9 +85,8 @@ async def test_children_end_with_their_parent(fresh_stack: Stack) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_health(fresh_stack: Stack) -> None:
-    fresh_stack.start()
-    root = fresh_stack.base_url.removesuffix("/v1")
+async def test_health(running: Stack) -> None:
+    root = running.base_url.removesuffix("/v1")
     async with aiohttp.ClientSession() as session:
         for path in ("/healthz", "/readyz"):
             async with session.get(root + path) as got:

@@ -40,7 +40,6 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[UsageEvent]:
 @asynccontextmanager
 async def serving(stack: Stack) -> AsyncIterator[None]:
     """The proxy of this process, so that a test can break a part of it."""
-    await asyncio.to_thread(stack.prepare)
     ready, stop = asyncio.Event(), asyncio.Event()
     place = ProcessArguments(0, "127.0.0.1", stack.port)
     running = asyncio.create_task(proxy.run(Settings.of(stack.env), place, stop, lambda _: ready.set()))
@@ -84,12 +83,12 @@ def breaking(times: int) -> Any:
 
 @pytest.mark.parametrize("after", [0, 3])
 async def test_a_stream_ends_with_an_error_event(
-    fresh_stack: Stack, settled: list[UsageEvent], monkeypatch: pytest.MonkeyPatch, after: int
+    beside_running: Stack, settled: list[UsageEvent], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    async with serving(fresh_stack):
-        fresh_stack.control("openai", body={"interval_s": 0.05, "chunks": 20})
+    async with serving(beside_running):
+        beside_running.control("openai", body={"interval_s": 0.05, "chunks": 20})
         monkeypatch.setattr(StreamMeter, "feed", breaking(after))
-        got = await ask(fresh_stack, STREAM)
+        got = await ask(beside_running, STREAM)
     assert got.count(b"HTTP/1.1") == 1
     assert got.startswith(b"HTTP/1.1 200")
     assert b'\n\ndata: {"error":{"message":"The gateway failed on this call."' in got
@@ -101,18 +100,18 @@ async def test_a_stream_ends_with_an_error_event(
     assert bool(event.completion_tokens) is bool(after)
 
 
-async def test_a_free_stream_ends_with_an_error_event(fresh_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(fresh_stack):
-        made = await ask(fresh_stack, {"model": "gpt-4o-mini", "input": "Hello"}, path="/v1/responses")
+async def test_a_free_stream_ends_with_an_error_event(beside_running: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(beside_running):
+        made = await ask(beside_running, {"model": "gpt-4o-mini", "input": "Hello"}, path="/v1/responses")
         response_id = json.loads(made.partition(b"\r\n\r\n")[2])["id"]
         monkeypatch.setattr(StreamMeter, "feed", breaking(0))
-        got = await ask(fresh_stack, None, path=f"/v1/responses/{response_id}?stream=true", method="GET")
+        got = await ask(beside_running, None, path=f"/v1/responses/{response_id}?stream=true", method="GET")
     assert got.count(b"HTTP/1.1") == 1
     assert b'"code":"gateway_error"' in got
 
 
 async def test_a_large_body_is_cut(
-    fresh_stack: Stack, settled: list[UsageEvent], monkeypatch: pytest.MonkeyPatch
+    beside_running: Stack, settled: list[UsageEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def write(self: Relay, client: Any, data: bytes) -> None:
         await client.write(data[:-9])
@@ -120,8 +119,8 @@ async def test_a_large_body_is_cut(
 
     monkeypatch.setattr(relay_module, "WHOLE_BYTES_MAX", 10)
     monkeypatch.setattr(Relay, "_write", write)
-    async with serving(fresh_stack):
-        got = await ask(fresh_stack, {"model": "gpt-4o-mini", "input": "Hello"}, path="/v1/responses")
+    async with serving(beside_running):
+        got = await ask(beside_running, {"model": "gpt-4o-mini", "input": "Hello"}, path="/v1/responses")
     assert got.count(b"HTTP/1.1") == 1
     assert got.startswith(b"HTTP/1.1 200")
     head, _, body = got.partition(b"\r\n\r\n")
@@ -131,7 +130,7 @@ async def test_a_large_body_is_cut(
 
 @pytest.mark.parametrize("body", [STREAM, WHOLE])
 async def test_a_settle_that_cannot_be_made_is_made_from_the_open(
-    fresh_stack: Stack, settled: list[UsageEvent], monkeypatch: pytest.MonkeyPatch, body: dict[str, Any]
+    beside_running: Stack, settled: list[UsageEvent], monkeypatch: pytest.MonkeyPatch, body: dict[str, Any]
 ) -> None:
     watched = Recorder.settle
 
@@ -141,8 +140,8 @@ async def test_a_settle_that_cannot_be_made_is_made_from_the_open(
         await watched(self, event)
 
     monkeypatch.setattr(Recorder, "settle", settle)
-    async with serving(fresh_stack):
-        got = await ask(fresh_stack, body)
+    async with serving(beside_running):
+        got = await ask(beside_running, body)
     assert got.count(b"HTTP/1.1") == 1
     (event,) = settled
     assert (event.evidence, event.metadata["reason"]) == ("estimated", "gateway_interrupted")

@@ -38,12 +38,6 @@ async def aclient(running: Stack) -> AsyncIterator[AsyncOpenAI]:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def calm(running: Stack) -> Iterator[None]:
-    yield
-    running.control("openai", "DELETE")
-
-
 def test_chat(client: OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=[user("Hello there")])
     answer = raw.parse()

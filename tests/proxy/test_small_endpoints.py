@@ -1,6 +1,6 @@
 """Legacy completions, compaction, token counts and moderations with the stock SDK: what the ledger says of each."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -24,12 +24,6 @@ PRICES = pricing.data.read_texts()
 async def client(running: Stack) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=running.base_url, api_key=running.key, max_retries=0) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def calm(running: Stack) -> Iterator[None]:
-    yield
-    running.control("openai", "DELETE")
 
 
 def cost(row: Any, usage: Any) -> Decimal | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import pytest
 
 from pricing.data import read_texts
 from tests.support.audits import audited
@@ -56,6 +57,7 @@ async def call(session: aiohttp.ClientSession, stack: Stack, number: int, dice: 
         return "stayed"
 
 
+@pytest.mark.long
 async def test_a_thousand_calls(fresh_stack: Stack) -> None:
     fresh_stack.start(workers=2)
     dice = random.Random(SEED)

@@ -16,7 +16,8 @@ from gateway.rooms.sealing import open_sealed, seal
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres import Pool
 from tests.rooms.rooms_at_work import BOTH, CANARY, NEW, OLD, house
-from tests.support.gateway import Process, clean_environment
+from tests.support.environment import clean_environment
+from tests.support.gateway import Process
 from tests.support.invoke import gateway
 
 ROOMS = 1200

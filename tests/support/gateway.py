@@ -6,7 +6,6 @@ Every process is ours, is killed by pid, and is gone when the context ends, also
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,17 +17,13 @@ from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.environment import clean_environment
+from tests.support.invoke import gateway_now
 from tests.support.servers import free_port
 
 START_S: Final = 180.0
 STOP_S: Final = 120.0
 """Only ever waited for in full when something is broken: a machine may be ten times slower than usual."""
-_VENDOR_PREFIXES: Final = ("OPENAI_", "UNKEY_", "STRIPE_", "DAILY_", "ROOMS_", "GATEWAY_", "DATABASE_URL", "REDIS_URL")
-
-
-def clean_environment() -> dict[str, str]:
-    """Ours, without anything that would configure a gateway."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_VENDOR_PREFIXES)}
 
 
 class Process:
@@ -86,7 +81,7 @@ class Stack:
 
     def __init__(self, folder: Path, database_url: str, redis_url: str, **environ: str) -> None:
         self.folder: Final = folder
-        self.sandbox_port: Final = free_port()
+        self.sandbox_port = free_port()
         self.port: Final = free_port()
         self.admin_port: Final = free_port()
         self.processes: Final[list[Process]] = []
@@ -126,6 +121,13 @@ class Stack:
         made = self.make_key("app@example.com")
         self.key, self.user_id = made["key"], made["user_id"]
 
+    def beside(self, folder: Path) -> "Stack":
+        """For one more gateway over the same stores, stand-ins and key, with ports and a folder of its own."""
+        made = Stack(folder, self.env["DATABASE_URL"], self.env["REDIS_URL"])
+        made.env.update({name: value for name, value in self.env.items() if name not in made.env})
+        made.sandbox_port, made.key, made.user_id = self.sandbox_port, self.key, self.user_id
+        return made
+
     def run(self, *arguments: str, module: str = "gateway") -> Process:
         """One more `gateway …` process in this environment, or one of a test's own `module`."""
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
@@ -145,9 +147,9 @@ class Stack:
 
     def make_key(self, email: str) -> dict[str, Any]:
         """A new key of the user with this address, as `keys create --json` prints it."""
-        done = self.command("keys", "create", "--user", email, "--create-user", "--json")
-        assert done.returncode == 0, done.stderr.decode()
-        made: dict[str, Any] = json.loads(done.stdout)
+        done = gateway_now(self.env, "keys", "create", "--user", email, "--create-user", "--json")
+        assert done.status == 0, done.error
+        made: dict[str, Any] = json.loads(done.out)
         return made
 
     def pid_of(self, name: str) -> int:

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from typer.testing import CliRunner
 
 from gateway.cli import build
 from gateway.kit.errors import Expected
-from tests.support.gateway import clean_environment
+from tests.support.environment import clean_environment
 
 
 class Done(NamedTuple):
@@ -24,10 +25,20 @@ class Done(NamedTuple):
 
 async def gateway(env: dict[str, str], *arguments: str) -> Done:
     """`gateway <arguments>` with this configuration and no other. Raises whatever no person should ever see."""
+    # In a thread, because a command brings an event loop of its own.
+    return await asyncio.to_thread(_invoke, env, arguments)
+
+
+def gateway_now(env: dict[str, str], *arguments: str) -> Done:
+    """The same for a caller that is no coroutine, whether or not an event loop runs around it."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_invoke, env, arguments).result()
+
+
+def _invoke(env: dict[str, str], arguments: tuple[str, ...]) -> Done:
     foreign = dict.fromkeys(os.environ.keys() - clean_environment().keys())
     given = {**foreign, "COLUMNS": "220", **env}
-    # In a thread, because a command brings an event loop of its own.
-    result = await asyncio.to_thread(CliRunner().invoke, build(arguments), list(arguments), env=given)
+    result = CliRunner().invoke(build(arguments), list(arguments), env=given)
     if result.exception is not None and not isinstance(result.exception, Expected | SystemExit):
         raise result.exception
     error = str(result.exception) if isinstance(result.exception, Expected) else ""

@@ -45,6 +45,26 @@ def running(
         yield made
 
 
+@pytest.fixture(autouse=True)
+def faults_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test made the stand-ins of `running` do must not reach the next one, in whatever order they run."""
+    shared: Stack | None = request.getfixturevalue("running") if "running" in request.fixturenames else None
+    yield
+    if shared is not None:
+        for vendor in ("openai", "unkey", "stripe", "daily"):
+            shared.control(vendor, "DELETE")
+
+
+@pytest.fixture
+def beside_running(running: Stack, tmp_path: Path) -> Iterator[Stack]:
+    """Not started, over the stores, the stand-ins and the key of `running`: for a proxy of the test's own process, or
+    whatever else needs no database to itself.
+    """
+    made = running.beside(tmp_path)
+    yield made
+    made.stop()
+
+
 @pytest.fixture
 def fresh_stack(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     """A stack of this test's own, not started: for tests that kill it."""
