@@ -90,6 +90,13 @@ class Console:
         for sentence in sentences:
             self._rich.print(Text(legible(sentence), style), soft_wrap=True)
 
+    def answer(self, value: Any, *sentences: str, as_json: bool) -> None:
+        """What a command has done: one line of JSON for a program, else sentences for a person."""
+        if as_json:
+            self.print_json(value, indent=None)
+        else:
+            self.say(*sentences)
+
     def print_table(self, table: TextTable) -> None:
         """A table."""
         self._rich.print(table.drawn)

@@ -6,7 +6,7 @@ import typer
 
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
-from gateway.meetings import admin as meetings_command
+from gateway.meetings import commands as meetings_command
 
 app = typer.Typer(no_args_is_help=True, help="Daily.co meetings as the gateway knows them (docs/meetings.md).")
 

@@ -1,17 +1,15 @@
-"""`gateway daily`: our webhook at Daily.co, its past meetings, and links to what it has recorded."""
+"""What an operator does at Daily.co: our webhook, its past meetings, and links to what it has recorded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from gateway.cli.console import Console, progress_bar
 from gateway.config.settings import Settings, required
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
-from gateway.kit.instants import parse_bound, rfc3339
-from gateway.meetings.backfill import Backfill, Walked
+from gateway.meetings.backfill import Backfill, Progress, Walked
 from gateway.meetings.backfill_cursors import BackfillCursors
 from gateway.meetings.inbox import Inbox, InboxCounts
 from gateway.meetings.listing import MeetingListing
@@ -49,7 +47,24 @@ class Health(NamedTuple):
     """None where PostgreSQL was not asked."""
 
 
-async def register(settings: Settings, console: Console, *, url: str, as_json: bool = False) -> Webhook:
+class Registered(NamedTuple):
+    """Our webhook, and what was done so that it is right: nothing where it is neither new nor fixed."""
+
+    webhook: Webhook
+    is_new: bool
+    fixed: list[str]
+    """What was wrong with it."""
+
+
+class Link(NamedTuple):
+    """Where something can be fetched."""
+
+    url: str
+    expires: datetime | None
+    """None: never, or unknown."""
+
+
+async def register(settings: Settings, *, url: str) -> Registered:
     """Makes our webhook at Daily.co, or fixes the one with this URL; leaves all others alone. Raises OptionError,
     ConfigError, DependencyDown, DependencyRefused."""
     secret = required(settings, "daily_webhook_secret")["daily_webhook_secret"]
@@ -63,17 +78,13 @@ async def register(settings: Settings, console: Console, *, url: str, as_json: b
         daily = await open_daily(stack, settings)
         ours = find_ours(await daily.webhooks(), url)
         if ours is None:
-            made, did = await daily.create_webhook(wanted), "Registered"
-        elif problems := problems_of(ours, secret):
-            made, did = await daily.update_webhook(ours.uuid, wanted), f"Fixed ({'; '.join(problems)})"
-        else:
-            made, did = ours, "Nothing to do for"
-    _say(console, _plain(made), f"{did} {made.url}, {made.uuid}, {made.state}.", as_json=as_json)
-    return made
+            return Registered(await daily.create_webhook(wanted), True, [])
+        problems = problems_of(ours, secret)
+        return Registered(await daily.update_webhook(ours.uuid, wanted) if problems else ours, False, problems)
 
 
-async def status(settings: Settings, console: Console, *, url: str | None, as_json: bool = False) -> Health:
-    """Prints how our webhook is and what came by it; with `problems` something is wrong. Raises as `register`."""
+async def status(settings: Settings, *, url: str | None) -> Health:
+    """How our webhook is and what came by it; with `problems` something is wrong. Raises as `register`."""
     secret = None if settings.daily_webhook_secret is None else settings.daily_webhook_secret.get_secret_value()
     async with AsyncExitStack() as stack:
         daily = await open_daily(stack, settings)
@@ -88,50 +99,29 @@ async def status(settings: Settings, console: Console, *, url: str | None, as_js
             events = await Inbox(pool).counts()
         if events.failed:
             problems.append(f"{events.failed} events could not be applied: `gateway meetings list` says why")
-    health = Health(ours, problems, events)
-    if as_json:
-        plain = {
-            "webhook": None if ours is None else _plain(ours),
-            "problems": problems,
-            "events": None if events is None else events._asdict() | {"oldest": rfc3339(events.oldest)},
-        }
-        console.print_json(plain)
-        return health
-    for line in _lines(health):
-        console.say(line)
-    return health
+    return Health(ours, problems, events)
 
 
 async def backfill(
     settings: Settings,
-    console: Console,
     *,
+    since: datetime,
+    until: datetime | None,
     now: datetime,
-    since: str,
-    until: str | None,
     room: str | None,
     again: bool,
-    as_json: bool = False,
+    progress: Progress,
 ) -> Walked:
-    """Walks over Daily.co's meetings of a range; says how far it is on standard error. Raises as `register`."""
-    begins = parse_bound(since, "--from", now)
-    ends = None if until is None else parse_bound(until, "--to", now)
-    if begins >= (ends or now):
+    """Walks over Daily.co's meetings of [since, until), or until `now`. Raises as `register`."""
+    if since >= (until or now):
         raise OptionError("--from must be before --to")
     async with database(settings, "meetings are in PostgreSQL") as pool, AsyncExitStack() as stack:
         walk = Backfill(await open_daily(stack, settings), Inbox(pool), BackfillCursors(pool))
-        with progress_bar("meetings") as progress:
-            walked = await walk.run(begins, ends, now=now, room=room, again=again, progress=progress)
-    span = f"from {rfc3339(begins)} until {rfc3339(walked.until)}"
-    said = f"{walked.meetings:,} meetings {span}, {walked.new:,} with something new; the workers take it up now."
-    if walked.incomplete:
-        said += f" People are missing in {walked.incomplete:,} of them: the log says why, and the next walk asks again."
-    _say(console, walked._asdict() | {"until": rfc3339(walked.until)}, said, as_json=as_json)
-    return walked
+        return await walk.run(since, until, now=now, room=room, again=again, progress=progress)
 
 
-async def link(settings: Settings, console: Console, *, meeting: str, transcript: bool, as_json: bool = False) -> str:
-    """Prints where a meeting's recording or transcript can be fetched for a while. Raises as `register`."""
+async def link(settings: Settings, *, meeting: str, transcript: bool) -> Link:
+    """Where a meeting's recording or transcript can be fetched for a while. Raises as `register`."""
     if not is_uuid(meeting):
         raise OptionError("MEETING: our id of it, a UUID; `gateway meetings list --json` has them")
     what = "transcript" if transcript else "recording"
@@ -143,13 +133,10 @@ async def link(settings: Settings, console: Console, *, meeting: str, transcript
     if reference is None:
         raise OptionError(f"MEETING: {meeting} has no {what}")
     if not reference.startswith("daily-"):
-        _say(console, {"url": reference, "expires": None}, reference, as_json=as_json)
-        return reference
+        return Link(reference, None)
     async with AsyncExitStack() as stack:
         found = await (await open_daily(stack, settings)).link(reference)
-    expires = None if found.expires is None else rfc3339(datetime.fromtimestamp(found.expires, UTC))
-    _say(console, {"url": found.url, "expires": expires}, found.url, as_json=as_json)
-    return found.url
+    return Link(found.url, None if found.expires is None else datetime.fromtimestamp(found.expires, UTC))
 
 
 def find_ours(webhooks: Sequence[Webhook], url: str | None) -> Webhook | None:
@@ -192,36 +179,3 @@ def _valid_url(url: str) -> str:
     if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
         raise OptionError("--url: it must begin with https://")
     return url
-
-
-def _plain(webhook: Webhook) -> dict[str, Any]:
-    """Without the secret."""
-    return {
-        "uuid": webhook.uuid,
-        "url": webhook.url,
-        "state": webhook.state,
-        "retry_type": webhook.retry_type,
-        "failed_count": webhook.failed_count,
-        "last_moment_pushed": webhook.last_moment_pushed,
-        "event_types": list(webhook.event_types),
-    }
-
-
-def _lines(health: Health) -> list[str]:
-    webhook, events = health.webhook, health.events
-    lines = []
-    if webhook is not None:
-        lines.append(f"{webhook.url}: {webhook.state}, {webhook.failed_count or 0} failures in a row")
-        lines.append(f"last told at {webhook.last_moment_pushed or 'no time yet'}")
-    if events is not None:
-        lines.append(f"inbox: {events.new} new, {events.waiting} wait for their meeting, {events.failed} failed")
-        if events.lapsed:
-            lines.append(f"{events.lapsed} lapsed in the last day: visits that never became a meeting")
-    return [*lines, *(f"wrong: {problem}" for problem in health.problems)]
-
-
-def _say(console: Console, plain: Mapping[str, Any], said: str, *, as_json: bool) -> None:
-    if as_json:
-        console.print_json(plain, indent=None)
-    else:
-        console.say(said)

@@ -7,7 +7,8 @@ import typer
 
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
-from gateway.meetings import daily as daily_command
+from gateway.kit.instants import parse_bound
+from gateway.meetings import daily_commands as daily_command
 
 app = typer.Typer(
     no_args_is_help=True, help="Daily.co: our webhook, its past meetings, its recordings (docs/meetings.md)."
@@ -45,13 +46,14 @@ def backfill(
     as_json: Json = False,
 ) -> None:
     """Asks Daily.co for past meetings, and fills in what webhooks missed. Can be interrupted and resumed."""
+    now = datetime.now(UTC)
     run(
         daily_command.backfill(
             settings(),
             Console(),
-            now=datetime.now(UTC),
-            since=since,
-            until=until,
+            since=parse_bound(since, "--from", now),
+            until=None if until is None else parse_bound(until, "--to", now),
+            now=now,
             room=room,
             again=again,
             as_json=as_json,

@@ -10,7 +10,9 @@ import typer
 from gateway.cli.command import run, say, settings
 from gateway.cli.console import Console
 from gateway.rooms import commands as rooms_command
-from gateway.rooms.importing import command as import_command
+from gateway.rooms import ring
+from gateway.rooms.importing import commands as import_command
+from gateway.rooms.importing.import_sqlite import ImportOptions
 
 app = typer.Typer(no_args_is_help=True, help="The sealed state of sessions (docs/rooms.md).")
 
@@ -24,7 +26,7 @@ def new_key(
     key_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Without it: one of the day.")] = None,
 ) -> None:
     """Prints a new entry for ROOMS_KEYS. It is kept nowhere: put it first, before a comma and the older ones."""
-    say(rooms_command.new_key(settings(), key_id=key_id, now=datetime.now(UTC), random_bytes=os.urandom))
+    say(ring.new_key(settings(), key_id=key_id, now=datetime.now(UTC), random_bytes=os.urandom))
 
 
 @app.command("rotate-key")
@@ -57,8 +59,8 @@ def import_sqlite(
 
     Exits 1 when a row could not be taken, or anything is not here as the file has it.
     """
-    wanted = import_command.ImportOptions(file, config, table, update, dry_run)
-    done = run(import_command.import_sqlite(settings(), Console(), wanted=wanted, as_json=as_json))
+    options = ImportOptions(file, config, table, update, dry_run)
+    done = run(import_command.import_sqlite(settings(), Console(), options=options, as_json=as_json))
     raise typer.Exit(0 if done.whole else 1)
 
 

@@ -94,7 +94,7 @@ class Rotation:
         return {key_id: rooms for key_id, rooms in (await self._rooms.counts()).items() if key_id != self._ring.newest}
 
 
-async def check(rooms: BulkRooms, ring: KeyRing, progress: Progress) -> Checked:
+async def check_rooms(rooms: BulkRooms, ring: KeyRing, progress: Progress) -> Checked:
     """Opens every room. Raises DependencyDown."""
     opened: dict[str, int] = {}
     failed: dict[str, str] = {}

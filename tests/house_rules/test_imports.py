@@ -53,6 +53,7 @@ def test_every_contract_holds() -> None:
         ("gateway/ledger/ship.py", "typer", "A proxy or keeper starts"),
         ("gateway/keys/verify.py", "stripe", "Only billing"),
         ("gateway/rooms/api.py", "rich", "Only commands"),
+        ("gateway/rooms/ring.py", "gateway.cli.console", "Use cases"),
         ("gateway/embedded/house.py", "gateway.config.settings", "The embedded servers"),
         ("migrations/__init__.py", "pricing.cost", "Migrations"),
     ],
