@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.measure import all_in_ledger, cpu_s, descendants, helper, load
+from bench.measure import all_in_ledger, cpu_s, helper, load, positive
 from gateway.config.settings import Settings
 from gateway.processes import local, up
 
@@ -39,8 +39,8 @@ class Bench:
         self.groups = {
             "proxy": [pid for name, pid in running.gateway.pids.items() if name.startswith("proxy")],
             "background": [pid for name, pid in running.gateway.pids.items() if not name.startswith("proxy")],
-            "postgres": descendants(running.servers.pids["postgres"]),
-            "valkey": descendants(running.servers.pids["valkey"]),
+            "postgres": [running.servers.pids["postgres"]],
+            "valkey": [running.servers.pids["valkey"]],
         }
         self.port = int(running.base_url.rsplit(":", 1)[1].split("/")[0])
         self.key = key
@@ -56,13 +56,19 @@ class Bench:
 
     async def gateway(self, calls: int, concurrent: int, mode: str) -> Sample:
         """One round of the gateway, until the last row is in the ledger."""
-        self.groups["postgres"] = descendants(self.groups["postgres"][0])
         before = {group: cpu_s(pids) for group, pids in self.groups.items()}
         made, seconds = await load(self.port, self.key, calls, concurrent, mode)
         self.made += made
         await all_in_ledger(self.dsn, self.made)
         after = {group: cpu_s(pids) for group, pids in self.groups.items()}
         return Sample(made, seconds, {group: after[group] - before[group] for group in after})
+
+
+def ratio_of(pairs: list[tuple[Sample, Sample]], groups: tuple[str, ...]) -> str:
+    """The median of the rounds' ratios to the forwarder; `-` when no round took it a tick of the CPU clock."""
+    bases = [(pair[0].per_call_us("forwarder"), pair[1].per_call_us(*groups)) for pair in pairs]
+    ratios = [cost / base for base, cost in bases if base]
+    return f"{statistics.median(ratios):8.2f}" if ratios else f"{'-':>8}"
 
 
 def show(mode: str, concurrent: int, pairs: list[tuple[Sample, Sample]]) -> None:
@@ -79,8 +85,7 @@ def show(mode: str, concurrent: int, pairs: list[tuple[Sample, Sample]]) -> None
         ("everything", ("proxy", "background", "postgres", "valkey")),
     ):
         cost = statistics.median(pair[1].per_call_us(*groups) for pair in pairs)
-        ratio = statistics.median(pair[1].per_call_us(*groups) / pair[0].per_call_us("forwarder") for pair in pairs)
-        print(f"  {label:28}{cost:12.0f}{ratio:8.2f}")
+        print(f"  {label:28}{cost:12.0f}{ratio_of(pairs, groups)}")
     rates = [f"{statistics.median(p[i].calls / p[i].seconds for p in pairs):.0f}" for i in (0, 1)]
     print(f"  calls per second: forwarder {rates[0]}, gateway {rates[1]}")
 
@@ -126,10 +131,10 @@ async def bench(rounds: int, calls: int, streams: int, concurrent: int) -> None:
 def main() -> None:
     """Parses the few knobs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=6000, help="non-stream calls per round")
-    parser.add_argument("--streams", type=int, default=288, help="streams per round")
-    parser.add_argument("--concurrent", type=int, default=48)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--calls", type=positive, default=6000, help="non-stream calls per round")
+    parser.add_argument("--streams", type=positive, default=288, help="streams per round")
+    parser.add_argument("--concurrent", type=positive, default=48)
     options = parser.parse_args()
     asyncio.run(bench(options.rounds, options.calls, options.streams, options.concurrent))
 

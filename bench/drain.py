@@ -19,7 +19,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
-from bench.measure import SETTLED_WITHIN_S, all_in_ledger, cpu_s, descendants, helper, load
+from bench.measure import SETTLED_WITHIN_S, all_in_ledger, cpu_s, helper, load, positive
 from gateway.config.settings import Settings
 from gateway.journal.frames import BOOT, OPEN, SETTLE, frame, id_of, unframe
 from gateway.kit.ids import uuid7
@@ -72,7 +72,6 @@ class Drain:
     async def measure(self, backlog: Callable[[list[str]], Awaitable[None]], count: int) -> dict[str, float]:
         """Rows per second, and per second of CPU of each kind of process."""
         ids = [uuid7(int(time.time() * 1000), secrets.randbits(80)) for _ in range(count)]
-        self.groups["postgres"] = descendants(self.groups["postgres"][0])
         before = {name: cpu_s(pids) for name, pids in self.groups.items()}
         self.rows += count
         for name in ("keeper", "worker"):
@@ -135,8 +134,8 @@ async def bench(rounds: int, rows: int) -> None:
 def main() -> None:
     """Parses the few knobs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--rows", type=positive, default=40_000)
     options = parser.parse_args()
     asyncio.run(bench(options.rounds, options.rows))
 

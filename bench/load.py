@@ -34,15 +34,21 @@ async def one(port: int, request: bytes, calls: int) -> None:
     writer.close()
 
 
+def shares(calls: int, concurrent: int) -> list[int]:
+    """Calls per connection: `calls` in all, on `concurrent` connections at most."""
+    each, more = divmod(calls, concurrent)
+    return [each + (at < more) for at in range(min(calls, concurrent))]
+
+
 async def main(port: int, key: str, calls: int, concurrent: int, stream: bool) -> None:
     """Spreads `calls` over `concurrent` connections."""
     body = BODY % (b"word " * 100, b',"stream":true,"stream_options":{"include_usage":true}' if stream else b"")
     request = HEAD % (key.encode(), len(body)) + body
     begun = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(concurrent):
-            tasks.create_task(one(port, request, calls // concurrent))
-    print(calls // concurrent * concurrent, f"{time.perf_counter() - begun:.3f}", flush=True)
+        for share in shares(calls, concurrent):
+            tasks.create_task(one(port, request, share))
+    print(calls, f"{time.perf_counter() - begun:.3f}", flush=True)
 
 
 if __name__ == "__main__":

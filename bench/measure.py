@@ -1,5 +1,6 @@
 """What every bench measures with: CPU of whole processes, a load of its own process, and the ledger at the end."""
 
+import argparse
 import asyncio
 import os
 import sys
@@ -13,18 +14,40 @@ SETTLED_WITHIN_S = 60.0
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """User and system time of these processes and of the children they have reaped, seconds."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, fields[11:15]))
-    return total * TICK_S
+    """User and system time of these processes and of everything below them, seconds; what has ended below them counts.
+
+    Raises ProcessLookupError when one of `pids` itself has ended.
+    """
+    return sum(_ticks(pid) for pid in pids) * TICK_S
 
 
-def descendants(pid: int) -> list[int]:
+def _ticks(pid: int) -> int:
+    """A PostgreSQL backend may end between the two reads; from then on its time is in that of its parent."""
+    while True:
+        try:
+            return sum(_own_ticks(below) for below in _descendants(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def _own_ticks(pid: int) -> int:
+    """With the time of the children that it has reaped."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15]))
+
+
+def _descendants(pid: int) -> list[int]:
     """`pid` and everything below it."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in descendants(int(child)))]
+    return [pid, *(below for child in children for below in _descendants(int(child)))]
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return count
 
 
 async def helper(*arguments: str) -> tuple[asyncio.subprocess.Process, int]:

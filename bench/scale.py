@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from bench.measure import all_in_ledger, cpu_s, helper, load
+from bench.measure import all_in_ledger, cpu_s, helper, load, positive
 from gateway.config.settings import Settings
 from gateway.processes import local, up
 
@@ -98,11 +98,13 @@ async def bench(rounds: int, calls: int, concurrent: int, share: float) -> None:
 def main() -> None:
     """Parses the few knobs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--calls", type=int, default=3000, help="per proxy and round")
-    parser.add_argument("--concurrent", type=int, default=96, help="connections per proxy")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--calls", type=positive, default=3000, help="per proxy and round")
+    parser.add_argument("--concurrent", type=positive, default=96, help="connections per proxy")
     parser.add_argument("--share", type=float, default=0.15, help="of a core that each proxy may use")
     options = parser.parse_args()
+    if not 0 < options.share <= 1:
+        parser.error(f"argument --share: {options.share} is not above 0 and at most 1")
     asyncio.run(bench(options.rounds, options.calls, options.concurrent, options.share))
 
 
