@@ -137,7 +137,7 @@ def price(book: Book, request: PriceRequest) -> Priced:
             if use is not None:
                 _add_tools(bill, book, plan, rates, use, request)
     except (UsageError, Unpriceable) as error:
-        return _unpriced(book, request, str(error), quantities)
+        return _unpriced_event(book, request, str(error), quantities)
     return Priced(
         nano(bill.femto),
         "reported",
@@ -262,7 +262,7 @@ def _add_web_search(
         bill.doubtful.append("web_search_content_input_tokens")
 
 
-def _unpriced(book: Book, request: PriceRequest, problem: str, known: Quantities | None) -> Priced:
+def _unpriced_event(book: Book, request: PriceRequest, problem: str, known: Quantities | None) -> Priced:
     """A row without a price; its token counts are kept when they make sense, whatever else does not."""
     problems = [problem]
     if known is None:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from pricing.readers import chat, responses
 from pricing.readers.body import Said
-from pricing.readers.events import boundary, data_of, split
+from pricing.readers.events import boundary, data_of, split_events
 
 EVENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """An event larger than this passes unmetered, and the call ends as an estimate."""
@@ -83,7 +83,7 @@ class StreamMeter:
         passed = self._pass(rest) if rest else b""
         if self.terminal and self._shape == "responses" and self.said.usage is None:
             # A bare `error` may be followed by the `response.failed` that carries the usage.
-            for raw in split(bytes(self._held)):
+            for raw in split_events(bytes(self._held)):
                 self._read(raw)
         return passed
 
@@ -115,7 +115,7 @@ class StreamMeter:
             return region.replace(b"," + _NO_USAGE, b"")
         if _USAGE_VALUE.search(region) is None:
             return _USAGE_NULL.sub(b"", region)
-        return b"".join(_without_usage(raw) for raw in split(region))
+        return b"".join(_without_usage(raw) for raw in split_events(region))
 
     def _observe(self, region: bytes) -> int | None:
         """Reads what matters in whole events; where the terminal event begins in `region`, or None."""
@@ -124,7 +124,7 @@ class StreamMeter:
         if self.said.response_id is not None and not self._marked(region):
             return None
         at = 0
-        for raw in split(region):
+        for raw in split_events(region):
             if self._read(raw):
                 self.terminal = True
                 return at
@@ -167,7 +167,7 @@ class StreamMeter:
     def _condense(self) -> None:
         read = chat.visible_text if self._shape == "chat" else responses.visible_text
         for region in self._kept:
-            self._text.extend(text for raw in split(region) if (text := read(data_of(raw))))
+            self._text.extend(text for raw in split_events(region) if (text := read(data_of(raw))))
         self._kept.clear()
         self._kept_bytes = 0
 

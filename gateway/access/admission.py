@@ -191,10 +191,10 @@ class Admission:
                 self._unknown_keys.take(stranger)
             asking = self._verify(digest, key, endpoint, model)
             task = self._asking[digest] = asyncio.get_running_loop().create_task(asking)
-            task.add_done_callback(lambda done: self._asked(digest, done, stranger))
+            task.add_done_callback(lambda done: self._forget_task(digest, done, stranger))
         return task
 
-    def _asked(self, digest: bytes, task: "asyncio.Task[Principal]", stranger: str | None) -> None:
+    def _forget_task(self, digest: bytes, task: "asyncio.Task[Principal]", stranger: str | None) -> None:
         if self._asking.get(digest) is task:
             del self._asking[digest]
         # A background renewal that failed is looked at by the next call, not by the loop.

@@ -48,18 +48,18 @@ class Breaker:
             raise DependencyDown("unkey", f"circuit open after {FAILURES} failures in a row")
         self._trying = True
 
-    def worked(self) -> None:
+    def record_success(self) -> None:
         """An answer came, whatever it said."""
         if self.is_open:
             _log.warning("unkey circuit closed")
         self._failures, self._trying = 0, False
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """It answered, and asked for no requests for so long: no failure."""
-        self.worked()
+        self.record_success()
         self._held_until_s = self._monotonic() + seconds
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """No answer came, or an unreadable one."""
         tried, self._trying = self._trying, False
         if self.is_open and not tried:

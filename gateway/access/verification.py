@@ -140,10 +140,10 @@ class KeyVerifier:
         """The one question about the canary that is under way."""
         if self._checking is None:
             self._checking = asyncio.get_running_loop().create_task(self.check())
-            self._checking.add_done_callback(self._checked)
+            self._checking.add_done_callback(self._finish_check)
         return self._checking
 
-    def _checked(self, task: "asyncio.Task[bool]") -> None:
+    def _finish_check(self, task: "asyncio.Task[bool]") -> None:
         self._checking = None
         if not task.cancelled():
             task.exception()  # told to everybody who waits, if anybody still does
@@ -154,14 +154,14 @@ class KeyVerifier:
             verdict = await self._keys.verify(key, tags)
         except AskedTooOften as busy:
             _log.warning("unkey asks to wait", seconds=busy.retry_after_s)
-            self._breaker.hold(busy.retry_after_s)
+            self._breaker.pause(busy.retry_after_s)
             raise
         except BaseException as error:
             if isinstance(error, DependencyDown):
                 _log.warning("unkey did not answer", detail=error.detail)  # nothing is asked while the circuit is open
-            self._breaker.failed()
+            self._breaker.record_failure()
             raise
-        self._breaker.worked()
+        self._breaker.record_success()
         return verdict
 
 

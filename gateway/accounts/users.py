@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.accounts.identify import NAME_MAX, is_email, known_user
 from gateway.accounts.store import Accounts, User, UserRow
-from gateway.billing.customers import NOT_ASKED, ask_all, check_customer, mode_of, said
+from gateway.billing.customers import NOT_ASKED, ask_all, check_customer, describe_customer, mode_of
 from gateway.billing.windows import Customer
 from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
@@ -242,7 +242,7 @@ def _table(users: list[UserRow], known: Mapping[str, Customer | str]) -> TextTab
             user.id,
             user.name or "–",
             "yes" if user.is_active else "no",
-            (user.stripe_customer_id or "–") + said(known.get(user.stripe_customer_id or "")),
+            (user.stripe_customer_id or "–") + describe_customer(known.get(user.stripe_customer_id or "")),
             f"{user.active_keys:,}",
             minute(user.created_at),
         )

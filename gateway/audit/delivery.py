@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from gateway.audit.reads.delivery import Counted, DeliveredHour
 from gateway.audit.reads.snapshot import AuditRange
-from gateway.audit.result import Collector, InvariantResult, judged, not_checked
+from gateway.audit.result import Collector, InvariantResult, judge, not_checked
 from gateway.billing.windows import Customer, Rejected
 from gateway.kit.errors import ConfigError
 from gateway.kit.instants import Period
@@ -30,7 +30,9 @@ _LOOK: Final = (
 class Summaries(Protocol):
     """What this needs of the Stripe edge."""
 
-    async def counted(self, event_name: str, customer: str, since: datetime, until: datetime) -> Counted | Rejected: ...
+    async def read_counts(
+        self, event_name: str, customer: str, since: datetime, until: datetime
+    ) -> Counted | Rejected: ...
     async def customer(self, customer_id: str) -> Customer: ...
 
 
@@ -53,15 +55,15 @@ async def stripe_agrees(
     events and will never count them. On a breach: an invoice will be wrong. Raises ConfigError, DependencyDown.
     """
     async with aclosing(hours), aclosing(_by_customer(hours)) as groups:
-        return await _compared(groups, asked, stripe)
+        return await _compare(groups, asked, stripe)
 
 
-async def _compared(groups: AsyncIterator[list[DeliveredHour]], asked: Period, stripe: Summaries) -> InvariantResult:
+async def _compare(groups: AsyncIterator[list[DeliveredHour]], asked: Period, stripe: Summaries) -> InvariantResult:
     seen = _Seen()
     async for own in groups:
         first = own[0]
         seen.customers += 1
-        has = await stripe.counted(first.meter, first.customer, asked.since, asked.until)
+        has = await stripe.read_counts(first.meter, first.customer, asked.since, asked.until)
         is_empty = isinstance(has, Rejected) or (not any(has.values()) and any(hour.micro_usd for hour in own))
         problem = await _problem(stripe, first.customer) if is_empty else None
         if problem is not None:
@@ -70,7 +72,7 @@ async def _compared(groups: AsyncIterator[list[DeliveredHour]], asked: Period, s
             seen.untold(first.customer, has.reason)
         else:
             seen.compare(own, has)
-    return judged("INV-7", _TITLE, seen.figures(), seen.wrong.offenders(), _LOOK)
+    return judge("INV-7", _TITLE, seen.figures(), seen.wrong.offenders(), _LOOK)
 
 
 async def _problem(stripe: Summaries, customer: str) -> str | None:
@@ -100,10 +102,10 @@ class _Seen:
             self._compared, self._events = self._compared + 1, self._events + hour.events
             self._micro += hour.micro_usd
             if there != hour.micro_usd:
-                self.wrong.add("hour that differs", _said(first, hour.hour, hour.micro_usd, there))
+                self.wrong.add("hour that differs", _describe(first, hour.hour, hour.micro_usd, there))
         for at, there in has.items():
             if there:
-                self.wrong.add("hour that only Stripe knows", _said(first, at, 0, there))
+                self.wrong.add("hour that only Stripe knows", _describe(first, at, 0, there))
 
     def lost(self, own: list[DeliveredHour], problem: str) -> None:
         """Stripe cannot have counted anything of this customer."""
@@ -147,5 +149,5 @@ async def _by_customer(hours: AsyncIterator[DeliveredHour]) -> AsyncGenerator[li
         yield group
 
 
-def _said(of: DeliveredHour, at: datetime, sent: int, counted: Decimal) -> str:
+def _describe(of: DeliveredHour, at: datetime, sent: int, counted: Decimal) -> str:
     return f"{of.customer} {at:%Y-%m-%d %H:00} UTC: sent {sent}, Stripe has {counted} micro-USD"

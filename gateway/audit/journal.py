@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from gateway.audit.reads.journal import AuditedRecord, Journaled, unknown_ids
 from gateway.audit.reads.snapshot import Offenders, Snapshot
-from gateway.audit.result import EXAMPLES_MAX, InvariantResult, judged, not_checked
+from gateway.audit.result import EXAMPLES_MAX, InvariantResult, judge, not_checked
 from gateway.kit.ids import unix_ms_of
 
 BATCH_MAX: Final = 10_000
@@ -41,14 +41,14 @@ async def read_calls(view: Snapshot, records: Iterable[AuditedRecord], met: Jour
     async for batch in _batches(records):
         latest: dict[str, datetime | None] = {}
         for record in batch:
-            latest[record.event_id] = _later(record.settled_at, latest.get(record.event_id))
+            latest[record.event_id] = _choose_latest(record.settled_at, latest.get(record.event_id))
         calls += len(latest)
         for event_id in await unknown_ids(view, list(latest)):
-            unknown[event_id] = _later(latest[event_id], unknown.get(event_id))
+            unknown[event_id] = _choose_latest(latest[event_id], unknown.get(event_id))
     return Calls(met, calls, unknown)
 
 
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+def _choose_latest(one: datetime | None, other: datetime | None) -> datetime | None:
     """A call may be settled twice, and one of the two may not read."""
     return max((at for at in (one, other) if at is not None), default=None)
 
@@ -86,7 +86,7 @@ def completeness(read: Calls | None, now: datetime, grace_s: float) -> Invariant
         ),
     }
     torn = "unreadable records: a torn write of a killed process, or a disk that loses data (docs/operations.md)"
-    return judged("INV-1", _TITLE, figures, broken, _LOOK, note=torn if read.met.unreadable else "")
+    return judge("INV-1", _TITLE, figures, broken, _LOOK, note=torn if read.met.unreadable else "")
 
 
 def never_settled(read: Calls | None, now: datetime, open_max_s: float) -> Offenders:

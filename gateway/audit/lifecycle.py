@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.audit.reads.lifecycle import Lifecycle
 from gateway.audit.reads.snapshot import Offenders
-from gateway.audit.result import InvariantResult, judged
+from gateway.audit.result import InvariantResult, judge
 
 ITEM_LATE: Final = timedelta(hours=1)
 """How long the next look at an open item may be overdue."""
@@ -37,4 +37,4 @@ def lifecycle(read: Lifecycle, never_settled: Offenders, *, has_journal: bool, h
     notes = [] if has_journal else ["calls without an end not checked: no journal here"]
     if read.windows.found and not has_stripe:
         notes.append("no Stripe key, no meter event yet: amounts accrue")
-    return judged("INV-8", "lifecycle", read.counts, broken, _LOOK, note="; ".join(notes))
+    return judge("INV-8", "lifecycle", read.counts, broken, _LOOK, note="; ".join(notes))

@@ -11,7 +11,7 @@ import msgspec
 
 import pricing
 from gateway.audit.reads.rows import PricedRow
-from gateway.audit.result import Collector, InvariantResult, judged
+from gateway.audit.result import Collector, InvariantResult, judge
 from gateway.openai.families.catalogue import price_family
 
 _LOOK: Final = (
@@ -85,7 +85,7 @@ class Reprice:
             "not re-priced, more than usage is needed": self._not_known,
             "billed at another markup than today's": self._other_markup,
         }
-        return judged("INV-3", "exactness", figures, self._wrong.offenders(), _LOOK)
+        return judge("INV-3", "exactness", figures, self._wrong.offenders(), _LOOK)
 
     def _read_lines(self, row: PricedRow) -> tuple[pricing.Line, ...]:
         try:

@@ -45,7 +45,7 @@ class AuditReport(NamedTuple):
         return any(verdict.state == "breach" for verdict in self.verdicts)
 
 
-def judged(
+def judge(
     name: str, title: str, figures: Figures, broken: Mapping[str, Offenders | None], look: str, *, note: str = ""
 ) -> InvariantResult:
     """A breach where any rule of `broken` has offenders; `look` says what to do then, `note` what to know otherwise."""

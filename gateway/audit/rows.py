@@ -4,7 +4,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from gateway.audit.reads.rows import Estimates, Evidence, Uniqueness
-from gateway.audit.result import InvariantResult, judged
+from gateway.audit.result import InvariantResult, judge
 
 _UNIQUE: Final = (
     "A call is counted twice, or could be: restore the missing constraint (migrations/), then correct the surplus row "
@@ -31,7 +31,7 @@ def uniqueness(read: Uniqueness) -> InvariantResult:
         "response id on several rows": read.responses,
         "adjustment of a row that is not there": read.adjusted,
     }
-    return judged("INV-2", "uniqueness", {"guards missing": read.guards.found}, broken, _UNIQUE)
+    return judge("INV-2", "uniqueness", {"guards missing": read.guards.found}, broken, _UNIQUE)
 
 
 def evidence(read: Evidence) -> InvariantResult:
@@ -42,7 +42,7 @@ def evidence(read: Evidence) -> InvariantResult:
     broken = {"row without what its evidence needs": read.lacking}
     unpriced = read.kinds.get("unpriced", 0)
     note = f"{unpriced:,} unpriced: nobody is charged for them until the price book has their price" if unpriced else ""
-    return judged("INV-4", "no invention", dict(read.kinds), broken, _EVIDENCE, note=note)
+    return judge("INV-4", "no invention", dict(read.kinds), broken, _EVIDENCE, note=note)
 
 
 def estimates(read: Estimates, calls: int) -> InvariantResult:
@@ -62,7 +62,7 @@ def estimates(read: Estimates, calls: int) -> InvariantResult:
         "bound_usd": f"{bound:.9f}",
         "corrected since": sum(day.corrected for day in read.days),
     }
-    verdict = judged(
+    verdict = judge(
         "INV-9", "estimates", figures, {"estimate without reason or within no bound": read.unbounded}, _ESTIMATES
     )
     days: list[dict[str, int | str]] = [

@@ -16,7 +16,7 @@ from gateway.audit.reads.snapshot import AuditRange, Snapshot
 from gateway.audit.reads.sums import read_amounts, read_counters, read_rollups, window_lengths
 from gateway.audit.reprice import Reprice
 from gateway.audit.result import AuditReport, InvariantResult
-from gateway.audit.span import aligned, window_length
+from gateway.audit.span import align_range, window_length
 from gateway.billing.windows import EVENT_AGE_MAX
 from gateway.journal.reader import Segments
 from gateway.kit.errors import ConfigError
@@ -61,7 +61,7 @@ async def audit(
             "DATABASE_URL: row security hides rows from this login, so an audit would find nothing wrong; "
             "use the owner of the tables, or a member of service_role"
         )
-    span = aligned(wanted, await window_lengths(view, aligned(wanted, ())))
+    span = align_range(wanted, await window_lengths(view, align_range(wanted, ())))
     window_s = window_length(span, await window_lengths(view, span))
     begun = await _journal(view, folder)
     rollups = await read_rollups(view, span)
@@ -72,7 +72,7 @@ async def audit(
         rows.evidence(await read_evidence(view, span)),
         sums.rollups(rollups, budgets),
         sums.amounts(await read_amounts(view, span, window_s)),
-        await _delivered(view, span, now, policy.billing_grace_s, stripe, why_no_stripe),
+        await _audit_delivery(view, span, now, policy.billing_grace_s, stripe, why_no_stripe),
         _lifecycle(await _read_lifecycle(view, now, policy), begun, now, policy),
         rows.estimates(await read_estimates(view, span), sums.count(rollups.totals["calls"])),
         sums.counters(await read_counters(view)),
@@ -113,7 +113,7 @@ def _lifecycle(read: Lifecycle, begun: journal.Calls | None, now: datetime, poli
     )
 
 
-async def _delivered(
+async def _audit_delivery(
     view: Snapshot, span: AuditRange, now: datetime, grace_s: float, stripe: delivery.Summaries | None, why_not: str
 ) -> InvariantResult:
     if stripe is None:

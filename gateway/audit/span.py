@@ -34,7 +34,7 @@ def audited_span(since: str | None, until: str | None, now: datetime, *, everyth
     return AuditRange(begins, ends)
 
 
-def aligned(span: AuditRange, lengths_s: Sequence[int]) -> AuditRange:
+def align_range(span: AuditRange, lengths_s: Sequence[int]) -> AuditRange:
     """`span`, widened to whole UTC hours and whole windows of each length in seconds: sums are compared whole."""
     step = lcm(HOUR_S, *lengths_s)
     if step > LCM_MAX_S:

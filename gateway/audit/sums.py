@@ -6,7 +6,7 @@ from typing import Final
 from gateway.audit.budgets import Counted
 from gateway.audit.reads.snapshot import Offenders
 from gateway.audit.reads.sums import Amounts, CounterTotals, Rollups
-from gateway.audit.result import InvariantResult, judged
+from gateway.audit.result import InvariantResult, judge
 
 _ROLLUPS: Final = (
     "Reports and limits read these sums; the ledger's rows are the truth. Somebody changed a sum or a row by hand, or "
@@ -46,7 +46,7 @@ def rollups(read: Rollups, budgets: Counted) -> InvariantResult:
         ),
         "budget's counter in Redis is not what was spent": budgets.wrong,
     }
-    return judged("INV-5", "roll-ups", figures, broken, _ROLLUPS, note=budgets.why_not)
+    return judge("INV-5", "roll-ups", figures, broken, _ROLLUPS, note=budgets.why_not)
 
 
 def amounts(read: Amounts) -> InvariantResult:
@@ -67,7 +67,7 @@ def amounts(read: Amounts) -> InvariantResult:
         "carry is not between 0 and 999 nano-USD": read.carry,
     }
     several = "windows of several lengths in the range, or cut by it: compared per user in total, not one by one"
-    return judged("INV-6", "billing", figures, broken, _AMOUNTS, note=several if read.windows is None else "")
+    return judge("INV-6", "billing", figures, broken, _AMOUNTS, note=several if read.windows is None else "")
 
 
 def counters(read: CounterTotals) -> InvariantResult:
@@ -86,7 +86,7 @@ def counters(read: CounterTotals) -> InvariantResult:
     waiting = totals["waiting"]
     entries = "entry in quarantine needs" if waiting == 1 else "entries in quarantine need"
     waits = f"{waiting:,} {entries} attention: `gateway quarantine list`" if waiting else ""
-    return judged("INV-10", "quarantine", totals, broken, _COUNTERS, note=waits)
+    return judge("INV-10", "quarantine", totals, broken, _COUNTERS, note=waits)
 
 
 def usd(nano: int) -> str:

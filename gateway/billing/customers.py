@@ -66,7 +66,7 @@ def mode_of(customer: Customer) -> str:
     return "live" if customer.is_live else "test"
 
 
-def said(found: Customer | str | None) -> str:
+def describe_customer(found: Customer | str | None) -> str:
     """What a list shows beside the customer's id; empty where nobody asked."""
     if found is None:
         return ""

@@ -19,7 +19,7 @@ WAITING: Final = ("rejected", "unknown")
 SHOWN_MAX: Final = 1000
 
 
-async def held(settings: Settings, console: Console, *, as_json: bool = False) -> list[Held]:
+async def list_held(settings: Settings, console: Console, *, as_json: bool = False) -> list[Held]:
     """Prints the events that wait for a person, newest first, and returns them. Raises ConfigError, DependencyDown."""
     async with _outbox(settings) as outbox:
         events = await outbox.events(WAITING, events_max=SHOWN_MAX)
@@ -36,7 +36,7 @@ async def held(settings: Settings, console: Console, *, as_json: bool = False) -
     return events
 
 
-async def again(settings: Settings, console: Console, *, identifier: str, now: datetime) -> str:
+async def requeue(settings: Settings, console: Console, *, identifier: str, now: datetime) -> str:
     """Queues an event again under a new identifier, which it prints and returns. For one that Stripe did NOT count.
 
     Raises OptionError when no such event waits, ConfigError, DependencyDown.
@@ -50,7 +50,7 @@ async def again(settings: Settings, console: Console, *, identifier: str, now: d
     return fresh
 
 
-async def delivered(settings: Settings, console: Console, *, identifier: str, now: datetime) -> None:
+async def mark_delivered(settings: Settings, console: Console, *, identifier: str, now: datetime) -> None:
     """Marks an `unknown` event as sent. For one that Stripe's meter summaries DO contain.
 
     Raises OptionError when no such event is unknown, ConfigError, DependencyDown.

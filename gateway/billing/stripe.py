@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 import stripe
 
-from gateway.billing.stripe_answers import CUSTOMER_KEY, VALUE_KEY, failed, member, meter_problems, outcome_of
+from gateway.billing.stripe_answers import CUSTOMER_KEY, VALUE_KEY, member, meter_problems, outcome_of, translate_error
 from gateway.billing.stripe_http import Http
 from gateway.billing.windows import (
     Customer,
@@ -110,7 +110,7 @@ class Billing:
             try:
                 found = await self._client.v1.accounts.retrieve_current_async()
             except stripe.StripeError as error:
-                raise failed(error) from error
+                raise translate_error(error) from error
             self._account = found.id if self._is_live else f"{found.id}/test"
         return self._account
 
@@ -133,7 +133,7 @@ class Billing:
                     }
                 )
         except stripe.StripeError as error:
-            raise failed(error) from error
+            raise translate_error(error) from error
         problems = meter_problems(meter)
         if problems:
             raise ConfigError(f"Stripe meter {event_name!r}: {'; '.join(problems)}")
@@ -147,7 +147,7 @@ class Billing:
         try:
             meter = await self._meter(event_name)
         except stripe.StripeError as error:
-            reason = failed(error)
+            reason = translate_error(error)
             if isinstance(reason, DependencyDown):
                 raise reason from error
             return (str(reason),)
@@ -158,7 +158,7 @@ class Billing:
             )
         return meter_problems(meter)
 
-    async def counted(
+    async def read_counts(
         self, event_name: str, customer: str, since: datetime, until: datetime
     ) -> dict[datetime, Decimal] | Rejected:
         """What Stripe has counted of a customer, micro-USD by UTC hour; `since` and `until` are whole hours.
@@ -171,7 +171,7 @@ class Billing:
         try:
             meter = await self._meter(event_name)
         except stripe.StripeError as error:
-            raise failed(error) from error
+            raise translate_error(error) from error
         if meter is None:
             raise ConfigError(f"Stripe has no active meter with event_name {event_name!r}")
         try:
@@ -192,10 +192,10 @@ class Billing:
             outcome = outcome_of(error)
             if isinstance(outcome, Rejected):
                 return outcome
-            raise failed(error) from error
+            raise translate_error(error) from error
         return found
 
-    async def uncounted(self, event_name: str, since: datetime) -> list[Uncounted]:
+    async def read_uncounted(self, event_name: str, since: datetime) -> list[Uncounted]:
         """What Stripe says since then of our events that it received and did not count, by reason; samples only.
 
         Reads the REPORTS_MAX newest error reports at most. Raises ConfigError when the key may not read them,
@@ -225,7 +225,7 @@ class Billing:
                 if left == 0:
                     break
         except stripe.StripeError as error:
-            raise failed(error) from error
+            raise translate_error(error) from error
         return [Uncounted(code, events, tuple(sorted(samples[code]))) for code, events in counts.most_common()]
 
     async def customer(self, customer_id: str) -> Customer:
@@ -237,7 +237,7 @@ class Billing:
         except stripe.StripeError as error:
             outcome = outcome_of(error)
             if not isinstance(outcome, Rejected):
-                raise failed(error) from error
+                raise translate_error(error) from error
             if _OTHER_MODE in outcome.reason:
                 return Customer(None, "is of Stripe's other mode (live or test) than STRIPE_SECRET_KEY")
             return Customer(None, f"is not there for STRIPE_SECRET_KEY ({outcome.reason})")
@@ -258,12 +258,12 @@ class Billing:
             )
         except stripe.IdempotencyError as error:
             if error.http_status != 400:
-                raise failed(error) from error
+                raise translate_error(error) from error
             raise ConfigError(
                 f"Stripe made a customer for user {user_id} within the last day, with another e-mail address; {by_hand}"
             ) from error
         except stripe.StripeError as error:
-            raise failed(error) from error
+            raise translate_error(error) from error
         is_replayed = made.last_response is not None and made.last_response.headers.get(_REPLAYED) == "true"
         problem = (await self.customer(made.id)).problem if is_replayed else None
         if problem is not None:

@@ -46,7 +46,7 @@ def outcome_of(error: stripe.StripeError) -> Outcome:
     return Retry(f"{status}: {message}", after_s, in_doubt=True)
 
 
-def failed(error: stripe.StripeError) -> ConfigError | DependencyDown:
+def translate_error(error: stripe.StripeError) -> ConfigError | DependencyDown:
     """What an error means where nothing is sent but something asked or made."""
     outcome = outcome_of(error)
     if isinstance(outcome, Retry):

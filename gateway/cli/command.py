@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from gateway.cli.text import legible_lines
-from gateway.config.problems import problems, read_toml, slips
+from gateway.config.problems import find_misspelled, problems, read_toml
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 
@@ -41,7 +41,7 @@ def config_file() -> tuple[str | None, dict[str, Any]]:
 def settings() -> Settings:
     """The settings of this process. Raises ConfigError naming every setting that is wrong."""
     path, given = config_file()
-    wrong = slips(os.environ)
+    wrong = find_misspelled(os.environ)
     try:
         loaded = Settings()
     except ValidationError as error:

@@ -62,7 +62,7 @@ class TextTable:
         """A column; `right` for figures. What does not fit is folded, or cut with a mark where `no_wrap`."""
         self.drawn.add_column(
             Text(legible(name)),
-            footer=_shown(footer),
+            footer=_format_cell(footer),
             justify="right" if right else "left",
             no_wrap=no_wrap,
             overflow="ellipsis" if no_wrap else "fold",
@@ -70,7 +70,7 @@ class TextTable:
 
     def add_row(self, *cells: Cell, style: str | None = None) -> None:
         """A row of it."""
-        self.drawn.add_row(*map(_shown, cells), style=style)
+        self.drawn.add_row(*map(_format_cell, cells), style=style)
 
 
 class Console:
@@ -124,5 +124,5 @@ def progress_bar(of: str) -> Iterator[Callable[[int, int | None], None]]:
         yield progress
 
 
-def _shown(given: Cell) -> Text:
+def _format_cell(given: Cell) -> Text:
     return Text(legible(given)) if isinstance(given, str) else given

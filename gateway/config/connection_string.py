@@ -54,15 +54,15 @@ def take_apart(text: str) -> Parts:
     user, colon, password = login.partition(":")
     return Parts(
         scheme,
-        decoded(user) if at and user else None,
-        decoded(password) if colon and password else None,
+        percent_decode(user) if at and user else None,
+        percent_decode(password) if colon and password else None,
         tuple(_host(each) for each in hosts.split(",")) if hosts else (),
-        decoded(path) if slash else "",
+        percent_decode(path) if slash else "",
         _options(query),
     )
 
 
-def decoded(text: str) -> str:
+def percent_decode(text: str) -> str:
     """Without percent escapes. As libpq reads them: a plus is a plus."""
     try:
         plain = unquote_to_bytes(text).decode("utf-8")
@@ -74,7 +74,7 @@ def decoded(text: str) -> str:
 
 
 def _host(text: str) -> Host:
-    plain = decoded(text)
+    plain = percent_decode(text)
     if plain.startswith("/"):
         return Host(plain, None)
     name, colon, port = (text, "", "") if text.endswith("]") else text.rpartition(":")
@@ -84,7 +84,7 @@ def _host(text: str) -> Host:
         raise ValueError(f"the host is neither a name nor an address; {ESCAPES}")
     if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= _PORT_MAX):
         raise ValueError(f"the port is not a number from 1 to {_PORT_MAX}; {ESCAPES}")
-    return Host(decoded(name.strip("[]")), int(port) if port else None)
+    return Host(percent_decode(name.strip("[]")), int(port) if port else None)
 
 
 def _options(query: str) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _options(query: str) -> dict[str, str]:
         name, mark, value = item.partition("=")
         if not mark:
             raise ValueError(f"an option after the ? has no value; {ESCAPES}, and & as %26")
-        options[decoded(name)] = decoded(value)
+        options[percent_decode(name)] = percent_decode(value)
     return options
 
 

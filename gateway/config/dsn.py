@@ -83,7 +83,7 @@ def read_dsn(text: str) -> Dsn:
     return Dsn(
         _url(parts, kept),
         port == SUPABASE_POOLER_PORT if said is None else said,
-        f"postgresql://{','.join(map(_shown, parts.hosts))}/{quote(parts.path)}",
+        f"postgresql://{','.join(map(_redact, parts.hosts))}/{quote(parts.path)}",
         whole_number(options.get("connect_timeout"), "connect_timeout")
         or None,  # libpq: 0 is without a bound; here it is the default
         system_roots,
@@ -113,17 +113,17 @@ def _port(parts: Parts) -> int | None:
 
 def _url(parts: Parts, options: dict[str, str]) -> str:
     login = quote(parts.user or "", safe="") + (f":{quote(parts.password, safe='')}" if parts.password else "")
-    hosts = ",".join(map(_written, parts.hosts))
+    hosts = ",".join(map(_format_address, parts.hosts))
     query = "&".join(f"{name}={quote(value, safe='')}" for name, value in options.items())
     return (
         f"postgresql://{login}{'@' if login else ''}{hosts}/{quote(parts.path, safe='')}{'?' if query else ''}{query}"
     )
 
 
-def _written(host: Host) -> str:
+def _format_address(host: Host) -> str:
     name = f"[{quote(host.name, safe=':')}]" if ":" in host.name else quote(host.name, safe="")
     return name if host.port is None else f"{name}:{host.port}"
 
 
-def _shown(host: Host) -> str:
-    return host.name if host.name.startswith("/") else _written(host)
+def _redact(host: Host) -> str:
+    return host.name if host.name.startswith("/") else _format_address(host)

@@ -95,7 +95,7 @@ def _suggestion(name: str, where: str) -> str:
     return f"; did you mean {variable(close[0]) if where == 'environment' else close[0]}?"
 
 
-def slips(environ: Mapping[str, str]) -> list[str]:
+def find_misspelled(environ: Mapping[str, str]) -> list[str]:
     """Variables that are ours but for a slip. Others that begin with GATEWAY_ may be anybody's (an orchestrator's)."""
     known = {variable(name) for name in names()} | {"GATEWAY_CONFIG"}
     tails = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]

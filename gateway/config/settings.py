@@ -333,7 +333,7 @@ class Settings(BaseSettings):
         return (init_settings, Environment(settings_cls), *toml)
 
 
-def required(settings: Settings, *names: str) -> dict[str, str]:
+def require_values(settings: Settings, *names: str) -> dict[str, str]:
     """The values of settings that this command cannot do without, secrets opened.
 
     Raises ConfigError naming every one that is missing, as its environment variable.

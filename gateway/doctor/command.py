@@ -18,7 +18,7 @@ from gateway.cli.console import Console, TextTable, cell
 from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
-from gateway.doctor.findings import Check, Finding, Level
+from gateway.doctor.findings import Check, CheckResult, Level
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.kit.sockets import is_loopback
 
@@ -56,39 +56,39 @@ async def doctor(settings: Settings, console: Console, *, today: date, verbose: 
     return 1 if any(finding.level == "fail" for finding in findings) else 0
 
 
-async def look(settings: Settings, *, today: date, verbose: bool = False) -> list[Finding]:
+async def look(settings: Settings, *, today: date, verbose: bool = False) -> list[CheckResult]:
     """Every finding, in the order of CHECKS."""
     found = await asyncio.gather(*(run(what, check, settings) for what, check in CHECKS))
-    own = [*prices(read_book(), today, verbose=verbose), *here(settings)]
+    own = [*prices(read_book(), today, verbose=verbose), *check_host(settings)]
     return [*(finding for part in found for finding in part), *own]
 
 
-async def run(what: str, check: Check, settings: Settings) -> list[Finding]:
+async def run(what: str, check: Check, settings: Settings) -> list[CheckResult]:
     """One check, with what it opened closed again. Never raises for what is wrong out there."""
     try:
         async with asyncio.timeout(CHECK_S), AsyncExitStack() as stack:
             return await check(settings, stack)
     except ConfigError as error:
-        return [Finding(what, _level(what), str(error), "correct the configuration")]
+        return [CheckResult(what, _level(what), str(error), "correct the configuration")]
     except StatementRefused as error:
-        return [Finding(what, _level(what), error.detail, FIX_STATEMENT)]
+        return [CheckResult(what, _level(what), error.detail, FIX_STATEMENT)]
     except DependencyDown as error:
         return [_away(what, error)]
     except TimeoutError:
         fix = f"look at what is behind {FIXES.get(what, what)}"
-        return [Finding(what, _level(what), f"no answer within {CHECK_S:.0f} s", fix)]
+        return [CheckResult(what, _level(what), f"no answer within {CHECK_S:.0f} s", fix)]
 
 
-def _away(what: str, error: DependencyDown) -> Finding:
+def _away(what: str, error: DependencyDown) -> CheckResult:
     refuses = isinstance(error, DependencyRefused)
     if error.what != what and error.what in dict(CHECKS):
         # Its own row says why; once is enough.
         says = f"not checked: {error.what} {'refuses us' if refuses else 'is away'}"
-        return Finding(what, _level(what), says, f"see {error.what}")
+        return CheckResult(what, _level(what), says, f"see {error.what}")
     named = FIXES.get(error.what, error.what)
     if isinstance(error.__cause__, ReadOnlyError | MasterDownError):
-        return Finding(what, _level(what), "it is a read-only replica", f"point {named} at the master")
-    return Finding(what, _level(what), error.detail, f"{'' if refuses else 'start it, or '}correct {named}")
+        return CheckResult(what, _level(what), "it is a read-only replica", f"point {named} at the master")
+    return CheckResult(what, _level(what), error.detail, f"{'' if refuses else 'start it, or '}correct {named}")
 
 
 def _level(what: str) -> Level:
@@ -96,7 +96,7 @@ def _level(what: str) -> Level:
     return "warn" if what in ("stripe", "daily", "rooms") else "fail"
 
 
-def _show(findings: list[Finding], console: Console) -> None:
+def _show(findings: list[CheckResult], console: Console) -> None:
     table = TextTable(title="gateway doctor", boxed=True)
     for name in ("what", "", "finding", "how to fix it"):
         table.add_column(name)
@@ -112,32 +112,32 @@ def read_book() -> pricing.Book:
     return pricing.parse(pricing.data.read_texts())
 
 
-def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[Finding]:
+def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[CheckResult]:
     """How old the prices are, and which of them are undecided."""
     age = (today - book.oldest_checked()).days
     level: Level = "warn" if age > PRICES_AGE_MAX_DAYS else "ok"
     fix = "update the gateway, or check the prices (docs/prices.md)" if level == "warn" else ""
-    found = [Finding("prices", level, f"book {book.version}, oldest entry checked {age} day(s) ago", fix)]
+    found = [CheckResult("prices", level, f"book {book.version}, oldest entry checked {age} day(s) ago", fix)]
     low = book.low_confidence_entries()
     if low:
         models = sorted({entry.model for entry in low})
         listed = f": {', '.join(models)}" if verbose else " (--verbose lists them)"
         says = f"{len(low)} rates of {len(models)} models are undecided, the higher one is charged{listed}"
-        found.append(Finding("prices", "warn", says, "docs/prices.md says what each rests on"))
+        found.append(CheckResult("prices", "warn", says, "docs/prices.md says what each rests on"))
     return found
 
 
-def here(settings: Settings) -> list[Finding]:
+def check_host(settings: Settings) -> list[CheckResult]:
     """This host, and where the gateway listens on it; what of its configuration does nothing."""
-    found = [Finding("configuration", "warn", line, "remove them") for line in without_effect(settings)]
+    found = [CheckResult("configuration", "warn", line, "remove them") for line in without_effect(settings)]
     if not is_loopback(settings.gateway_host):
         says = f"GATEWAY_HOST {settings.gateway_host}: reached from outside, and without TLS of its own"
-        found.append(Finding("address", "warn", says, "a proxy with TLS before it"))
+        found.append(CheckResult("address", "warn", says, "a proxy with TLS before it"))
     if not is_loopback(settings.gateway_admin_host):
         says = f"GATEWAY_ADMIN_HOST {settings.gateway_admin_host}: the admin address has no password"
-        found.append(Finding("address", "warn", says, "an address that only your monitoring reaches"))
+        found.append(CheckResult("address", "warn", says, "an address that only your monitoring reaches"))
     cores = os.cpu_count() or 1
     if settings.gateway_workers > cores:
         says = f"GATEWAY_WORKERS {settings.gateway_workers} on {cores} core(s): more proxies than can run"
-        found.append(Finding("address", "warn", says, f"{cores} at most"))
+        found.append(CheckResult("address", "warn", says, f"{cores} at most"))
     return found

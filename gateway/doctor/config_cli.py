@@ -21,7 +21,7 @@ def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Lists every setting, its value and where it comes from; of secrets only whether they are set."""
     loaded = settings()
     path, given = config_file()
-    config_command.show(config_command.shown(loaded, os.environ, given, path), Console(), as_json=as_json)
+    config_command.show(config_command.list_settings(loaded, os.environ, given, path), Console(), as_json=as_json)
 
 
 @app.command()

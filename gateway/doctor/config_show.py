@@ -25,7 +25,7 @@ class ShownSetting(NamedTuple):
     """`default`, `environment`, or the path of the file."""
 
 
-def shown(
+def list_settings(
     settings: Settings, environ: Mapping[str, str], given: Mapping[str, Any], path: str | None
 ) -> list[ShownSetting]:
     """Every setting, in the order of the example file."""

@@ -14,7 +14,7 @@ Level = Literal["ok", "warn", "fail"]
 """`fail`: a call could not be metered. `warn`: something else deserves a look."""
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """What one check found; `fix` is empty when there is nothing to do."""
 
     what: str
@@ -23,17 +23,17 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-Check = Callable[[Settings, AsyncExitStack], Awaitable[list[Finding]]]
+Check = Callable[[Settings, AsyncExitStack], Awaitable[list[CheckResult]]]
 
 
-def skew(what: str, theirs_s: float, ours_s: float, within_s: float = 0.0) -> list[Finding]:
+def skew(what: str, theirs_s: float, ours_s: float, within_s: float = 0.0) -> list[CheckResult]:
     """A clock that differs from ours. `within_s`: how long the asking took, seconds."""
     apart = abs(theirs_s - ours_s) - within_s
     if apart <= SKEW_S:
         return []
     worse = ": windows and prices may be wrong" if apart > SKEW_BAD_S else ""
     says = f"its clock and this host's are {apart:.0f} s apart{worse}"
-    return [Finding(what, "warn", says, "set both by NTP; times in the ledger are this host's")]
+    return [CheckResult(what, "warn", says, "set both by NTP; times in the ledger are this host's")]
 
 
 def size(count: float) -> str:

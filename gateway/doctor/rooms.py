@@ -3,25 +3,25 @@
 from contextlib import AsyncExitStack
 
 from gateway.config.key_ring import parse_ring
-from gateway.config.settings import Settings, required
-from gateway.doctor.findings import Finding
+from gateway.config.settings import Settings, require_values
+from gateway.doctor.findings import CheckResult
 from gateway.rooms.bulk_store import BulkRooms
 from gateway.stores.postgres import open_pool
 
 
-async def rooms(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+async def rooms(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
     """The ring against what it has to open."""
-    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
+    pool = await open_pool(require_values(settings, "database_url")["database_url"], connections_max=1)
     stack.push_async_callback(pool.close)
     counts = await BulkRooms(pool).counts()
     if settings.rooms_keys is None:
         if not counts:
-            return [Finding("rooms", "ok", "not configured, and there are none")]
+            return [CheckResult("rooms", "ok", "not configured, and there are none")]
         says = f"ROOMS_KEYS is not set, and {sum(counts.values())} room(s) are sealed: nobody can open them"
-        return [Finding("rooms", "warn", says, "set it to the ring that they were sealed with")]
+        return [CheckResult("rooms", "warn", says, "set it to the ring that they were sealed with")]
     ring = parse_ring(settings.rooms_keys.get_secret_value())
     found = [
-        Finding(
+        CheckResult(
             "rooms",
             "warn",
             f"{count} room(s) are sealed under {key_id!r}, which ROOMS_KEYS does not have",
@@ -32,5 +32,5 @@ async def rooms(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     ]
     if old := sum(count for key_id, count in counts.items() if key_id in ring.ids and key_id != ring.newest):
         says = f"{old} room(s) are not under the newest key yet"
-        found.append(Finding("rooms", "warn", says, "gateway rooms rotate-key"))
-    return found or [Finding("rooms", "ok", f"{sum(counts.values())} sealed, all under {ring.newest!r}")]
+        found.append(CheckResult("rooms", "warn", says, "gateway rooms rotate-key"))
+    return found or [CheckResult("rooms", "ok", f"{sum(counts.values())} sealed, all under {ring.newest!r}")]

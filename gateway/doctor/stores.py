@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from gateway.config.settings import Settings, required
-from gateway.doctor.findings import Finding, size, skew
-from gateway.journal.folder import living
+from gateway.config.settings import Settings, require_values
+from gateway.doctor.findings import CheckResult, size, skew
+from gateway.journal.folder import living_slots
 from gateway.ledger.stream import Buffer
 from gateway.stores import disk, migrator
-from gateway.stores.postgres import open_pool, translated
+from gateway.stores.postgres import open_pool, translating_errors
 from gateway.stores.postgres_health import read_ledger, read_server, try_write
 from gateway.stores.redis import open_redis
 
@@ -27,16 +27,16 @@ SEGMENT_OLD_S: Final = 600.0
 SHOWN_MAX: Final = 5
 
 
-async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+async def postgres(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
     """The server, its promises, our schema and rights in it."""
-    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
+    pool = await open_pool(require_values(settings, "database_url")["database_url"], connections_max=1)
     stack.push_async_callback(pool.close)
     found = []
 
     def say(level: str, says: str, fix: str) -> None:
-        found.append(Finding("postgres", "fail" if level == "fail" else "warn", says, fix))
+        found.append(CheckResult("postgres", "fail" if level == "fail" else "warn", says, fix))
 
-    with translated():
+    with translating_errors():
         async with pool.acquire() as connection:
             begun = time.time()
             server = await read_server(connection)
@@ -84,12 +84,12 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     if ledger.unpriced:
         models = ", ".join(ledger.unpriced[:SHOWN_MAX]) + (", …" if len(ledger.unpriced) > SHOWN_MAX else "")
         say("warn", f"calls of the last 7 days without a price: {models}", "add the price (docs/prices.md)")
-    return found or [Finding("postgres", "ok", f"version {server.version}, all migrations applied")]
+    return found or [CheckResult("postgres", "ok", f"version {server.version}, all migrations applied")]
 
 
-async def redis(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+async def redis(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
     """Whether the stream is safe there, and moves."""
-    client = open_redis(required(settings, "redis_url")["redis_url"])
+    client = open_redis(require_values(settings, "redis_url")["redis_url"])
     stack.push_async_callback(client.aclose)
     buffer = Buffer(client, stream=settings.flush.stream)
     await buffer.check_policy()
@@ -98,59 +98,61 @@ async def redis(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
     found = skew("redis", state.unix_s, begun, time.time() - begun)
     if (refusal := await buffer.try_write()) is not None:
         says = f"it takes no writes: {refusal}"
-        found.append(Finding("redis", "fail", says, "make room, or look at its log, its disk and its replicas"))
+        found.append(CheckResult("redis", "fail", says, "make room, or look at its log, its disk and its replicas"))
     if not state.append_only:
         says = "no append-only file: after a restart the journal has to send again what was in the stream"
-        found.append(Finding("redis", "warn", says, "appendonly yes"))
+        found.append(CheckResult("redis", "warn", says, "appendonly yes"))
     if state.write_fails:
-        found.append(Finding("redis", "warn", "its last write to disk failed", "look at its log and its disk"))
+        found.append(CheckResult("redis", "warn", "its last write to disk failed", "look at its log and its disk"))
     if state.limit_bytes and state.used_bytes > REDIS_FULL * state.limit_bytes:
         says = f"{size(state.used_bytes)} of {size(state.limit_bytes)} used: when it is full, events wait on disk"
-        found.append(Finding("redis", "warn", says, "raise maxmemory, or run more workers"))
+        found.append(CheckResult("redis", "warn", says, "raise maxmemory, or run more workers"))
     if state.other_groups:
         says = f"other groups read the stream {settings.flush.stream}: {', '.join(state.other_groups)}"
-        found.append(Finding("redis", "warn", says, "give each gateway a stream of its own (flush.stream)"))
+        found.append(CheckResult("redis", "warn", says, "give each gateway a stream of its own (flush.stream)"))
     if state.oldest_unix_s is not None and (age_s := state.unix_s - state.oldest_unix_s) > STREAM_OLD_S:
         says = f"{state.entries} event(s) wait, the oldest for {age_s:.0f} s: nobody writes them to PostgreSQL"
-        found.append(Finding("redis", "warn", says, "run `gateway serve` or `gateway worker`, and look at its log"))
-    return found or [Finding("redis", "ok", f"noeviction; {state.entries} event(s) waiting in the stream")]
+        found.append(CheckResult("redis", "warn", says, "run `gateway serve` or `gateway worker`, and look at its log"))
+    return found or [CheckResult("redis", "ok", f"noeviction; {state.entries} event(s) waiting in the stream")]
 
 
-async def journal(settings: Settings, _stack: AsyncExitStack) -> list[Finding]:
+async def journal(settings: Settings, _stack: AsyncExitStack) -> list[CheckResult]:
     """The disk on which a call becomes durable, and what others left on it."""
     folder = settings.gateway_data_dir / "journal"
     try:
         found = await asyncio.to_thread(disk.probe, folder)
     except OSError as error:
-        return [Finding("journal", "fail", f"{folder}: {error.strerror}", "make GATEWAY_DATA_DIR writable")]
+        return [CheckResult("journal", "fail", f"{folder}: {error.strerror}", "make GATEWAY_DATA_DIR writable")]
     findings = []
     kept = sum(stat.st_blocks * 512 for stat in _stats(folder, "*.reserve").values())
     needed = max(0, settings.journal.reserve_bytes * (settings.gateway_workers + 1) - kept)
     if found.free_bytes < needed:
         says = f"{size(found.free_bytes)} free: calls are refused, the reserve alone is {size(needed)}"
-        findings.append(Finding("journal", "fail", says, "make room, or set journal.reserve_bytes"))
+        findings.append(CheckResult("journal", "fail", says, "make room, or set journal.reserve_bytes"))
     elif found.free_bytes < FREE_MIN + needed:
-        findings.append(Finding("journal", "warn", f"{size(found.free_bytes)} free", "make room before it is full"))
+        findings.append(CheckResult("journal", "warn", f"{size(found.free_bytes)} free", "make room before it is full"))
     if found.sync_ms > SLOW_SYNC_MS:
         says = f"a synchronous write takes {found.sync_ms:.1f} ms, and each call waits for two"
-        findings.append(Finding("journal", "warn", says, "a faster disk"))
+        findings.append(CheckResult("journal", "warn", says, "a faster disk"))
     if found.kind in disk.NETWORK:
         says = f"{folder} is on {found.kind}: a network file system keeps neither locks nor promises as a disk does"
-        findings.append(Finding("journal", "warn", says, "a local disk"))
+        findings.append(CheckResult("journal", "warn", says, "a local disk"))
     if found.kind in disk.FLEETING:
         says = f"{folder} is on {found.kind}: gone with this machine or container, and calls with it"
-        findings.append(Finding("journal", "warn", says, "a disk or a volume that stays"))
+        findings.append(CheckResult("journal", "warn", says, "a disk or a volume that stays"))
     left = {
         path: stat
         for path, stat in _stats(folder, "*.jnl").items()
         if not path.with_name(f"{path.name}.confirmed").exists()
     }
     old = [path for path, stat in left.items() if time.time() - stat.st_mtime > SEGMENT_OLD_S]
-    if old and "keeper" not in living(folder):
-        says = f"{len(old)} segment(s) that nobody has confirmed, and no keeper runs on this folder"
-        findings.append(Finding("journal", "warn", says, "gateway journal inspect; `gateway serve` here ships them"))
+    if old and "keeper" not in living_slots(folder):
+        says = f"{len(old)} unconfirmed segment(s), and no keeper runs on this folder"
+        findings.append(
+            CheckResult("journal", "warn", says, "gateway journal inspect; `gateway serve` here ships them")
+        )
     says = f"{folder} is writable; a synchronous write takes {found.sync_ms:.1f} ms; {size(found.free_bytes)} free"
-    return findings or [Finding("journal", "ok", says)]
+    return findings or [CheckResult("journal", "ok", says)]
 
 
 def _stats(folder: Path, pattern: str) -> dict[Path, os.stat_result]:

@@ -10,8 +10,8 @@ from gateway.billing.customers import ask_customers
 from gateway.billing.opening import open_billing
 from gateway.billing.outbox import Outbox
 from gateway.billing.stripe import Billing
-from gateway.config.settings import Settings, required
-from gateway.doctor.findings import Finding
+from gateway.config.settings import Settings, require_values
+from gateway.doctor.findings import CheckResult
 from gateway.doctor.vendors import in_clear
 from gateway.kit.clock import now
 from gateway.kit.errors import ConfigError, DependencyDown
@@ -25,60 +25,64 @@ REPORTED: Final = timedelta(days=29)
 """Error reports looked at; Stripe keeps them for 30 days."""
 
 
-async def stripe(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+async def stripe(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
     """The meter, the customers, and what is stuck on the way to them."""
     if settings.stripe_secret_key is None:
         fix = "set STRIPE_SECRET_KEY when amounts should be billed"
-        return [Finding("stripe", "warn", "not configured: amounts accrue and are not reported", fix)]
+        return [CheckResult("stripe", "warn", "not configured: amounts accrue and are not reported", fix)]
     secret = settings.stripe_secret_key.get_secret_value()
     found = in_clear("stripe", "STRIPE_BASE_URL", settings.stripe_base_url)
     is_test, is_real = "_test_" in secret[:8], (urlsplit(settings.openai_base_url).hostname or "").endswith(REAL_OPENAI)
     if is_test and is_real:
         says = "a test key, with the real OpenAI: calls cost money and nobody is charged"
-        found.append(Finding("stripe", "warn", says, "a live key (sk_live_ or rk_live_), when this bills customers"))
+        found.append(
+            CheckResult("stripe", "warn", says, "a live key (sk_live_ or rk_live_), when this bills customers")
+        )
     if not is_test and not is_real:
         says = "a live key, and an OpenAI that is not OpenAI's: real customers are charged for its calls"
-        found.append(Finding("stripe", "warn", says, "a test key while trying"))
+        found.append(CheckResult("stripe", "warn", says, "a test key while trying"))
     billing = await open_billing(stack, settings, secret)
     problems = await billing.check(settings.billing.meter_event_name)
-    found += [Finding("stripe", "warn", problem, "docs/billing.md") for problem in problems]
-    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
+    found += [CheckResult("stripe", "warn", problem, "docs/billing.md") for problem in problems]
+    pool = await open_pool(require_values(settings, "database_url")["database_url"], connections_max=1)
     stack.push_async_callback(pool.close)
     outbox = Outbox(pool)
     found += await _stuck(outbox)
     found += await _of_other_accounts(billing, outbox)
     found += await _customers(billing, Accounts(pool))
-    found += await _uncounted(billing, outbox, settings.billing.meter_event_name, now() - REPORTED)
-    return found or [Finding("stripe", "ok", "the meter and the customers are there, nothing is stuck")]
+    found += await _check_uncounted(billing, outbox, settings.billing.meter_event_name, now() - REPORTED)
+    return found or [CheckResult("stripe", "ok", "the meter and the customers are there, nothing is stuck")]
 
 
-async def _stuck(outbox: Outbox) -> list[Finding]:
+async def _stuck(outbox: Outbox) -> list[CheckResult]:
     status = await outbox.status()
     found = [
-        Finding("stripe", "warn", f"{count} meter event(s) {state}", "gateway billing held, docs/billing.md")
+        CheckResult("stripe", "warn", f"{count} meter event(s) {state}", "gateway billing held, docs/billing.md")
         for state in ("rejected", "unknown")
         if (count := status.counts.get(state, 0))
     ]
     if status.users_without_customer:
         says = f"{status.users_without_customer} user(s) with amounts have no Stripe customer; they accrue"
-        found.append(Finding("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
+        found.append(CheckResult("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
     return found
 
 
-async def _of_other_accounts(billing: Billing, outbox: Outbox) -> list[Finding]:
+async def _of_other_accounts(billing: Billing, outbox: Outbox) -> list[CheckResult]:
     """Events that this key's account must not get."""
     try:
         others = await outbox.of_other_accounts(await billing.account())
     except ConfigError as error:
         says = f"whose account the key is of cannot be read, so nothing is billed: {error}"
-        return [Finding("stripe", "fail", says, "a key that may read the account")]
+        return [CheckResult("stripe", "fail", says, "a key that may read the account")]
     return [
-        Finding("stripe", "fail", f"{count} meter event(s) wait for the Stripe account {account}", "docs/billing.md")
+        CheckResult(
+            "stripe", "fail", f"{count} meter event(s) wait for the Stripe account {account}", "docs/billing.md"
+        )
         for account, count in others.items()
     ]
 
 
-async def _customers(billing: Billing, accounts: Accounts) -> list[Finding]:
+async def _customers(billing: Billing, accounts: Accounts) -> list[CheckResult]:
     """Customers of users that Stripe does not have: it takes their events and counts none."""
     known = await ask_customers(billing, await accounts.customers(at_most=CUSTOMERS_MAX))
     gone = [f"{one} {at.problem}" for one, at in known.items() if not isinstance(at, str) and at.problem is not None]
@@ -86,26 +90,28 @@ async def _customers(billing: Billing, accounts: Accounts) -> list[Finding]:
     found = []
     if gone:
         fix = "gateway users set WHO --stripe-customer cus_…; gateway users list --stripe asks about all of them"
-        found.append(Finding("stripe", "warn", f"usage would be lost: customer {_first(gone)}", fix))
+        found.append(CheckResult("stripe", "warn", f"usage would be lost: customer {_first(gone)}", fix))
     if unasked:
         says = f"whether it has the customers is not known: {sorted(unasked)[0]}"
-        found.append(Finding("stripe", "warn", says, "a key that may read customers"))
+        found.append(CheckResult("stripe", "warn", says, "a key that may read customers"))
     return found
 
 
-async def _uncounted(billing: Billing, outbox: Outbox, meter: str, since: datetime) -> list[Finding]:
+async def _check_uncounted(billing: Billing, outbox: Outbox, meter: str, since: datetime) -> list[CheckResult]:
     """What Stripe has reported of events that it took with a 200 and did not count."""
     try:
-        reports = await billing.uncounted(meter, since)
+        reports = await billing.read_uncounted(meter, since)
     except (ConfigError, DependencyDown) as error:
         says = f"its reports on meter events that it did not count could not be read: {error}"
-        return [Finding("stripe", "warn", says, "a key that may read events; gateway audit --stripe compares the sums")]
+        return [
+            CheckResult("stripe", "warn", says, "a key that may read events; gateway audit --stripe compares the sums")
+        ]
     found = []
     for report in reports:
         customers = await outbox.customers_of(report.identifiers)
         whose = f", of {_first(customers)}" if customers else ""
         says = f"{report.events} meter event(s) received since {since:%Y-%m-%d} and not counted: {report.code}{whose}"
-        found.append(Finding("stripe", "warn", says, "gateway audit --stripe has the amounts; docs/billing.md"))
+        found.append(CheckResult("stripe", "warn", says, "gateway audit --stripe has the amounts; docs/billing.md"))
     return found
 
 

@@ -34,7 +34,7 @@ def find_postgres() -> Program:
     install = package / "pginstall"
     path = install / "bin" / "postgres"
     if not path.is_file():
-        raise EmbeddedError(_unsuited(_POSTGRES, "PostgreSQL", "DATABASE_URL"))
+        raise EmbeddedError(_describe_unsuitable(_POSTGRES, "PostgreSQL", "DATABASE_URL"))
     # Below lib/ and *.libs lie what the programs load; include/ and the rest of bin/ are for building and for people.
     libraries = [package.parent / f"{_POSTGRES}.libs", package / ".dylibs"]
     parts = [path, install / "bin" / "initdb", install / "lib", install / "share", *libraries]
@@ -47,7 +47,7 @@ def find_valkey() -> Program:
     package = _package(_VALKEY, "Valkey")
     found = sorted((package / "_binaries").glob("*/valkey-server"))
     if not found:
-        raise EmbeddedError(_unsuited(_VALKEY, "Valkey", "REDIS_URL"))
+        raise EmbeddedError(_describe_unsuitable(_VALKEY, "Valkey", "REDIS_URL"))
     return Program(found[0], package.parent, (found[0].relative_to(package.parent),))
 
 
@@ -61,5 +61,5 @@ def _package(name: str, what: str) -> Path:
     return Path(spec.submodule_search_locations[0]).resolve()
 
 
-def _unsuited(package: str, what: str, variable: str) -> str:
+def _describe_unsuitable(package: str, what: str, variable: str) -> str:
     return f"The package {package} brings no {what} for this platform: set {variable} to a server of your own."

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     )
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _told)
+            signal.signal(number, _read_report)
         os.write(1, b"%d\n" % server.pid)
         _watch(server, parent)
     except (_Told, OSError):
@@ -82,7 +82,7 @@ def _stop(server: "subprocess.Popen[bytes]", stop_signal: int, grace_s: float) -
     return 1
 
 
-def _told(_number: int, _frame: FrameType | None) -> NoReturn:
+def _read_report(_number: int, _frame: FrameType | None) -> NoReturn:
     raise _Told
 
 

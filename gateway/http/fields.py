@@ -64,7 +64,7 @@ def read_query(query: str, wanted: type[F]) -> F:
     for name, _ in pairs:
         if name not in names:
             allowed = f"; known are {', '.join(names)}" if names else ", this request takes none"
-            raise ApiError(400, "unknown_parameter", f"Unknown query parameter{allowed}.", param=_shown(name))
+            raise ApiError(400, "unknown_parameter", f"Unknown query parameter{allowed}.", param=_quote_name(name))
     if len(dict(pairs)) != len(pairs):
         raise ApiError(400, "duplicate_parameter", "A query parameter is given more than once.")
     return _read_fields(dict(pairs), wanted, text=True)
@@ -99,7 +99,7 @@ def read_body(body: bytes, wanted: type[F]) -> F:
     for name in given:
         if name not in known:
             message = f"Unknown field; known are {', '.join(sorted(known))}."
-            raise ApiError(400, "unknown_field", message, param=_shown(name))
+            raise ApiError(400, "unknown_field", message, param=_quote_name(name))
     return _read_fields(given, wanted, text=False)
 
 
@@ -208,6 +208,6 @@ def _bounds(least: Any, most: Any) -> str:
     return f" from {least}" if least is not None else f" up to {most}" if most is not None else ""
 
 
-def _shown(name: str) -> str:
+def _quote_name(name: str) -> str:
     """A name that a client made up, as far as it is one: what was meant for a value may stand in its place."""
     return name if len(name) <= 40 and name.isascii() and name.replace("_", "").isalnum() else "?"

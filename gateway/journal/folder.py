@@ -75,7 +75,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def living(folder: Path) -> set[str]:
+def living_slots(folder: Path) -> set[str]:
     """Slots whose writer lives, as far as this host can tell: locks do not reach over the network."""
     found = set()
     for path in folder.glob("*.lock"):
@@ -94,7 +94,7 @@ def oldest_ms(ids: frozenset[str]) -> int | None:
     return min(map(unix_ms_of, ids), default=None)
 
 
-def adopt(source: Path, target: Path) -> tuple[list[SegmentInfo], int]:
+def copy_journal(source: Path, target: Path) -> tuple[list[SegmentInfo], int]:
     """Copies what `source` holds and PostgreSQL may not, durably; (what was copied, how many were here already).
 
     Safe to run twice: a segment keeps its name, with a mark of the process that wrote it. Raises OptionError when
@@ -103,7 +103,7 @@ def adopt(source: Path, target: Path) -> tuple[list[SegmentInfo], int]:
     paths = segments_of(source)
     if source.resolve() == target.resolve():
         raise OptionError(f"{source}: this is the gateway's own journal; its keeper reads it anyway")
-    alive = living(source)
+    alive = living_slots(source)
     if alive:
         raise OptionError(f"{source}: still written by a living process ({', '.join(sorted(alive))}); stop it first")
     taken, known = [], 0

@@ -39,7 +39,7 @@ class Broken(NamedTuple):
     event_id: str | None
 
 
-def glimpse(line: bytes) -> Broken:
+def describe_broken(line: bytes) -> Broken:
     """What can be told of a line for which `unframe` gives None. Nothing vouches for it."""
     head = _HEAD.match(line)
     if head is None:

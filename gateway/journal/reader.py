@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.journal.frames import BOOT, NOTE, glimpse, unframe
+from gateway.journal.frames import BOOT, NOTE, describe_broken, unframe
 from gateway.kit.errors import DependencyDown
 
 READ_BYTES_MAX: Final = 1 << 20
@@ -89,7 +89,7 @@ class Segments:
             found = unframe(line)
             if found is None:
                 segment.corrupt += 1
-                if glimpse(line).kind != NOTE and self.writer_lives(segment.slot, segment.boot):
+                if describe_broken(line).kind != NOTE and self.writer_lives(segment.slot, segment.boot):
                     self.corrupt_living += 1
             elif found[0] == BOOT:
                 segment.boot = msgspec.json.decode(found[1], type=str)

@@ -189,7 +189,7 @@ class Journal:
                 # How much of it was written is unknown: what comes next goes into a segment of its own.
                 self._poisoned, failure = True, type(error).__name__
             self.commits.observe(time.perf_counter() - begun)
-            self._loop.call_soon_threadsafe(self._committed, waiters, failure)
+            self._loop.call_soon_threadsafe(self._finish_commit, waiters, failure)
 
     def _commit(self, data: bytes) -> str | None:
         """Writes `data`; why not, when it could not. An empty `data` only repairs a failed journal."""
@@ -217,7 +217,7 @@ class Journal:
             self._reserve.fill()
             self._full = None
 
-    def _committed(self, waiters: list[asyncio.Future[None]], failure: str | None) -> None:
+    def _finish_commit(self, waiters: list[asyncio.Future[None]], failure: str | None) -> None:
         wrong = failure or self._full
         if wrong is None:
             self.failure = None

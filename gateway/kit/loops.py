@@ -79,7 +79,7 @@ class Loops:
             return None
         return f"the background loop {self.failed!r} has failed" + (f": {self._detail}" if self._detail else "")
 
-    async def until(self, stop: asyncio.Event) -> None:
+    async def run_until(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises LoopFailed as soon as a loop has met a bug."""
         assert self._supervisor is not None
         stopping = asyncio.create_task(stop.wait())

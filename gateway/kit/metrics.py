@@ -168,11 +168,11 @@ def add_up(groups: Iterable[Iterable[Sample]]) -> list[Sample]:
         for sample in group:
             key = (sample.name, sample.labels)
             other = found.get(key)
-            found[key] = sample if other is None else _both(other, sample)
+            found[key] = sample if other is None else _merge(other, sample)
     return [found[key] for key in sorted(found)]
 
 
-def _both(one: Sample, other: Sample) -> Sample:
+def _merge(one: Sample, other: Sample) -> Sample:
     if FAMILIES[one.name].merge == "max":
         return max(one, other, key=lambda sample: sample.value)
     buckets = tuple(a + b for a, b in zip(one.buckets, other.buckets, strict=True))

@@ -50,7 +50,7 @@ def check(value: Any, depth: int = DEPTH_MAX) -> None:
         raise ValueError("a number in it is too large")
 
 
-def merged(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     """JSON Merge Patch (RFC 7396): objects merge, null removes, anything else takes the place of what was there."""
     result = dict(target)
     for name, value in patch.items():
@@ -58,7 +58,7 @@ def merged(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
             result.pop(name, None)
         elif isinstance(value, dict):
             before = result.get(name)
-            result[name] = merged(before if isinstance(before, dict) else {}, value)
+            result[name] = merge_patch(before if isinstance(before, dict) else {}, value)
         else:
             result[name] = value
     return result

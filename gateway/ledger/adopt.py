@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from gateway.cli.console import Console, TextTable
 from gateway.cli.text import Say
 from gateway.config.settings import Settings
-from gateway.journal.folder import SegmentInfo, adopt, living, look, oldest_ms, segments_of
+from gateway.journal.folder import SegmentInfo, copy_journal, living_slots, look, oldest_ms, segments_of
 from gateway.kit.errors import OptionError
 from gateway.ledger.store import Ledger
 from gateway.stores.one_connection import database
@@ -46,7 +46,7 @@ async def inspect(settings: Settings, console: Console, *, folder: Path | None, 
     """Prints what `folder` (ours by default) holds, a line per slot. Asks PostgreSQL what is missing there, where
     DATABASE_URL is set. Raises OptionError, DependencyDown."""
     path = journal_of(settings) if folder is None else folder
-    alive = living(path) if path.is_dir() else set()
+    alive = living_slots(path) if path.is_dir() else set()
     infos = [look(segment) for segment in segments_of(path)]
     known: set[str] | None = None
     if settings.database_url is not None:
@@ -55,7 +55,7 @@ async def inspect(settings: Settings, console: Console, *, folder: Path | None, 
             ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
             known = set()
             for start in range(0, len(ids), IDS_MAX):
-                known |= await ledger.confirmed(ids[start : start + IDS_MAX])
+                known |= await ledger.find_confirmed(ids[start : start + IDS_MAX])
     slots = _slots(infos, alive, known)
     if as_json:
         console.print_json([slot.to_json() for slot in slots])
@@ -70,7 +70,7 @@ async def inspect(settings: Settings, console: Console, *, folder: Path | None, 
 def take_over(settings: Settings, say: Say, *, folder: Path) -> None:
     """Copies the segments of `folder` into our own. Raises OptionError, DependencyDown."""
     target = journal_of(settings)
-    taken, known = adopt(folder, target)
+    taken, known = copy_journal(folder, target)
     for info in taken:
         unsettled = len(info.opened - info.settled)
         say(f"adopted {info.path.name}: {len(info.opened | info.settled)} calls, {unsettled} of them without a settle")
@@ -131,7 +131,7 @@ def _when(unix_ms: int | None) -> str | None:
     return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
-def existing(folder: Path) -> Path:
+def find_journal(folder: Path) -> Path:
     """The journal that `folder` is, or that a data folder has in it. Raises OptionError when there is none."""
     if not folder.is_dir():
         raise OptionError(f"folder: there is no folder {folder}")

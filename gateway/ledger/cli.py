@@ -18,7 +18,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Lists what a journal folder holds, and what of it PostgreSQL does not have."""
-    path = None if folder is None else journal_command.existing(folder)
+    path = None if folder is None else journal_command.find_journal(folder)
     run(journal_command.inspect(settings(), Console(), folder=path, as_json=as_json))
 
 
@@ -27,4 +27,4 @@ def adopt(
     folder: Annotated[Path, typer.Argument(help="The journal folder, or the data folder, of a host that is dead.")],
 ) -> None:
     """Copies a dead host's journal into this gateway's, whose keeper then ships and settles it."""
-    journal_command.take_over(settings(), say, folder=journal_command.existing(folder))
+    journal_command.take_over(settings(), say, folder=journal_command.find_journal(folder))

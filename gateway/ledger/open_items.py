@@ -76,7 +76,7 @@ class OpenItems(Table):
         """Items whose turn it is. One that is not ended comes again after `first_wait_s` seconds, then twice that, …"""
         return [Item(*row.values()) for row in await self._rows(_CLAIM, KIND, rows_max, first_wait_s)]
 
-    async def settled(self, item: Item) -> None:
+    async def mark_settled(self, item: Item) -> None:
         """It is exact now."""
         await self._rows(_END, item.id, "settled", None)
 
@@ -84,6 +84,6 @@ class OpenItems(Table):
         """It stays an estimate."""
         await self._rows(_END, item.id, "given_up", reason)
 
-    async def failed(self, item: Item, reason: str) -> None:
+    async def mark_failed(self, item: Item, reason: str) -> None:
         """It could not be asked this time."""
         await self._rows(_FAILED, item.id, reason)

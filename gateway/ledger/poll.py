@@ -59,13 +59,13 @@ class Poll:
         if read_status(body) in UNFINISHED:
             raise DependencyDown("openai", "the response is still running")
         said = read_body(body)
-        exact = self._settler.exact(_opened(item), said, self._now(), drained=True) if said.usage else None
+        exact = self._settler.settle_exact(_opened(item), said, self._now(), drained=True) if said.usage else None
         if exact is None or exact.evidence not in EXACT:
             await self._items.given_up(item, "it says no usage" if exact is None else "what it says has no price")
             return False
         estimates = await self._ledger.estimates([item.id])
         await self._ledger.insert_batch([LedgerEntry.of(adjustment(each, exact, self._now())) for each in estimates])
-        await self._items.settled(item)
+        await self._items.mark_settled(item)
         self._log.info("estimate corrected", id=item.id)
         return True
 
@@ -73,7 +73,7 @@ class Poll:
         if item.polls >= POLLS_MAX:
             await self._items.given_up(item, f"asked {item.polls} times: {detail}")
         else:
-            await self._items.failed(item, detail)
+            await self._items.mark_failed(item, detail)
 
 
 def _opened(item: Item) -> OpenRecord:

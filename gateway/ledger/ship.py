@@ -192,7 +192,7 @@ class Ship:
         confirmed = 0
         for start in range(0, len(due), BATCH_MAX):
             batch = due[start : start + BATCH_MAX]
-            known = await self._ledger.confirmed(batch)
+            known = await self._ledger.find_confirmed(batch)
             self._failpoint("ship.confirmed")
             self._settled -= len(known)
             for event_id in known:

@@ -33,7 +33,7 @@ Refused = Callable[[str, str], object]
 """Told the event id of an entry that went to quarantine, and why in a word that quotes nothing of it."""
 
 
-def _untold(_event_id: str, _kind: str) -> None:
+def _ignore_quarantine(_event_id: str, _kind: str) -> None:
     return None
 
 
@@ -56,7 +56,7 @@ class Ledger:
         self._meter: Final = meter
         self._window_s: Final = window_s
 
-    async def insert_batch(self, entries: Sequence[LedgerEntry], *, refused: Refused = _untold) -> Outcome:
+    async def insert_batch(self, entries: Sequence[LedgerEntry], *, refused: Refused = _ignore_quarantine) -> Outcome:
         """Brings every entry to rest: a new row with its sums, a known repeat, or quarantine.
 
         When this returns, all of it is committed. When it raises DependencyDown, some of it may be; sending the
@@ -106,7 +106,7 @@ class Ledger:
             refused(event_id, why.kind)
         return new
 
-    async def confirmed(self, event_ids: Sequence[str]) -> set[str]:
+    async def find_confirmed(self, event_ids: Sequence[str]) -> set[str]:
         """Those of these event ids that are in Postgres for good: as a row, or in quarantine."""
         uuids = [event_id for event_id in event_ids if is_uuid(event_id)]
         return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [storable(i) for i in event_ids])}
@@ -115,7 +115,7 @@ class Ledger:
         """Those of these calls (UUIDs) whose row is an estimate."""
         return [Recorded(*row.values()) for row in await self._rows(sql.ESTIMATES, list(event_ids))]
 
-    async def quarantined(self) -> int:
+    async def count_quarantined(self) -> int:
         """Entries in quarantine that nobody has resolved."""
         return int(await self._value(sql.QUARANTINED))
 

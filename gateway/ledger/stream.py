@@ -79,14 +79,14 @@ class Buffer:
         """Raises ConfigError when this server may throw keys away to save memory, because the stream would go
         silently, or is a node of a cluster: a script's keys would lie on several.
         """
-        memory = await _asked(self._redis.info("memory"))
+        memory = await _await_reply(self._redis.info("memory"))
         policy = str(memory.get("maxmemory_policy", "unknown"))
         if policy != "noeviction":
             raise ConfigError(
                 f"Redis has maxmemory-policy {policy!r} and may silently drop recorded usage; "
                 "set `maxmemory-policy noeviction` on the server behind REDIS_URL"
             )
-        cluster = await _asked(self._redis.info("cluster"))
+        cluster = await _await_reply(self._redis.info("cluster"))
         if int(cluster.get("cluster_enabled", 0)):
             raise ConfigError("Redis is a node of a cluster, which cannot hold the limits; name a single server")
 
@@ -96,8 +96,8 @@ class Buffer:
         as one that is away does.
         """
         try:
-            await _asked(self._redis.set(PROBE, "1", ex=PROBE_TTL_S))
-            await _asked(self._redis.delete(PROBE))
+            await _await_reply(self._redis.set(PROBE, "1", ex=PROBE_TTL_S))
+            await _await_reply(self._redis.delete(PROBE))
         except DependencyDown as error:
             cause = error.__cause__
             lasting = isinstance(cause, ReadOnlyError | MasterDownError | NoPermissionError)
@@ -108,8 +108,8 @@ class Buffer:
 
     async def state(self) -> RedisState:
         """What this server promises, and what lies in our stream. Reads only."""
-        info = {**await _asked(self._redis.info("memory")), **await _asked(self._redis.info("persistence"))}
-        seconds, micros = await _asked(self._redis.time())
+        info = {**await _await_reply(self._redis.info("memory")), **await _await_reply(self._redis.info("persistence"))}
+        seconds, micros = await _await_reply(self._redis.time())
         return RedisState(
             policy=str(info.get("maxmemory_policy", "unknown")),
             used_bytes=int(info.get("used_memory", 0)),
@@ -117,14 +117,14 @@ class Buffer:
             append_only=bool(int(info.get("aof_enabled", 0))),
             write_fails="err" in (str(info.get("aof_last_write_status")), str(info.get("rdb_last_bgsave_status"))),
             unix_s=int(seconds) + int(micros) / 1e6,
-            entries=int(await _asked(self._redis.xlen(self._stream))),
+            entries=int(await _await_reply(self._redis.xlen(self._stream))),
             other_groups=await self._other_groups(),
             oldest_unix_s=await self._oldest_s(),
         )
 
     async def _other_groups(self) -> tuple[str, ...]:
         try:
-            groups = await _asked(self._redis.xinfo_groups(self._stream))
+            groups = await _await_reply(self._redis.xinfo_groups(self._stream))
         except DependencyDown as error:
             if "no such key" in error.detail:
                 return ()
@@ -133,7 +133,7 @@ class Buffer:
         return tuple(name for name in names if name != GROUP)
 
     async def _oldest_s(self) -> float | None:
-        found = await _asked(self._redis.xrange(self._stream, count=1))
+        found = await _await_reply(self._redis.xrange(self._stream, count=1))
         return int(bytes(found[0][0]).split(b"-")[0]) / 1000 if found else None
 
     async def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bytes]:
@@ -155,16 +155,16 @@ class Buffer:
         One that was handed out and that no writer holds will reach nobody: `XGROUP DELCONSUMER` by anybody but
         ourselves does that. It is taken out: whoever asks has the original.
         """
-        present = await self._found(stream_ids, lambda one: ("XRANGE", self._stream, one, one))
+        present = await self._with_fields(stream_ids, lambda one: ("XRANGE", self._stream, one, one))
         last = await self._last_delivered() if present else (0, 0)
         handed_out = [stream_id for stream_id in present if _place(stream_id) <= last]
-        held = set(await self._found(handed_out, lambda one: ("XPENDING", self._stream, GROUP, one, one, 1)))
+        held = set(await self._with_fields(handed_out, lambda one: ("XPENDING", self._stream, GROUP, one, one, 1)))
         # An entry that was acknowledged between these questions is not there to be deleted: it has arrived.
         nobodys = [stream_id for stream_id in handed_out if stream_id not in held]
-        dropped = await self._found(nobodys, lambda one: ("XDEL", self._stream, one))
+        dropped = await self._with_fields(nobodys, lambda one: ("XDEL", self._stream, one))
         return set(present) - set(dropped)
 
-    async def _found(self, stream_ids: Sequence[bytes], command: Callable[[bytes], Sequence[Any]]) -> list[bytes]:
+    async def _with_fields(self, stream_ids: Sequence[bytes], command: Callable[[bytes], Sequence[Any]]) -> list[bytes]:
         """Those about which the command has something to say."""
         pipe = self._redis.pipeline(transaction=False)
         for stream_id in stream_ids:
@@ -173,21 +173,21 @@ class Buffer:
         return [stream_id for stream_id, answer in zip(stream_ids, answers, strict=True) if answer]
 
     async def _last_delivered(self) -> tuple[int, int]:
-        groups = await _asked(self._redis.xinfo_groups(self._stream))
+        groups = await _await_reply(self._redis.xinfo_groups(self._stream))
         ours = [group["last-delivered-id"] for group in groups if bytes(group["name"]).decode() == GROUP]
         return _place(ours[0]) if ours else (0, 0)
 
     async def ensure_group(self) -> None:
         """Makes stream and group if need be. From 0, never `$`: what is in the stream already is unread usage."""
         try:
-            await _asked(self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True))
+            await _await_reply(self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True))
         except DependencyDown as error:
             if "BUSYGROUP" not in error.detail:
                 raise
 
     async def read(self, consumer: str, count: int, block_ms: int) -> list[StreamEntry]:
         """Up to `count` entries nobody has read yet; waits `block_ms` at most for the first (0: does not wait)."""
-        found = await self._grouped(
+        found = await self._run_on_group(
             lambda: self._redis.xreadgroup(GROUP, consumer, {self._stream: ">"}, count=count, block=block_ms or None)
         )
         return _entries(found[0][1]) if found else []
@@ -196,7 +196,7 @@ class Buffer:
         """Takes over up to `count` entries that another writer read `min_idle_ms` ago and never acknowledged."""
         cursor = b"0-0"
         while True:
-            cursor, found, *_ = await self._grouped(
+            cursor, found, *_ = await self._run_on_group(
                 partial(self._redis.xautoclaim, self._stream, GROUP, consumer, min_idle_ms, cursor, count)
             )
             if found or cursor == b"0-0":
@@ -213,14 +213,14 @@ class Buffer:
 
     async def forget_consumer(self, consumer: str) -> None:
         """Removes a writer that holds nothing; one that still holds entries stays until they are taken over."""
-        held = await self._grouped(lambda: self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumer))
+        held = await self._run_on_group(lambda: self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumer))
         if not held:
-            await self._grouped(lambda: self._redis.xgroup_delconsumer(self._stream, GROUP, consumer))
+            await self._run_on_group(lambda: self._redis.xgroup_delconsumer(self._stream, GROUP, consumer))
 
     async def depth(self) -> Depth:
         """How much is waiting."""
-        length = await _asked(self._redis.xlen(self._stream))
-        summary = await self._grouped(lambda: self._redis.xpending(self._stream, GROUP))
+        length = await _await_reply(self._redis.xlen(self._stream))
+        summary = await self._run_on_group(lambda: self._redis.xpending(self._stream, GROUP))
         return Depth(int(length), int(summary["pending"]))
 
     async def set_owners(self, object_ids: Sequence[str], user_id: str) -> None:
@@ -232,23 +232,23 @@ class Buffer:
 
     async def get_owners(self, object_ids: Sequence[str]) -> dict[str, str]:
         """Of these objects, those whose owner Redis remembers, with the owner's user id."""
-        owners = await _asked(self._redis.mget([OWNER_PREFIX + object_id for object_id in object_ids]))
+        owners = await _await_reply(self._redis.mget([OWNER_PREFIX + object_id for object_id in object_ids]))
         found = zip(object_ids, owners, strict=True)
         return {object_id: owner.decode() for object_id, owner in found if owner is not None}
 
     async def forget_owners(self, object_ids: Sequence[str]) -> None:
         """For objects whose owner Postgres has by now."""
-        await _asked(self._redis.unlink(*(OWNER_PREFIX + object_id for object_id in object_ids)))
+        await _await_reply(self._redis.unlink(*(OWNER_PREFIX + object_id for object_id in object_ids)))
 
-    async def _grouped(self, command: Callable[[], Any]) -> Any:
+    async def _run_on_group(self, command: Callable[[], Any]) -> Any:
         """One command on the group, which is made again when a flush or failover has taken it away."""
         try:
-            return await _asked(command())
+            return await _await_reply(command())
         except DependencyDown as error:
             if "NOGROUP" not in error.detail:
                 raise
         await self.ensure_group()
-        return await _asked(command())
+        return await _await_reply(command())
 
 
 def _place(stream_id: bytes) -> tuple[int, int]:
@@ -256,7 +256,7 @@ def _place(stream_id: bytes) -> tuple[int, int]:
     return int(milliseconds), int(number)
 
 
-async def _asked(reply: Any) -> Any:
+async def _await_reply(reply: Any) -> Any:
     """Waits for a reply; what goes wrong on the way or on the server is DependencyDown("redis")."""
     try:
         return await cast("Awaitable[Any]", reply)
@@ -270,7 +270,7 @@ async def _asked(reply: Any) -> Any:
 
 async def _all(pipe: "Pipeline") -> list[Any]:
     # The client's own way of raising puts the whole command, the event with it, into the message.
-    replies = await _asked(pipe.execute(raise_on_error=False))
+    replies = await _await_reply(pipe.execute(raise_on_error=False))
     for reply in replies:
         if isinstance(reply, RedisError):
             raise DependencyDown("redis", str(reply)) from reply

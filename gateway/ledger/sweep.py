@@ -90,9 +90,11 @@ class Sweep:
                     return None
                 reason = f"process_died, {error.what} did not answer"
             if said is not None and said.usage is not None:
-                return self._settler.exact(opened, said, now, drained=True, metadata={"reason": reason})
+                return self._settler.settle_exact(opened, said, now, drained=True, metadata={"reason": reason})
         said = said or Said(response_id=note.response_id)
-        return self._settler.estimated(opened, said, now, reason, self._settler.by_bytes(opened, note.output_events))
+        return self._settler.settle_estimated(
+            opened, said, now, reason, self._settler.by_bytes(opened, note.output_events)
+        )
 
     async def _ask(self, response_id: str) -> Said | None:
         """What OpenAI kept of a response; None when it kept nothing. Raises DependencyDown while it cannot tell."""

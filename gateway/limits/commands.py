@@ -182,7 +182,7 @@ async def _balance(pool: Pool, user_id: str, now: datetime) -> tuple[Decimal, li
         since=min(entry.created_at for entry in entries),
         counts="billed_usd",
     )
-    spent, _ = await spending.spent(credit.window(now))
+    spent, _ = await spending.read_spent(credit.window(now))
     return paid - Decimal(spent) / NANO, entries
 
 
@@ -199,7 +199,7 @@ async def _described(spending: Spending, row: BudgetRow, now: datetime) -> dict[
         model=row.model,
     )
     window = budget.window(now)
-    spent, _ = await spending.spent(window)
+    spent, _ = await spending.read_spent(window)
     return {
         "id": row.id,
         "user": row.email,

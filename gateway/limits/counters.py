@@ -68,7 +68,7 @@ class Limits:
         """
         arguments: list[Any] = [event_id]
         for claim in claims:
-            arguments += self._asked(claim)
+            arguments += self._arguments_of(claim)
         answer = await self._run(RESERVE, arguments)
         figures = [[int(figure) for figure in answer[i : i + FIGURES]] for i in range(0, len(answer), FIGURES)]
         if unknown := [claim.key for claim, (*_, known) in zip(claims, figures, strict=True) if not known]:
@@ -135,7 +135,7 @@ class Limits:
         """The ledger's sum, and which of the events known here it contains. False when another was faster."""
         return bool(await self._run(RECOUNT, [key, version, nano, KEPT_S, *contained]))
 
-    def _asked(self, claim: Claim) -> list[Any]:
+    def _arguments_of(self, claim: Claim) -> list[Any]:
         if isinstance(claim, RateClaim):
             return ["rate", claim.key, claim.limit, claim.cost, _micros(claim.period_s), 0, 1]
         if isinstance(claim, Slots):

@@ -105,12 +105,12 @@ class Limiter:
         claims = _rates(f"{PREFIX}k:{key}", key_limits.of_key, claimed)
         claims += _rates(f"{PREFIX}u:{opened.user_id}", key_limits.of_user, claimed)
         budgets = [b for b in key_limits.budgets if b.counts_call(opened.api_key_id, opened.meeting_id, opened.model)]
-        most = self._settler.most(opened) if budgets else None
+        most = self._settler.highest_cost(opened) if budgets else None
         for budget in budgets:
             if most is None and budget.hard:
                 raise not_priced(opened.model)
             window = budget.window(opened.started_at)
-            nano = self._settler.most_billed(most or 0) if budget.prepaid else most or 0
+            nano = self._settler.highest_billed(most or 0) if budget.prepaid else most or 0
             claims.append(Hold(f"{PREFIX}b:{window.name}", window, nano))
         return claims
 
@@ -137,7 +137,7 @@ class Limiter:
         return task
 
     async def _begin_one(self, hold: Hold) -> None:
-        nano, _ = await self._spending.spent(hold.window)
+        nano, _ = await self._spending.read_spent(hold.window)
         await self._limits.begin(hold.key, msgspec.json.encode(hold.window), nano)
 
     async def _give_back(self, event_id: str, claims: Sequence[Claim], event: UsageEvent | None) -> None:

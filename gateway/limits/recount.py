@@ -56,7 +56,7 @@ class Recount:
             return False
         if not under_way and not every:
             return False
-        nano, contained = await self._spending.spent(window, under_way)
+        nano, contained = await self._spending.read_spent(window, under_way)
         return await self._limits.recount(key, state.version, nano, contained)
 
     def _is_over(self, window: Window) -> bool:

@@ -92,7 +92,7 @@ class CreditEntry(NamedTuple):
 class Spending(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
-    async def spent(self, window: Window, events: Sequence[str] = ()) -> tuple[int, list[str]]:
+    async def read_spent(self, window: Window, events: Sequence[str] = ()) -> tuple[int, list[str]]:
         """Nano-USD spent within a period, and those of `events` (UUIDs) that the ledger has, at one instant."""
         budget = window.budget
         scope = (budget.user_id, budget.api_key_id, budget.meeting_id, budget.model)

@@ -49,4 +49,4 @@ async def assign(settings: Settings, *, meeting: str, user: str) -> User:
 async def retry(settings: Settings) -> int:
     """Has failed events applied again; returns how many. Raises ConfigError, DependencyDown."""
     async with database(settings, _WHY) as pool:
-        return await Inbox(pool).again()
+        return await Inbox(pool).retry_failed()

@@ -85,7 +85,7 @@ async def _session(event: EventTransaction, fact: SessionSeen, new_id: NewId) ->
     if session is None:
         return Wait(session_name(fact.daily_id), fact.room, until=fact.ended_at)
     first = session.start.at if before is None else min(session.start.at, before.start.at)
-    around = await event.around(fact.room, first, before=BEFORE, after=AFTER)
+    around = await event.meetings_around(fact.room, first, before=BEFORE, after=AFTER)
     cut = len([row for row in around if row.session and row.session.start.at >= first]) == AFTER
     rows = [row for row in around if row.session is not None and row.session.daily_id != session.daily_id]
     if known is not None:
@@ -93,7 +93,7 @@ async def _session(event: EventTransaction, fact: SessionSeen, new_id: NewId) ->
             known.metadata["daily"] = known.ours | {"planned": True}
         known.session = session
         rows.append(known)
-    planned = await event.planned(fact.room)
+    planned = await event.planned_meeting(fact.room)
     if known is None:
         rows.append(await _new(event, session, fact.room, planned, rows, new_id))
     rows.sort(key=lambda row: row.key)
@@ -115,7 +115,7 @@ async def _new(
     new_id: NewId,
 ) -> MeetingRow:
     """A row for a session that is new here: the one that the platform has planned, or one of its own."""
-    if planned is not None and _may_be(planned, session):
+    if planned is not None and _matches_planned(planned, session):
         planned.session = session
         planned.metadata["daily"] = {"planned": True}
         return planned
@@ -130,7 +130,7 @@ async def _trade(event: EventTransaction, made: MeetingRow, rows: Sequence[Meeti
     assert first is not None
     for row in rows:
         later = row.session
-        if later is None or later.key < first.key or not row.ours.get("planned") or not _may_be(row, first):
+        if later is None or later.key < first.key or not row.ours.get("planned") or not _matches_planned(row, first):
             continue
         if not await event.is_named(row.id):
             made.session, row.session = later, first
@@ -168,7 +168,7 @@ async def _settle(
     there = [kept.person for kept in await event.people([row.id for row in judged])]
     settled = await settle_people(event, rows[0].room, there)
     for row in (changed | {row.id: row for row in settled.changed}).values():
-        await _own(event, row, row.ended_at)
+        await _set_owner(event, row, row.ended_at)
 
 
 async def _write(
@@ -190,7 +190,7 @@ async def _write(
     return True
 
 
-async def _own(event: EventTransaction, row: MeetingRow, ends: datetime | None) -> None:
+async def _set_owner(event: EventTransaction, row: MeetingRow, ends: datetime | None) -> None:
     """Whose meeting it is: of the room's record, else of its host; who was named once by hand or by usage stays."""
     of_platform = row.ours.get("planned") or "start" not in row.ours
     if row.metadata.get("owner") == "manual" or (of_platform and row.user_id is not None):
@@ -210,7 +210,7 @@ async def _people(event: EventTransaction, facts: Sequence[PersonSeen]) -> Wait 
     await event.lock(room_of(facts[0].room))
     settled = await tell_people(event, facts)
     for row in settled.changed:
-        await _own(event, row, row.ended_at)
+        await _set_owner(event, row, row.ended_at)
     if not settled.nowhere:
         return None
     person = settled.nowhere[0]  # the only one: REST's people have their meeting in the same event
@@ -219,7 +219,7 @@ async def _people(event: EventTransaction, facts: Sequence[PersonSeen]) -> Wait 
 
 
 async def _recording(event: EventTransaction, fact: RecordingSeen) -> Wait | None:
-    rows = await event.around(fact.room, fact.started_at, before=BEFORE, after=BEFORE)
+    rows = await event.meetings_around(fact.room, fact.started_at, before=BEFORE, after=BEFORE)
     fits = place([row.session for row in rows if row.session is not None], fact.started_at)
     row = next((row for row in rows if row.session == fits), None) if fits else None
     if row is None:
@@ -262,6 +262,6 @@ async def _keep(event: EventTransaction, row: MeetingRow, name: str, told: dict[
     await event.write(row, new=False)
 
 
-def _may_be(planned: MeetingRow, session: Session) -> bool:
+def _matches_planned(planned: MeetingRow, session: Session) -> bool:
     """Whether a session can be what the platform has planned."""
     return planned.created_at is None or session.start.at >= planned.created_at - PLANNED_LATE

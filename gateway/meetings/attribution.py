@@ -78,7 +78,7 @@ class MeetingAttribution:
         task = self._asking.get(name)
         if task is None:
             task = self._asking[name] = asyncio.get_running_loop().create_task(self._look_up(name))
-            task.add_done_callback(lambda done: self._asked(name, done))
+            task.add_done_callback(lambda done: self._finish_lookup(name, done))
         try:
             return await asyncio.shield(task)
         except DependencyDown as error:
@@ -88,7 +88,7 @@ class MeetingAttribution:
                 raise cannot_tell("whose meeting this is") from error
             return known
 
-    def _asked(self, name: str, task: "asyncio.Task[_Known]") -> None:
+    def _finish_lookup(self, name: str, task: "asyncio.Task[_Known]") -> None:
         del self._asking[name]
         if not task.cancelled():
             task.exception()  # told to everybody who waits, if anybody still does

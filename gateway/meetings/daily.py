@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings, require_values
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
 from gateway.meetings.backfill import Backfill, Progress, Walked
@@ -67,7 +67,7 @@ class Link(NamedTuple):
 async def register(settings: Settings, *, url: str) -> Registered:
     """Makes our webhook at Daily.co, or fixes the one with this URL; leaves all others alone. Raises OptionError,
     ConfigError, DependencyDown, DependencyRefused."""
-    secret = required(settings, "daily_webhook_secret")["daily_webhook_secret"]
+    secret = require_values(settings, "daily_webhook_secret")["daily_webhook_secret"]
     wanted = {
         "url": _valid_url(url),
         "eventTypes": list(EVENT_TYPES),

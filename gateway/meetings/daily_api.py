@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from gateway.kit.errors import DependencyDown, DependencyRefused
-from gateway.meetings.lenient_json import repaired
+from gateway.meetings.lenient_json import repair
 from gateway.meetings.registration import Webhook, webhook_of, webhooks_of
 
 PAGE: Final = 100
@@ -96,7 +96,7 @@ class DailyMeetings:
             query["room"] = room
         if after is not None:
             query["starting_after"] = after
-        answer = _decoded(await self._ask("GET", "/meetings", query), _Meetings)
+        answer = _decode(await self._ask("GET", "/meetings", query), _Meetings)
         problem = await self._complete(answer.data)
         cursor = answer.data[-1]["id"] if len(answer.data) == PAGE else None
         await self._sleep(PACE_S)
@@ -105,15 +105,15 @@ class DailyMeetings:
 
     async def webhooks(self) -> list[Webhook]:
         """All registrations of the domain."""
-        return webhooks_of(_decoded(await self._ask("GET", "/webhooks"), list[Any]))
+        return webhooks_of(_decode(await self._ask("GET", "/webhooks"), list[Any]))
 
     async def create_webhook(self, body: Mapping[str, Any]) -> Webhook:
         """Registers one; Daily.co asks the URL first whether anybody listens."""
-        return _registered(await self._ask("POST", "/webhooks", body=body))
+        return _read_webhook(await self._ask("POST", "/webhooks", body=body))
 
     async def update_webhook(self, uuid: str, body: Mapping[str, Any]) -> Webhook:
         """Changes one and sets it going again."""
-        return _registered(await self._ask("POST", f"/webhooks/{uuid}", body=body))
+        return _read_webhook(await self._ask("POST", f"/webhooks/{uuid}", body=body))
 
     async def link(self, reference: str) -> Link:
         """What `daily-recording:<id>` or `daily-transcript:<id>` stands for now. Raises ValueError for all else."""
@@ -122,7 +122,7 @@ class DailyMeetings:
                 found = reference.removeprefix(prefix)
                 if not found.replace("-", "").replace("_", "").isalnum():
                     break
-                access = _decoded(await self._ask("GET", f"{path}{found}/access-link"), _Access)
+                access = _decode(await self._ask("GET", f"{path}{found}/access-link"), _Access)
                 url = access.download_link or access.link
                 if url is None:
                     raise DependencyDown("daily", "an access link without a link")
@@ -164,7 +164,7 @@ class DailyMeetings:
                     at_the_end = pick(found.values(), key=_join_time)
                     query[direction] = str(at_the_end["participant_id"])
                 try:
-                    page = _decoded(await self._ask("GET", path, query), _People).data
+                    page = _decode(await self._ask("GET", path, query), _People).data
                 except NotFound:
                     break
                 finally:
@@ -220,8 +220,8 @@ class DailyMeetings:
             return 0, type(error).__name__.encode(), None
 
 
-def _registered(answer: bytes) -> Webhook:
-    webhook = webhook_of(_decoded(answer, dict[str, Any]))
+def _read_webhook(answer: bytes) -> Webhook:
+    webhook = webhook_of(_decode(answer, dict[str, Any]))
     if webhook is None:
         raise DependencyDown("daily", "a webhook without a uuid")
     return webhook
@@ -250,11 +250,11 @@ def _why(status: int, answer: bytes) -> str:
     return f"HTTP {status} {''.join(char for char in words if char.isprintable())}".strip()
 
 
-def _decoded(answer: bytes, kind: "type[T]") -> "T":
+def _decode(answer: bytes, kind: "type[T]") -> "T":
     try:
         try:
             return msgspec.json.decode(answer, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return msgspec.json.decode(repaired(answer), type=kind)  # somebody's name has half an emoji
+            return msgspec.json.decode(repair(answer), type=kind)  # somebody's name has half an emoji
     except (ValueError, RecursionError) as error:
         raise DependencyDown("daily", f"its answer could not be read: {type(error).__name__}") from None

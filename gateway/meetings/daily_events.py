@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.meetings import fields
 from gateway.meetings.fields import TEXT_CHARS_MAX, UnreadableEvent
-from gateway.meetings.lenient_json import repaired
+from gateway.meetings.lenient_json import repair
 from pricing.readers.text import storable
 
 REST: Final = 1
@@ -114,7 +114,7 @@ def read_envelope(body: bytes) -> Envelope:
 def _repaired_envelope(body: bytes) -> Envelope:
     """Of a body with half an emoji in it, or with members of odd types. Raises UnreadableEvent."""
     try:
-        members = msgspec.json.decode(repaired(body), type=dict[str, Any])
+        members = msgspec.json.decode(repair(body), type=dict[str, Any])
     except (ValueError, RecursionError) as error:
         raise UnreadableEvent(f"not a JSON object with a type: {type(error).__name__}") from None
     kind, event_id = (value if isinstance(value := members.get(name), str) else "" for name in ("type", "id"))
@@ -183,8 +183,8 @@ def _person(payload: dict[str, Any], left_at: datetime | None) -> PersonSeen:
         room=_room(payload),
         joined_at=fields.instant(payload, "joined_at"),
         left_at=left_at,
-        name=fields.maybe(payload, "user_name"),
-        user_id=fields.maybe(payload, "user_id"),
+        name=fields.optional_text(payload, "user_name"),
+        user_id=fields.optional_text(payload, "user_id"),
         owner=payload.get("owner") is True,
         rank=WEBHOOK,
     )
@@ -201,7 +201,7 @@ def _recording(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
             fields.text(payload, "recording_id"),
             fields.text(payload, "room_name"),
             fields.instant(payload, "start_ts"),
-            fields.maybe(payload, "type"),
+            fields.optional_text(payload, "type"),
             _seconds(payload),
         )
     ]
@@ -212,7 +212,7 @@ def _transcript(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
 
 
 def _seconds(payload: dict[str, Any]) -> int | None:
-    return None if payload.get("duration") is None else fields.whole(fields.duration(payload, "duration"))
+    return None if payload.get("duration") is None else fields.whole_seconds(fields.duration(payload, "duration"))
 
 
 def _of_rest(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
@@ -230,8 +230,8 @@ def _of_rest(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
         left = None if ongoing or person.get("duration") is None else joined + fields.duration(person, "duration")
         session_id, name, user_id = (
             fields.text(person, "participant_id"),
-            fields.maybe(person, "user_name"),
-            fields.maybe(person, "user_id"),
+            fields.optional_text(person, "user_name"),
+            fields.optional_text(person, "user_id"),
         )
         facts.append(PersonSeen(session_id, room, joined, left, name, user_id, False, REST, daily_id))
     return facts

@@ -129,13 +129,13 @@ class EventTransaction(InboxTransaction):
         row = await self._connection.fetchrow(_SESSION, daily_id)
         return None if row is None else _meeting(row)
 
-    async def around(self, room: str, at: datetime, *, before: int, after: int) -> list[MeetingRow]:
+    async def meetings_around(self, room: str, at: datetime, *, before: int, after: int) -> list[MeetingRow]:
         """Daily.co's meetings of a room about an instant, in order: so many that began before it, and from it on."""
         rows = [*reversed(await self._connection.fetch(_BEFORE, room, at, before))]
         rows += await self._connection.fetch(_FROM, room, at, after)
         return [_meeting(row) for row in rows]
 
-    async def planned(self, room: str) -> MeetingRow | None:
+    async def planned_meeting(self, room: str) -> MeetingRow | None:
         """What the platform has planned there; what it has called off no longer holds the room."""
         await self._connection.execute(_CALLED_OFF, room)
         row = await self._connection.fetchrow(_PLANNED, room)
@@ -184,7 +184,7 @@ class EventTransaction(InboxTransaction):
         """These connections, in whatever meetings they are kept."""
         return [_person(row) for row in await self._connection.fetch(_ROWS_OF, list(session_ids))]
 
-    async def spanned(self, room: str, since: datetime, until: datetime | None) -> list[MeetingRow]:
+    async def meetings_spanned(self, room: str, since: datetime, until: datetime | None) -> list[MeetingRow]:
         """Daily.co's meetings of a room that a connection from `since` until then may have been in, in order."""
         rows = [*await self._connection.fetch(_BEFORE, room, since, 1)]
         rows += await self._connection.fetch(_SPANNED, room, since, until)

@@ -26,7 +26,7 @@ def text(payload: dict[str, Any], name: str) -> str:
     return storable(value)
 
 
-def maybe(payload: dict[str, Any], name: str) -> str | None:
+def optional_text(payload: dict[str, Any], name: str) -> str | None:
     """Text that may be there."""
     value = payload.get(name)
     if not isinstance(value, str) or not value:
@@ -64,6 +64,6 @@ def _span(seconds: Decimal) -> timedelta:
     return timedelta(microseconds=int(seconds.scaleb(6).to_integral_value()))
 
 
-def whole(span: timedelta) -> int:
+def whole_seconds(span: timedelta) -> int:
     """In whole seconds."""
     return round(span.total_seconds())

@@ -104,7 +104,7 @@ class Inbox(Table):
         async with self._connection() as connection:
             await connection.execute(_FAILED, SOURCE, event_id, reason)
 
-    async def again(self) -> int:
+    async def retry_failed(self) -> int:
         """Takes up everything anew that has failed; how many."""
         async with self._connection() as connection:
             return len(await connection.fetch(_AGAIN, SOURCE))

@@ -10,7 +10,7 @@ from typing import Final
 _HALF: Final = re.compile("[\ud800-\udfff]")
 
 
-def repaired(document: bytes) -> bytes:
+def repair(document: bytes) -> bytes:
     """The same document as a strict parser reads it.
 
     Bytes that are no UTF-8, control characters in strings and halves of surrogate pairs are repaired. Raises ValueError

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from gateway.meetings.daily_events import REST, WEBHOOK, PersonSeen
-from gateway.meetings.timeline import SLACK, Session, SourcedInstant, earlier, later, place, plain_seen, seen_from
+from gateway.meetings.timeline import SLACK, Session, SourcedInstant, better_end, earlier, place, plain_seen, seen_from
 
 
 class Pin(NamedTuple):
@@ -47,16 +47,16 @@ class Person:
     events: tuple[str, ...] = ()
     """Ids of the inbox, sorted: what is told here was told by them."""
 
-    def merged(self, other: "Person") -> "Person":
+    def merge(self, other: "Person") -> "Person":
         """Both of them together, whichever was told first."""
         pins = dict(self.pins)
         for daily_id, pin in other.pins.items():
             mine = pins.get(daily_id)
-            pins[daily_id] = pin if mine is None else _both(mine, pin)
+            pins[daily_id] = pin if mine is None else _merge(mine, pin)
         return replace(
             self,
             joined=earlier(self.joined, other.joined),
-            left=later(self.left, other.left),
+            left=better_end(self.left, other.left),
             name=max(filter(None, (self.name, other.name)), default=None),
             user_id=max(filter(None, (self.user_id, other.user_id)), default=None),
             owner=self.owner or other.owner,
@@ -69,7 +69,7 @@ class Person:
         instants = [pin.joined.at for pin in self.pins.values()]
         return min([*instants, self.joined.at] if self.joined else instants)
 
-    def inside(self, session: Session, ends: datetime | None) -> tuple[datetime, datetime | None]:
+    def clamp_to_meeting(self, session: Session, ends: datetime | None) -> tuple[datetime, datetime | None]:
         """When they came into a meeting that ends then, and when they left it: never outside of it. Who was not seen
         leaving leaves with the meeting."""
         pin = self.pins.get(session.daily_id)
@@ -110,9 +110,9 @@ def sessions_of(person: Person, sessions: Sequence[Session]) -> list[Session]:
     begun = [session for session in sessions if session.start.at <= person.joined.at]
     near = [*begun[-1:], *sessions[len(begun) :]]
     if person.left is None:
-        sure = _followed(person, person.joined, near)
+        sure = _find_meetings(person, person.joined, near)
     else:
-        sure = _overlapped(person.joined, person.left, near)
+        sure = _find_overlap(person.joined, person.left, near)
     found = named | {session.daily_id for session in sure}
     if not found and (guess := place(near, person.joined.at)) is not None:
         # Who had gone before it began was a visit of its own.
@@ -120,7 +120,7 @@ def sessions_of(person: Person, sessions: Sequence[Session]) -> list[Session]:
     return [session for session in sessions if session.daily_id in found]
 
 
-def _overlapped(joined: SourcedInstant, left: SourcedInstant, sessions: Sequence[Session]) -> list[Session]:
+def _find_overlap(joined: SourcedInstant, left: SourcedInstant, sessions: Sequence[Session]) -> list[Session]:
     """What a whole connection overlaps by more than the instants may be off."""
     found = []
     for session, following in zip_longest(sessions, sessions[1:]):
@@ -133,7 +133,7 @@ def _overlapped(joined: SourcedInstant, left: SourcedInstant, sessions: Sequence
     return found
 
 
-def _followed(person: Person, joined: SourcedInstant, sessions: Sequence[Session]) -> list[Session]:
+def _find_meetings(person: Person, joined: SourcedInstant, sessions: Sequence[Session]) -> list[Session]:
     """The meeting that somebody came to and, as nobody has seen them leave, those that begin where the last one ended:
     that is how a session goes on with whoever has been alone."""
     first = place(sessions, joined.at)
@@ -216,5 +216,5 @@ def _maybe_seen(kept: list[Any] | None) -> SourcedInstant | None:
     return None if kept is None else seen_from(kept)
 
 
-def _both(one: Pin, other: Pin) -> Pin:
-    return Pin(earlier(one.joined, other.joined) or one.joined, later(one.left, other.left))
+def _merge(one: Pin, other: Pin) -> Pin:
+    return Pin(earlier(one.joined, other.joined) or one.joined, better_end(one.left, other.left))

@@ -70,7 +70,7 @@ async def _meetings(event: EventTransaction, room: str, people: Sequence[Person]
     """The room's meetings that they may have been in, in order."""
     lefts = [person.left.at for person in people if person.left is not None]
     until = max(lefts) if len(lefts) == len(people) else None
-    found = await event.spanned(room, min(person.begins() for person in people), until)
+    found = await event.meetings_spanned(room, min(person.begins() for person in people), until)
     there = {row.session.daily_id for row in found if row.session is not None}
     # By webhooks and by REST they may have been there at different times.
     for daily_id in sorted({daily_id for person in people for daily_id in person.pins} - there):
@@ -95,7 +95,7 @@ async def _take_out(event: EventTransaction, person: Person, rows: Sequence[Pers
 async def _write(event: EventTransaction, row: PersonRow | None, meeting: MeetingRow, person: Person) -> bool:
     """Writes somebody's row in a meeting, if that changes anything; whether it did."""
     assert meeting.session is not None
-    joined, left = person.inside(meeting.session, meeting.ended_at)
+    joined, left = person.clamp_to_meeting(meeting.session, meeting.ended_at)
     if row is not None and (row.person, row.joined_at, row.left_at) == (person, joined, left):
         return False
     await event.write_person(None if row is None else row.id, meeting, person, joined, left)
@@ -104,4 +104,4 @@ async def _write(event: EventTransaction, row: PersonRow | None, meeting: Meetin
 
 def _add(people: dict[str, Person], person: Person) -> None:
     known = people.get(person.session_id)
-    people[person.session_id] = person if known is None else known.merged(person)
+    people[person.session_id] = person if known is None else known.merge(person)

@@ -41,7 +41,7 @@ def earlier(one: SourcedInstant | None, other: SourcedInstant | None) -> Sourced
     return max(one, other, key=lambda seen: (seen.rank, _EPOCH - seen.at))
 
 
-def later(one: SourcedInstant | None, other: SourcedInstant | None) -> SourcedInstant | None:
+def better_end(one: SourcedInstant | None, other: SourcedInstant | None) -> SourcedInstant | None:
     """The better of two ends."""
     if one is None or other is None:
         return one or other
@@ -71,7 +71,7 @@ class Session:
         return replace(
             self,
             start=earlier(self.start, told) or self.start,
-            end=later(self.end, seen_end),
+            end=better_end(self.end, seen_end),
             listed=self.listed or fact.listed,
         )
 

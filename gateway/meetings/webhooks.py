@@ -52,14 +52,14 @@ class Webhooks:
             raise ApiError(405, "method_not_allowed", "Webhooks are sent by POST.", headers={"Allow": "POST"})
         body = await self._read_body(request, BODY_BYTES_MAX)
         if _is_test(body):
-            return _taken()  # sent before Daily.co has told anybody the secret: it proves nothing and does nothing
+            return _accept()  # sent before Daily.co has told anybody the secret: it proves nothing and does nothing
         self._check(request, body)
         # Whatever Daily.co has signed is kept and acknowledged: after three refusals it would send nothing any more.
         envelope = envelope_of(body)
         new = await self._keep(WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body))
         say = _log.warning if envelope.type in (UNKNOWN, UNREADABLE) else _log.info
         say("webhook stored", type=envelope.type, id=envelope.id, new=new)
-        return _taken()
+        return _accept()
 
     def _check(self, request: web.BaseRequest, body: bytes) -> None:
         if self._secret is None:
@@ -68,9 +68,9 @@ class Webhooks:
         timestamps = request.headers.getall("X-Webhook-Timestamp", [])
         signatures = request.headers.getall("X-Webhook-Signature", [])
         if len(timestamps) != 1 or len(signatures) != 1:
-            raise _forged()
+            raise _reject_forged()
         if not is_genuine(self._secret, timestamps[0], signatures[0], body, self._unix_s()):
-            raise _forged()
+            raise _reject_forged()
 
     async def _keep(self, event: WebhookEvent) -> bool:
         """Whether it was new. Events that come together are committed together."""
@@ -111,9 +111,9 @@ def _is_test(body: bytes) -> bool:
         return False
 
 
-def _forged() -> ApiError:
+def _reject_forged() -> ApiError:
     return ApiError(401, "invalid_signature", "The webhook's signature or timestamp is missing or wrong.")
 
 
-def _taken() -> web.Response:
+def _accept() -> web.Response:
     return web.Response(status=200, body=b"{}", headers={"Content-Type": "application/json"})

@@ -60,7 +60,7 @@ class MeetingsWorker:
         except DependencyDown:
             raise
         except (UnreadableEvent, NotApplied) as error:
-            await self._failed(event_id, str(error))
+            await self._mark_failed(event_id, str(error))
         except Exception as error:  # noqa: BLE001  # a bug must not hold up the events behind this one
             # Where, never what: a message may quote somebody's name.
             where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
@@ -68,6 +68,6 @@ class MeetingsWorker:
             await self._inbox.mark_failed(event_id, type(error).__name__)
         return True
 
-    async def _failed(self, event_id: str, reason: str) -> None:
+    async def _mark_failed(self, event_id: str, reason: str) -> None:
         _log.warning("an event could not be applied", id=event_id, reason=reason)
         await self._inbox.mark_failed(event_id, reason)

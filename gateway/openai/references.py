@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.openai.families.family import Family
 from gateway.openai.json_fields import DuplicateField, document
-from gateway.openai.request_errors import bad_request, duplicate, unreadable, unsupported
+from gateway.openai.request_errors import bad_request, duplicate, unreadable, unsupported_error
 from gateway.openai.tools import OBJECT_IDS, judge_tool
 
 ITEMS_MAX: Final = 4096
@@ -84,10 +84,10 @@ def _spells_a_letter(raw: bytes) -> bool:
 def _refuse_objects(node: dict[str, Any], path: _Path) -> None:
     for name in OBJECT_IDS:
         if node.get(name) and isinstance(node[name], (str, list)):
-            raise unsupported(f"{_shown(path)}.{name}", OBJECT_IDS[name])
+            raise unsupported_error(f"{_quote_id(path)}.{name}", OBJECT_IDS[name])
     audio = node.get("audio")
     if isinstance(audio, dict) and "id" in audio:
-        raise unsupported(_shown(path) + ".audio.id", "references to earlier audio answers")
+        raise unsupported_error(_quote_id(path) + ".audio.id", "references to earlier audio answers")
 
 
 def _read_item(family: Family, node: dict[str, Any], path: _Path, found: list[str], *, is_item: bool) -> None:
@@ -95,13 +95,15 @@ def _read_item(family: Family, node: dict[str, Any], path: _Path, found: list[st
     item_id, kind = node.get("id"), node.get("type")
     if kind == "item_reference" or (is_item and item_id is not None and _only_refers(node, kind)):
         if not isinstance(item_id, str):
-            raise bad_request(f"Invalid type for '{_shown(path)}.id': expected a string.", _shown(path), "invalid_type")
+            raise bad_request(
+                f"Invalid type for '{_quote_id(path)}.id': expected a string.", _quote_id(path), "invalid_type"
+            )
         found.append(item_id)
     tools = node.get("tools")
     if is_item and isinstance(tools, list) and kind != "mcp_list_tools":
         # `additional_tools` and `tool_search_output` items bring tools of their own.
         for index, tool in enumerate(tools):
-            judge_tool(family, tool, f"{_shown(path)}.tools[{index}]")
+            judge_tool(family, tool, f"{_quote_id(path)}.tools[{index}]")
 
 
 def _only_refers(node: dict[str, Any], kind: object) -> bool:
@@ -112,7 +114,7 @@ def _only_refers(node: dict[str, Any], kind: object) -> bool:
     return kind not in _SAYS_ALL and all(key in _ENVELOPE or not value for key, value in node.items())
 
 
-def _shown(path: _Path) -> str:
+def _quote_id(path: _Path) -> str:
     container, name = path
     parts = []
     while container is not None:

@@ -15,7 +15,7 @@ from gateway.openai.families.catalogue import ENDPOINT_OF, FAMILY_OF
 from gateway.openai.families.family import Family
 from gateway.openai.json_fields import FIELDS_MAX, DuplicateField, Field, TooManyFields, fields
 from gateway.openai.references import read_references
-from gateway.openai.request_errors import bad_request, duplicate, too_complex, unreadable, unsupported
+from gateway.openai.request_errors import bad_request, duplicate, too_complex, unreadable, unsupported_error
 from gateway.openai.tools import refuse_hosted_tools
 
 _MEDIA: Final = re.compile(
@@ -102,7 +102,7 @@ def _read_request(endpoint: str, body: bytes) -> Request:
     if not model:
         raise bad_request("you must provide a model parameter", "model", "missing_required_parameter")
     refers = _read_references(family, top)
-    stream = bool(_typed(top, "stream", bool)) and entry.stream is not None
+    stream = bool(_typed_field(top, "stream", bool)) and entry.stream is not None
     ttl = "12h" if _asks_for_12h(body) else None
     withhold = False
     if stream and family.usage_on_request:
@@ -120,7 +120,7 @@ def _read_request(endpoint: str, body: bytes) -> Request:
         media_parts=media_parts,
         refers=refers,
         cache_ttl=ttl,
-        stored=entry.settles_later and _typed(top, "store", bool) is not False,
+        stored=entry.settles_later and _typed_field(top, "store", bool) is not False,
     )
 
 
@@ -145,7 +145,7 @@ def _choices(family: Family, top: dict[str, Field]) -> int:
     """How many answers the model writes at most."""
     if not family.choice_fields:
         return 1
-    choices = max(_typed(top, name, int) or 1 for name in family.choice_fields)
+    choices = max(_typed_field(top, name, int) or 1 for name in family.choice_fields)
     # Each of several prompts is answered.
     return min(CHOICES_MAX, max(1, choices)) * _prompts(top)
 
@@ -175,12 +175,12 @@ def _sizes(family: Family, top: dict[str, Field]) -> tuple[int, int]:
     return size, parts
 
 
-def _spelled(word: str) -> str:
+def _spelling_pattern(word: str) -> str:
     """A pattern for the JSON string `word`, whichever of its letters are written as escapes."""
     return '"' + "".join(rf"(?:{letter}|\\u(?i:{ord(letter):04x}))" for letter in word) + '"'
 
 
-_TTL_12H: Final = re.compile((_spelled("ttl") + r"\s*:\s*" + _spelled("12h")).encode())
+_TTL_12H: Final = re.compile((_spelling_pattern("ttl") + r"\s*:\s*" + _spelling_pattern("12h")).encode())
 
 
 def _asks_for_12h(body: bytes) -> bool:
@@ -189,7 +189,7 @@ def _asks_for_12h(body: bytes) -> bool:
     return (escaped or (b'"12h"' in body and b"prompt_cache" in body)) and _TTL_12H.search(body) is not None
 
 
-def _typed(top: dict[str, Field], name: str, kind: type[Any]) -> Any:
+def _typed_field(top: dict[str, Field], name: str, kind: type[Any]) -> Any:
     """The field's value when it has the type `kind`, None when it is absent or null; else 400 naming it."""
     field = top.get(name)
     if field is None or field.raw == b"null":
@@ -212,7 +212,7 @@ def _is_no_utf8(raw: bytes) -> bool:
 
 
 def _name(top: dict[str, Field], name: str) -> str | None:
-    value: str | None = _typed(top, name, str)
+    value: str | None = _typed_field(top, name, str)
     if value is not None and len(value) > NAME_CHARS_MAX:
         message = f"Invalid '{name}': longer than {NAME_CHARS_MAX} characters."
         raise bad_request(message, name, "string_above_max_length")
@@ -222,7 +222,7 @@ def _name(top: dict[str, Field], name: str) -> str | None:
 
 
 def _cap(family: Family, top: dict[str, Field]) -> int | None:
-    caps = [_typed(top, name, int) for name in family.cap_fields]
+    caps = [_typed_field(top, name, int) for name in family.cap_fields]
     known = [cap for cap in caps if cap is not None and cap >= 0]
     return min(*known, CAP_MAX) if known else family.cap_unless_set
 
@@ -231,10 +231,10 @@ def _read_references(family: Family, top: dict[str, Field]) -> References:
     """Refuses what cannot be metered or owned; what remains is the caller's to be checked."""
     for name, what in family.refused.items():
         if name in top and top[name].raw not in _NULLS:
-            raise unsupported(name, what)
+            raise unsupported_error(name, what)
     for name, what in family.refused_if_true.items():
-        if _typed(top, name, bool):
-            raise unsupported(name, what)
+        if _typed_field(top, name, bool):
+            raise unsupported_error(name, what)
     if family.voice_field is not None and family.voice_field in top:
         _refuse_custom_voice(family.voice_field, top[family.voice_field].raw)
     if "tools" in top and top["tools"].raw != b"null":
@@ -244,10 +244,10 @@ def _read_references(family: Family, top: dict[str, Field]) -> References:
         if name in top:
             item_ids += read_references(family, name, top[name].raw)
     previous = None if family.previous_field is None else _name(top, family.previous_field)
-    return References(previous, _compared(top), tuple(dict.fromkeys(item_ids)))
+    return References(previous, _compared_response(top), tuple(dict.fromkeys(item_ids)))
 
 
-def _compared(top: dict[str, Field]) -> str | None:
+def _compared_response(top: dict[str, Field]) -> str | None:
     """`prompt_cache_options.comparison_response_id` (openai-python 3.54, `response_create_params.py`)."""
     options = top.get("prompt_cache_options")
     try:
@@ -265,7 +265,7 @@ def _refuse_custom_voice(name: str, raw: bytes) -> None:
     except DuplicateField as error:
         raise duplicate(f"{name}.{error.args[0]}") from None
     if voice is not None and voice.raw[:1] == b"{":
-        raise unsupported(f"{name}.voice", "custom voices")
+        raise unsupported_error(f"{name}.voice", "custom voices")
 
 
 def _ask_for_usage(top: dict[str, Field], body: bytes) -> tuple[bytes, bool]:

@@ -8,7 +8,7 @@ def bad_request(message: str, param: str | None = None, code: str = "invalid_req
     return ApiError(400, code, message, param=param)
 
 
-def unsupported(param: str, what: str) -> ApiError:
+def unsupported_error(param: str, what: str) -> ApiError:
     """A 400 for what the gateway cannot serve yet."""
     message = f"This gateway does not support {what} yet: it could not check the cost, or whose data the call uses."
     return bad_request(message, param, "unsupported_parameter")

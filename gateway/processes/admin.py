@@ -39,7 +39,7 @@ class Board:
         self._monotonic: Final = monotonic
         self._processes: Final[dict[str, _Process]] = {}
 
-    def started(self, name: str, pid: int) -> None:
+    def mark_started(self, name: str, pid: int) -> None:
         """A life begins."""
         process = self._processes.setdefault(name, _Process())
         process.pid, process.status, process.heard_s = pid, None, None
@@ -50,7 +50,7 @@ class Board:
         process = self._processes[name]
         process.status, process.heard_s = status, self._monotonic()
 
-    def ended(self, name: str) -> None:
+    def mark_ended(self, name: str) -> None:
         """Its counters stay, so that they never fall; a killed process takes its last second with it."""
         process = self._processes[name]
         if process.status is not None:
@@ -96,7 +96,7 @@ def _cause(process: _Process) -> str:
     return "" if process.ended_by is None else f": {process.ended_by}"
 
 
-def exposed(board: Board) -> Collector:
+def parse_metrics(board: Board) -> Collector:
     """The board as prometheus-client reads it."""
     return _Exposed(board.samples)
 
@@ -140,7 +140,7 @@ def _cumulated(bounds: tuple[float, ...], buckets: tuple[int, ...]) -> list[tupl
 def handler(board: Board) -> web.Server:
     """An HTTP server over the board; GET only."""
     registry = CollectorRegistry()
-    registry.register(exposed(board))
+    registry.register(parse_metrics(board))
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in ("GET", "HEAD"):

@@ -54,7 +54,7 @@ def read(data_dir: Path) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def without(environ: Mapping[str, str], written: Mapping[str, str]) -> dict[str, str]:
+def without_file_values(environ: Mapping[str, str], written: Mapping[str, str]) -> dict[str, str]:
     """The environment without what was taken over from the file: it speaks of a gateway that is gone."""
     return {name: value for name, value in environ.items() if written.get(name) != value}
 

@@ -12,7 +12,7 @@ import structlog
 
 import pricing
 import pricing.data
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings, require_values
 from gateway.journal.opening import open_journal
 from gateway.journal.reader import Segments
 from gateway.journal.writer import Journal
@@ -40,7 +40,7 @@ _log: Final = structlog.get_logger("gateway.keeper")
 
 async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Ships, confirms and sweeps this host's journal until `stop`, and once more after it."""
-    values = required(settings, "database_url", "redis_url", "openai_api_key")
+    values = require_values(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, "keeper")
         buffer = open_buffer(stack, settings, values["redis_url"])
@@ -73,7 +73,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         loops.paced("journal", turn, finishes=True)
         ready(partial(status, loops, ship, sweep, segments, journal, time.time))
         async with loops:
-            await loops.until(stop)
+            await loops.run_until(stop)
         try:
             await turn()  # what the last calls have left
         except DependencyDown as error:

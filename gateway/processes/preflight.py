@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 from gateway.cli.text import Say
 from gateway.config.egress import DIRECT, unread_variable
-from gateway.config.settings import Settings, required
-from gateway.journal.folder import living
+from gateway.config.settings import Settings, require_values
+from gateway.journal.folder import living_slots
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.ledger.stream import Buffer
 from gateway.processes import marks
 from gateway.stores import disk, migrator
-from gateway.stores.postgres import open_pool, translated
+from gateway.stores.postgres import open_pool, translating_errors
 from gateway.stores.postgres_health import try_write
 from gateway.stores.redis import open_redis
 
@@ -97,7 +97,7 @@ async def free_slots(settings: Settings, workers: int, patience: Patience) -> li
             raise ConfigError(f"GATEWAY_DATA_DIR: {wrong}. Make it writable for this user, or name another.") from None
 
     async def ask() -> set[str]:
-        writers = living(folder)
+        writers = living_slots(folder)
         if "keeper" in writers:
             raise DependencyDown("the journal", f"{folder} is in use by another gateway, stop that one")
         return writers
@@ -115,7 +115,7 @@ async def stores_are_there(
     and lived with: the worker that would empty it must be able to start.
     """
     await patience.until_there("DATABASE_URL", lambda: _postgres(settings))
-    dsn = required(settings, "database_url")["database_url"]
+    dsn = require_values(settings, "database_url")["database_url"]
     real = marks.real_vendors(settings)
     await patience.until_there("DATABASE_URL", lambda: marks.mark(dsn, command, real))
     refusal = await patience.until_there("REDIS_URL", lambda: _redis(settings))
@@ -124,9 +124,9 @@ async def stores_are_there(
 
 
 async def _postgres(settings: Settings) -> None:
-    pool = await open_pool(required(settings, "database_url")["database_url"], connections_max=1)
+    pool = await open_pool(require_values(settings, "database_url")["database_url"], connections_max=1)
     try:
-        with translated():
+        with translating_errors():
             async with pool.acquire() as connection:
                 try:
                     versions = await migrator.compare(connection)
@@ -142,7 +142,7 @@ async def _postgres(settings: Settings) -> None:
 
 
 async def _redis(settings: Settings) -> str | None:
-    client = open_redis(required(settings, "redis_url")["redis_url"])
+    client = open_redis(require_values(settings, "redis_url")["redis_url"])
     try:
         buffer = Buffer(client, stream=settings.flush.stream)
         await buffer.check_policy()

@@ -19,7 +19,7 @@ from gateway.access.admission import Admission
 from gateway.access.breaker import Breaker
 from gateway.access.identities import Identities
 from gateway.access.verification import KeyVerifier
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings, require_values
 from gateway.http.connections import LOOK_S, ClientConnections
 from gateway.http.cors import Cors
 from gateway.http.outbound import vendor_session
@@ -75,7 +75,7 @@ SETTLE_S: Final = 10.0
 async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Until `stop`; then its running calls may finish."""
     name, listener = f"proxy-{arguments.slot}", listen(arguments.host, arguments.port)
-    values = required(settings, "database_url", "redis_url", "openai_api_key")
+    values = require_values(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, name)
         buffer = open_buffer(stack, settings, values["redis_url"])
@@ -122,7 +122,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         await _listen(stack, server, listener, loops, active_relays)
         ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops, clients))
         try:
-            await loops.until(stop)
+            await loops.run_until(stop)
         finally:
             active_relays.closing = True
         await asyncio.sleep(settings.gateway_stop_notice_s)
@@ -153,7 +153,7 @@ async def _listen(
 
 async def _open_verifier(stack: AsyncExitStack, settings: Settings) -> KeyVerifier:
     """The way to Unkey, with the canary asked about: what it says, every refused customer would say later."""
-    root_key = required(settings, "unkey_root_key")["unkey_root_key"]
+    root_key = require_values(settings, "unkey_root_key")["unkey_root_key"]
     session = await stack.enter_async_context(vendor_session(settings, settings.unkey_base_url))
     keys = Keys(session, settings.unkey_base_url, root_key, timeout_s=settings.keys.timeout_s)
     breaker = Breaker(monotonic=time.monotonic, uniform=random.uniform)
@@ -212,7 +212,7 @@ def _loops(
 
 
 def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler, connections: Share) -> Limiter:
-    limits = open_limits(stack, settings, required(settings, "redis_url")["redis_url"])
+    limits = open_limits(stack, settings, require_values(settings, "redis_url")["redis_url"])
     limiter = Limiter(limits, Spending(connections), settler, settings.limits)
     stack.push_async_callback(limiter.close)
     return limiter

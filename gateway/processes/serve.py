@@ -6,7 +6,7 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.cli.text import Say
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings, require_values
 from gateway.processes.admin import Board
 from gateway.processes.preflight import Patience, Stopped, check_egress, free_slots, stores_are_there
 from gateway.processes.stack import Gateway, open_admin, reserve
@@ -18,7 +18,7 @@ async def serve(settings: Settings, *, workers: int, background: bool, wait_s: f
 
     `wait_s`: seconds in which PostgreSQL and Redis may still come up.
     """
-    required(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
+    require_values(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
     check_egress(settings, os.environ)
     stop = asyncio.Event()
     stop_on_signals(stop)

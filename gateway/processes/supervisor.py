@@ -44,9 +44,9 @@ Ready = Callable[[StatusOf], None]
 class Watcher(Protocol):
     """Told about children as they live."""
 
-    def started(self, name: str, pid: int) -> None: ...
+    def mark_started(self, name: str, pid: int) -> None: ...
     def heard(self, name: str, status: Status) -> None: ...
-    def ended(self, name: str) -> None: ...
+    def mark_ended(self, name: str) -> None: ...
 
 
 class ChildFailed(Expected):
@@ -120,7 +120,7 @@ class Child:
             os.close(writer)
         ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if self._watcher is not None:
-            self._watcher.started(self.name, self.process.pid)
+            self._watcher.mark_started(self.name, self.process.pid)
         self._listening = asyncio.create_task(self._listen(reader, ready))
         try:
             is_ready = await asyncio.wait_for(asyncio.shield(ready), START_S)
@@ -156,7 +156,7 @@ class Child:
                 if not ready.done():
                     ready.set_result(False)
                 if self._watcher is not None:
-                    self._watcher.ended(self.name)
+                    self._watcher.mark_ended(self.name)
 
     async def _restart(self) -> None:
         patience_s = RESTART_MIN_S

@@ -30,7 +30,7 @@ async def up(settings: Settings, environ: Mapping[str, str], *, real: frozenset[
     stop = asyncio.Event()
     stop_on_signals(stop)
     # A terminal that took over the last start's variables may start the next one too.
-    environ = env_file.without(environ, env_file.read(settings.gateway_data_dir))
+    environ = env_file.without_file_values(environ, env_file.read(settings.gateway_data_dir))
     await run_until_stopped(_run(settings, environ, real, workers, say, stop), stop, lambda: say("stopping"))
     say("stopped; the data is kept for the next start")
 
@@ -59,7 +59,7 @@ async def _run(
         key = None if "unkey" in real else await ready_key(running, settings)
         theirs, stale = local.of_real_vendors(real, running.settings)
         written = env_file.write(
-            settings.gateway_data_dir, exported(running, admin_url, environ), theirs=theirs, stale=stale
+            settings.gateway_data_dir, exported_variables(running, admin_url, environ), theirs=theirs, stale=stale
         )
         for line in welcome(running, key, admin_url, written, local.own_keys(real)):
             say(line)
@@ -93,7 +93,7 @@ async def ready_key(running: local.Local, settings: Settings) -> str:
     return made.secret
 
 
-def exported(running: local.Local, admin_url: str, environ: Mapping[str, str]) -> dict[str, str]:
+def exported_variables(running: local.Local, admin_url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables with which other commands find this gateway: where it is, and what `up` made. What the user had set
     stays theirs and is not copied to disk: it may be a real vendor's key.
     """

@@ -20,7 +20,7 @@ from gateway.billing.opening import open_billing
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings, require_values
 from gateway.kit.clock import now
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.loops import Loops
@@ -63,7 +63,7 @@ LOOK_EVERY_S: Final = 5.0
 
 async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Flushes the stream into the ledger, and bills when Stripe is configured, until `stop`."""
-    values = required(settings, "database_url", "redis_url")
+    values = require_values(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
         buffer = open_buffer(stack, settings, values["redis_url"])
         pool = await open_process_pool(stack, settings, "worker", CONNECTIONS_MAX)
@@ -92,7 +92,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
         async with loops:
             ready(partial(status, (flush, helper), loops, backlog))
-            await loops.until(stop)
+            await loops.run_until(stop)
 
 
 def _poll(loops: Loops, stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool) -> None:
@@ -186,7 +186,7 @@ class Backlog:
         return [
             Sample("gateway_stream_entries", (), depth.entries),
             Sample("gateway_stream_unacknowledged", (), depth.unacknowledged),
-            Sample("gateway_quarantine_rows", (), await self._ledger.quarantined()),
+            Sample("gateway_quarantine_rows", (), await self._ledger.count_quarantined()),
             *(Sample("gateway_meter_events", (state,), count) for state, count in outbox.counts.items()),
             Sample("gateway_webhook_events", ("new",), events.new),
             Sample("gateway_webhook_events", ("waiting",), events.waiting),

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from gateway.cli.text import Say
-from gateway.config.settings import Settings, required
+from gateway.config.settings import Settings, require_values
 from gateway.processes import worker as worker_process
 from gateway.processes.admin import Board
 from gateway.processes.arguments import ProcessArguments
@@ -21,7 +21,7 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
     """Until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    required(settings, "database_url", "redis_url")
+    require_values(settings, "database_url", "redis_url")
     check_egress(settings, os.environ)
     try:
         await stores_are_there(settings, Patience(wait_s, stop, say), say, command="worker")
@@ -34,7 +34,7 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
         say(f"metrics and readiness on {admin_url}")
 
         def ready(status_of: StatusOf) -> None:
-            board.started("worker", os.getpid())
+            board.mark_started("worker", os.getpid())
             reporter = Reporter(status_of, partial(board.heard, "worker"), every_s=STATUS_EVERY_S)
             stack.callback(reporter.close)
             reporter.start()

@@ -84,7 +84,7 @@ class AccessLog:
         self._encode: Final = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
 
-    def metered(
+    def log_metered(
         self,
         event: UsageEvent,
         status: int,
@@ -126,7 +126,7 @@ class AccessLog:
             )
         )
 
-    def free(self, event_id: str, info: RequestInfo, status: int, ms: float) -> None:
+    def log_free(self, event_id: str, info: RequestInfo, status: int, ms: float) -> None:
         """A call that costs nothing and has no row."""
         self._add(
             AccessLogEntry(
@@ -146,7 +146,7 @@ class AccessLog:
             )
         )
 
-    def refused(self, event_id: str, info: RequestInfo, error: ApiError, ms: float) -> None:
+    def log_refused(self, event_id: str, info: RequestInfo, error: ApiError, ms: float) -> None:
         """A request that the gateway answered itself, with what was known of it by then."""
         request, caller = info.request, info.principal
         self._add(

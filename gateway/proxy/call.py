@@ -156,9 +156,9 @@ class MeteredCall:
         """All of the answer but its last bytes."""
         shape = self._route.endpoint.stream
         if source.status == 200 and shape is not None and is_event_stream(source, asked=self._asked.stream):
-            await relay.stream(StreamMeter(shape, withhold=self._asked.withhold_usage))
+            await relay.relay_stream(StreamMeter(shape, withhold=self._asked.withhold_usage))
         elif source.status != 401:  # which is about us, and would pass to the client as it comes where it is large
-            await relay.whole()
+            await relay.relay_whole()
 
     async def _note(self, result: RelayResult) -> None:
         """The response id is in the journal, and its owner known, before the client sees it."""

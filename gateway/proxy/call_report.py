@@ -93,18 +93,18 @@ class CallReport:
         first_ms = None if first is None else (first - self._begun_s) * 1000
         openai_status = None if result is None else status
         code = self._failed or broken
-        deps.log.metered(event, told, openai_status, ms, first_ms, left, trace, code, said, self._detail)
+        deps.log.log_metered(event, told, openai_status, ms, first_ms, left, trace, code, said, self._detail)
         self._info.is_logged = True
         if self._span is not None:
             self._span.end(event, told)
         if result is not None and broken is None:
             self._ours_s += self._time() - result.heard_s
         wait = None if first is None or self.sent_s is None else first - self.sent_s
-        deps.metrics.metered(event, told, self._ours_s, wait, client_left=left)
+        deps.metrics.count_metered(event, told, self._ours_s, wait, client_left=left)
         if result is not None and result.coding is not None:
-            deps.metrics.coded(result.coding)
+            deps.metrics.count_coded(result.coding)
         if broken != "drain_limit" and (broken is not None or status >= 500 or status in (401, 429)):
-            deps.metrics.upstream_failed(status, broken, said)
+            deps.metrics.count_upstream_failure(status, broken, said)
 
     def _status_told(self, settlement: Settlement) -> int:
         """What the client got; a head that has gone out stays, whatever became of the answer after it."""

@@ -66,9 +66,9 @@ class Proxy:
         return answer
 
     def _count(self, info: RequestInfo, event_id: str, refused: ApiError) -> None:
-        self._deps.metrics.refused(refused.code)
+        self._deps.metrics.count_refused(refused.code)
         if not info.is_logged:
-            self._deps.log.refused(event_id, info, refused, self._deps.clock() * 1000 - unix_ms_of(event_id))
+            self._deps.log.log_refused(event_id, info, refused, self._deps.clock() * 1000 - unix_ms_of(event_id))
 
     def new_id(self, unix_s: float | None = None) -> str:
         """A fresh event id, of now or of the instant `unix_s`."""
@@ -136,8 +136,8 @@ class Proxy:
         return answer
 
     def _report_free(self, info: RequestInfo, event_id: str, started_s: float, endpoint: str, status: int) -> None:
-        self._deps.metrics.free(endpoint, status)
-        self._deps.log.free(event_id, info, status, (self._deps.clock() - started_s) * 1000)
+        self._deps.metrics.count_free(endpoint, status)
+        self._deps.log.log_free(event_id, info, status, (self._deps.clock() - started_s) * 1000)
 
     async def _relay_free(
         self, request: web.BaseRequest, route: MatchedRoute, source: UpstreamAnswer, event_id: str
@@ -148,9 +148,9 @@ class Proxy:
         )
         try:
             if is_event_stream(source) and route.endpoint.stream is not None:
-                await relay.stream(StreamMeter(route.endpoint.stream))
+                await relay.relay_stream(StreamMeter(route.endpoint.stream))
             else:
-                await relay.whole()
+                await relay.relay_whole()
             return await relay.release()
         except Exception as error:
             client = relay.result.client

@@ -40,7 +40,7 @@ class CallMetrics:
         self.running = 0
         """Requests being served."""
 
-    def metered(
+    def count_metered(
         self, event: UsageEvent, status: int, added_s: float, first_byte_s: float | None, *, client_left: bool
     ) -> None:
         """A call with a row. `added_s`, `first_byte_s`: seconds."""
@@ -65,7 +65,7 @@ class CallMetrics:
         if client_left:
             self._left += 1
 
-    def upstream_failed(self, status: int, broken: str | None, code: str | None) -> None:
+    def count_upstream_failure(self, status: int, broken: str | None, code: str | None) -> None:
         """OpenAI answered `status` with the error `code`, or the call broke for the reason `broken`."""
         if broken is None and status == 429 and code == ACCOUNT_EMPTY:
             kind = ACCOUNT_EMPTY
@@ -73,16 +73,16 @@ class CallMetrics:
             kind = broken or (f"http_{status}" if status in _TOLD_APART else "http_5xx")
         self._errors[kind] = self._errors.get(kind, 0) + 1
 
-    def coded(self, coding: str) -> None:
+    def count_coded(self, coding: str) -> None:
         """OpenAI's answer came with a Content-Encoding that nobody asked for."""
         self._coded[coding] = self._coded.get(coding, 0) + 1
 
-    def free(self, endpoint: str, status: int) -> None:
+    def count_free(self, endpoint: str, status: int) -> None:
         """A call that costs nothing."""
         key = (endpoint, status // 100)
         self._free[key] = self._free.get(key, 0) + 1
 
-    def refused(self, code: str) -> None:
+    def count_refused(self, code: str) -> None:
         """A request that the gateway answered itself."""
         self._refused[code] = self._refused.get(code, 0) + 1
 

@@ -58,7 +58,7 @@ class Owners:
         owners = await self._find([response_id], "response")
         if owners.get(response_id) != user_id:
             code = "previous_response_not_found" if param == "previous_response_id" else "response_not_found"
-            raise ApiError(404, code, f"Response with id '{_shown(response_id)}' not found.", param=param)
+            raise ApiError(404, code, f"Response with id '{_quote_id(response_id)}' not found.", param=param)
 
     async def _check_items(self, item_ids: Sequence[str], user_id: str) -> None:
         owners = await self._find(item_ids, "item")
@@ -94,7 +94,7 @@ class Owners:
             self._known.popitem(last=False)
 
 
-def _shown(object_id: str) -> str:
+def _quote_id(object_id: str) -> str:
     """Nothing but an id is echoed."""
     return "(not an id)" if OBJECT_ID.fullmatch(object_id) is None else object_id
 
@@ -102,8 +102,8 @@ def _shown(object_id: str) -> str:
 def _no_item(item_id: str) -> ApiError:
     """As OpenAI says it of an item that it does not have (can1357/oh-my-pi issue 41), and what holds only here."""
     message = (
-        f"Item with id '{_shown(item_id)}' not found. Items are not persisted when `store` is set to false. Try again "
-        "with `store` set to true, or remove this item from your input. This gateway keeps the ids of the first "
+        f"Item with id '{_quote_id(item_id)}' not found. Items are not persisted when `store` is set to false. Try "
+        "again with `store` set to true, or remove this item from your input. This gateway keeps the ids of the first "
         f"{ITEMS_MAX} items of an answer, and none of an answer above 1 MiB that was not streamed; repeat other items "
         "in full, reasoning with its `encrypted_content`."
     )

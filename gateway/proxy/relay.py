@@ -61,7 +61,7 @@ class Relay:
         self._decoder: Final = None if coding is None else Decoder(coding)
         active_relays.add(self)
 
-    async def stream(self, meter: StreamMeter) -> RelayResult:
+    async def relay_stream(self, meter: StreamMeter) -> RelayResult:
         """An event stream; `result.last` is the terminal event."""
         result = self.result
         result.said, result.meter = meter.said, meter
@@ -109,9 +109,9 @@ class Relay:
                 try:
                     await write(visible)
                 except ConnectionError:
-                    self._left()
+                    self._mark_client_left()
 
-    async def whole(self) -> RelayResult:
+    async def relay_whole(self) -> RelayResult:
         """Any other answer; `result.last` is its body, or its last piece when it is large."""
         result = self.result
         chunks: list[bytes] = []
@@ -199,7 +199,7 @@ class Relay:
         try:
             await client.prepare(self._request)
         except ConnectionError:
-            self._left()
+            self._mark_client_left()
 
     async def _write(self, client: web.StreamResponse, data: bytes) -> None:
         if not data or self.result.client_left:
@@ -207,20 +207,20 @@ class Relay:
         transport = self._request.transport
         try:
             if transport is None:
-                self._left()
+                self._mark_client_left()
             elif transport.get_write_buffer_size() > SLOW_BUFFER_BYTES:
                 async with asyncio.timeout(self._bounds.write_stall_s):
                     await client.write(data)
             else:
                 await client.write(data)
         except ConnectionError:
-            self._left()
+            self._mark_client_left()
         except TimeoutError:
-            self._left()
+            self._mark_client_left()
             if transport is not None:
                 transport.abort()
 
-    def _left(self) -> None:
+    def _mark_client_left(self) -> None:
         """The client is gone: read on, within bounds."""
         self.result.client_left = True
         self._active_relays.running += 1
@@ -239,7 +239,7 @@ class Relay:
         if client is not None and client.prepared:
             await self._write(client, error_event(error))
         if not self.result.client_left:
-            self._left()
+            self._mark_client_left()
         transport.close()
 
     def close(self) -> None:

@@ -77,23 +77,23 @@ class Settlement:
         settler, drained = deps.settler, decision.evidence == "drained"
         match decision.figures:
             case "openai":
-                return settler.exact(
+                return settler.settle_exact(
                     opened, said, deps.now(), drained=drained, request_id=request_id, metadata=metadata
                 )
             case "unfinished":
-                event = settler.exact(opened, said, deps.now(), request_id=request_id, metadata=metadata)
-                return settler.unfinished(event, opened, reason)
+                event = settler.settle_exact(opened, said, deps.now(), request_id=request_id, metadata=metadata)
+                return settler.settle_unfinished(event, opened, reason)
             case "counted":
                 tokens = await self._count()
-                return settler.estimated(
+                return settler.settle_estimated(
                     opened, said, deps.now(), reason, tokens, request_id=request_id, metadata=metadata
                 )
             case "open_record":
                 meter = None if self.relay_result is None else self.relay_result.meter
                 tokens = settler.by_bytes(opened, 0 if meter is None else meter.deltas)
-                return settler.estimated(opened, Said(), deps.now(), reason, tokens)
+                return settler.settle_estimated(opened, Said(), deps.now(), reason, tokens)
             case "none":
-                return settler.void(opened, deps.now(), reason, request_id=request_id, metadata=metadata)
+                return settler.settle_void(opened, deps.now(), reason, request_id=request_id, metadata=metadata)
 
     async def _count(self) -> Tokens:
         """The call's tokens, from the request and from what the answer showed."""
@@ -103,7 +103,7 @@ class Settlement:
         answer = result.text if result is not None and shown else b""
         return await self._deps.estimator.tokens(self._opened, self._asked.body, meter, answer)
 
-    async def _own(self, event: UsageEvent, said: Said) -> UsageEvent:
+    async def _remember_owner(self, event: UsageEvent, said: Said) -> UsageEvent:
         """The answer and its items are known as the user's before the client has the end of it, in one trip to Redis;
         and the event tells Postgres of the items, as it does of the answer."""
         fresh = [] if said.response_id is None or self.owner_known else [said.response_id]
@@ -115,7 +115,7 @@ class Settlement:
     async def _write(self, event: UsageEvent) -> None:
         """SETTLE is on disk when this returns, also when the caller is cancelled meanwhile."""
         if self._asked.stored and self.relay_result is not None:
-            event = await self._own(event, self.relay_result.said)
+            event = await self._remember_owner(event, self.relay_result.said)
         self._deps.failpoint("proxy.ended")
         self.event = event  # first: a caller that is cancelled in the next line has its record queued
         try:

@@ -39,9 +39,9 @@ def usage_csv(report: UsageReport, *, totals: bool = False) -> str:
 
 def text_field(text: str | None) -> str:
     """A field of text that others chose: no formula, and nothing that steers a terminal; its lines stay."""
-    return legible_lines(defused(text))
+    return legible_lines(escape_formula(text))
 
 
-def defused(text: str | None) -> str:
+def escape_formula(text: str | None) -> str:
     """Text with an apostrophe before whatever a spreadsheet would take for a formula; None is empty."""
     return "" if text is None else _FORMULA.sub("'", text)

@@ -90,15 +90,15 @@ def _label(dimension: str, row: UsageRow) -> Cell:
         case "hour":
             return f"{row.hour:%Y-%m-%d %H:%M}"
         case "user":
-            return _named(row.email, row.user_id)
+            return _name_cells(row.email, row.user_id)
         case "key":
-            return "(no key)" if row.key_id is None else _named(row.key_name, row.key_id)
+            return "(no key)" if row.key_id is None else _name_cells(row.key_name, row.key_id)
         case "meeting":
-            return "(no meeting)" if row.meeting_id is None else _named(row.room_name, row.meeting_id)
+            return "(no meeting)" if row.meeting_id is None else _name_cells(row.room_name, row.meeting_id)
         case _:
             return getattr(row, dimension) or "(none)"
 
 
-def _named(name: str | None, full_id: str | None) -> Cell:
+def _name_cells(name: str | None, full_id: str | None) -> Cell:
     short = (full_id or "")[:_ID_SHOWN]
     return cell(name or "(no name)", " ", (f"{short}…", "dim"))

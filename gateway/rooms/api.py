@@ -126,35 +126,35 @@ class RoomsApi:
 
     async def _create(self, call: RouteCall[Nothing, Nothing, NewRoom]) -> Answer:
         room = await self._keeper.create(call.body.id or self._new_id(), call.body.change())
-        return Answer(201, view_of(room), {"Location": f"{PATH}/{room.id}", **_tagged(room)})
+        return Answer(201, view_of(room), {"Location": f"{PATH}/{room.id}", **_with_etag(room)})
 
     async def _page(self, call: RouteCall[Nothing, RoomListQuery, Nothing]) -> Answer:
         query = call.query
-        rooms, more = await self._keeper.page(query.wanted(), after=query.after or None, rows_max=query.limit)
+        rooms, more = await self._keeper.page(query.to_filter(), after=query.after or None, rows_max=query.limit)
         last = rooms[-1].id if rooms else None
         return Answer(200, RoomList(data=[view_of(room) for room in rooms], has_more=more, last_id=last))
 
     async def _get(self, call: RouteCall[RoomPath, RoomQuery, Nothing]) -> Answer:
         if not call.query.include:
             room = await self._keeper.get(call.path.id)
-            return Answer(200, view_of(room), _tagged(room))
+            return Answer(200, view_of(room), _with_etag(room))
         call.require(READ_SENSITIVE)
         room = await self._keeper.get(call.path.id)
-        return Answer(200, view_of(room, self._keeper.sensitive_of(room)), _tagged(room))
+        return Answer(200, view_of(room, self._keeper.sensitive_of(room)), _with_etag(room))
 
     async def _update(self, call: RouteCall[RoomPath, Nothing, RoomChange]) -> Answer:
         change, version = call.body.change(call.headers.get("If-Match"))
         room = await self._keeper.update(call.path.id, change, version=version)
-        return Answer(200, view_of(room), _tagged(room))
+        return Answer(200, view_of(room), _with_etag(room))
 
     async def _expire(self, call: RouteCall[RoomPath, Nothing, Nothing]) -> Answer:
         room = await self._keeper.expire(call.path.id)
-        return Answer(200, view_of(room), _tagged(room))
+        return Answer(200, view_of(room), _with_etag(room))
 
     async def _describe(self, _call: RouteCall[Nothing, Nothing, Nothing]) -> Answer:
         about = About("Rooms", VERSION, "Rooms of interviews and meetings, for the platform's backend.", COMMON)
         return Answer(200, build_document(about, self.routes))
 
 
-def _tagged(room: Room) -> dict[str, str]:
+def _with_etag(room: Room) -> dict[str, str]:
     return {"ETag": f'"{room.version}"'}

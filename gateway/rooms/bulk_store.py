@@ -90,7 +90,7 @@ class BulkRooms(Table):
         async with self._connection() as connection:
             return {row["key_id"]: row["rooms"] for row in await connection.fetch(_COUNTS)}
 
-    async def sealed(self, after: str, rows_max: int) -> list[StoredEnvelope]:
+    async def read_sealed(self, after: str, rows_max: int) -> list[StoredEnvelope]:
         """Envelopes of rooms whose id follows `after`, in the order of ids; the first page follows FIRST."""
         async with self._connection() as connection:
             return [_stored(row) for row in await connection.fetch(_SEALED, after, rows_max)]

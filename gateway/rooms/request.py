@@ -132,7 +132,7 @@ class NewRoom(Fields, frozen=True, kw_only=True):
 
     def change(self) -> Change:
         """What it holds."""
-        return _change({"state": self.state or CREATED} | _given(self))
+        return _change({"state": self.state or CREATED} | _given_fields(self))
 
 
 class RoomChange(Fields, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ class RoomChange(Fields, frozen=True, kw_only=True):
         tag = _tag(if_match)
         if self.version is not None and tag is not None and self.version != tag:
             raise invalid("version", "and the header If-Match name two versions")
-        given = _given(self)
+        given = _given_fields(self)
         if not given:
             raise ApiError(400, "missing_field", f"Nothing to change: give one of {', '.join(_CHANGEABLE)}.")
         return _change(given), tag if self.version is None else self.version
@@ -185,12 +185,12 @@ class RoomListQuery(Fields, frozen=True, kw_only=True):
     after: OtherId | UnsetType = UNSET
     """The `last_id` of the page before."""
 
-    def wanted(self) -> RoomFilter:
+    def to_filter(self) -> RoomFilter:
         """The rooms that are asked for."""
         return RoomFilter(self.room_name or None, self.user_id or None, self.meeting_id or None)
 
 
-def _given(fields: Fields) -> dict[str, Any]:
+def _given_fields(fields: Fields) -> dict[str, Any]:
     """The fields of a room that a request names; null is a value, but for a state, which is never null."""
     given = {name: getattr(fields, name) for name in _CHANGEABLE}
     return {

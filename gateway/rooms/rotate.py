@@ -99,7 +99,7 @@ async def check_rooms(rooms: BulkRooms, ring: KeyRing, progress: Progress) -> Ch
     opened: dict[str, int] = {}
     failed: dict[str, str] = {}
     after = FIRST
-    while page := await rooms.sealed(after, CHECK_BATCH):
+    while page := await rooms.read_sealed(after, CHECK_BATCH):
         for room_id, sealed in page:
             try:
                 open_sealed(ring, sealed, place_of(room_id))

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.config.key_ring import KeyRing
 from gateway.kit.errors import ApiError
-from gateway.kit.strict_json import DEPTH_MAX, check, merged, size
+from gateway.kit.strict_json import DEPTH_MAX, check, merge_patch, size
 from gateway.rooms.room import Room, RoomFilter, place_of
 from gateway.rooms.sealing import RandomBytes, Sealed, open_sealed, seal
 from gateway.rooms.store import Rooms
@@ -53,7 +53,7 @@ class RoomKeeper:
         empty = Room(
             room_id, "", None, None, "", {}, None, None, None, None, None, None, 1, _UNDATED, _UNDATED
         )  # fmt: skip
-        made = await self._rooms.create(self._changed(empty, change))
+        made = await self._rooms.create(self._apply_change(empty, change))
         if made is None:
             raise ApiError(409, "room_exists", "There is a room of this id already.", param="id")
         return made
@@ -84,7 +84,7 @@ class RoomKeeper:
                 break
             if room.expired_at is not None:
                 raise ApiError(409, "room_expired", "The room has expired and can no longer be changed.")
-            changed = self._changed(room, change)
+            changed = self._apply_change(room, change)
             if {"user_id", "meeting_id"} & change.columns.keys():
                 await self._check_owners(changed.user_id, changed.meeting_id)
             sealed_too = change.sensitive is not None or change.clear_sensitive
@@ -98,17 +98,17 @@ class RoomKeeper:
         """Erases what is sealed, for good. Doing it again changes nothing."""
         return await self._rooms.expire(room_id, self._now()) or await self.get(room_id)
 
-    def _changed(self, room: Room, change: Change) -> Room:
-        data = room.data if change.data is None else merged(room.data, change.data)
-        _bounded(data, "data")
+    def _apply_change(self, room: Room, change: Change) -> Room:
+        data = room.data if change.data is None else merge_patch(room.data, change.data)
+        _check_bounds(data, "data")
         sealed = None if change.clear_sensitive else room.sealed
         if change.sensitive is not None:
             before = {} if sealed is None else open_sealed(self._ring, sealed, place_of(room.id))
-            sealed = self._sealed(room.id, merged(before, change.sensitive))
+            sealed = self._seal(room.id, merge_patch(before, change.sensitive))
         return replace(room, **change.columns, data=data, sealed=sealed)
 
-    def _sealed(self, room_id: str, fields: dict[str, Any]) -> Sealed | None:
-        _bounded(fields, "sensitive")
+    def _seal(self, room_id: str, fields: dict[str, Any]) -> Sealed | None:
+        _check_bounds(fields, "sensitive")
         return seal(self._ring, fields, place_of(room_id), self._random_bytes) if fields else None
 
     async def _check_owners(self, user_id: str | None, meeting_id: str | None) -> None:
@@ -126,7 +126,7 @@ class RoomKeeper:
         raise ApiError(400, "invalid_value", f"'meeting_id' {wrong}.", param="meeting_id")
 
 
-def _bounded(fields: dict[str, Any], param: str) -> None:
+def _check_bounds(fields: dict[str, Any], param: str) -> None:
     """A merge may nest or grow what was within bounds."""
     try:
         check(fields, DEPTH_MAX)

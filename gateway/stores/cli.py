@@ -3,7 +3,7 @@
 import typer
 
 from gateway.cli.command import run, say, settings
-from gateway.config.settings import required
+from gateway.config.settings import require_values
 from gateway.stores import migrator
 
 app = typer.Typer()
@@ -12,7 +12,7 @@ app = typer.Typer()
 @app.command()
 def migrate() -> None:
     """Brings the database up to date; safe to run twice and from two places at once."""
-    report = run(migrator.migrate(required(settings(), "database_url")["database_url"]))
+    report = run(migrator.migrate(require_values(settings(), "database_url")["database_url"]))
     for migration in report.applied:
         say(f"applied {migration.version}_{migration.name}")
     for notice in report.notices:

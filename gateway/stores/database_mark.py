@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
-from gateway.stores.postgres import open_pool, translated
+from gateway.stores.postgres import open_pool, translating_errors
 
 Kind = Literal["sandbox", "production"]
 
@@ -47,7 +47,7 @@ async def connected(dsn: str) -> AsyncIterator[Any]:
     """One connection, for this alone. Raises DependencyDown."""
     pool = await open_pool(dsn, connections_max=1)
     try:
-        with translated():
+        with translating_errors():
             async with pool.acquire() as connection:
                 yield connection
     finally:

@@ -15,7 +15,7 @@ import asyncpg
 import migrations
 from gateway.config.dsn import read_dsn
 from gateway.kit.errors import Expected
-from gateway.stores.postgres import translate, translated
+from gateway.stores.postgres import translate, translating_errors
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -94,7 +94,7 @@ def in_order(files: Sequence[Migration]) -> list[Migration]:
 async def pending(connection: Connection, known: Sequence[Migration] | None = None) -> list[Migration]:
     """Those not yet recorded in this database, oldest first. Raises VersionTaken when a version is recorded under
     another name: then it is some other migration that was applied."""
-    done = await _recorded(connection)
+    done = await _read_recorded(connection)
     missing = []
     for each in load() if known is None else in_order(known):
         if each.version not in done:
@@ -108,7 +108,7 @@ async def pending(connection: Connection, known: Sequence[Migration] | None = No
     return missing
 
 
-async def _recorded(connection: Connection) -> dict[str, str | None]:
+async def _read_recorded(connection: Connection) -> dict[str, str | None]:
     """Recorded versions, each with its name where there is one."""
     if not await connection.fetchval(RECORDS_EXIST):
         return {}
@@ -129,7 +129,7 @@ async def compare(connection: Connection) -> Versions:
     known = load()
     behind = [f"{each.version}_{each.name}" for each in await pending(connection, known)]
     newest = known[-1].version
-    return Versions(behind, sorted(version for version in await _recorded(connection) if version > newest))
+    return Versions(behind, sorted(version for version in await _read_recorded(connection) if version > newest))
 
 
 async def migrate(
@@ -139,7 +139,7 @@ async def migrate(
     notices: list[str] = []
     everything = load() if known is None else in_order(known)
     found = read_dsn(dsn)
-    with translated():
+    with translating_errors():
         connection = await asyncpg.connect(
             found.url, **found.tls, timeout=found.connect_timeout_s or connect_timeout_s, statement_cache_size=0
         )

@@ -81,7 +81,7 @@ async def open_pool(
         "timezone": "UTC",
     }
     watch = connections.Watch()
-    with translated():
+    with translating_errors():
         watch.pool = asyncpg.create_pool(
             found.url,
             **found.tls,
@@ -100,7 +100,7 @@ async def open_pool(
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translating_errors() -> Iterator[None]:
     """Around statements: what asyncpg raises becomes what `translate` makes of it."""
     try:
         yield
@@ -141,18 +141,18 @@ class Table:
 
     async def _rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of one statement, which commits by itself."""
-        with translated():
+        with translating_errors():
             return await self._pool.fetch(query, *arguments)
 
     async def _look_up(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         """Rows that a call waits for: soon or not at all."""
-        with translated():
+        with translating_errors():
             return await connections.fetch_within(self._pool, LOOK_UP_S, query, *arguments)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         """A connection, for several statements or a transaction."""
-        with translated():
+        with translating_errors():
             async with self._pool.acquire() as connection:
                 yield connection
 

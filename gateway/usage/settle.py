@@ -43,7 +43,7 @@ class Settler:
         self._bill_estimates: Final = bill_estimates
         self._region: Final = region
 
-    def exact(
+    def settle_exact(
         self,
         opened: OpenRecord,
         said: Said,
@@ -102,7 +102,7 @@ class Settler:
             priced=priced,
         )
 
-    def void(
+    def settle_void(
         self,
         opened: OpenRecord,
         completed_at: datetime,
@@ -115,7 +115,7 @@ class Settler:
         extra = {**opened.metadata, **(metadata or {}), "void_reason": reason}
         return self._event(opened, Said(), completed_at, "void", 0, 0, request_id=request_id, metadata=extra)
 
-    def estimated(
+    def settle_estimated(
         self,
         opened: OpenRecord,
         said: Said,
@@ -129,7 +129,7 @@ class Settler:
         """OpenAI never said: the best estimate, with the most it can have been as `metadata.bound_usd`."""
         model = said.model or opened.model
         value = self._estimate(opened, said, tokens)
-        extra = {**opened.metadata, **(metadata or {}), "reason": reason, **_asked(opened)}
+        extra = {**opened.metadata, **(metadata or {}), "reason": reason, **_request_facts(opened)}
         if model != opened.model:
             extra["requested_model"] = opened.model
         extra["bound_usd"] = None if value.bound_nano is None else pricing.nano_text(value.bound_nano)
@@ -158,7 +158,7 @@ class Settler:
             cost_lines=value.lines,
         )
 
-    def unfinished(self, event: UsageEvent, opened: OpenRecord, reason: str) -> UsageEvent:
+    def settle_unfinished(self, event: UsageEvent, opened: OpenRecord, reason: str) -> UsageEvent:
         """OpenAI named figures, but the answer never came to its end: they are the best estimate, no more."""
         if event.cost_nano is None:
             return event
@@ -169,7 +169,7 @@ class Settler:
             event,
             evidence="estimated",
             billed_nano=event.billed_nano if self._bill_estimates else 0,
-            metadata={**event.metadata, "reason": reason, "bound_usd": bound, **_asked(opened)},
+            metadata={**event.metadata, "reason": reason, "bound_usd": bound, **_request_facts(opened)},
         )
 
     def _estimate(self, opened: OpenRecord, said: Said, tokens: Tokens) -> pricing.Estimate:
@@ -197,7 +197,7 @@ class Settler:
             problem = f"pricing failed: {type(error).__name__}"
             return pricing.Estimate(None, None, (), self._book.version, (problem,), low_confidence=False)
 
-    def most(self, opened: OpenRecord) -> int | None:
+    def highest_cost(self, opened: OpenRecord) -> int | None:
         """The most that a call can cost, nano-USD, before anything is known of it; None when its price is not known."""
         tokens = self.by_bytes(opened, 0)
         # `auto` leaves the tier to OpenAI, which may take the dearest.
@@ -206,7 +206,7 @@ class Settler:
         bounds = [value.bound_nano for value in values if value.bound_nano is not None]
         return max(bounds, default=None)
 
-    def most_billed(self, nano: int) -> int:
+    def highest_billed(self, nano: int) -> int:
         """The most that a customer is charged for a call of at most `nano` nano-USD."""
         return nano if self._markup is None else math.ceil(nano * self._markup)
 
@@ -269,7 +269,7 @@ class Settler:
         )
 
 
-def _asked(opened: OpenRecord) -> dict[str, str]:
+def _request_facts(opened: OpenRecord) -> dict[str, str]:
     """What an estimate keeps of the request: what OpenAI says later may need it for its price (ledger/poll)."""
     asked = {"service_tier_asked": opened.service_tier, "cache_ttl_asked": opened.cache_ttl}
     return {name: value for name, value in asked.items() if value is not None}

@@ -22,7 +22,7 @@ def boundary(buffer: bytes | bytearray, start: int) -> int:
     return end
 
 
-def split(region: bytes) -> Iterator[bytes]:
+def split_events(region: bytes) -> Iterator[bytes]:
     """The raw events of `region`, each with its closing blank line; `b"".join(split(x)) == x`."""
     if b"\r" not in region:
         start = 0

@@ -82,7 +82,7 @@ class Scan:
             at += 1
         if self._kept is not None:
             self._kept += piece[self._start :]
-            if len(self._kept) > self._most():
+            if len(self._kept) > self._room_left():
                 self._give_up()
 
     def _find_mark(self, piece: bytes, at: int) -> int:
@@ -195,7 +195,7 @@ class Scan:
         self._kept, self._start = bytearray(), at
         self._kept_is_key, self._kept_depth = is_key, self._depth
 
-    def _most(self) -> int:
+    def _room_left(self) -> int:
         """Bytes that may be kept of what is being kept."""
         return SHORT_BYTES_MAX if self._kept_is_key or self._kept_depth > 1 else self._value_max
 

@@ -80,7 +80,7 @@ def test_the_while_is_drawn_anew() -> None:
     breaker = Breaker(monotonic=lambda: now, uniform=Random(7).uniform)
     whiles = set()
     for _ in range(FAILURES):
-        breaker.failed()
+        breaker.record_failure()
     for _ in range(50):
         began = now
         while True:
@@ -91,7 +91,7 @@ def test_the_while_is_drawn_anew() -> None:
             else:
                 break
         whiles.add(round(now - began, 1))
-        breaker.failed()
+        breaker.record_failure()
     assert min(whiles) >= OPEN_S[0]
     assert max(whiles) <= OPEN_S[1] + 0.1
     assert len(whiles) > 20

@@ -12,9 +12,9 @@ from gateway.audit.delivery import asked_span
 from gateway.audit.reads.rows import Estimates, PricedRow
 from gateway.audit.reads.snapshot import AuditRange, Offenders
 from gateway.audit.reprice import Reprice
-from gateway.audit.result import EXAMPLES_MAX, InvariantResult, judged
+from gateway.audit.result import EXAMPLES_MAX, InvariantResult, judge
 from gateway.audit.rows import estimates
-from gateway.audit.span import aligned, audited_span, window_length
+from gateway.audit.span import align_range, audited_span, window_length
 from gateway.kit.errors import OptionError
 from gateway.usage.event import UsageEvent
 from gateway.usage.settle import Settler
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_what_is_wrong(maker: Maker) -> None:
 
 def test_each_broken_rule_gets_examples() -> None:
     broken = {rule: Offenders(50, tuple(f"{rule}{number}" for number in range(10))) for rule in "abc"}
-    examples = judged("INV-0", "none", {}, broken, "").examples
+    examples = judge("INV-0", "none", {}, broken, "").examples
     assert {example[0] for example in examples} == set("abc")
     assert len(examples) <= EXAMPLES_MAX
 
@@ -148,11 +148,13 @@ def test_the_usual_range() -> None:
 def test_ranges_are_widened_to_whole_windows() -> None:
     wanted = AuditRange(at("2026-11-22T10:59:59"), at("2026-11-22T11:00:01"))
     assert (
-        aligned(wanted, [3600]) == aligned(wanted, [60]) == AuditRange(at("2026-11-22T10:00"), at("2026-11-22T12:00"))
+        align_range(wanted, [3600])
+        == align_range(wanted, [60])
+        == AuditRange(at("2026-11-22T10:00"), at("2026-11-22T12:00"))
     )
-    assert aligned(wanted, [86_400]) == AuditRange(at("2026-11-22"), at("2026-11-23"))
-    assert aligned(aligned(wanted, [86_400]), [86_400]) == AuditRange(at("2026-11-22"), at("2026-11-23"))
-    assert aligned(AuditRange(None, None), [3600]) == AuditRange(None, None)
+    assert align_range(wanted, [86_400]) == AuditRange(at("2026-11-22"), at("2026-11-23"))
+    assert align_range(align_range(wanted, [86_400]), [86_400]) == AuditRange(at("2026-11-22"), at("2026-11-23"))
+    assert align_range(AuditRange(None, None), [3600]) == AuditRange(None, None)
 
 
 def test_windows_are_compared_only_where_they_are_whole_and_alike() -> None:
@@ -160,7 +162,7 @@ def test_windows_are_compared_only_where_they_are_whole_and_alike() -> None:
     assert window_length(day, []) == 3600
     assert window_length(day, [86_400]) == 86_400
     assert window_length(day, [3600, 86_400]) is None
-    assert window_length(aligned(day, [86_399]), [86_399]) is None
+    assert window_length(align_range(day, [86_399]), [86_399]) is None
 
 
 def test_stripe_is_asked_about_hours_that_have_settled() -> None:

@@ -120,7 +120,7 @@ async def test_a_usage_block_that_only_bytes_can_hold_is_priced_again(house: Hou
     for name, more in (("odd", b""), ("long", b"x" * 70_000)):
         opened = house.maker.opened(FIRST, endpoint="chat")
         said = Said(f"chatcmpl-{name}", opened.model, None, block % more)
-        events.append(house.maker.settler.exact(opened, said, FIRST))
+        events.append(house.maker.settler.settle_exact(opened, said, FIRST))
     async with undone(house):
         before = by_name(await house.audit())["INV-3"].figures
         await insert(house.ledger, events)

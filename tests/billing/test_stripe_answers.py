@@ -146,7 +146,7 @@ async def test_the_samples(raw: tuple[Raw, Billing]) -> None:
     stripe.answers.clear()
     stripe.say(200, page(meter()))
     stripe.say(200, stripe_samples.SUMMARIES | {"has_more": False})  # which the page leaves out
-    hours = await billing.counted(METER, "cus_sample", datetime(2026, 11, 22, tzinfo=UTC), datetime.now(UTC))
+    hours = await billing.read_counts(METER, "cus_sample", datetime(2026, 11, 22, tzinfo=UTC), datetime.now(UTC))
     assert isinstance(hours, dict)
     assert {f"{at:%H}": int(there) for at, there in hours.items()} == {"23": 1235, "20": 40}
     stripe.answers.clear()
@@ -156,7 +156,7 @@ async def test_the_samples(raw: tuple[Raw, Billing]) -> None:
     older = stripe_samples.with_request({"id": "", "idempotency_key": f"{METER}:cus_older:1795388400:0"})
     stripe.say(200, {"data": [*reports, stripe_samples.NOTIFICATION, older], "next_page_url": None})
     stripe.say(200, stripe_samples.ERROR_REPORT)
-    found = {one.code: one for one in await billing.uncounted(METER, datetime(2026, 11, 1, tzinfo=UTC))}
+    found = {one.code: one for one in await billing.read_uncounted(METER, datetime(2026, 11, 1, tzinfo=UTC))}
     assert {code: one.events for code, one in found.items()} == {"meter_event_no_customer_defined": 3, "no_meter": 1}
     assert found["meter_event_no_customer_defined"].identifiers == (
         f"{METER}:cus_older:1795388400:0", f"{METER}:cus_sample:1795388400:0",
@@ -170,8 +170,8 @@ async def ask_all(billing: Billing) -> list[str]:
     for call in (
         billing.ensure_meter(METER),
         billing.check(METER),
-        billing.counted(METER, "cus_1", since, until),
-        billing.uncounted(METER, since),
+        billing.read_counts(METER, "cus_1", since, until),
+        billing.read_uncounted(METER, since),
         billing.customer("cus_1"),
         billing.create_customer("u-1", "a@example.com"),
     ):

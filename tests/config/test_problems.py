@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.config.problems import names, slips, variable
+from gateway.config.problems import find_misspelled, names, variable
 from gateway.config.settings import Settings
 from tests.config.test_example import uncommented
 from tests.support.invoke import gateway
@@ -145,8 +145,8 @@ async def test_the_example_with_every_setting_is_right(tmp_path: Path) -> None:
 
 def test_what_others_call_gateway_is_not_ours() -> None:
     theirs = ("GATEWAY_VERSION", "GATEWAY_SERVICE_HOST", "GATEWAY_PORT_8080_TCP_ADDR", "GATEWAY_CONFIG", "GATEWAYS")
-    assert slips(dict.fromkeys(theirs, "x")) == []
-    assert slips({variable(name): "x" for name in names()}) == []
+    assert find_misspelled(dict.fromkeys(theirs, "x")) == []
+    assert find_misspelled({variable(name): "x" for name in names()}) == []
 
 
 async def test_show_says_where_a_value_comes_from_and_no_secret(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncpg
 
 from gateway.config.settings import Settings
 from gateway.doctor import command as doctor
-from gateway.doctor.findings import Finding
+from gateway.doctor.findings import CheckResult
 from tests.config.test_problems import SECRET
 
 
@@ -15,7 +15,7 @@ def settings(**given: Any) -> Settings:
     return Settings(**{"openai_api_key": SECRET, "unkey_root_key": SECRET, **given})
 
 
-async def found(name: str, loaded: Settings) -> list[Finding]:
+async def found(name: str, loaded: Settings) -> list[CheckResult]:
     """What one check finds; never a secret."""
     seen = await doctor.run(name, dict(doctor.CHECKS)[name], loaded)
     assert SECRET not in repr(seen)
@@ -23,7 +23,7 @@ async def found(name: str, loaded: Settings) -> list[Finding]:
     return seen
 
 
-def says(seen: list[Finding]) -> list[tuple[str, str]]:
+def says(seen: list[CheckResult]) -> list[tuple[str, str]]:
     return [(finding.level, finding.says) for finding in seen]
 
 

@@ -184,4 +184,4 @@ async def test_journal_on_a_real_disk(tmp_path: Path) -> None:
     left.write_bytes(b"")
     os.utime(left, (1, 1))
     seen = says(await found("journal", settings(gateway_data_dir=tmp_path)))
-    assert ("warn", "1 segment(s) that nobody has confirmed, and no keeper runs on this folder") in seen
+    assert ("warn", "1 unconfirmed segment(s), and no keeper runs on this folder") in seen

@@ -135,8 +135,8 @@ def test_clocks_addresses_and_prices() -> None:
     for url, is_clear in (("http://10.0.0.7/v1", True), ("http://localhost:1/v1", False), (REAL, False)):
         assert bool(vendors.in_clear("openai", "OPENAI_BASE_URL", url)) is is_clear
     open_to_all = settings(gateway_host="0.0.0.0", gateway_admin_host="::", gateway_workers=200)
-    assert [finding.level for finding in doctor.here(open_to_all)] == ["warn"] * 3
-    assert doctor.here(settings()) == []
+    assert [finding.level for finding in doctor.check_host(open_to_all)] == ["warn"] * 3
+    assert doctor.check_host(settings()) == []
     book = doctor.read_book()
     (fresh, low) = doctor.prices(book, TODAY, verbose=False)
     assert (fresh.level, low.level, "gpt-" in low.says) == ("ok", "warn", False)

@@ -116,7 +116,7 @@ async def test_a_bug_ends_every_loop_and_says_where_but_not_what(error: BaseExce
     loops.every("recount", failing(error, 1, lambda: None), every_s=1)
     with structlog.testing.capture_logs() as lines, pytest.raises(LoopFailed, match="'recount' has failed") as raised:
         async with loops:
-            await asyncio.wait_for(loops.until(asyncio.Event()), ENDS_S)
+            await asyncio.wait_for(loops.run_until(asyncio.Event()), ENDS_S)
     (line,) = lines
     assert (line["log_level"], line["loop"], line["error"]) == ("error", "recount", type(error).__name__)
     assert "test_loops.py:" in line["where"][-1]
@@ -184,7 +184,7 @@ async def test_at_the_end_one_that_finishes_completes_its_pass() -> None:
     async with loops:
         await asyncio.wait_for(begun.wait(), ENDS_S)
         stop.set()
-        await loops.until(stop)
+        await loops.run_until(stop)
     assert done == ["cancelled", "flush"]
 
 

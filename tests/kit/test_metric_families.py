@@ -9,7 +9,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.kit.metrics import FAMILIES, LATENCY_S, Histogram, Sample, Status, add_up, counters_only
-from gateway.processes.admin import Board, exposed
+from gateway.processes.admin import Board, parse_metrics
 
 CALLS = "gateway_calls_total"
 LABELS = ("chat", "2xx", "reported")
@@ -65,17 +65,17 @@ def test_gauges_add_up_or_the_largest_counts() -> None:
 
 def test_counters_outlive_their_process() -> None:
     board = Board(monotonic=Clock())
-    board.started("proxy-0", 1)
+    board.mark_started("proxy-0", 1)
     board.heard("proxy-0", calls(7))
     assert (value(board, CALLS, LABELS), value(board, "gateway_requests_running")) == (7, 1)
-    board.ended("proxy-0")
+    board.mark_ended("proxy-0")
     assert (value(board, CALLS, LABELS), value(board, "gateway_requests_running")) == (7, 0)
-    board.started("proxy-0", 2)
+    board.mark_started("proxy-0", 2)
     board.heard("proxy-0", calls(2))
     board.heard("proxy-0", calls(3))
     assert value(board, CALLS, LABELS) == 10
     assert value(board, "gateway_process_starts_total", ("proxy-0",)) == 2
-    board.started("proxy-1", 3)
+    board.mark_started("proxy-1", 3)
     board.heard("proxy-1", calls(5))
     assert value(board, CALLS, LABELS) == 15
 
@@ -84,7 +84,7 @@ def test_readiness_says_which_process_is_why() -> None:
     clock = Clock()
     board = Board(monotonic=clock)
     assert board.readiness()[0] is False  # nobody has started
-    board.started("proxy-0", 1)
+    board.mark_started("proxy-0", 1)
     assert board.readiness()[1]["processes"]["proxy-0"]["problem"] == "it is starting"
     board.heard("proxy-0", Status())
     assert board.readiness()[0] is True
@@ -96,7 +96,7 @@ def test_readiness_says_which_process_is_why() -> None:
     assert (ready, body["processes"]["proxy-0"]["waits_for"]) == (True, "redis")  # calls go on
     clock.now_s += 16
     assert "said nothing for 16 s" in board.readiness()[1]["processes"]["proxy-0"]["problem"]
-    board.ended("proxy-0")
+    board.mark_ended("proxy-0")
     assert "being started again" in board.readiness()[1]["processes"]["proxy-0"]["problem"]
 
 
@@ -105,7 +105,7 @@ def test_prometheus_reads_it() -> None:
     for seconds in (0.0001, 0.002, 60):
         histogram.observe(seconds)
     board = Board(monotonic=Clock())
-    board.started("proxy-0", 1)
+    board.mark_started("proxy-0", 1)
     nano = 123_456_789_012_345
     samples = (
         histogram.sample("gateway_added_seconds", ("chat",)),
@@ -113,7 +113,7 @@ def test_prometheus_reads_it() -> None:
     )
     board.heard("proxy-0", Status(samples=samples))
     registry = CollectorRegistry()
-    registry.register(exposed(board))
+    registry.register(parse_metrics(board))
     families = list(text_string_to_metric_families(generate_latest(registry).decode()))
     shown = {family.name: family for family in families}
     assert {family.name + ("_total" if family.type == "counter" else "") for family in families} == set(FAMILIES)

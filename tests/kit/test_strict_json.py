@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.kit.strict_json import DEPTH_MAX, merged, parse, size
+from gateway.kit.strict_json import DEPTH_MAX, merge_patch, parse, size
 
 LETTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 """No half of a surrogate pair: those are refused, as the table below shows."""
@@ -63,8 +63,8 @@ def test_the_deepest_that_may_be() -> None:
 def test_a_merge_keeps_what_the_patch_does_not_name_and_is_the_same_twice(
     target: dict[str, Any], patch: dict[str, Any]
 ) -> None:
-    once = merged(target, patch)
-    assert merged(once, patch) == once
+    once = merge_patch(target, patch)
+    assert merge_patch(once, patch) == once
     assert {name: value for name, value in once.items() if name not in patch} == {
         name: value for name, value in target.items() if name not in patch
     }
@@ -72,6 +72,9 @@ def test_a_merge_keeps_what_the_patch_does_not_name_and_is_the_same_twice(
 
 
 def test_the_examples_of_the_rfc() -> None:
-    assert merged({"a": "b", "c": {"d": "e", "f": "g"}}, {"a": "z", "c": {"f": None}}) == {"a": "z", "c": {"d": "e"}}
-    assert merged({"a": {"b": "c"}}, {"a": [1]}) == {"a": [1]}
-    assert merged({"a": [{"b": "c"}]}, {"a": {"b": {"x": None}}}) == {"a": {"b": {}}}
+    assert merge_patch({"a": "b", "c": {"d": "e", "f": "g"}}, {"a": "z", "c": {"f": None}}) == {
+        "a": "z",
+        "c": {"d": "e"},
+    }
+    assert merge_patch({"a": {"b": "c"}}, {"a": [1]}) == {"a": [1]}
+    assert merge_patch({"a": [{"b": "c"}]}, {"a": {"b": {"x": None}}}) == {"a": {"b": {}}}

@@ -129,7 +129,9 @@ async def test_a_late_answer_that_says_auto_costs_the_tier_asked_for(
     openai[0].body = (ANSWER % b"completed").replace(b'"service_tier":"default"', b'"service_tier":"auto"')
     opened = opened_call(await Accounts(ledger.pool).create_user("u@example.com"), service_tier=asked)
     said = Said(response_id="resp_1", service_tier=named)
-    await ledger.insert_batch([LedgerEntry.of(SETTLER.estimated(opened, said, NOW, "process_died", Tokens(9, 9)))])
+    await ledger.insert_batch(
+        [LedgerEntry.of(SETTLER.settle_estimated(opened, said, NOW, "process_died", Tokens(9, 9)))]
+    )
     assert await poll.step_once() == 1
     assert await pool.fetchval("select (sum(cost_usd) * 1000000000)::bigint from openai_usage") == nano
     assert await sums_are_right(pool)
@@ -144,12 +146,15 @@ async def test_a_late_answer_costs_the_cache_writes_that_were_asked_for(
         .replace(b'"input_tokens":100', b'"input_tokens":100,"input_tokens_details":{"cache_write_tokens":60}')
     )
     opened = opened_call(await Accounts(ledger.pool).create_user("u@example.com"), model=CACHING, cache_ttl="12h")
-    exact = SETTLER.exact(opened, read_body(openai[0].body), NOW)
-    estimated = SETTLER.estimated(opened, Said(response_id="resp_1"), NOW, "process_died", Tokens(9, 9))
+    exact = SETTLER.settle_exact(opened, read_body(openai[0].body), NOW)
+    estimated = SETTLER.settle_estimated(opened, Said(response_id="resp_1"), NOW, "process_died", Tokens(9, 9))
     await ledger.insert_batch([LedgerEntry.of(estimated)])
     assert await poll.step_once() == 1
     assert exact.evidence == "reported"
-    assert exact.cost_nano != SETTLER.exact(opened_call("u", model=CACHING), read_body(openai[0].body), NOW).cost_nano
+    assert (
+        exact.cost_nano
+        != SETTLER.settle_exact(opened_call("u", model=CACHING), read_body(openai[0].body), NOW).cost_nano
+    )
     assert await pool.fetchval("select (sum(cost_usd) * 1000000000)::bigint from openai_usage") == exact.cost_nano
 
 

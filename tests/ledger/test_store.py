@@ -192,7 +192,7 @@ async def test_a_poison_row_stands_alone(ledger: Ledger, pool: Pool, random: Ran
     assert (row["event_id"], row["raw"]) == (bad.event_id, bad.raw)
     assert row["reason"]
     assert await sums_are_right(pool)
-    assert await ledger.confirmed([bad.event_id, good[0].event_id, new_id(random), "x"]) == {
+    assert await ledger.find_confirmed([bad.event_id, good[0].event_id, new_id(random), "x"]) == {
         bad.event_id,
         good[0].event_id,
     }

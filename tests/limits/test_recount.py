@@ -142,7 +142,7 @@ async def test_scopes_periods_and_models_add_up_as_the_ledger_says(house: House,
     async def spent(**scope: object) -> int:
         plain = {"id": "b", "user_id": house.user_id, "limit_nano": 1, "period": "day", "hard": True, "since": AT}
         budget = msgspec.convert({**plain, **scope}, Budget)
-        return (await spending.spent(budget.window(AT)))[0]
+        return (await spending.read_spent(budget.window(AT)))[0]
 
     assert await spent() == 1 + 2 + 4 + 8 + 32
     assert await spent(api_key_id=key) == 1

@@ -48,8 +48,8 @@ FACTS = st.builds(
 @given(st.lists(FACTS, min_size=1, max_size=4))
 def test_no_order_and_no_repeat_changes_what_is_known(facts: list[PersonSeen]) -> None:
     people = [person_of(fact, f"e{number}") for number, fact in enumerate(facts)]
-    found = reduce(Person.merged, people)
-    assert all(reduce(Person.merged, order) == found for order in permutations([*people, people[0]]))
+    found = reduce(Person.merge, people)
+    assert all(reduce(Person.merge, order) == found for order in permutations([*people, people[0]]))
     name = None if found.name is None else found.name.text
     for daily_id in ("m1", "m2"):
         assert person_from("s", name, plain_person(found, daily_id)) == found
@@ -59,7 +59,7 @@ def test_no_order_and_no_repeat_changes_what_is_known(facts: list[PersonSeen]) -
 def test_the_better_source_wins(webhook: str, rest: str) -> None:
     exact = person_of(PersonSeen("s", "r", at(0), None, webhook, webhook, True, WEBHOOK), "e1")
     coarse = person_of(PersonSeen("s", "r", at(0), at(9), rest, rest, False, REST, "m1"), "e2")
-    for found in (exact.merged(coarse), coarse.merged(exact)):
+    for found in (exact.merge(coarse), coarse.merge(exact)):
         assert (found.name and found.name.text, found.user_id and found.user_id.text) == (webhook, webhook)
         assert (found.owner, found.joined, found.left) == (True, SourcedInstant(at(0), WEBHOOK), None)
 

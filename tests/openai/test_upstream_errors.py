@@ -22,7 +22,7 @@ from gateway.proxy.metrics import CallMetrics
 )
 def test_kinds(status: int, broken: str | None, code: str | None, kind: str, level: str) -> None:
     metrics = CallMetrics()
-    metrics.upstream_failed(status, broken, code)
+    metrics.count_upstream_failure(status, broken, code)
     counted = [sample.labels for sample in metrics.samples() if sample.name == "gateway_upstream_errors_total"]
     assert counted == [(kind,)]
     assert level_of_call(status, broken, code) == level

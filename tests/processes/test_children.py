@@ -31,13 +31,13 @@ class Heard:
         self.statuses: list[Status] = []
         self.starts = 0
 
-    def started(self, _name: str, _pid: int) -> None:
+    def mark_started(self, _name: str, _pid: int) -> None:
         self.starts += 1
 
     def heard(self, _name: str, status: Status) -> None:
         self.statuses.append(status)
 
-    def ended(self, _name: str) -> None:
+    def mark_ended(self, _name: str) -> None:
         """Seen by the next start."""
 
 

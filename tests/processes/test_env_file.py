@@ -30,7 +30,7 @@ def test_only_what_was_taken_over_from_the_file_is_left_out(tmp_path: Path) -> N
     assert env_file.read(tmp_path) == {}
     env_file.write(tmp_path, VALUES)
     environ = {**VALUES, "EMPTY": "mine", "PATH": "/bin"}
-    assert env_file.without(environ, env_file.read(tmp_path)) == {"EMPTY": "mine", "PATH": "/bin"}
+    assert env_file.without_file_values(environ, env_file.read(tmp_path)) == {"EMPTY": "mine", "PATH": "/bin"}
 
 
 def test_a_real_vendor_s_key_stays_with_the_user(tmp_path: Path) -> None:

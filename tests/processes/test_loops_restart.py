@@ -54,14 +54,14 @@ class Lives:
         self.pids: list[int] = []
         self.heard_in: dict[int, list[Status]] = {}
 
-    def started(self, _name: str, pid: int) -> None:
+    def mark_started(self, _name: str, pid: int) -> None:
         self.pids.append(pid)
         self.heard_in[pid] = []
 
     def heard(self, _name: str, status: Status) -> None:
         self.heard_in[self.pids[-1]].append(status)
 
-    def ended(self, _name: str) -> None:
+    def mark_ended(self, _name: str) -> None:
         """The next one says that it has started."""
 
 

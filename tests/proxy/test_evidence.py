@@ -192,17 +192,17 @@ def test_without_a_price_everything_but_a_void_is_unpriced(decision: Decision, m
         text_bytes=40,
     )
     usage = b'{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12}'
-    exact = settler.exact(opened, Said(usage=usage), AT, drained=decision.evidence == "drained")
+    exact = settler.settle_exact(opened, Said(usage=usage), AT, drained=decision.evidence == "drained")
     event: UsageEvent
     match decision.figures:
         case "openai":
             event = exact
         case "unfinished":
-            event = settler.unfinished(exact, opened, "why")
+            event = settler.settle_unfinished(exact, opened, "why")
         case "counted" | "open_record":
-            event = settler.estimated(opened, Said(), AT, "why", Tokens(10, 2))
+            event = settler.settle_estimated(opened, Said(), AT, "why", Tokens(10, 2))
         case "none":
-            event = settler.void(opened, AT, "why")
+            event = settler.settle_void(opened, AT, "why")
     known = model == "gpt-5-mini" or decision.evidence == "void"
     assert event.evidence == (decision.evidence if known else "unpriced")
     assert (event.cost_nano is None) is not known

@@ -13,7 +13,7 @@ import pytest
 from gateway.accounts.store import Accounts
 from gateway.kit.errors import OptionError
 from gateway.ledger.store import Ledger
-from gateway.reports.as_csv import defused
+from gateway.reports.as_csv import escape_formula
 from gateway.reports.output import write_whole
 from gateway.stores.postgres import Pool
 from tests.support.invoke import gateway
@@ -106,7 +106,7 @@ async def test_totals_are_a_line_only_when_asked_for(env: Env) -> None:
     ],
 )
 def test_formulas_are_defused(text: str | None, cell: str) -> None:
-    assert defused(text) == cell
+    assert escape_formula(text) == cell
 
 
 async def test_filters_are_exact_and_the_range_is_told(env: Env) -> None:

@@ -75,7 +75,7 @@ async def test_many_clients_on_two_servers(pooled: str) -> None:
     async def write(ledger: Ledger, part: list[int]) -> None:
         for number in part:
             await ledger.insert_batch([LedgerEntry.of(events[number])])
-            assert await ledger.confirmed([events[number].id]) == {events[number].id}
+            assert await ledger.find_confirmed([events[number].id]) == {events[number].id}
             assert (await Identities(ledger.pool).identity(user, "none")) is not None
 
     await asyncio.gather(

@@ -16,7 +16,7 @@ from gateway.ledger.store import Ledger
 from gateway.meetings.backfill_cursors import BackfillCursors
 from gateway.meetings.inbox import Inbox, WebhookEvent
 from gateway.processes.admin import Board
-from gateway.stores.postgres import Pool, Table, open_pool, translated
+from gateway.stores.postgres import Pool, Table, open_pool, translating_errors
 from tests.conftest import METER, WINDOW_S, admin
 from tests.support.events import call, linked, new_id
 
@@ -97,7 +97,7 @@ async def test_a_statement_behind_a_live_change_of_the_schema_is_no_bug(pool: Po
     async with pool.acquire() as connection:
         await connection.fetch("select * from public.grows")
         await admin_through(pool, "alter table public.grows add column b int")
-        with pytest.raises(DependencyDown) as raised, translated():
+        with pytest.raises(DependencyDown) as raised, translating_errors():
             async with connection.transaction():
                 await connection.fetch("select * from public.grows")
         assert not isinstance(raised.value, StatementRefused)
@@ -117,7 +117,7 @@ async def test_a_loop_ends_by_it_and_says_why(pool: Pool) -> None:
         async with asyncio.timeout(ENDS_S):
             with pytest.raises(LoopFailed, match="walk"):
                 async with loops:
-                    await loops.until(asyncio.Event())
+                    await loops.run_until(asyncio.Event())
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("loop failed, process ends", "error")
     assert "gateway migrate" in line["detail"]
@@ -127,11 +127,11 @@ async def test_a_loop_ends_by_it_and_says_why(pool: Pool) -> None:
 
 def test_the_parent_keeps_why_a_process_ended_until_it_is_back() -> None:
     board = Board(monotonic=lambda: 0.0)
-    board.started("worker", 1)
+    board.mark_started("worker", 1)
     board.heard("worker", Status("not migrated"))
-    board.ended("worker")
+    board.mark_ended("worker")
     assert "not migrated" in board.readiness()[1]["processes"]["worker"]["problem"]
-    board.started("worker", 2)
+    board.mark_started("worker", 2)
     assert board.readiness()[1]["processes"]["worker"]["problem"] == "it is starting: not migrated"
     board.heard("worker", Status())
     assert board.readiness()[0]

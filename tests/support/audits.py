@@ -54,22 +54,24 @@ class Maker:
         cached = {f"{names[0]}_details": {"cached_tokens": read // 3}}
         usage = msgspec.json.encode({names[0]: read, names[1]: wrote, "total_tokens": read + wrote, **cached})
         said = Said(f"resp_{opened.id}", opened.model, "default", usage)
-        event = (settler or self.settler).exact(
+        event = (settler or self.settler).settle_exact(
             opened, said, at + timedelta(seconds=2), drained=self.dice.random() < 0.2
         )
         return msgspec.structs.replace(event, **changes)
 
     def estimated(self, at: datetime, **metadata: Any) -> UsageEvent:
-        event = self.settler.estimated(self.opened(at), Said(), at + timedelta(seconds=2), "cut_off", Tokens(120, 30))
+        event = self.settler.settle_estimated(
+            self.opened(at), Said(), at + timedelta(seconds=2), "cut_off", Tokens(120, 30)
+        )
         return msgspec.structs.replace(event, metadata={**event.metadata, **metadata})
 
     def void(self, at: datetime, **changes: Any) -> UsageEvent:
-        event = self.settler.void(self.opened(at), at + timedelta(seconds=1), "http_429")
+        event = self.settler.settle_void(self.opened(at), at + timedelta(seconds=1), "http_429")
         return msgspec.structs.replace(event, **changes)
 
     def unpriced(self, at: datetime) -> UsageEvent:
         said = Said("resp_unknown", "gpt-99", None, b'{"prompt_tokens":5,"completion_tokens":5,"total_tokens":10}')
-        return self.settler.exact(self.opened(at, endpoint="chat"), said, at + timedelta(seconds=1))
+        return self.settler.settle_exact(self.opened(at, endpoint="chat"), said, at + timedelta(seconds=1))
 
     def adjustment(self, of: UsageEvent, at: datetime, nano: int) -> UsageEvent:
         """A correction of `of` by so many nano-USD."""

@@ -55,7 +55,7 @@ def cost(input_tokens: int, output_tokens: int, markup: str = "1") -> int:
 
 
 def test_reported() -> None:
-    event = settler().exact(opened(), said(), LATER, request_id="req_1")
+    event = settler().settle_exact(opened(), said(), LATER, request_id="req_1")
     assert (event.evidence, event.cost_nano, event.billed_nano) == ("reported", cost(1000, 200), cost(1000, 200))
     assert (event.prompt_tokens, event.completion_tokens, event.total_tokens) == (1000, 200, 1200)
     assert (event.model, event.response_id, event.request_id) == (MODEL, "chatcmpl-1", "req_1")
@@ -72,7 +72,7 @@ def test_reported() -> None:
 
 
 def test_drained_region_and_ttl() -> None:
-    event = settler(region="eu").exact(opened(model=MODEL, cache_ttl="12h"), said(), LATER, drained=True)
+    event = settler(region="eu").settle_exact(opened(model=MODEL, cache_ttl="12h"), said(), LATER, drained=True)
     assert event.evidence == "drained"
     assert event.metadata["billable"] == {
         "model": MODEL, "service_tier": "default", "region": "eu", "cache_ttl": "12h"
@@ -82,7 +82,7 @@ def test_drained_region_and_ttl() -> None:
 
 @pytest.mark.parametrize(("markup", "billed"), [("1.25", 812_500), ("0", 0), ("1.0000005", 650_000), ("2", 1_300_000)])
 def test_markup(markup: str, billed: int) -> None:
-    event = settler(markup=markup).exact(opened(), said(), LATER)
+    event = settler(markup=markup).settle_exact(opened(), said(), LATER)
     assert (event.cost_nano, event.billed_nano) == (650_000, billed)
 
 
@@ -97,7 +97,7 @@ def test_markup(markup: str, billed: int) -> None:
     ],
 )
 def test_unpriced(changes: dict[str, Any]) -> None:
-    event = settler().exact(opened(), said(**changes), LATER)
+    event = settler().settle_exact(opened(), said(**changes), LATER)
     assert (event.evidence, event.cost_nano, event.billed_nano) == ("unpriced", None, None)
     assert event.metadata["problems"]
     assert bytes(event.usage) == changes.get("usage", KEPT)
@@ -116,7 +116,7 @@ def test_unpriced(changes: dict[str, Any]) -> None:
     ],
 )
 def test_what_has_no_price_has_its_tokens(changes: dict[str, Any]) -> None:
-    event = settler().exact(opened(), said(**changes), LATER)
+    event = settler().settle_exact(opened(), said(**changes), LATER)
     assert (event.evidence, event.cost_nano, event.billed_nano) == ("unpriced", None, None)
     assert (event.prompt_tokens, event.completion_tokens, event.total_tokens) == (1000, 200, 1200)
     assert event.metadata["problems"]
@@ -124,10 +124,10 @@ def test_what_has_no_price_has_its_tokens(changes: dict[str, Any]) -> None:
 
 def test_an_estimate_keeps_what_was_asked_for() -> None:
     record = opened(service_tier="flex", cache_ttl="12h")
-    cut = settler().unfinished(settler().exact(record, said(), LATER), record, "x")
-    for event in (cut, settler().estimated(record, Said(), LATER, "x", Tokens(1, 1))):
+    cut = settler().settle_unfinished(settler().settle_exact(record, said(), LATER), record, "x")
+    for event in (cut, settler().settle_estimated(record, Said(), LATER, "x", Tokens(1, 1))):
         assert (event.metadata["service_tier_asked"], event.metadata["cache_ttl_asked"]) == ("flex", "12h")
-    plain = settler().estimated(opened(), Said(), LATER, "x", Tokens(1, 1))
+    plain = settler().settle_estimated(opened(), Said(), LATER, "x", Tokens(1, 1))
     assert not [name for name in plain.metadata if name.endswith("_asked")]
 
 
@@ -135,8 +135,8 @@ def test_an_estimate_keeps_what_was_asked_for() -> None:
     ("asked", "priced_as"), [(None, "default"), ("auto", "default"), ("default", "default"), ("flex", "flex")]
 )
 def test_a_finished_answer_that_says_auto_costs_what_was_asked_for(asked: str | None, priced_as: str) -> None:
-    event = settler().exact(opened(service_tier=asked), said(service_tier="auto"), LATER)
-    known = settler().exact(opened(), said(service_tier=priced_as), LATER)
+    event = settler().settle_exact(opened(service_tier=asked), said(service_tier="auto"), LATER)
+    known = settler().settle_exact(opened(), said(service_tier=priced_as), LATER)
     assert (event.evidence, event.service_tier) == ("reported", "auto")
     assert (event.cost_nano, event.cost_lines) == (known.cost_nano, known.cost_lines)
     assert "'auto'" in event.metadata["problems"][0]
@@ -146,21 +146,23 @@ def test_a_finished_answer_that_says_auto_costs_what_was_asked_for(asked: str | 
 @pytest.mark.parametrize(("asked", "priced_as"), [(None, "default"), ("auto", "default"), ("priority", "priority")])
 def test_a_tier_and_a_model_that_were_not_found_are_those_asked_for(asked: str | None, priced_as: str) -> None:
     record, found = opened(service_tier=asked, model=MODEL), said(service_tier=None, model=None, unsure=True)
-    event = settler().exact(record, found, LATER)
-    known = settler().exact(opened(), said(service_tier=priced_as), LATER)
+    event = settler().settle_exact(record, found, LATER)
+    known = settler().settle_exact(opened(), said(service_tier=priced_as), LATER)
     assert (event.evidence, event.service_tier, event.cost_nano) == ("reported", None, known.cost_nano)
     assert [problem.partition(" was not found")[1] != "" for problem in event.metadata["problems"][:2]] == [True, True]
 
 
 def test_what_an_answer_does_not_say_is_default() -> None:
-    event = settler().exact(opened(service_tier="flex"), said(service_tier=None), LATER)
+    event = settler().settle_exact(opened(service_tier="flex"), said(service_tier=None), LATER)
     assert event.cost_nano == cost(1000, 200)
     assert "problems" not in event.metadata
 
 
 def test_an_estimate_after_auto_goes_by_what_was_asked_for() -> None:
-    auto = settler().estimated(opened(service_tier="flex"), Said(service_tier="auto"), LATER, "x", Tokens(900, 30))
-    flex = settler().estimated(opened(service_tier="flex"), Said(), LATER, "x", Tokens(900, 30))
+    auto = settler().settle_estimated(
+        opened(service_tier="flex"), Said(service_tier="auto"), LATER, "x", Tokens(900, 30)
+    )
+    flex = settler().settle_estimated(opened(service_tier="flex"), Said(), LATER, "x", Tokens(900, 30))
     assert auto.cost_nano == flex.cost_nano != cost(900, 30)
 
 
@@ -170,8 +172,8 @@ def test_a_bug_in_pricing_does_not_lose_the_call(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(pricing, "price", broken)
     monkeypatch.setattr(pricing, "estimate", broken)
-    exact = settler().exact(opened(), said(), LATER)
-    estimated = settler().estimated(opened(), Said(), LATER, "x", Tokens(1, 1))
+    exact = settler().settle_exact(opened(), said(), LATER)
+    estimated = settler().settle_estimated(opened(), Said(), LATER, "x", Tokens(1, 1))
     for event in (exact, estimated):
         assert (event.evidence, event.cost_nano, event.billed_nano) == ("unpriced", None, None)
         assert event.metadata["problems"] == ["pricing failed: ZeroDivisionError"]
@@ -180,26 +182,28 @@ def test_a_bug_in_pricing_does_not_lose_the_call(monkeypatch: pytest.MonkeyPatch
 
 
 def test_void() -> None:
-    event = settler(markup="3").void(opened(), LATER, "http_429", request_id="r", metadata={"status": 429})
+    event = settler(markup="3").settle_void(opened(), LATER, "http_429", request_id="r", metadata={"status": 429})
     assert (event.evidence, event.cost_nano, event.billed_nano) == ("void", 0, 0)
     assert event.metadata == {"client_request_id": "mine", "status": 429, "void_reason": "http_429"}
     assert (event.model, event.prompt_tokens, event.response_id) == ("gpt-5-mini", None, None)
 
 
 def test_estimated() -> None:
-    event = settler().estimated(opened(output_cap=500, choices=2), Said(), LATER, "upstream_cut", Tokens(900, 30))
+    event = settler().settle_estimated(
+        opened(output_cap=500, choices=2), Said(), LATER, "upstream_cut", Tokens(900, 30)
+    )
     assert (event.evidence, event.cost_nano, event.billed_nano) == ("estimated", cost(900, 30), cost(900, 30))
     assert (event.prompt_tokens, event.completion_tokens, event.total_tokens) == (900, 30, 930)
     assert event.metadata["reason"] == "upstream_cut"
     assert nano(event.metadata["bound_usd"]) >= cost(4001, 1000)
     assert encode(event).find(b'"usage"') < 0
-    free = settler(bill_estimates=False).estimated(opened(), Said(), LATER, "x", Tokens(900, 30))
+    free = settler(bill_estimates=False).settle_estimated(opened(), Said(), LATER, "x", Tokens(900, 30))
     assert (free.cost_nano, free.billed_nano) == (cost(900, 30), 0)
 
 
 def test_the_bound_of_an_estimate_knows_the_model_s_own_limit() -> None:
     def bound(**changes: Any) -> int:
-        event = settler().estimated(opened(**changes), Said(), LATER, "x", Tokens(1, 1))
+        event = settler().settle_estimated(opened(**changes), Said(), LATER, "x", Tokens(1, 1))
         return nano(event.metadata["bound_usd"])
 
     most = BOOK.max_output_tokens("gpt-5-mini")
@@ -211,7 +215,7 @@ def test_the_bound_of_an_estimate_knows_the_model_s_own_limit() -> None:
 
 
 def test_an_estimate_of_an_unknown_model_is_unpriced() -> None:
-    event = settler().estimated(opened(model="gpt-99"), Said(), LATER, "x", Tokens(5, 6))
+    event = settler().settle_estimated(opened(model="gpt-99"), Said(), LATER, "x", Tokens(5, 6))
     assert (event.evidence, event.cost_nano, event.billed_nano) == ("unpriced", None, None)
     assert event.metadata["bound_usd"] is None
     assert event.total_tokens == 11
@@ -219,7 +223,7 @@ def test_an_estimate_of_an_unknown_model_is_unpriced() -> None:
 
 def test_an_estimate_of_embeddings_has_no_output() -> None:
     record = opened(endpoint="embeddings", model="text-embedding-3-small", text_bytes=4000)
-    event = settler().estimated(record, Said(), LATER, "x", settler().by_bytes(record, 0))
+    event = settler().settle_estimated(record, Said(), LATER, "x", settler().by_bytes(record, 0))
     assert (event.prompt_tokens, event.completion_tokens) == (1000, 0)
     assert event.cost_nano == 20_000
     assert nano(event.metadata["bound_usd"]) == 80_000
@@ -228,13 +232,13 @@ def test_an_estimate_of_embeddings_has_no_output() -> None:
 def test_unfinished() -> None:
     for bill, billed in ((True, cost(1000, 200)), (False, 0)):
         valuer = settler(bill_estimates=bill)
-        event = valuer.unfinished(valuer.exact(opened(), said(), LATER), opened(), "upstream_cut")
+        event = valuer.settle_unfinished(valuer.settle_exact(opened(), said(), LATER), opened(), "upstream_cut")
         assert (event.evidence, event.cost_nano, event.billed_nano) == ("estimated", cost(1000, 200), billed)
         assert event.metadata["reason"] == "upstream_cut"
         assert nano(event.metadata["bound_usd"]) >= cost(4001, 200)
         assert bytes(event.usage) == KEPT
-    unpriced = settler().exact(opened(), said(model="gpt-99"), LATER)
-    assert settler().unfinished(unpriced, opened(), "x") == unpriced
+    unpriced = settler().settle_exact(opened(), said(model="gpt-99"), LATER)
+    assert settler().settle_unfinished(unpriced, opened(), "x") == unpriced
 
 
 def test_by_bytes() -> None:
@@ -263,9 +267,9 @@ def test_a_bound_is_never_below_its_cost(
         tokens_in, tokens_out, tokens_in + tokens_out
     )  # fmt: skip
     valuer = settler(markup="1.3")
-    estimated = valuer.estimated(record, Said(), LATER, "x", Tokens(tokens_in, tokens_out))
-    exact = valuer.exact(record, said(model=model, service_tier="priority", usage=usage), LATER)
-    for event in (estimated, valuer.unfinished(exact, record, "x")):
+    estimated = valuer.settle_estimated(record, Said(), LATER, "x", Tokens(tokens_in, tokens_out))
+    exact = valuer.settle_exact(record, said(model=model, service_tier="priority", usage=usage), LATER)
+    for event in (estimated, valuer.settle_unfinished(exact, record, "x")):
         assert consistent(event)
         if event.cost_nano is not None and event.metadata["bound_usd"] is not None:
             assert nano(event.metadata["bound_usd"]) >= event.cost_nano

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.journal.frames import OPEN, SETTLE, Broken, frame, glimpse, id_of, unframe
+from gateway.journal.frames import OPEN, SETTLE, Broken, describe_broken, frame, id_of, unframe
 from gateway.usage.usage_block import BLOCK_BYTES_MAX, DEPTH_MAX, NO_USAGE, keep
 from tests.support.events import new_id
 
@@ -127,12 +127,12 @@ def test_what_a_broken_line_still_shows() -> None:
     event_id = new_id(Random(1))
     line = frame(SETTLE, b'{"id":"%b","usage":1}' % event_id.encode())[:-1].replace(b"usage", b"\nxxx").split(b"\n")[0]
     assert unframe(line) is None
-    assert glimpse(line) == Broken(SETTLE, event_id)
-    assert glimpse(b'    "total_tokens": 12,') == Broken(b"", None)
+    assert describe_broken(line) == Broken(SETTLE, event_id)
+    assert describe_broken(b'    "total_tokens": 12,') == Broken(b"", None)
 
 
 @given(st.binary())
 def test_a_glimpse_never_fails(line: bytes) -> None:
-    seen = glimpse(line)
+    seen = describe_broken(line)
     if seen.event_id is not None:
         assert id_of(b'{"id":"%b"' % seen.event_id.encode()) == seen.event_id

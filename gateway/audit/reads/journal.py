@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.audit.reads.snapshot import Snapshot
-from gateway.journal.frames import BOOT, NOTE, OPEN, SETTLE, glimpse, id_of, unframe
+from gateway.journal.frames import BOOT, NOTE, OPEN, SETTLE, describe_broken, id_of, unframe
 from gateway.kit.errors import DependencyDown
 from pricing.readers.body import UNREADABLE
 
@@ -99,7 +99,7 @@ def _read_segment(path: Path, met: Journaled, lives: WriterLives) -> Iterator[Au
             elif record is not None:
                 yield record
             elif found is None or found[0] in (OPEN, SETTLE):
-                seen = glimpse(line)
+                seen = describe_broken(line)
                 met.unreadable += 1
                 broken += seen.kind != NOTE  # a note is only a hint, and a full disk may cut one short
                 if seen.kind == SETTLE and seen.event_id is not None:

@@ -6,15 +6,15 @@ Reads only. How late is too late is an argument, in instants: the clock is the c
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from gateway.audit.reads.snapshot import Offenders, Snapshot, utc, worst
+from gateway.audit.reads.snapshot import Offenders, Snapshot, select_worst, utc
 
 # Work at OpenAI whose next look is overdue.
-ITEMS: Final = worst("""
+ITEMS: Final = select_worst("""
 select kind || ' ' || upstream_id as example from public.open_items where state = 'open' and next_poll_at < $1
 """)
 
 # Windows that ended, were last added to, and whose user could be billed, all before $1, and that nobody froze.
-WINDOWS: Final = worst(f"""
+WINDOWS: Final = select_worst(f"""
 select 'window ' || {utc("w.window_start")} || ' user ' || w.user_id as example
 from public.stripe_windows w join public.users u on u.id = w.user_id
 where w.unfrozen and u.stripe_customer_id is not null
@@ -22,13 +22,13 @@ where w.unfrozen and u.stripe_customer_id is not null
 """)  # noqa: S608 - a constant of this file
 
 # Events that should have been sent before $1.
-PENDING: Final = worst("""
+PENDING: Final = select_worst("""
 select identifier as example from public.stripe_meter_events where state = 'pending' and created_at < $1
 """)
 
 # Events since before $1 of which only a person can say what became of them, or that can still be sent again
 # (Stripe takes none whose time is before $2; such a one stays as the record of it).
-HELD: Final = worst("""
+HELD: Final = select_worst("""
 select identifier || ' (' || state || ')' as example from public.stripe_meter_events
 where created_at < $1 and (state = 'unknown' or state = 'rejected' and event_timestamp >= $2)
 """)

@@ -8,13 +8,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, union, worst
+from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, select_worst, union
 from gateway.usage.usage_block import BLOCK_BYTES_MAX
 
 _SPAN: Final = "($1::timestamptz is null or created_at >= $1) and ($2::timestamptz is null or created_at < $2)"
 
 # What makes an id or an answer count once, and holds rows as they are; each that is missing or switched off.
-GUARDS: Final = worst("""
+GUARDS: Final = select_worst("""
 select wanted.example from (values
   ('primary key on openai_usage (id)', exists (
     select from pg_index where indrelid = 'public.openai_usage'::regclass and indisprimary and indisvalid)),
@@ -33,25 +33,25 @@ select wanted.example from (values
 """)
 
 # Ids on more than one row.
-IDS: Final = worst(
+IDS: Final = select_worst(
     f"select id::text as example from public.openai_usage where {_SPAN} group by id having count(*) > 1"  # noqa: S608
 )
 
 # Answers of OpenAI that several rows have counted; the other row may be older than the span.
-RESPONSES: Final = worst(f"""
+RESPONSES: Final = select_worst(f"""
 select response_id as example from (
   select distinct response_id from public.openai_usage where response_id is not null and adjusts is null and {_SPAN}
 ) s join public.openai_usage u using (response_id)
 where u.adjusts is null group by response_id having count(*) > 1
 """)  # noqa: S608
 # The same where no row of the span needs to be looked up: the index holds it, or everything is in the span anyway.
-RESPONSES_WITHIN: Final = worst(f"""
+RESPONSES_WITHIN: Final = select_worst(f"""
 select response_id as example from public.openai_usage
 where response_id is not null and adjusts is null and {_SPAN} group by response_id having count(*) > 1
 """)  # noqa: S608
 
 # Corrections of nothing.
-ADJUSTED: Final = worst(f"""
+ADJUSTED: Final = select_worst(f"""
 select a.id::text as example from public.openai_usage a
 where a.adjusts is not null and {_SPAN.replace("created_at", "a.created_at")}
   and not exists (select from public.openai_usage o where o.id = a.adjusts)
@@ -76,7 +76,7 @@ _LACKS: Final = (
     ("unpriced, and does not say why", "evidence = 'unpriced' and coalesce(metadata->'problems', '[]') = '[]'"),
 )
 # Rows that lack what their evidence needs, each with the reason in words.
-EVIDENCE: Final = worst(
+EVIDENCE: Final = select_worst(
     union(
         [
             f"select id || ' ({what})' as example from public.openai_usage where {_SPAN} and {rule}"  # noqa: S608
@@ -100,7 +100,7 @@ from public.openai_usage where evidence in ('reported', 'drained') and {_SPAN}
 
 _BOUND: Final = "metadata->>'bound_usd'"
 # Estimates that do not say why, or that are above what they say is the most it can have been.
-UNBOUNDED: Final = worst(f"""
+UNBOUNDED: Final = select_worst(f"""
 select id::text as example from public.openai_usage
 where evidence = 'estimated' and {_SPAN}
   and (coalesce(metadata->>'reason', '') = ''

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from gateway.stores.postgres import translated
+from gateway.stores.postgres import translating_errors
 
 EXAMPLES_MAX: Final = 10
 """Ids that are named of each thing found wrong."""
@@ -55,7 +55,7 @@ class Snapshot:
 
     async def rows(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of a small answer."""
-        with translated():
+        with translating_errors():
             found: list[asyncpg.Record] = await self._connection.fetch(query, *arguments)
         return found
 
@@ -71,7 +71,7 @@ class Snapshot:
 
     async def stream(self, query: str, *arguments: object) -> "AsyncGenerator[asyncpg.Record, None]":
         """Rows one by one from a cursor of the server's, so that a large ledger never is in memory."""
-        with translated():
+        with translating_errors():
             async for row in self._connection.cursor(query, *arguments, prefetch=_CURSOR_ROWS):
                 yield row
 
@@ -79,11 +79,11 @@ class Snapshot:
 @asynccontextmanager
 async def snapshot(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Snapshot]:
     """A view as of its first question, which ends with the block. Raises DependencyDown("postgres")."""
-    with translated():
+    with translating_errors():
         connection = await pool.acquire()
     try:
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
-        with translated():
+        with translating_errors():
             await transaction.start()
         try:
             yield Snapshot(connection)
@@ -94,7 +94,7 @@ async def snapshot(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Snapshot]:
         await pool.release(connection)
 
 
-def worst(query: str) -> str:
+def select_worst(query: str) -> str:
     """`query`, which yields a text column `example`, as `Snapshot.offenders` takes it: counted, a few shown, in order.
 
     For constants at the top of a file only, never for input.

@@ -6,7 +6,7 @@ frozen) is compared whole, through `usage_hourly`, which is small, so that no au
 
 from typing import Final, NamedTuple
 
-from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, utc, worst
+from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, select_worst, utc
 
 _SUMS: Final = ("calls", "rows", "prompt_tokens", "completion_tokens", "total_tokens", "cost_usd", "billed_usd")
 _IN_SPAN: Final = "($1::timestamptz is null or {column} >= $1) and ($2::timestamptz is null or {column} < $2)"
@@ -16,7 +16,7 @@ _WINDOW_SPAN: Final = _IN_SPAN.format(column="window_start")
 _DIFFERS: Final = " or ".join(f"coalesce(l.{name}, 0) <> coalesce(h.{name}, 0)" for name in _SUMS)
 
 # Hours whose roll-up is not the sum of their rows, each named by hour, user and what it is of.
-HOURLY: Final = worst(f"""
+HOURLY: Final = select_worst(f"""
 select {utc("wrong.hour")} || ' user ' || wrong.user_id || ' ' || wrong.model || ' ' || wrong.evidence as example
 from (
   with l as (
@@ -40,7 +40,7 @@ from (
 """)  # noqa: S608 - constants of this file
 
 # Keys whose usage_count is not the number of their calls, by the roll-up.
-KEYS: Final = worst("""
+KEYS: Final = select_worst("""
 select 'key ' || k.id as example
 from public.api_keys k
 left join (select api_key_id, sum(calls) as calls from public.usage_hourly group by 1) h on h.api_key_id = k.id
@@ -64,7 +64,7 @@ where ($1::timestamptz is null or window_start + window_seconds * interval '1 se
 """
 
 # Windows that do not hold what their rows are billed; $3 is the length of every window of the span, seconds.
-WINDOWS: Final = worst(f"""
+WINDOWS: Final = select_worst(f"""
 select 'window ' || {utc("coalesce(l.at, w.at)")} || ' user ' || coalesce(l.user_id, w.user_id) as example
 from (
   select user_id, date_bin(make_interval(secs => $3::integer), completed_at, timestamptz 'epoch') as at,
@@ -77,7 +77,7 @@ where coalesce(l.nano, 0) <> coalesce(w.nano, 0)
 """)  # noqa: S608
 
 # Users whose windows, of all time and all meters, do not add up to what the roll-up says they are billed.
-OWED: Final = worst("""
+OWED: Final = select_worst("""
 select 'user ' || coalesce(h.user_id, w.user_id) as example
 from (select user_id, sum(billed_usd) * 1000000000 as nano from public.usage_hourly group by 1) h
 full join (select user_id, sum(nano) as nano from public.stripe_windows group by 1) w on w.user_id = h.user_id
@@ -85,7 +85,7 @@ where coalesce(h.nano, 0) <> coalesce(w.nano, 0)
 """)
 
 # Users whose outbox and carry do not add up to what is frozen in their windows (1 unit = 1000 nano-USD).
-FROZEN: Final = worst("""
+FROZEN: Final = select_worst("""
 select 'user ' || coalesce(w.user_id, e.user_id, c.user_id) || ' meter ' || coalesce(w.meter, e.meter, c.meter)
   as example
 from (select user_id, meter, sum(frozen_nano) as nano from public.stripe_windows group by 1, 2) w
@@ -96,7 +96,7 @@ where coalesce(w.nano, 0) <> coalesce(e.nano, 0) + coalesce(c.nano, 0)
 """)
 
 # Left-overs that are no left-over: below 0, or a whole unit.
-CARRY: Final = worst("""
+CARRY: Final = select_worst("""
 select 'user ' || user_id || ' meter ' || meter as example from public.stripe_carry where nano not between 0 and 999
 """)
 
@@ -109,7 +109,7 @@ from public.stripe_windows
 """
 
 # Writers whose entries do not add up.
-SLOTS: Final = worst("""
+SLOTS: Final = select_worst("""
 select 'slot ' || slot as example from public.flush_counters where entries_read <> inserted + duplicates + quarantined
 """)
 

@@ -55,8 +55,8 @@ class SqliteFile:
     def rows(self, table: SqliteTable, *, rows_max: int = -1) -> Iterator[dict[str, Value]]:
         """Its rows by the names of their columns, in the order of the key, which is among them."""
         names = list(dict.fromkeys((*table.columns, *table.key)))
-        order = ", ".join(map(_quoted, table.key))
-        query = f"select {', '.join(map(_quoted, names))} from {_quoted(table.name)} order by {order} limit ?"  # noqa: S608
+        order = ", ".join(map(_quote, table.key))
+        query = f"select {', '.join(map(_quote, names))} from {_quote(table.name)} order by {order} limit ?"  # noqa: S608
         with _damage_told():
             for row in self._connection.execute(query, (rows_max,)):
                 yield dict(zip(names, row, strict=True))
@@ -64,8 +64,8 @@ class SqliteFile:
     def table(self, name: str) -> SqliteTable:
         """One of them. Raises OptionError also when its rows cannot be distinguished."""
         with _damage_told():
-            info = self._connection.execute(f"pragma table_info({_quoted(name)})").fetchall()
-            count = self._connection.execute(f"select count(*) from {_quoted(name)}").fetchone()  # noqa: S608 - quoted
+            info = self._connection.execute(f"pragma table_info({_quote(name)})").fetchall()
+            count = self._connection.execute(f"select count(*) from {_quote(name)}").fetchone()  # noqa: S608 - quoted
         columns = tuple(str(row[1]) for row in info)
         key = tuple(str(row[1]) for row in sorted((row for row in info if row[5]), key=lambda row: int(row[5])))
         taken = {column.lower() for column in columns}
@@ -89,15 +89,18 @@ def open_sqlite(path: Path) -> Iterator[SqliteFile]:
         raise OptionError(f"FILE: {path} is no SQLite file")
     beside = any(_size(path, suffix) for suffix in _BESIDE)
     if beside or _WAL in head[18:20]:
-        with TemporaryDirectory(prefix="rooms-") as folder, _opened(_copy(path, Path(folder)), "rw") as connection:
+        with (
+            TemporaryDirectory(prefix="rooms-") as folder,
+            _open_file(_copy(path, Path(folder)), "rw") as connection,
+        ):
             yield SqliteFile(connection)
     else:
-        with _opened(path, "ro") as connection:
+        with _open_file(path, "ro") as connection:
             yield SqliteFile(connection)
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+def _open_file(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     with _damage_told():
         uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
@@ -164,5 +167,5 @@ def _text(raw: bytes) -> str | bytes:
         return raw
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -140,7 +140,7 @@ class Behaviours:
     def clear(self) -> None:
         self._wanted.clear()
 
-    def wanted(self) -> list[Behaviour]:
+    def pending(self) -> list[Behaviour]:
         """Those that still wait for a call."""
         return list(self._wanted)
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.sandbox.openai.answer import Choice, Tool, Wish
 from gateway.sandbox.openai.errors import check_types, invalid, missing
-from gateway.sandbox.openai.printing import LF, data_event, obfuscation, printed
+from gateway.sandbox.openai.printing import LF, data_event, encode_indented, obfuscation
 from gateway.sandbox.openai.tokens import Counter
 from gateway.sandbox.openai.usage import OMIT
 from gateway.sandbox.openai.wire import StreamEvent
@@ -43,7 +43,7 @@ class Chat(NamedTuple):
         """What every body and chunk begins with."""
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def served(self) -> dict[str, Any]:
+    def service_fields(self) -> dict[str, Any]:
         """How it was served: at the end of a body, before the choices of a chunk."""
         return {"service_tier": self.tier, "system_fingerprint": None if self.reasoning else "fp_sandbox"}
 
@@ -122,7 +122,7 @@ def chat_body(chat: Chat, usage: Any) -> bytes:
         for index, choice in enumerate(chat.choices)
     ]
     charged = {} if usage == OMIT else {"usage": usage}
-    return printed(chat.head("chat.completion") | {"choices": choices} | charged | chat.served(), LF)
+    return encode_indented(chat.head("chat.completion") | {"choices": choices} | charged | chat.service_fields(), LF)
 
 
 def _message(chat_id: str, index: int, choice: Choice) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def chat_events(chat: Chat, options: Any, usage: Any) -> Iterator[StreamEvent]:
     """The answer as chunks. `usage`, unless it is `OMIT`, comes last and only when `options` ask for it."""
     asked = isinstance(options, dict) and options.get("include_usage") is True
     padded = not (isinstance(options, dict) and options.get("include_obfuscation") is False)
-    head = chat.head("chat.completion.chunk") | chat.served()
+    head = chat.head("chat.completion.chunk") | chat.service_fields()
     tail: dict[str, Any] = {"usage": None} if asked else {}
     produced = 0
 

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.sandbox.openai.answer import Choice, Wish
 from gateway.sandbox.openai.errors import check_types, invalid
-from gateway.sandbox.openai.printing import LF, data_event, printed
+from gateway.sandbox.openai.printing import LF, data_event, encode_indented
 from gateway.sandbox.openai.tokens import Counter, Prompt
 from gateway.sandbox.openai.usage import OMIT
 from gateway.sandbox.openai.wire import StreamEvent
@@ -65,7 +65,7 @@ def completion_body(completion: Completion, usage: Any) -> bytes:
     """The answer in one piece."""
     choices = [_choice(index, choice.text, choice.finish) for index, choice in enumerate(completion.choices)]
     body = completion.head() | {"model": completion.model, "choices": choices}
-    return printed(body if usage == OMIT else body | {"usage": usage}, LF)
+    return encode_indented(body if usage == OMIT else body | {"usage": usage}, LF)
 
 
 def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.sandbox.openai.errors import invalid, missing
 from gateway.sandbox.openai.models import Served
-from gateway.sandbox.openai.printing import LF, encoded, printed
+from gateway.sandbox.openai.printing import LF, encode_compact, encode_indented
 from gateway.sandbox.openai.tokens import Counter
 from gateway.sandbox.openai.usage import OMIT
 
@@ -61,7 +61,7 @@ def embeddings_body(fields: dict[str, Any], served: Served, texts: list[str], na
     body: dict[str, Any] = {"object": "list", "data": data, "model": name}
     if usage != OMIT:
         body["usage"] = usage
-    return printed(body, LF) if base64 else encoded(body) + LF
+    return encode_indented(body, LF) if base64 else encode_compact(body) + LF
 
 
 def vector(text: str, length: int) -> list[float]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.sandbox.openai.printing import LF, printed
+from gateway.sandbox.openai.printing import LF, encode_indented
 
 _TYPES: Final = {
     401: ("invalid_request_error", "invalid_api_key"),
@@ -49,10 +49,10 @@ class OpenAIError(Exception):
     def body(self) -> bytes:
         """The envelope: recordings have two columns and no line's end, at the door four and one."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return printed({"error": error}, LF, 4) if self.at_door else printed({"error": error})
+        return encode_indented({"error": error}, LF, 4) if self.at_door else encode_indented({"error": error})
 
 
-def told(status: int, code: str | None, message: str | None, retry_after_s: int | None) -> OpenAIError:
+def ordered_error(status: int, code: str | None, message: str | None, retry_after_s: int | None) -> OpenAIError:
     """The error that a control call asked for."""
     kind, usual = _TYPES.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
     if code == "insufficient_quota":

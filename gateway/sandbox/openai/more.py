@@ -13,7 +13,7 @@ from gateway.sandbox.openai.calls import ReceivedCall
 from gateway.sandbox.openai.chat import chat_failure
 from gateway.sandbox.openai.completions import Completion, completion_body, completion_events, completion_wishes
 from gateway.sandbox.openai.models import Served
-from gateway.sandbox.openai.printing import printed
+from gateway.sandbox.openai.printing import encode_indented
 from gateway.sandbox.openai.responses import input_items, responses_wish
 from gateway.sandbox.openai.service import Fields, OpenAI, read_fields, said_as
 from gateway.sandbox.openai.usage import Input, completions_usage, responses_usage, shown
@@ -47,7 +47,7 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
                 exchange = openai.exchange(request, call, fields)
                 if (instead := await exchange.misbehave()) is not None:
                     return instead
-                return await exchange.whole(printed(answer(openai, fields)))
+                return await exchange.send_whole(encode_indented(answer(openai, fields)))
 
             return await openai.record(request, endpoint, serve)
 
@@ -81,7 +81,7 @@ async def _completions(openai: OpenAI, exchange: Exchange, fields: Fields, serve
     call.usage = completions_usage(read, written)
     usage = shown(call.usage, exchange.behaviour.usage)
     if not call.stream:
-        return await exchange.whole(completion_body(completion, usage), written)
+        return await exchange.send_whole(completion_body(completion, usage), written)
     return await exchange.stream(
         StreamScript(
             events=completion_events(completion, fields.get("stream_options"), usage),
@@ -112,7 +112,9 @@ async def _compact(openai: OpenAI, exchange: Exchange, fields: Fields, served: S
         "output": [*kept, {"id": f"cmp_{number}", "type": "compaction", "encrypted_content": sealed}],
     }
     usage = shown(call.usage, exchange.behaviour.usage)
-    return await exchange.whole(printed(body if usage == "omit" else body | {"usage": usage}), choice.tokens)
+    return await exchange.send_whole(
+        encode_indented(body if usage == "omit" else body | {"usage": usage}), choice.tokens
+    )
 
 
 def _input_tokens(openai: OpenAI, fields: Fields) -> Any:

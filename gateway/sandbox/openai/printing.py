@@ -11,14 +11,14 @@ _NOISE: Final = "b0QrYneVA4VFoyL"
 _NOISE_PERIOD: Final = 16
 
 
-def encoded(value: Any) -> bytes:
+def encode_compact(value: Any) -> bytes:
     """Compact JSON."""
     return msgspec.json.encode(value)
 
 
-def printed(value: Any, end: bytes = b"", indent: int = 2) -> bytes:
+def encode_indented(value: Any, end: bytes = b"", indent: int = 2) -> bytes:
     """JSON over many lines: so are 2,359 of the 2,373 whole answers in recordings of 2023 to 2026."""
-    return msgspec.json.format(encoded(value), indent=indent) + end
+    return msgspec.json.format(encode_compact(value), indent=indent) + end
 
 
 def obfuscation(text: str) -> str:
@@ -28,4 +28,4 @@ def obfuscation(text: str) -> str:
 
 def data_event(value: Any) -> bytes:
     """An event without a name, as chat and completions stream it."""
-    return b"data: " + encoded(value) + b"\n\n"
+    return b"data: " + encode_compact(value) + b"\n\n"

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from gateway.sandbox.openai.answer import Choice, Tool, Wish
 from gateway.sandbox.openai.errors import check_types, invalid, missing
 from gateway.sandbox.openai.models import Served
-from gateway.sandbox.openai.printing import encoded, obfuscation
+from gateway.sandbox.openai.printing import encode_compact, obfuscation
 from gateway.sandbox.openai.tokens import Counter
 from gateway.sandbox.openai.wire import StreamEvent
 
@@ -89,11 +89,11 @@ class Answered(NamedTuple):
             return self.at("incomplete", output=self.output, usage=usage, incomplete_details=reason)
         return self.at("completed", output=self.output, usage=usage, completed_at=self.base["created_at"])
 
-    def failed(self, usage: Any) -> dict[str, Any]:
+    def failed_response(self, usage: Any) -> dict[str, Any]:
         """The response object after a failure of the model's."""
         return self.at("failed", error=_FAILURE, usage=usage)
 
-    def interrupted(self, usage: Any) -> dict[str, Any]:
+    def interrupted_response(self, usage: Any) -> dict[str, Any]:
         """The response object after its stream was broken off: no output, and what was charged until then."""
         return self.at("incomplete", usage=usage)
 
@@ -169,7 +169,7 @@ def _schema(text: Any) -> Mapping[str, Any] | None:
     return wanted.get("schema") or {}
 
 
-def answered(fields: dict[str, Any], served: Served, choice: Choice, number: str, created: int) -> Answered:
+def build_response(fields: dict[str, Any], served: Served, choice: Choice, number: str, created: int) -> Answered:
     """The response with the ids that come of `number`."""
     asked = fields.get("service_tier") or "auto"
     members: dict[str, Any] = {
@@ -278,11 +278,11 @@ def _events(
 def broken_event(done: Answered, kind: str, number: int, usage: Any) -> bytes:
     """The event that ends a stream which went wrong: `fail` with a response, or a bare `error`."""
     if kind == "fail":
-        return sse("response.failed", number, {"response": done.failed(usage)})
+        return sse("response.failed", number, {"response": done.failed_response(usage)})
     return sse("error", number, _FAILURE | {"param": None})
 
 
 def sse(kind: str, number: int, fields: dict[str, Any]) -> bytes:
     """One event on the wire; its members by name, after the type (recordings of 2026)."""
-    data = encoded({"type": kind} | dict(sorted((fields | {"sequence_number": number}).items())))
+    data = encode_compact({"type": kind} | dict(sorted((fields | {"sequence_number": number}).items())))
     return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"

@@ -18,7 +18,7 @@ from gateway.sandbox.openai import errors
 from gateway.sandbox.openai import more as openai_more
 from gateway.sandbox.openai.calls import Behaviour, ReceivedCall
 from gateway.sandbox.openai.models import model_object
-from gateway.sandbox.openai.printing import encoded, printed
+from gateway.sandbox.openai.printing import encode_compact, encode_indented
 from gateway.sandbox.openai.service import OpenAI
 from gateway.sandbox.openai.wire import Pace
 
@@ -53,8 +53,8 @@ def _recorded(openai: OpenAI, endpoint: str, answer: Callable[[OpenAI, web.Reque
                 return instead
             said = answer(openai, request, call)
             if not isinstance(said, bytes):
-                return await exchange.whole(printed(said))
-            return await exchange.replayed(said)
+                return await exchange.send_whole(encode_indented(said))
+            return await exchange.replay(said)
 
         return await openai.record(request, endpoint, serve)
 
@@ -116,7 +116,7 @@ def _unknown(_: OpenAI, request: web.Request, __: ReceivedCall) -> Any:
 
 def _control(openai: OpenAI) -> list[web.RouteDef]:
     async def waiting(_: web.Request) -> web.Response:
-        return _json({"behaviours": openai.behaviours.wanted()})
+        return _json({"behaviours": openai.behaviours.pending()})
 
     async def add(request: web.Request) -> web.Response:
         try:
@@ -157,4 +157,4 @@ def _control(openai: OpenAI) -> list[web.RouteDef]:
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=encoded(value), content_type="application/json")
+    return web.Response(status=status, body=encode_compact(value), content_type="application/json")

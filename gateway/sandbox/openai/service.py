@@ -18,8 +18,8 @@ from gateway.sandbox.openai.calls import Behaviour, Behaviours, CallLog, Receive
 from gateway.sandbox.openai.chat import Chat, chat_body, chat_events, chat_failure, chat_wish
 from gateway.sandbox.openai.embeddings import embeddings_body, inputs_of
 from gateway.sandbox.openai.models import Models, Served
-from gateway.sandbox.openai.printing import printed
-from gateway.sandbox.openai.responses import answered, broken_event, input_items, response_events, responses_wish
+from gateway.sandbox.openai.printing import encode_indented
+from gateway.sandbox.openai.responses import broken_event, build_response, input_items, response_events, responses_wish
 from gateway.sandbox.openai.store import ResponseStore, StoredResponse
 from gateway.sandbox.openai.tokens import Coder, Counter, PromptCache
 from gateway.sandbox.openai.usage import Input, chat_usage, responses_usage, shown, wants_12h
@@ -133,7 +133,7 @@ class OpenAI:
         call.usage = chat_usage(spent, total, thought)
         usage = shown(call.usage, exchange.behaviour.usage)
         if not call.stream:
-            return await exchange.whole(chat_body(chat, usage), total)
+            return await exchange.send_whole(chat_body(chat, usage), total)
         return await exchange.stream(
             StreamScript(
                 events=chat_events(chat, fields.get("stream_options"), usage),
@@ -151,7 +151,7 @@ class OpenAI:
             return self.think(exchange, fields, served, wish)
 
         (choice,), spent = await self.in_time(exchange, served, think)
-        done = answered(fields, served, choice, call.request_id[4:], int(self.clock()))
+        done = build_response(fields, served, choice, call.request_id[4:], int(self.clock()))
         call.service_tier = done.base["service_tier"]
         done.base["model"], done.base["service_tier"] = said_as(behaviour, served.id, done.base["service_tier"])
         call.response_id = done.base["id"]
@@ -172,7 +172,7 @@ class OpenAI:
             self.store.keep(StoredResponse(done.running(), events, items, [*earlier, *items]))
         if not call.stream:
             self.store.end(final)
-            return await exchange.whole(printed(final), choice.tokens)
+            return await exchange.send_whole(encode_indented(final), choice.tokens)
 
         def charge(tokens: int) -> dict[str, Any]:
             return responses_usage(spent, tokens, min(tokens, choice.reasoning))
@@ -191,7 +191,9 @@ class OpenAI:
             if call.finished:
                 self.store.end(final)
             else:
-                self.store.end(done.interrupted(charged) if exchange.failed is None else done.failed(charged))
+                self.store.end(
+                    done.interrupted_response(charged) if exchange.failed is None else done.failed_response(charged)
+                )
 
     async def _embeddings(self, exchange: Exchange, fields: Fields, served: Served) -> web.StreamResponse:
         call = exchange.call
@@ -200,7 +202,7 @@ class OpenAI:
         name = exchange.behaviour.response_model or served.id
         body = embeddings_body(fields, served, texts, name, shown(usage, exchange.behaviour.usage))
         call.usage = usage
-        return await exchange.whole(body)
+        return await exchange.send_whole(body)
 
     def earlier(self, fields: Fields) -> list[Any]:
         """The items of the responses that a request goes on from. Raises OpenAIError (400)."""

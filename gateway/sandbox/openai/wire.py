@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.sandbox.openai.calls import Behaviour, ReceivedCall
-from gateway.sandbox.openai.errors import OpenAIError, told
+from gateway.sandbox.openai.errors import OpenAIError, ordered_error
 from gateway.sandbox.openai.head import CHUNKED, answer_headers, refusal_headers
 
 EVENTS: Final = "text/event-stream; charset=utf-8"
@@ -86,10 +86,10 @@ class Exchange:
             page = "<html><body><h1>Bad Gateway</h1></body></html>"
             return web.Response(status=wrong.status, text=page, content_type="text/html", headers=self._headers())
         if wrong.status is not None:
-            raise told(wrong.status, wrong.code, wrong.message, wrong.retry_after_s)
+            raise ordered_error(wrong.status, wrong.code, wrong.message, wrong.retry_after_s)
         return None
 
-    async def whole(self, body: bytes, output_tokens: int = 0) -> web.StreamResponse:
+    async def send_whole(self, body: bytes, output_tokens: int = 0) -> web.StreamResponse:
         """An answer in one piece; what is charged for it is in the record already."""
         seconds = self.pace.first_s + self.interval_s * output_tokens / 10
         if seconds:
@@ -108,7 +108,7 @@ class Exchange:
             response.enable_chunked_encoding()
         return await self.sent(response)
 
-    async def replayed(self, events: bytes) -> web.StreamResponse:
+    async def replay(self, events: bytes) -> web.StreamResponse:
         """A stream that was sent before, in one go."""
         response = web.Response(body=events, headers=self._headers(**{"Content-Type": EVENTS}))
         response.enable_chunked_encoding()

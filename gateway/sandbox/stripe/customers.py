@@ -7,7 +7,7 @@ woocommerce/woocommerce-gateway-stripe issue 3109.
 import secrets
 from typing import Any, Final
 
-from gateway.sandbox.stripe.meters import listed, missing
+from gateway.sandbox.stripe.meters import list_page, missing
 
 LIVEMODE: Final = False
 """The mode of the stand-in's key, which begins with sk_test_."""
@@ -51,9 +51,9 @@ class Customers:
         """GET /v1/customers, newest first; `email` must match to the letter."""
         found = [one for one in self.all.values() if not one.get("deleted") and one["livemode"] == LIVEMODE]
         found = [one for one in found if query.get("email") in (None, one["email"])]
-        return listed(found[::-1], query, "/v1/customers")
+        return list_page(found[::-1], query, "/v1/customers")
 
-    def pays(self, customer_id: str) -> bool:
+    def is_counted(self, customer_id: str) -> bool:
         """Whether usage of this customer is counted."""
         found = self.all.get(customer_id)
         return found is not None and not found.get("deleted") and found["livemode"] == LIVEMODE

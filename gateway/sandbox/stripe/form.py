@@ -11,10 +11,10 @@ DEPTH_MAX: Final = 8
 
 def read_form(body: str) -> dict[str, Any]:
     """`a[b]=1&c[]=2&d[0]=3` as nested maps and lists of strings. Raises ValueError when names contradict."""
-    return nested(parse_qsl(body, keep_blank_values=True))
+    return nest(parse_qsl(body, keep_blank_values=True))
 
 
-def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def nest(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Bracketed names as nested maps; maps whose names are 0, 1, … or empty become lists."""
     root: dict[str, Any] = {}
     for name, value in pairs:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from gateway.sandbox.stripe.form import nested, read_form
+from gateway.sandbox.stripe.form import nest, read_form
 from gateway.sandbox.stripe.meters import DAY_S, StripeApiError
 from gateway.sandbox.stripe.service import StripeService, StripeState
 
@@ -109,7 +109,7 @@ class StripeHttp:
 
     def save(self) -> None:
         """Keeps the present state for the next run."""
-        self._save(self.stripe.kept())
+        self._save(self.stripe.state())
 
     async def _once(
         self, request: web.Request, trouble: StripeTrouble, run: Callable[[web.Request, Params], Any]
@@ -190,7 +190,7 @@ async def _params(request: web.Request) -> Params:
     """The parameters from wherever the request carries them. Raises StripeApiError (400)."""
     try:
         if request.method in ("GET", "DELETE"):
-            return nested(request.query.items())
+            return nest(request.query.items())
         body = await request.read()
         if not path_of(request).startswith("/v2/"):
             return read_form(body.decode())

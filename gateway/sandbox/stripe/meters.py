@@ -46,12 +46,12 @@ def missing(what: str, object_id: str, hint: str = "") -> StripeApiError:
     return StripeApiError(404, f"No such {what}: '{object_id}'{hint}", code="resource_missing", param="id")
 
 
-def listed(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dict[str, Any]:
+def list_page(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dict[str, Any]:
     """A page of a v1 list. Raises StripeApiError (400)."""
     ids = [item["id"] for item in items]
     after = query.get("starting_after")
     start = ids.index(after) + 1 if after in ids else 0
-    limit = whole(query.get("limit", "10"), "limit")
+    limit = whole_number(query.get("limit", "10"), "limit")
     if not 1 <= limit <= 100:
         raise StripeApiError(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
     end = start + limit
@@ -119,14 +119,14 @@ class AcceptedEvent(msgspec.Struct):
         }
 
 
-def whole(given: Any, param: str) -> int:
+def whole_number(given: Any, param: str) -> int:
     """A parameter that is a whole number, not negative. Raises StripeApiError (400)."""
     if not isinstance(given, str) or not _WHOLE.fullmatch(given):
         raise StripeApiError(400, f"Invalid integer: {param}", code="parameter_invalid_integer", param=param)
     return int(given)
 
 
-def checked(meter: Meter, payload: Any, identifier: str, timestamp: int, now: int) -> AcceptedEvent:
+def check_event(meter: Meter, payload: Any, identifier: str, timestamp: int, now: int) -> AcceptedEvent:
     """The event, when Stripe would take it at once. Raises StripeApiError (400)."""
     if not isinstance(payload, dict) or not all(isinstance(value, str) for value in payload.values()):
         raise StripeApiError(400, "Invalid payload: a map of strings is expected.", param="payload")

@@ -20,11 +20,11 @@ from gateway.sandbox.stripe.meters import (
     AcceptedEvent,
     Meter,
     StripeApiError,
-    checked,
-    listed,
+    check_event,
+    list_page,
     missing,
     summaries,
-    whole,
+    whole_number,
 )
 from gateway.sandbox.stripe.reports import NO_METER, ErrorReports, UncountedEvent
 from gateway.sandbox.stripe.v2 import from_v2, rfc3339
@@ -79,7 +79,7 @@ class StripeService:
         """Unix seconds."""
         return int(self._clock())
 
-    def kept(self) -> StripeState:
+    def state(self) -> StripeState:
         """What the next run should know."""
         reports = self.reports
         return StripeState(
@@ -144,7 +144,7 @@ class StripeService:
     def list_meters(self, query: dict[str, Any]) -> dict[str, Any]:
         """GET /v1/billing/meters."""
         found = [meter for meter in self.meters.values() if query.get("status") in (None, meter.status)]
-        return listed([meter.form() for meter in reversed(found)], query, "/v1/billing/meters")
+        return list_page([meter.form() for meter in reversed(found)], query, "/v1/billing/meters")
 
     def set_status(self, meter_id: str, status: str) -> dict[str, Any]:
         """POST /v1/billing/meters/{id}/deactivate and /reactivate."""
@@ -190,16 +190,16 @@ class StripeService:
         if meter is None and not (self.ways.no_meter_late or is_stream):
             raise StripeApiError(400, f'No active meter found for event name "{event_name}"', param="event_name")
         now = self.now()
-        at = whole(form["timestamp"], "timestamp") if form.get("timestamp") else now
+        at = whole_number(form["timestamp"], "timestamp") if form.get("timestamp") else now
         identifier = str(form.get("identifier") or secrets.token_hex(16))
-        event = checked(meter or Meter("", now, now, "", str(event_name)), form.get("payload"), identifier, at, now)
+        event = check_event(meter or Meter("", now, now, "", str(event_name)), form.get("payload"), identifier, at, now)
         if now - self._identifiers.get(identifier, now - DAY_S) < DAY_S:
             message = f"An event already exists with identifier {identifier}."
             raise StripeApiError(400, message, headers={"stripe-should-retry": "false"})
         self._identifiers[identifier] = now  # used up, counted or not
         if meter is None:
             self._set_aside(NO_METER, f"No meter was found matching event_name {event_name}.", event)
-        elif not self.customers.pays(event.customer):
+        elif not self.customers.is_counted(event.customer):
             self._set_aside(CUSTOMER_NOT_FOUND, f"No customer was found matching id {event.customer}.", event)
         else:
             self.events.append(event)
@@ -233,20 +233,20 @@ class StripeService:
         grouping = query.get("value_grouping_window")
         if grouping not in (None, *WINDOWS):
             raise StripeApiError(400, "Invalid value_grouping_window.", param="value_grouping_window")
-        start, end = (whole(query[name], name) for name in ("start_time", "end_time"))
+        start, end = (whole_number(query[name], name) for name in ("start_time", "end_time"))
         step = WINDOWS.get(str(grouping), 60)
         if start % step or end % step:
             raise StripeApiError(
                 400, f"start_time and end_time must be multiples of {step} seconds.", param="start_time"
             )
-        if self.ways.summaries_of_unknown != 200 and not self.customers.pays(query["customer"]):
+        if self.ways.summaries_of_unknown != 200 and not self.customers.is_counted(query["customer"]):
             unknown = missing("customer", str(query["customer"]))
             raise StripeApiError(
                 self.ways.summaries_of_unknown, str(unknown), code="resource_missing", param="customer"
             )
         own = [event for event in self.events if (event.meter, event.customer) == (meter_id, query["customer"])]
         found = summaries(meter, own, start, end, grouping)
-        return listed(found, query, f"/v1/billing/meters/{meter_id}/event_summaries")
+        return list_page(found, query, f"/v1/billing/meters/{meter_id}/event_summaries")
 
     def list_reports(self, query: dict[str, Any]) -> dict[str, Any]:
         """GET /v2/core/events."""

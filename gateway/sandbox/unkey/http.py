@@ -83,7 +83,7 @@ class UnkeyHttp:
                     raise UnkeyError(403, "Forbidden", f"Missing permission: '{lacks[0]}'", code=_LACKS)
                 body = msgspec.json.decode(await request.read(), type=body_type)
                 found = run(body)
-                self.changed(name)
+                self.save_changes(name)
             except (msgspec.DecodeError, RecursionError) as error:
                 return _refusal(bad("", str(error)))
             except UnkeyError as refused:
@@ -92,7 +92,7 @@ class UnkeyHttp:
 
         return handle
 
-    def changed(self, name: str) -> None:
+    def save_changes(self, name: str) -> None:
         """Keeps what an endpoint may have changed; of a verification only credits, which may be lost."""
         if name not in ("keys.verifyKey", "keys.getKey", "keys.whoami", "apis.listKeys"):
             self._save(self.unkey.kept)

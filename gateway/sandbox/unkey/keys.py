@@ -178,7 +178,7 @@ def refill(key: Key, now_ms: int) -> None:
         key.refilled_at = now_ms
 
 
-def permitted(query: str, granted: list[str]) -> bool:
+def is_permitted(query: str, granted: list[str]) -> bool:
     """Whether the permissions satisfy a query of names, AND, OR and brackets. Raises ValueError when it is none."""
     tokens = _TOKEN.findall(query)
     if "".join(tokens) != re.sub(r"\s+", "", query) or tokens.count("(") > BRACKETS_MAX:

@@ -74,7 +74,7 @@ class Replica:
     def __init__(self) -> None:
         self._before: Final[dict[str, list[tuple[float, Key | None]]]] = {}
 
-    def written(self, key_id: str, before: Key | None, now_s: float) -> None:
+    def record_write(self, key_id: str, before: Key | None, now_s: float) -> None:
         """A write, `before` being a copy of the key as it was, None for a new one."""
         self._before.setdefault(key_id, []).append((now_s, before))
 

@@ -72,7 +72,7 @@ def _command(http: UnkeyHttp, path: str, body_type: type[Any], run: Callable[[An
             done = as_json(run(msgspec.json.decode(await request.read(), type=body_type)))
         except (msgspec.DecodeError, UnkeyError) as error:
             return as_json({"error": str(error)}, 400)
-        http.changed("_control")
+        http.save_changes("_control")
         return done
 
     return web.post(f"/_control{path}", handle)

@@ -25,7 +25,7 @@ from gateway.sandbox.unkey.forms import (
     page,
     present,
 )
-from gateway.sandbox.unkey.keys import INT64_MAX, Key, RateWindows, UnknownLimit, limits_for, permitted, refill
+from gateway.sandbox.unkey.keys import INT64_MAX, Key, RateWindows, UnknownLimit, is_permitted, limits_for, refill
 from gateway.sandbox.unkey.nodes import LoadedKey
 from gateway.sandbox.unkey.store import UnkeyStore, digest
 
@@ -89,7 +89,7 @@ class Unkey(UnkeyStore):
             return "EXPIRED", []
         if body.permissions is not None:
             try:
-                if not permitted(body.permissions, permissions):
+                if not is_permitted(body.permissions, permissions):
                     return "INSUFFICIENT_PERMISSIONS", []
             except ValueError:
                 raise bad("permissions", "is no query of permissions") from None
@@ -140,14 +140,14 @@ class Unkey(UnkeyStore):
         self.identities.of(key.external_id)
         for role in key.roles:
             self.kept.roles.setdefault(role, [])
-        return self.made(key)
+        return self.insert_key(key)
 
     def update_key(self, body: bodies.UpdateKey, *, in_dashboard: bool = False) -> dict[str, Any]:
         """POST /v2/keys.updateKey: what was not sent stays, null clears. The dashboard's changes clear no node."""
         if self.mode.strict_nulls and body.ratelimits is None:
             raise bad("ratelimits", "got null, want array")
         self._known_roles(() if body.roles is UNSET else body.roles or ())
-        with self.changed(body.key_id, clears=not in_dashboard) as key:
+        with self.change_key(body.key_id, clears=not in_dashboard) as key:
             for name in ("name", "external_id", "meta", "expires"):
                 value = getattr(body, name)
                 if value is not UNSET:
@@ -169,7 +169,7 @@ class Unkey(UnkeyStore):
 
     def add_permissions(self, body: bodies.ChangePermissions) -> list[Any]:
         """POST /v2/keys.addPermissions: to the key itself; a name that is new to the workspace takes a right."""
-        with self.changed(body.key_id) as key:
+        with self.change_key(body.key_id) as key:
             if not set(body.permissions) <= self.names() and CREATE_PERMISSION not in self.permissions:
                 raise UnkeyError(403, "Forbidden", "Missing permission: 'rbac.*.create_permission'")
             key.permissions = list(dict.fromkeys([*key.permissions, *body.permissions]))
@@ -178,7 +178,7 @@ class Unkey(UnkeyStore):
 
     def remove_permissions(self, body: bodies.ChangePermissions) -> list[Any]:
         """POST /v2/keys.removePermissions: from the key itself; what its roles give it stays."""
-        with self.changed(body.key_id) as key:
+        with self.change_key(body.key_id) as key:
             for name in body.permissions:
                 if name not in self.names():
                     raise no_such("Permission", name)
@@ -196,7 +196,7 @@ class Unkey(UnkeyStore):
 
     def delete_key(self, body: bodies.DeleteKey, *, in_dashboard: bool = False) -> dict[str, Any]:
         """POST /v2/keys.deleteKey."""
-        with self.changed(body.key_id, clears=not in_dashboard):
+        with self.change_key(body.key_id, clears=not in_dashboard):
             del self.kept.keys[body.key_id]
         return {}
 
@@ -207,13 +207,13 @@ class Unkey(UnkeyStore):
         if self.mode.strict_nulls and body.expiration is None:
             raise bad("expiration", "got null, want integer")
         now = self.now_ms()
-        with self.changed(body.key_id, clears=False) as old:
+        with self.change_key(body.key_id, clears=False) as old:
             secret = secrets.token_urlsafe(16)
             fields = {name: getattr(old, name) for name in old.__struct_fields__}
             fields |= {"key_id": f"key_{secrets.token_hex(8)}", "digest": digest(secret), "start": secret[:4]}
             limits = [msgspec.structs.replace(limit, id=f"rl_{secrets.token_hex(8)}") for limit in old.ratelimits]
             fields |= {"created_at": now, "updated_at": None, "last_used_at": None, "ratelimits": limits}
-            key = self.made(Key(**fields))
+            key = self.insert_key(Key(**fields))
             if body.expiration is not None:
                 ends = now + body.expiration
                 old.expires = -(-ends // MINUTE_MS) * MINUTE_MS if body.expiration else now
@@ -221,7 +221,7 @@ class Unkey(UnkeyStore):
 
     def update_credits(self, body: bodies.UpdateCredits) -> dict[str, Any]:
         """POST /v2/keys.updateCredits: a decrement stops at 0; null makes the key unlimited and ends its refill."""
-        with self.changed(body.key_id) as key:
+        with self.change_key(body.key_id) as key:
             if body.operation == "set":
                 key.remaining = body.value
                 key.refill = None if body.value is None else key.refill
@@ -237,7 +237,7 @@ class Unkey(UnkeyStore):
     def list_keys(self, body: bodies.ListKeys) -> tuple[list[Any], str | None]:
         """POST /v2/apis.listKeys: one page and the cursor of the next."""
         self._api(body.api_id)
-        own = [key for key in map(self.seen, list(self.kept.keys)) if key is not None and key.api_id == body.api_id]
+        own = [key for key in map(self.find_key, list(self.kept.keys)) if key is not None and key.api_id == body.api_id]
         own = [key for key in own if body.external_id in (None, key.external_id)]
         found, cursor = page(own, lambda key: key.key_id, body.limit, body.cursor)
         return [self._described(key) for key in found], cursor

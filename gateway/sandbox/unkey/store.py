@@ -46,27 +46,27 @@ class UnkeyStore:
         given = [*self.kept.roles.values(), *(key.permissions for key in self.kept.keys.values())]
         return self.kept.permissions.union(*given)
 
-    def made(self, key: Key) -> Key:
+    def insert_key(self, key: Key) -> Key:
         """A new key; no node forgets that it was not there."""
         self.kept.keys[key.key_id], self.ids[key.digest] = key, key.key_id
-        self._replica.written(key.key_id, None, self.now_s())
+        self._replica.record_write(key.key_id, None, self.now_s())
         return key
 
-    def seen(self, key_id: str) -> Key | None:
+    def find_key(self, key_id: str) -> Key | None:
         """The key as the replica has it."""
         live = self.kept.keys.get(key_id)
         return self._replica.key(key_id, live, self.now_s() - self.mode.lag_s) if self.mode.lag_s else live
 
     def find(self, key_id: str) -> Key:
         """The key as the replica has it. Raises UnkeyError: 404."""
-        key = self.seen(key_id)
+        key = self.find_key(key_id)
         if key is None:
             raise not_found("key")
         refill(key, self.now_ms())
         return key
 
     @contextmanager
-    def changed(self, key_id: str, *, clears: bool = True) -> Iterator[Key]:
+    def change_key(self, key_id: str, *, clears: bool = True) -> Iterator[Key]:
         """The key, to be changed: found through the replica, written to the database, forgotten by the node."""
         self.find(key_id)
         key = self.kept.keys.get(key_id)
@@ -75,7 +75,7 @@ class UnkeyStore:
         refill(key, self.now_ms())
         before = copy.deepcopy(key)
         yield key
-        self._replica.written(key_id, before, self.now_s())
+        self._replica.record_write(key_id, before, self.now_s())
         if clears:
             self._nodes[self.mode.node].forget(key.digest)
 
@@ -87,7 +87,7 @@ class UnkeyStore:
         return self._nodes[self.mode.node].get(hashed, self.now_s(), lambda: self._load(hashed))
 
     def _load(self, hashed: str) -> LoadedKey | None:
-        key = self.seen(self.ids.get(hashed, ""))
+        key = self.find_key(self.ids.get(hashed, ""))
         if key is None:
             return None
         refill(key, self.now_ms())

@@ -176,4 +176,4 @@ async def test_a_control_call_that_means_nothing_is_refused(sandbox: Sandbox, to
         answer = await session.post(f"{sandbox.origin}/openai/_control", json=told)
         assert (answer.status, next(iter(told)) in await answer.text()) == (400, True)
         assert (await session.get(f"{sandbox.origin}/openai/_control/calls?after=x")).status == 400
-    assert sandbox.openai.behaviours.wanted() == []
+    assert sandbox.openai.behaviours.pending() == []

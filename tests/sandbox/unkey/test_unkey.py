@@ -15,7 +15,7 @@ from unkey.py.models import Operation
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox, start
 from gateway.sandbox.unkey.bodies import Whoami
-from gateway.sandbox.unkey.keys import Refill, permitted
+from gateway.sandbox.unkey.keys import Refill, is_permitted
 from tests.support.stand_ins import CODER, Clock, control, sandbox_at
 
 NOW: Final = 1_795_392_000.0
@@ -179,7 +179,7 @@ async def test_permissions(unkey: Unkey) -> None:
 @pytest.mark.parametrize("query", ["", "AND", "a b", "(a", "a)", "a OR", "a & b"])
 def test_a_query_that_is_none(query: str) -> None:
     with pytest.raises(ValueError, match="no query"):
-        permitted(query, ["a", "b"])
+        is_permitted(query, ["a", "b"])
 
 
 async def test_identities(unkey: Unkey) -> None:
