@@ -13,8 +13,8 @@ from tests.support.source import files, tree
 STARTERS: Final = frozenset({"create_task", "ensure_future", "call_later", "call_at", "start_soon", "Thread"})
 WATCHED: Final[dict[str, str]] = {
     # The supervisor itself.
-    "gateway/kit/loops.py:until": "cancelled in the same function",
-    "gateway/kit/loops.py:__aenter__": "awaited by `until` and by the end of the block",
+    "gateway/kit/loops.py:run_until": "cancelled in the same function",
+    "gateway/kit/loops.py:__aenter__": "awaited by `run_until` and by the end of the block",
     "gateway/kit/loops.py:_supervise": "tasks of a TaskGroup",
     # The parent and its children.
     "gateway/processes/supervisor.py:start": (
@@ -28,7 +28,7 @@ WATCHED: Final[dict[str, str]] = {
     # One question for several who wait: each of them awaits the task or its future, and hears its error.
     "gateway/limits/counters.py:_run": "_send hands every error to those who wait",
     "gateway/meetings/webhooks.py:_keep": "_store_waiting hands every error to those who wait",
-    "gateway/access/verification.py:_look": "awaited by who asks; _checked reads its outcome",
+    "gateway/access/verification.py:_look": "awaited by who asks; _finish_check reads its outcome",
     "gateway/limits/limiter.py:_beginning": "awaited by who asks",
     "gateway/access/admission.py:_ask": "awaited by who asks; the next call makes a failed renewal again",
     "gateway/meetings/attribution.py:_ask": "awaited by who asks",
@@ -39,7 +39,7 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/sandbox/daily/hooks.py:tell": "one delivery of the stand-in; awaited by `settled` and `close`",
     # Timers that fire once.
     "gateway/openai/upstream.py:send": "ends a silent call",
-    "gateway/journal/writer.py:_committed": "hands what waits to the commit thread",
+    "gateway/journal/writer.py:_finish_commit": "hands what waits to the commit thread",
     "gateway/journal/writer.py:_fail": "hands an empty batch to the commit thread; set again by its outcome",
     "gateway/processes/proxy.py:close": "ends what is still being read; what it leaves is settled by the keeper",
     "gateway/proxy/access_log.py:_add": "writes lines; set again by the next line, whatever has failed",
