@@ -8,6 +8,7 @@ import typer
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 from gateway.limits import commands as budgets_command
+from gateway.limits.admin import budget_options
 
 app = typer.Typer(no_args_is_help=True, help="What users, keys, meetings and models may spend (docs/limits.md).")
 
@@ -26,20 +27,8 @@ def set_budget(
     as_json: Json = False,
 ) -> None:
     """Makes a budget, or changes the limit of the one for the same things and period."""
-    run(
-        budgets_command.set_budget(
-            settings(),
-            Console(),
-            user=user,
-            limit=limit,
-            period=period,
-            soft=soft,
-            key=key,
-            meeting=meeting,
-            model=model,
-            as_json=as_json,
-        )
-    )
+    options = budget_options(user=user, limit=limit, period=period, soft=soft, key=key, meeting=meeting, model=model)
+    run(budgets_command.set_budget(settings(), Console(), options, as_json=as_json))
 
 
 @app.command("list")

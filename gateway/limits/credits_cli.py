@@ -8,6 +8,7 @@ import typer
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 from gateway.limits import commands as budgets_command
+from gateway.limits.admin import credit_usd
 
 app = typer.Typer(no_args_is_help=True, help="What users have paid in advance (docs/limits.md).")
 
@@ -29,7 +30,7 @@ def add(
             settings(),
             Console(),
             user=who,
-            amount=amount,
+            usd=credit_usd(amount),
             now=datetime.now(UTC),
             note=note,
             reference=reference,
