@@ -5,12 +5,11 @@ of an older version, a usage block that jsonb would refuse is moved to where it 
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.usage.event import Evidence, UsageEvent, encode
+from gateway.usage.event import EventFields, UsageEvent, encode
 from gateway.usage.usage_block import NO_USAGE, StoredUsage, keep
 from pricing.readers.body import UNREADABLE, object_of, read_fields
 
@@ -35,33 +34,12 @@ class NotARow(Exception):
         self.kind: Final = kind
 
 
-class _Event(msgspec.Struct, frozen=True):
+class _Event(EventFields, frozen=True, kw_only=True):
     """UsageEvent, with its JSON parts left as they are. A test holds the two together."""
 
-    id: str
-    user_id: str
-    endpoint: str
-    model: str
-    evidence: Evidence
-    started_at: datetime
-    completed_at: datetime
-    api_key_id: str | None = None
-    meeting_id: str | None = None
-    service_tier: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    cost_nano: int | None = None
-    billed_nano: int | None = None
-    price_version: str = ""
     cost_lines: msgspec.Raw = msgspec.Raw(b"[]")
-    usage: msgspec.Raw = NO_USAGE
-    usage_raw: bytes | None = None
-    response_id: str | None = None
-    request_id: str | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
     item_ids: msgspec.Raw = msgspec.Raw(b"[]")
-    adjusts: str | None = None
 
 
 class _Items(msgspec.Struct, frozen=True):

@@ -3,34 +3,18 @@
 Money stays a Decimal. Must not render: that is the caller's.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import rfc3339
-from gateway.reports.store import MeetingTime, UsageFilter, UsageRow
-from gateway.reports.usage import ROWS_MAX, UsageReport, UsageSource, amounts, parse_range, usage_report
+from gateway.reports.store import MeetingTime, Reports, UsageFilter, UsageRow
+from gateway.reports.usage import ROWS_MAX, UsageReport, amounts, parse_range, usage_report
 
 _NANO: Final = Decimal("0.000000001")
 _PERCENT: Final = Decimal("0.01")
 _TENTH: Final = Decimal("0.1")
-
-
-class MeetingSource(UsageSource, Protocol):
-    """What the report needs of the reports edge."""
-
-    async def meetings(
-        self,
-        ids: Sequence[str],
-        since: datetime | None,
-        until: datetime | None,
-        now: datetime,
-        *,
-        user_id: str | None,
-        rows_max: int,
-    ) -> list[MeetingTime]: ...
 
 
 class MeetingCost(NamedTuple):
@@ -117,7 +101,7 @@ class MeetingReport(NamedTuple):
 
 
 async def meeting_report(
-    source: MeetingSource,
+    source: Reports,
     *,
     now: datetime,
     since: str | None = None,

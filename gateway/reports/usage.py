@@ -6,11 +6,11 @@ Money stays a Decimal and becomes a string in JSON, never a float. Must not rend
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import parse_bound, parse_period, rfc3339
-from gateway.reports.store import EVERYTHING, UsageFilter, UsageRow
+from gateway.reports.store import EVERYTHING, Reports, UsageFilter, UsageRow
 
 DIMENSIONS: Final = ("month", "day", "hour", "user", "key", "meeting", "model", "endpoint", "tier")
 """What usage may be grouped by."""
@@ -38,20 +38,6 @@ _COUNTS: Final = (
     "void",
     "adjustments",
 )
-
-
-class UsageSource(Protocol):
-    """What a report needs of the reports edge."""
-
-    async def usage(
-        self,
-        by: tuple[str, ...],
-        since: datetime | None,
-        until: datetime | None,
-        *,
-        of: UsageFilter = EVERYTHING,
-        rows_max: int,
-    ) -> list[UsageRow]: ...
 
 
 class UsageReport(NamedTuple):
@@ -99,7 +85,7 @@ class UsageReport(NamedTuple):
 
 
 async def usage_report(
-    source: UsageSource,
+    source: Reports,
     *,
     by: Sequence[str],
     now: datetime,

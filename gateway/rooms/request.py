@@ -116,12 +116,9 @@ class RoomPath(Fields, frozen=True, kw_only=True):
     id: RoomId
 
 
-class NewRoom(Fields, frozen=True, kw_only=True):
-    """A new room. Only its name is needed; an `id` of one's own makes creating repeatable."""
+class RoomFields(Fields, frozen=True, kw_only=True):
+    """What a room may be given at any time; null clears it."""
 
-    id: OtherId | None = None
-    room_name: Name
-    state: State | None = None
     user_id: OtherId | UnsetType | None = UNSET
     meeting_id: OtherId | UnsetType | None = UNSET
     started_at: Instant | UnsetType | None = UNSET
@@ -129,25 +126,26 @@ class NewRoom(Fields, frozen=True, kw_only=True):
     expires_at: Instant | UnsetType | None = UNSET
     data: Data | UnsetType = UNSET
     sensitive: Sensitive | UnsetType | None = UNSET
+
+
+class NewRoom(RoomFields, frozen=True, kw_only=True):
+    """A new room. Only its name is needed; an `id` of one's own makes creating repeatable."""
+
+    id: OtherId | None = None
+    room_name: Name
+    state: State | None = None
 
     def change(self) -> Change:
         """What it holds."""
         return _change({"state": self.state or CREATED} | _given_fields(self))
 
 
-class RoomChange(Fields, frozen=True, kw_only=True):
+class RoomChange(RoomFields, frozen=True, kw_only=True):
     """What is to be changed of a room; what is not named stays."""
 
     version: Version | None = None
     room_name: Name | UnsetType = UNSET
     state: State | UnsetType = UNSET
-    user_id: OtherId | UnsetType | None = UNSET
-    meeting_id: OtherId | UnsetType | None = UNSET
-    started_at: Instant | UnsetType | None = UNSET
-    ended_at: Instant | UnsetType | None = UNSET
-    expires_at: Instant | UnsetType | None = UNSET
-    data: Data | UnsetType = UNSET
-    sensitive: Sensitive | UnsetType | None = UNSET
 
     def change(self, if_match: str | None) -> tuple[Change, int | None]:
         """The change, and the version that it was made from (None: whichever is the newest)."""

@@ -16,8 +16,8 @@ from pricing import Line
 Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adjustment"]
 
 
-class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One `openai_usage` row."""
+class EventFields(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What whoever writes an event and whoever reads it have of it in the same form."""
 
     id: str
     user_id: str
@@ -37,8 +37,6 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     billed_nano: int | None = None
     """What the customer is charged, nano-USD; None exactly when `cost_nano` is."""
     price_version: str = ""
-    cost_lines: tuple[Line, ...] = ()
-    """Exact decimals as strings, as `gateway price` prints them."""
     usage: msgspec.Raw = NO_USAGE
     """The usage block as usage/usage_block keeps it. (msgspec cannot decode a union with Raw, hence no None.)"""
     usage_raw: bytes | None = None
@@ -47,10 +45,17 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Id of the upstream object (`chatcmpl-…`, `resp_…`)."""
     request_id: str | None = None
     """OpenAI's `x-request-id`."""
+    adjusts: str | None = None
+
+
+class UsageEvent(EventFields, frozen=True, kw_only=True, omit_defaults=True):
+    """One `openai_usage` row."""
+
+    cost_lines: tuple[Line, ...] = ()
+    """Exact decimals as strings, as `gateway price` prints them."""
     metadata: dict[str, Any] = {}
     item_ids: tuple[str, ...] = ()
     """Items of the answer that later requests of this user may refer to."""
-    adjusts: str | None = None
 
 
 class OpenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
