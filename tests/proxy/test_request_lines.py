@@ -93,15 +93,14 @@ def test_what_a_client_invents_stays_short_and_printable(running: Stack) -> None
 async def test_a_502_has_one_line(
     running: Stack, fault: dict[str, Any], code: str, openai_status: int | None, detail: str | None
 ) -> None:
-    # The gateway is shared with other files, which may have made it say this too.
-    said_before = running.serve.output().count(HINT)
+    printed = running.serve.printed_bytes()
     running.control("openai", body={"times": 1, **fault})
     got = call(running)
     assert (got.status, json.loads(got.body)["error"]["code"]) == (502, code)
     (line,) = lines_of(running, got)
     assert (line["event"], line["level"], line["code"]) == ("call", "error", code)
     assert (line["status"], line.get("openai_status"), line.get("detail")) == (502, openai_status, detail)
-    assert running.serve.output().count(HINT) - said_before == (detail == HINT)
+    assert running.serve.output(printed).count(HINT) == (detail == HINT)
     # What is counted is what the lines say.
     calls = [json.loads(one) for one in running.serve.output().splitlines() if '"event":"call"' in one]
     failed = [one for one in calls if one["status"] >= 500]
@@ -120,11 +119,12 @@ def test_a_free_call_says_who_and_what(running: Stack, method: str, path: str, s
 
 
 def test_another_http_version_is_the_clients_mistake(running: Stack) -> None:
+    printed = running.serve.printed_bytes()
     with socket.create_connection(("127.0.0.1", running.port), timeout=15) as connection:
         connection.sendall(b"GET /v1/models HTTP/2.0\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b" 505 " in connection.recv(65536)
-    running.serve.wait_for("http_version_not_supported")
-    (found,) = [line for line in running.serve.output().splitlines() if "http_version_not_supported" in line]
+    said = running.serve.wait_for("http_version_not_supported", printed)
+    (found,) = [line for line in said.splitlines() if "http_version_not_supported" in line]
     assert json.loads(found)["level"] == "warning"
 
 
@@ -169,6 +169,7 @@ def test_a_refusal_beside_the_api_has_its_line_too(running: Stack, path: str, co
     ],
 )
 def test_what_is_no_http_is_never_quoted(running: Stack, head: bytes) -> None:
+    printed = running.serve.printed_bytes()
     with socket.create_connection(("127.0.0.1", running.port), timeout=15) as connection:
         connection.sendall(head)
         got = b""
@@ -179,8 +180,8 @@ def test_what_is_no_http_is_never_quoted(running: Stack, head: bytes) -> None:
     fields, _, body = got.partition(b"\r\n\r\n")
     assert json.loads(body)["error"]["code"] == "invalid_framing"
     event_id = dict(line.split(": ", 1) for line in fields.decode().split("\r\n")[1:])[EVENT_ID]
-    running.serve.wait_for(event_id)
-    (line,) = [line for line in running.serve.output().splitlines() if event_id in line]
+    said = running.serve.wait_for(event_id, printed)
+    (line,) = [line for line in said.splitlines() if event_id in line]
     assert json.loads(line)["code"] == "invalid_framing"
-    assert "CANARY" not in running.serve.output()
-    assert "Error handling request" not in running.serve.output()
+    assert "CANARY" not in said
+    assert "Error handling request" not in said

@@ -40,14 +40,18 @@ class Process:
             stderr=subprocess.STDOUT,
         )
 
-    def output(self) -> str:
-        """Everything it has printed so far."""
-        return self.log.read_text("utf-8", "replace")
+    def printed_bytes(self) -> int:
+        """How much it has printed so far: where a test's own part of the output of `running` begins."""
+        return self.log.stat().st_size
 
-    def wait_for(self, text: str) -> str:
+    def output(self, after_bytes: int = 0) -> str:
+        """Everything it has printed so far, or since then."""
+        return self.log.read_bytes()[after_bytes:].decode("utf-8", "replace")
+
+    def wait_for(self, text: str, after_bytes: int = 0) -> str:
         """Its output once `text` is in it; AssertionError when it ends or takes too long."""
         deadline = time.monotonic() + START_S
-        while text not in (output := self.output()):
+        while text not in (output := self.output(after_bytes)):
             assert self.popen.poll() is None, f"ended with {self.popen.returncode}: {output[-3000:]}"
             assert time.monotonic() < deadline, f"no {text!r} in {output[-3000:]}"
             time.sleep(0.02)
