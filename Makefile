@@ -44,7 +44,7 @@ test-clients: .venv/.ready ## the clients of docs/clients.md against the gateway
 replay: .venv/.ready ## recorded calls of the real OpenAI through the gateway: make replay REPLAY=/folder/of/recordings ARGS=--restart
 	@$(RUN) -m tests.replay "$(REPLAY)" $(ARGS)
 
-check: .venv/.ready ## lint, format, types, imports and the rules of the house
+check: .venv/.ready ## lint, format, types, imports and the rules of this repository
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy

@@ -52,7 +52,7 @@ class KeyOwner:
     """JSON: a list of limits/budgets.Budget."""
 
 
-class Identities(Table):
+class KeyOwners(Table):
     """Raises DependencyDown("postgres"), after two seconds at the latest."""
 
     async def identity(self, external_id: str | None, unkey_key_id: str) -> KeyOwner | None:

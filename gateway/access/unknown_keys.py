@@ -43,7 +43,7 @@ class UnknownKeyLimit:
             self._counts.popitem(last=False)
 
     def give_back(self, peer: str) -> None:
-        """The key was not unknown after all, or nobody could tell."""
+        """The key turned out to be known, or Unkey did not answer."""
         since_s, count = self._counts.get(peer, (0.0, 0))
         if count:
             self._counts[peer] = since_s, count - 1

@@ -74,7 +74,7 @@ _SET_KEY_ACTIVE: Final = """
 update public.api_keys set is_active = $2, enabled_at = case when $2 then now() else enabled_at end
 where id = $1::uuid and revoked_at is null returning 1
 """
-# $2 to $4 are the values to be, $5 to $7 those that were read: whatever has changed since is left alone.
+# $2 to $4 are the values to be, $5 to $7 those that were read: what has changed since is not overwritten.
 _AGREE: Final = """
 update public.api_keys set name = $2, is_active = $3, expires_at = $4::timestamptz,
   enabled_at = case when $3 and (not is_active or expires_at is distinct from $4) then now() else enabled_at end
@@ -86,7 +86,7 @@ _ADOPT: Final = """
 insert into public.api_keys (user_id, unkey_key_id, name, is_active, expires_at)
 values ($1::uuid, $2, $3, $4, $5) on conflict (unkey_key_id) do nothing returning 1
 """
-# Links a key at Unkey to a user; a key that is another user's already is left alone and nothing is returned.
+# Links a key at Unkey to a user; a key that already belongs to another user is not changed, and nothing is returned.
 _LINK: Final = """
 insert into public.api_keys as k (user_id, unkey_key_id, name, description, expires_at)
 values ($1::uuid, $2, $3, $4, $5)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-# A user without a Stripe customer is left alone: the amounts accrue.
+# A user without a Stripe customer is skipped: the amounts accrue.
 CLOSED: Final = """
 select distinct w.user_id, w.meter
 from public.stripe_windows w join public.users u on u.id = w.user_id

@@ -32,7 +32,7 @@ REPORTS: Final = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.n
 REPORTS_MAX: Final = 200
 """Error reports read at most."""
 _REPLAYED: Final = "idempotent-replayed"
-"""The header of an answer that Stripe has kept; what it speaks of may be gone since."""
+"""The header that marks a replayed answer; what the answer describes may be gone by now."""
 _OTHER_MODE: Final = "a similar object exists in"
 """Stripe's words for a customer of the other mode (woocommerce/woocommerce-gateway-stripe issue 3109)."""
 

@@ -1,6 +1,6 @@
 """Reads a query, a path's parameters and a JSON body into a Struct, strictly. Pure.
 
-Raises ApiError 400 that names the field and what would be right, never what stands in it. Values are decoded one by
+Raises ApiError 400 that names the field and what is allowed, never its value. Values are decoded one by
 one by msgspec, in the order in which the Struct declares them, so the first fault is always the same one. A field may
 bring a reader of its own, and its own words:
 

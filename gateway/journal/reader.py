@@ -57,7 +57,7 @@ class Segments:
         """Corrupt records, notes aside, that were read while their writer was there: no crash has torn these."""
 
     def refresh(self) -> None:
-        """Looks for new segment files; those marked confirmed are left alone."""
+        """Looks for new segment files; those marked confirmed are skipped."""
         names = {entry.name for entry in os.scandir(self._folder)} if self._folder.is_dir() else set()
         for name in sorted(names):
             if name.endswith(".jnl") and name not in self._known and f"{name}.confirmed" not in names:

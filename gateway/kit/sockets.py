@@ -48,7 +48,7 @@ class Socket(Protocol):
 
 
 def keep_alive(sock: Socket) -> None:
-    """Has the kernel notice an end that is gone. A Unix socket, which cannot lose its other end, is left alone."""
+    """Makes the kernel detect a dead peer. A Unix socket cannot lose its peer unnoticed and is not changed."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

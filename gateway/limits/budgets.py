@@ -16,7 +16,7 @@ Counts = Literal["cost_usd", "billed_usd"]
 LIMIT_USD_MAX: Final = 1_000_000
 """Of one budget; nano-USD beyond it would leave the numbers that Redis scripts can hold exactly (2^53)."""
 WARN_SHARES: Final = (50, 80, 100)
-"""Per cent of a soft budget at which it is spoken of."""
+"""Per cent of a soft budget at which a warning is given."""
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Budget(msgspec.Struct, frozen=True):
     limit_nano: int
     period: Period
     hard: bool
-    """Whether a call that might go beyond it is refused; otherwise it is only spoken of."""
+    """Whether a call that might go beyond it is refused; otherwise there is only a warning."""
     since: datetime
     """When it was made: a `total` counts from then on."""
     api_key_id: str | None = None

@@ -102,7 +102,7 @@ class Limits:
             await self._run(RENEW, [event_id, *leases])
 
     async def begin(self, key: str, descriptor: bytes, nano: int) -> None:
-        """The ledger's sum for a period without a counter; one that has come meanwhile is left alone."""
+        """Sets the ledger's sum for a period without a counter. A counter that exists by now is kept."""
         await self._run(BEGIN, [WINDOWS, key, descriptor, nano, KEPT_S])
 
     async def windows(self) -> dict[str, bytes]:

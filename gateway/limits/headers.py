@@ -1,6 +1,6 @@
 """What an answer says of its key's limits: OpenAI's `x-ratelimit-*`, and how far a soft budget is used up.
 
-A soft budget is also spoken of in the log and counted, once per process, period and share.
+A soft budget that reaches a share is also logged and counted, once per process, period and share.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from gateway.limits.budgets import WARN_SHARES
 from gateway.limits.claims import Hold, RateClaim, Taken, openai_duration
 from pricing import nano_text
 
-SPOKEN_MAX: Final = 10_000
-"""Periods remembered; beyond it all are forgotten, and may be spoken of once more."""
+REPORTED_MAX: Final = 10_000
+"""Periods remembered; beyond it all are forgotten, and may be reported once more."""
 _log: Final = structlog.get_logger("gateway.limits")
 
 
@@ -21,7 +21,7 @@ class RateLimitHeaders:
     """One per process."""
 
     def __init__(self) -> None:
-        self._spoken: Final[set[tuple[str, int]]] = set()
+        self._reported: Final[set[tuple[str, int]]] = set()
         self.counted: Final[dict[int, int]] = dict.fromkeys(WARN_SHARES, 0)
         """How often each share (per cent) was reached."""
 
@@ -41,10 +41,10 @@ class RateLimitHeaders:
         limit = claim.budget.limit_nano
         share = 100 if limit == 0 else taken.used * 100 // limit
         for step in WARN_SHARES:
-            if share >= step and (claim.key, step) not in self._spoken:
-                if len(self._spoken) >= SPOKEN_MAX:
-                    self._spoken.clear()
-                self._spoken.add((claim.key, step))
+            if share >= step and (claim.key, step) not in self._reported:
+                if len(self._reported) >= REPORTED_MAX:
+                    self._reported.clear()
+                self._reported.add((claim.key, step))
                 self.counted[step] += 1
                 _log.warning("budget", budget=claim.budget.id, user=claim.budget.user_id, reached_per_cent=step)
         return share, f"{claim.budget.name()} of {nano_text(limit)} USD is used to {share} %"

@@ -66,7 +66,7 @@ return out
 """
 
 # ARGV: event id, then five fields per claim: kind, key, amount (rate: tokens to give back, which may be below 0; hold:
-# nano-USD that the call has cost), limit, period µs | ttl s. Done twice, it counts once.
+# nano-USD that the call has cost), limit, period µs | ttl s. Idempotent.
 SETTLE: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]

@@ -56,7 +56,7 @@ class Registered(NamedTuple):
     """What was wrong with it."""
 
 
-class Link(NamedTuple):
+class MediaLink(NamedTuple):
     """Where something can be fetched."""
 
     url: str
@@ -120,7 +120,7 @@ async def backfill(
         return await walk.run(since, until, now=now, room=room, again=again, progress=progress)
 
 
-async def link(settings: Settings, *, meeting: str, transcript: bool) -> Link:
+async def link(settings: Settings, *, meeting: str, transcript: bool) -> MediaLink:
     """Where a meeting's recording or transcript can be fetched for a while. Raises as `register`."""
     if not is_uuid(meeting):
         raise OptionError("MEETING: our id of it, a UUID; `gateway meetings list --json` has them")
@@ -133,10 +133,10 @@ async def link(settings: Settings, *, meeting: str, transcript: bool) -> Link:
     if reference is None:
         raise OptionError(f"MEETING: {meeting} has no {what}")
     if not reference.startswith("daily-"):
-        return Link(reference, None)
+        return MediaLink(reference, None)
     async with AsyncExitStack() as stack:
         found = await (await open_daily(stack, settings)).link(reference)
-    return Link(found.url, None if found.expires is None else datetime.fromtimestamp(found.expires, UTC))
+    return MediaLink(found.url, None if found.expires is None else datetime.fromtimestamp(found.expires, UTC))
 
 
 def find_ours(webhooks: Sequence[Webhook], url: str | None) -> Webhook | None:

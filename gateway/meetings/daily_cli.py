@@ -23,7 +23,7 @@ def register(
     url: Annotated[str, typer.Option(help="Where Daily.co reaches this gateway: https://…/webhooks/daily.")],
     as_json: Json = False,
 ) -> None:
-    """Makes our webhook at Daily.co, or fixes it: events, retries, secret; sets it going. Others are left alone."""
+    """Creates or fixes our webhook at Daily.co (events, retries, secret) and activates it. Others are not touched."""
     run(daily_command.register(settings(), Console(), url=url, as_json=as_json))
 
 

@@ -55,7 +55,7 @@ def read(data_dir: Path) -> dict[str, str]:
 
 
 def without_file_values(environ: Mapping[str, str], written: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what was taken over from the file: it speaks of a gateway that is gone."""
+    """The environment without the values that came from the file, which describe a gateway that is gone."""
     return {name: value for name, value in environ.items() if written.get(name) != value}
 
 

@@ -17,7 +17,7 @@ import pricing
 import pricing.data
 from gateway.access.admission import Admission
 from gateway.access.breaker import Breaker
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.access.verification import KeyVerifier
 from gateway.config.settings import Settings, require_values
 from gateway.http.connections import LOOK_S, ClientConnections
@@ -169,7 +169,7 @@ async def _open_verifier(stack: AsyncExitStack, settings: Settings) -> KeyVerifi
 def _open_admission(settings: Settings, verifier: KeyVerifier, connections: ProxyConnections) -> Admission:
     return Admission(
         verifier,
-        Identities(connections.look_ups),
+        KeyOwners(connections.look_ups),
         settings.keys,
         settings.limits,
         pepper=secrets.token_bytes(32),

@@ -64,7 +64,7 @@ class Reporter:
         """A status that cannot be read is itself a failure to show; the counts are the last that were read."""
         try:
             status = self._last = self._status_of()
-        except Exception as error:  # noqa: BLE001  # whoever watches this process must hear of it, whatever it is
+        except Exception as error:  # noqa: BLE001  # the watcher of this process must see every failure
             failure = f"its status cannot be read ({type(error).__name__})"
             if failure != self._failure:
                 _log.error("status cannot be read", error=type(error).__name__)

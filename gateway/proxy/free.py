@@ -23,7 +23,7 @@ _MODEL_PATH: Final = "/models/"
 
 
 def discard(event_id: str) -> web.Response:
-    """Says thank you for what is not read: aiohttp takes what is left of the body from the connection, and drops it."""
+    """Answers 204 without reading the body: aiohttp drains the rest of it from the connection."""
     return web.Response(status=204, headers={EVENT_ID: event_id})
 
 

@@ -1,5 +1,5 @@
 """What a request about rooms may say, and what is made of it. Raises ApiError 400 that names the field, never
-what stands in it."""
+its value."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal

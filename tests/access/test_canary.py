@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from gateway.access.admission import Admission
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.keys.verify import Keys
 from gateway.kit.errors import ApiError
@@ -44,7 +44,7 @@ async def house(ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
         keys = Keys(session, sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         admission = Admission(
             asked_by(keys, clock, canary="sk_canary"),
-            Identities(ledger.pool),
+            KeyOwners(ledger.pool),
             KeySettings(),
             LimitSettings(),
             pepper=b"p",

@@ -26,7 +26,7 @@ async def test_after_failures_in_a_row_the_circuit_opens() -> None:
     await house.refused("later")
     assert len(house.keys.asked) == FAILURES
     house.now_s = house.open_s
-    await house.refused("later")  # one tries it, in vain
+    await house.refused("later")  # one probes it and fails
     await house.refused("latest")
     assert len(house.keys.asked) == FAILURES + 1
     house.now_s += house.open_s

@@ -9,7 +9,7 @@ import aiohttp
 
 from gateway.access.admission import Admission, Principal
 from gateway.access.breaker import Breaker
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.access.verification import KeyVerifier
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.keys.verify import Keys
@@ -76,7 +76,7 @@ async def gate_at(house: House, *, canary: str | None = None, **settings: Any) -
         await verifier.check()
         admission = Admission(
             verifier,
-            Identities(house.ledger.pool),
+            KeyOwners(house.ledger.pool),
             KeySettings(**settings),
             LimitSettings(),
             pepper=b"p",

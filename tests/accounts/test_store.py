@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
 from gateway.meetings.call_meetings import CallMeetings
@@ -21,27 +21,27 @@ async def test_identity(database_url: str, option: str) -> None:
     user, key = await linked(ledger)
     other = await Accounts(ledger.pool).create_user("b@example.com", stripe_customer_id="cus_b")
     by_user, by_key = (
-        await Identities(ledger.pool).identity(user, "key_a"),
-        await Identities(ledger.pool).identity(None, "key_a"),
+        await KeyOwners(ledger.pool).identity(user, "key_a"),
+        await KeyOwners(ledger.pool).identity(None, "key_a"),
     )
     assert by_user is not None
     assert by_user == by_key
     assert astuple(by_user) == (user, True, key, True, None, None, "[]")
-    unlinked = await Identities(ledger.pool).identity(other, "key_nobody_linked")
+    unlinked = await KeyOwners(ledger.pool).identity(other, "key_nobody_linked")
     assert unlinked is not None
     assert astuple(unlinked) == (other, True, None, None, None, "cus_b", "[]")
     # Our own row is the stronger fact, whatever Unkey's externalId says: another user of ours, or another system's id.
     for external_id in (other, "user_2abc", "00000000-0000-7000-8000-00000000000f"):
-        assert await Identities(ledger.pool).identity(external_id, "key_a") == by_key
-    assert await Identities(ledger.pool).identity(None, "key\x00\ud800") is None
+        assert await KeyOwners(ledger.pool).identity(external_id, "key_a") == by_key
+    assert await KeyOwners(ledger.pool).identity(None, "key\x00\ud800") is None
     for nobody in (None, "not-a-uuid", key):
-        assert await Identities(ledger.pool).identity(nobody, "key_nobody_linked") is None
+        assert await KeyOwners(ledger.pool).identity(nobody, "key_nobody_linked") is None
     revoked_at = await Accounts(pool).revoke_key(key)
     assert revoked_at is not None
     assert await Accounts(pool).revoke_key(key) == revoked_at  # idempotent: the first one wins
     assert await Accounts(pool).revoke_key(user) is None
     await pool.execute("update users set is_active = false where id = $1", user)
-    gone = await Identities(ledger.pool).identity(user, "key_a")
+    gone = await KeyOwners(ledger.pool).identity(user, "key_a")
     assert gone is not None
     assert (gone.is_active, gone.key_is_active) == (False, False)
     await pool.close()
@@ -52,7 +52,7 @@ async def test_an_expired_key_is_not_active(ledger: Ledger) -> None:
     await Accounts(ledger.pool).link_key(
         user, "key_old", name="old", description="d", expires_at=AT - timedelta(days=4000)
     )
-    identity = await Identities(ledger.pool).identity(user, "key_old")
+    identity = await KeyOwners(ledger.pool).identity(user, "key_old")
     assert identity is not None
     assert identity.key_is_active is False
 

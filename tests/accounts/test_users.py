@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts
 from gateway.config.settings import KeySettings
 from gateway.ledger.store import Ledger
@@ -120,7 +120,7 @@ async def test_disable_and_enable_say_when(env: Env, ledger: Ledger, pool: Pool)
         assert (done.status, await pool.fetchval("select is_active from users")) == (0, active)
         for text in said:
             assert text in done.out
-        identity = await Identities(ledger.pool).identity(ann, "key_ann")
+        identity = await KeyOwners(ledger.pool).identity(ann, "key_ann")
         assert identity is not None
         assert identity.is_active == active
     assert KeySettings().fresh_s + KeySettings().stale_s == 630

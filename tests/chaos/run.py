@@ -86,7 +86,7 @@ async def judged(made: House, load: Load, loading: asyncio.Task[None]) -> dict[s
 
 
 def run(seed: int, play: Callable[[House], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
-    """A house, something played in it, and the house gone."""
+    """A set of processes, a scenario played on it, and everything stopped."""
     with tempfile.TemporaryDirectory(prefix="gateway-chaos-", dir=memory_folder()) as folder:
         os.chmod(folder, 0o711)
         with house(Path(folder), seed) as made:

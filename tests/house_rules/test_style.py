@@ -1,4 +1,4 @@
-"""The rules of the house that a reader relies on, held by looking at the source: lengths, imports, connections.
+"""The rules of this repository that a reader relies on, checked on the source: lengths, imports, connections.
 
 Which folder may import which is in .importlinter.
 

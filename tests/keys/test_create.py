@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
@@ -113,7 +113,7 @@ async def test_a_key_is_made_linked_and_shown_once(
     assert (row.id, row.unkey_key_id, row.user_id) == (created.api_key_id, key_id, created.user_id)
     assert (row.email, row.name, row.expires_at) == ("ada@example.com", "laptop", NOW + timedelta(days=30))
     assert row.description == "two\nlines"
-    identity = await Identities(ledger.pool).identity(created.user_id, key_id)
+    identity = await KeyOwners(ledger.pool).identity(created.user_id, key_id)
     assert identity is not None
     assert (identity.api_key_id, identity.key_is_active) == (created.api_key_id, True)
     stored = "".join(str(row) for row in await pool.fetch("select api_keys::text, users::text from api_keys, users"))

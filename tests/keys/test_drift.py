@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts, KeyRow
 from gateway.keys.described import DescribedKey
 from gateway.keys.drift import find_drift
@@ -137,6 +137,6 @@ async def test_calls_count_for_the_user_of_our_row(house: House) -> None:
     """Where the two owners differ: what the hint of `owner` says."""
     bob = await Accounts(house.ledger.pool).create_user("bob@example.com")
     row = await house.row("key_moved")
-    linked = await Identities(house.ledger.pool).identity(bob, "key_moved")
+    linked = await KeyOwners(house.ledger.pool).identity(bob, "key_moved")
     assert linked is not None
     assert (linked.user_id, linked.api_key_id) == (str(row["user_id"]), str(row["id"]))

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from gateway.access.admission import Admission
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.keys.listing import state_of
@@ -247,7 +247,7 @@ async def test_the_proxy_forgets_within_the_time_that_is_said(
     async with aiohttp.ClientSession() as session:
         keys = Keys(session, sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         asked, now, settings = asked_by(keys, clock), NOW.timestamp(), (KeySettings(), LimitSettings())
-        owners = Identities(ledger.pool)
+        owners = KeyOwners(ledger.pool)
         admission = Admission(asked, owners, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now)
         assert (await admission.admit(SECRET)).user_id == key[1]
         command = ["keys", "revoke", "key_ann"] if change == "revoke" else ["users", "disable", "ann@example.com"]

@@ -1,4 +1,4 @@
-"""No background work is left alone: what runs by itself is a loop of gateway/kit/loops.py, or is in the list below.
+"""No background work is unsupervised: what runs by itself is a loop of gateway/kit/loops.py, or is in the list below.
 
 `asyncio` says nothing of a task that has died until somebody asks. So each place that starts one, or a timer or a
 thread, is named here, with who notices when it fails.

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.config.settings import Settings
 from gateway.processes import keeper, worker
 from gateway.processes.proxy_connections import (
@@ -81,7 +81,7 @@ async def test_whatever_is_slow_beside_a_call_its_look_up_is_answered(
     try:
         for _ in range(sum(busied.values())):
             await held.get()
-        identities = Identities(connections.look_ups)
+        identities = KeyOwners(connections.look_ups)
         # As many at once as there is room for; each raises after two seconds without a connection.
         assert await asyncio.gather(*(identities.identity(None, "key_1") for _ in range(20))) == [None] * 20
         assert held.empty()
@@ -115,7 +115,7 @@ async def test_a_look_up_that_ran_out_of_time_gives_its_place_back(connections: 
         slow = Slow(connections.look_ups)
         failed = await asyncio.gather(*(slow.ask() for _ in range(3 * LOOK_UPS)), return_exceptions=True)
     assert [type(error).__name__ for error in failed] == ["DependencyDown"] * 3 * LOOK_UPS
-    assert await Identities(connections.look_ups).identity(None, "key_1") is None
+    assert await KeyOwners(connections.look_ups).identity(None, "key_1") is None
 
 
 @pytest.mark.long

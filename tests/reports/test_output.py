@@ -1,4 +1,4 @@
-"""`gateway report usage` as it leaves the house: CSV, filters, files. Its sums are held by test_reports.py."""
+"""The output of `gateway report usage`: CSV, filters, files. test_usage.py checks its sums."""
 
 import csv
 import io

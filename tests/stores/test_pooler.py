@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
@@ -76,7 +76,7 @@ async def test_many_clients_on_two_servers(pooled: str) -> None:
         for number in part:
             await ledger.insert_batch([LedgerEntry.of(events[number])])
             assert await ledger.find_confirmed([events[number].id]) == {events[number].id}
-            assert (await Identities(ledger.pool).identity(user, "none")) is not None
+            assert (await KeyOwners(ledger.pool).identity(user, "none")) is not None
 
     await asyncio.gather(
         *(write(ledgers[at % 4], list(range(at, 400, 16))) for at in range(16)),

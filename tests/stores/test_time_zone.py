@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts
 from gateway.audit.reads.lifecycle import read_lifecycle
 from gateway.audit.reads.snapshot import AuditRange, snapshot
@@ -97,7 +97,7 @@ async def test_the_writer_sums_into_hours_of_utc(elsewhere: Pool, filled: str) -
 async def test_limits_of_a_key_begin_at_the_same_instant(pool: Pool, elsewhere: Pool, filled: str) -> None:
     found = []
     for each in (pool, elsewhere):
-        identity = await Identities(each).identity(filled, "none")
+        identity = await KeyOwners(each).identity(filled, "none")
         assert identity is not None
         bounds = msgspec.json.decode(identity.budgets, type=list[Budget])
         assert {bound.period for bound in bounds} == {"total"}

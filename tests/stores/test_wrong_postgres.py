@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.access.identities import Identities
+from gateway.access.identities import KeyOwners
 from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
@@ -95,7 +95,7 @@ async def test_a_server_that_was_demoted(stores: tuple[Store, Store], link: Link
 async def test_a_call_does_not_wait_for_a_connection_that_was_forgotten(link: Link, pool: Pool, look_up: str) -> None:
     ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
     ask: dict[str, Any] = {
-        "identity": lambda: Identities(ledger.pool).identity(None, "key_1"),
+        "identity": lambda: KeyOwners(ledger.pool).identity(None, "key_1"),
         "meeting": lambda: CallMeetings(ledger.pool).meeting("room"),
         "owners": lambda: UpstreamObjects(ledger.pool).owners(["resp_1"]),
     }
@@ -133,7 +133,7 @@ async def test_a_backend_that_was_ended(stores: tuple[Store, Store], pool: Pool)
     async with asyncio.timeout(BROKEN_S):
         while True:
             try:
-                assert await Identities(ledger.pool).identity(None, "key_1") is None
+                assert await KeyOwners(ledger.pool).identity(None, "key_1") is None
                 break
             except DependencyDown:
                 await asyncio.sleep(0.01)

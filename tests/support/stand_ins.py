@@ -26,7 +26,7 @@ class Clock:
 
 
 def asked_by(keys: Keys, clock: Clock, *, canary: str | None = None) -> KeyVerifier:
-    """Questions to Unkey at the time of `clock`; left alone, it is for as short as may be."""
+    """A verifier on `clock`, whose circuit stays open as briefly as possible."""
     return KeyVerifier(keys, Breaker(monotonic=clock, uniform=lambda least, _: least), canary, monotonic=clock)
 
 
