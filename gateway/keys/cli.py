@@ -8,14 +8,14 @@ import typer
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 from gateway.keys import change as set_command
-from gateway.keys import create as keys_command
+from gateway.keys import commands
+from gateway.keys import create as create_command
 from gateway.keys import enable as enable_command
-from gateway.keys import listing as list_command
 from gateway.keys import reroll as reroll_command
 from gateway.keys import revoke as revoke_command
-from gateway.keys import show as show_command
 from gateway.keys import sync as sync_command
 from gateway.keys.bounds import key_bounds
+from gateway.kit.instants import parse_expiry
 
 app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user (docs/keys.md).")
 
@@ -43,21 +43,19 @@ def create(
     bounds = key_bounds(
         models=models, endpoints=endpoints, permissions=permission or (), rpm=rpm, tpm=tpm, concurrent=concurrent
     )
-    run(
-        keys_command.create(
+    created = run(
+        create_command.create(
             settings(),
-            Console(),
             user=user,
-            now=datetime.now(UTC),
             name=name,
             description=description,
             prefix=prefix,
             create_user=create_user,
-            expires=expires,
+            expires_at=None if expires is None else parse_expiry(expires, "expires", datetime.now(UTC)),
             bounds=bounds,
-            as_json=as_json,
         )
     )
+    commands.show_created(Console(), created, as_json=as_json)
 
 
 @app.command("list")
@@ -69,13 +67,13 @@ def list_keys(
 ) -> None:
     """Lists the keys that are linked here; never their secrets."""
     now = datetime.now(UTC)
-    run(list_command.list_keys(settings(), Console(), now=now, user=user, every=every, limits=limits, as_json=as_json))
+    run(commands.list_keys(settings(), Console(), now=now, user=user, every=every, limits=limits, as_json=as_json))
 
 
 @app.command()
 def show(key: KeyId, as_json: Json = False) -> None:
     """Shows one key as it stands here and at Unkey, and where the two differ."""
-    run(show_command.show(settings(), Console(), reference=key, now=datetime.now(UTC), as_json=as_json))
+    run(commands.show(settings(), Console(), reference=key, now=datetime.now(UTC), as_json=as_json))
 
 
 @app.command("set")

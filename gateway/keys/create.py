@@ -1,64 +1,27 @@
-"""`gateway keys create`: an API key at Unkey, linked to a user here, shown once.
+"""Makes an API key at Unkey, linked to a user here.
 
 Never half done: a key that cannot be linked is deleted again, and where even that fails the message says which one.
-The secret goes to standard output only, never into a log or an error.
+The secret is returned once, and goes into no log and no error.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from gateway.accounts.identify import NAME_MAX, is_email
 from gateway.accounts.store import Accounts, User
-from gateway.cli.console import Console
 from gateway.config.settings import Settings
+from gateway.keys.at_unkey import unkey
 from gateway.keys.bounds import KeyBounds, warnings_of
-from gateway.keys.unkey_admin import KeyAdmin, MadeKey, Pause
+from gateway.keys.unkey_admin import KeyAdmin, Pause
 from gateway.kit.errors import ConfigError, DependencyDown, OptionError
 from gateway.kit.ids import is_uuid
-from gateway.kit.instants import parse_expiry, rfc3339
-from gateway.stores.postgres import open_pool
+from gateway.stores.one_connection import database
 
 UNBOUND: Final = KeyBounds()
 DESCRIPTION_MAX: Final = 1000
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_]{1,16}", re.ASCII)
-
-
-class KeyStore(Protocol):
-    """Looks users up, writes them and links of keys."""
-
-    async def find(self, who: str) -> User | None: ...
-    async def create_user(self, email: str) -> str: ...
-    async def link_key(
-        self,
-        user_id: str,
-        unkey_key_id: str,
-        *,
-        name: str | None,
-        description: str | None,
-        expires_at: datetime | None,
-    ) -> str: ...
-
-
-class KeyMaker(Protocol):
-    """Makes and deletes keys at Unkey."""
-
-    async def create_key(
-        self,
-        api_id: str,
-        *,
-        external_id: str,
-        name: str | None,
-        expires_at: datetime | None,
-        permissions: Sequence[str] = (),
-        per_minute: Mapping[str, int] | None = None,
-        meta: Mapping[str, Any] | None = None,
-        prefix: str | None = None,
-    ) -> MadeKey: ...
-    async def delete_key(self, key_id: str) -> bool: ...
 
 
 class CreatedKey(NamedTuple):
@@ -74,73 +37,45 @@ class CreatedKey(NamedTuple):
     description: str | None
     expires_at: datetime | None
     user_created: bool
+    warnings: tuple[str, ...] = ()
+    """What about it does not do what it seems to, as far as the root key may look."""
 
     def __repr__(self) -> str:
         return f"CreatedKey(unkey_key_id={self.unkey_key_id!r}, user_id={self.user_id!r}, secret=…)"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, the secret as `key`."""
-        return {
-            "key": self.secret,
-            "key_id": self.unkey_key_id,
-            "api_key_id": self.api_key_id,
-            "user_id": self.user_id,
-            "email": self.email,
-            "name": self.name,
-            "description": self.description,
-            "expires_at": rfc3339(self.expires_at),
-            "user_created": self.user_created,
-        }
-
 
 async def create(
     settings: Settings,
-    console: Console,
     *,
     user: str,
-    now: datetime,
     name: str | None = None,
     description: str | None = None,
     prefix: str | None = None,
     create_user: bool = False,
-    expires: str | None = None,
+    expires_at: datetime | None = None,
     bounds: KeyBounds = UNBOUND,
-    as_json: bool = False,
     pause: Pause = asyncio.sleep,
 ) -> CreatedKey:
-    """Makes a key for `user` (e-mail address or UUID), prints it once and returns it.
-
-    `expires`: a date, an RFC 3339 time, or a span from `now` (30d, 12h, 90m, 2w). Raises OptionError, ConfigError
-    naming the setting, DependencyDown (which says what became of a key that could not be linked).
+    """Makes a key for `user` (e-mail address or UUID). Raises OptionError, ConfigError naming the setting,
+    DependencyDown (which says what became of a key that could not be linked).
     """
-    database_url, root_key, api_id = settings.database_url, settings.unkey_root_key, settings.unkey_api_id
-    missing = [
-        variable
-        for variable, value in (("DATABASE_URL", database_url), ("UNKEY_ROOT_KEY", root_key), ("UNKEY_API_ID", api_id))
-        if not value
-    ]
-    if database_url is None or root_key is None or api_id is None or missing:
+    values = ("DATABASE_URL", settings.database_url), ("UNKEY_ROOT_KEY", settings.unkey_root_key)
+    missing = [name for name, value in (*values, ("UNKEY_API_ID", settings.unkey_api_id)) if not value]
+    if settings.unkey_api_id is None or missing:
         raise ConfigError(f"{', '.join(missing)} must be set to make API keys")
-    expires_at = None if expires is None else parse_expiry(expires, "expires", now)
-    async with AsyncExitStack() as stack:
-        pool = await open_pool(database_url.get_secret_value(), connections_max=1)
-        stack.push_async_callback(pool.close)
-        admin = await stack.enter_async_context(
-            KeyAdmin(root_key.get_secret_value(), base_url=settings.unkey_base_url, pause=pause)
-        )
+    why = "a key is made there, and linked in PostgreSQL"
+    async with database(settings, why) as pool, unkey(settings, why, pause) as admin:
         created = await create_key(
-            Accounts(pool), admin, api_id,
+            Accounts(pool), admin, settings.unkey_api_id,
             user=user, name=name, description=description, prefix=prefix,
             create_user=create_user, expires_at=expires_at, bounds=bounds,
         )  # fmt: skip
-        warnings = await _warnings(admin, created, bounds)
-    _show(console, created, warnings, as_json=as_json)
-    return created
+        return created._replace(warnings=await _warnings(admin, created, bounds))
 
 
 async def create_key(
-    accounts: KeyStore,
-    admin: KeyMaker,
+    accounts: Accounts,
+    admin: KeyAdmin,
     api_id: str,
     *,
     user: str,
@@ -151,7 +86,7 @@ async def create_key(
     prefix: str | None = None,
     bounds: KeyBounds = UNBOUND,
 ) -> CreatedKey:
-    """Finds or makes the user, makes the key at Unkey with externalId = users.id, and links it. Prints nothing.
+    """Finds or makes the user, makes the key at Unkey with externalId = users.id, and links it.
 
     Raises OptionError when the user or an option is wrong, else what the edges raise; a key that could not be
     linked is deleted at Unkey first.
@@ -206,7 +141,7 @@ def key_description(text: str) -> str:
     return text
 
 
-async def _owner(accounts: KeyStore, user: str, *, create_user: bool) -> tuple[User, bool]:
+async def _owner(accounts: Accounts, user: str, *, create_user: bool) -> tuple[User, bool]:
     who = user.strip()
     found = await accounts.find(who)
     created = found is None and create_user
@@ -226,7 +161,7 @@ async def _owner(accounts: KeyStore, user: str, *, create_user: bool) -> tuple[U
     return found, created
 
 
-async def take_back(admin: KeyMaker, key_id: str) -> str:
+async def take_back(admin: KeyAdmin, key_id: str) -> str:
     """Deletes a key that nobody knows of; returns a sentence on how that went."""
     try:
         deleted = await admin.delete_key(key_id)
@@ -244,29 +179,12 @@ async def take_back(admin: KeyMaker, key_id: str) -> str:
     return f"It has been deleted at Unkey again ({key_id}); nothing is left over."
 
 
-async def _warnings(admin: KeyAdmin, created: CreatedKey, bounds: KeyBounds) -> list[str]:
+async def _warnings(admin: KeyAdmin, created: CreatedKey, bounds: KeyBounds) -> tuple[str, ...]:
     """What does not hold of a key with limits, as far as the root key may look; it has been made either way."""
     if not bounds.per_minute():
-        return []
+        return ()
     try:
         key = await admin.describe_key(created.unkey_key_id)
     except (DependencyDown, ConfigError):
-        return []
-    return [] if key is None else warnings_of(key)
-
-
-def _show(console: Console, created: CreatedKey, warnings: list[str], *, as_json: bool) -> None:
-    if as_json:
-        console.print_json(created.to_json() | {"warnings": warnings}, indent=None)
-        return
-    until = "never expires" if created.expires_at is None else f"expires {created.expires_at:%Y-%m-%d %H:%M} UTC"
-    made = " (new user)" if created.user_created else ""
-    lines = (
-        f"API key for {created.email}{made}, {until}. It is shown only this once:",
-        "",
-        f"  {created.secret}",
-        "",
-        f"name {created.name or '(none)'} · Unkey id {created.unkey_key_id} · user {created.user_id}",
-        *(f"warning: {warning}" for warning in warnings),
-    )
-    console.say(*lines)
+        return ()
+    return () if key is None else tuple(warnings_of(key))

@@ -1,7 +1,6 @@
 """`gateway demo`: one shot on the sandbox, from the OpenAI SDK's calls to the Stripe meter event that comes of them."""
 
 import asyncio
-import io
 import os
 import tempfile
 from collections.abc import Mapping
@@ -84,7 +83,7 @@ async def _show(running: local.Local, say: Say, console: Console) -> None:
         await billing.ensure_meter(settings.billing.meter_event_name)
         customer = await billing.create_customer(user_id, USER)
         await accounts.create_user(USER, stripe_customer_id=customer)
-        key = await keys.create(settings, Console(file=io.StringIO()), user=USER, now=datetime.now(UTC), name="demo")
+        key = await keys.create(settings, user=USER, name="demo")
         say(f"\nCalling {running.base_url} with the openai SDK")
         ids = await _calls(running.base_url, key.secret, say)
         rows = await _rows(pool, ids)

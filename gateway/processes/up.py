@@ -2,16 +2,13 @@
 
 import asyncio
 import contextlib
-import io
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.cli.console import Console
 from gateway.cli.text import Say
 from gateway.config.settings import Settings
 from gateway.embedded import EmbeddedError
@@ -83,9 +80,7 @@ async def ready_key(running: local.Local, settings: Settings) -> str:
         return known
     made = await keys.create(
         running.settings,
-        Console(file=io.StringIO()),
         user=USER,
-        now=datetime.now(UTC),
         name="made by gateway up",
         create_user=True,
     )

@@ -16,9 +16,11 @@ from gateway.access.identities import KeyOwners
 from gateway.accounts.store import Accounts
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
+from gateway.keys.commands import show_created
 from gateway.keys.create import CreatedKey, create, create_key
 from gateway.keys.unkey_admin import KeyAdmin
 from gateway.kit.errors import ConfigError, DependencyDown, OptionError
+from gateway.kit.instants import parse_expiry
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.support.servers import free_port
@@ -92,8 +94,12 @@ def settings(database_url: str, unkey: UnkeyTruth) -> Settings:
 async def made(settings: Settings, **options: Any) -> tuple[CreatedKey, str]:
     """The key and what was printed."""
     out = io.StringIO()
-    arguments: dict[str, Any] = {"user": "ada@example.com", "now": NOW, "create_user": True} | options
-    return await create(settings, Console(file=out, width=40), **arguments), out.getvalue()
+    arguments: dict[str, Any] = {"user": "ada@example.com", "create_user": True} | options
+    as_json, expires = arguments.pop("as_json", False), arguments.pop("expires", None)
+    ends = None if expires is None else parse_expiry(expires, "expires", NOW)
+    created = await create(settings, expires_at=ends, **arguments)
+    show_created(Console(file=out, width=40), created, as_json=as_json)
+    return created, out.getvalue()
 
 
 async def test_a_key_is_made_linked_and_shown_once(

@@ -245,7 +245,7 @@ async def test_nothing_is_called_deleted_that_may_appear(house: House, lag_s: fl
 
     async with house.rows_refuse("insert"):
         with pytest.raises(DependencyDown) as failed:
-            await create(settings_of(house), Console(file=io.StringIO()), user="ann@example.com", now=NOW, pause=pause)
+            await create(settings_of(house), user="ann@example.com", pause=pause)
     left = [key for key in house.sandbox.unkey.kept.keys if key != "key_ann"]
     assert says in str(failed.value)
     assert ("nothing is left over" in str(failed.value)) == (left == [])
