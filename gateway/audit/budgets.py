@@ -63,7 +63,7 @@ async def _differs(limits: Limits, spending: Spending, key: str, descriptor: byt
     state = await limits.state(key)
     if state.base is None:
         return ""  # the next call makes it from the ledger
-    nano, contained = await spending.read_spent(window, [*state.settled, *state.held])
+    nano, contained, _ = await spending.read_spent(window, state.under_way)
     counted = state.base + sum(state.settled.values())
     spent = nano + sum(cost for event, cost in state.settled.items() if event not in contained)
     if counted == spent:

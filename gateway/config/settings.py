@@ -104,7 +104,9 @@ class UpstreamSettings(_Section):
     drain_bytes_max: int = Field(64 * 1024 * 1024, ge=0)
     """Bytes an answer is read on after its client has left."""
     drains_max: int = Field(1000, ge=0)
-    """Answers being read on at the same time, per process."""
+    """Answers being read on at the same time, per process. Beyond it the key that has the most gives up."""
+    drains_per_key_max: int = Field(200, ge=0)
+    """The same, per key."""
     write_stall_s: float = Field(60, gt=0)
     """Seconds a client may refuse to take the next bytes before it counts as gone; they must be 16 KiB at least."""
 
@@ -190,6 +192,13 @@ class BillingSettings(_Section):
     """Seconds after its end at which a window is frozen."""
     interval_s: float = Field(30, gt=0)
     """Seconds between two billing passes."""
+
+
+class EstimateSettings(_Section):
+    """What a call counts as where OpenAI never said what it used."""
+
+    unseen_share: Decimal = Field(Decimal("0.25"), ge=0, le=1)
+    """Share of its most output that a call of a reasoning model counts as, when nobody saw the end of its answer."""
 
 
 class TraceSettings(_Section):
@@ -296,6 +305,7 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()
+    estimates: EstimateSettings = EstimateSettings()
     limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()
     cors: CorsSettings = CorsSettings()

@@ -182,7 +182,7 @@ async def _balance(pool: Pool, user_id: str, now: datetime) -> tuple[Decimal, li
         since=min(entry.created_at for entry in entries),
         counts="billed_usd",
     )
-    spent, _ = await spending.read_spent(credit.window(now))
+    spent, _, _ = await spending.read_spent(credit.window(now))
     return paid - Decimal(spent) / NANO, entries
 
 
@@ -199,7 +199,7 @@ async def _spent(spending: Spending, row: BudgetRow, now: datetime) -> SpentBudg
         model=row.model,
     )
     window = budget.window(now)
-    spent, _ = await spending.read_spent(window)
+    spent, _, _ = await spending.read_spent(window)
     return SpentBudget(row, window.start, budget.limit_nano, spent)
 
 

@@ -24,6 +24,8 @@ LEASE_S: Final = 60
 """Seconds that a slot stays taken when its proxy is gone; a living one renews it."""
 KEPT_S: Final = 2 * 86_400
 """Seconds for which a period's counters outlive their last change and its end."""
+KEPT: Final = "kept:"
+"""Before the event id of a call that has ended, and whose cost is not known yet: what stays of its hold."""
 FIGURES: Final = 5
 # Redis's own name of a script; nothing is secret here.
 NAMES: Final = {
@@ -49,6 +51,17 @@ class WindowState(NamedTuple):
     settled: dict[str, int]
     """By event id, not yet in `base`."""
     held: dict[str, int]
+    """By event id, with KEPT before it where the call has ended."""
+
+    @property
+    def under_way(self) -> list[str]:
+        """Events whose row the ledger may have by now."""
+        return [*self.settled, *(event for event in self.held if not event.startswith(KEPT))]
+
+    @property
+    def kept(self) -> list[str]:
+        """Events that a later row may correct."""
+        return [event.removeprefix(KEPT) for event in self.held if event.startswith(KEPT)]
 
 
 class Limits:
@@ -78,9 +91,22 @@ class Limits:
             for claim, (refused, used, more, wait, _) in zip(claims, figures, strict=True)
         ]
 
-    async def settle(self, event_id: str, claims: Sequence[Claim], *, tokens: int, cost: int, billed: int) -> None:
+    async def settle(
+        self,
+        event_id: str,
+        claims: Sequence[Claim],
+        *,
+        tokens: int,
+        cost: int,
+        billed: int,
+        keeps_hold: bool = False,
+    ) -> None:
         """What the call has really used takes the place of what it claimed; tokens, and nano-USD. Harmless twice,
-        but for the tokens of a rate."""
+        but for the tokens of a rate.
+
+        `keeps_hold`: nobody knows yet what it has cost: of hard budgets the rest of its hold stays, for KEPT_HOLD_S
+        at most or until the ledger has a row that corrects this one (`recount`).
+        """
         arguments: list[Any] = [event_id]
         for claim in claims:
             if isinstance(claim, RateClaim):
@@ -91,7 +117,8 @@ class Limits:
                 arguments += ["slots", claim.key, 0, 0, 0]
             else:
                 amount = billed if claim.budget.counts == "billed_usd" else cost
-                arguments += ["hold", claim.key, amount, 0, KEPT_S]
+                kept = max(0, claim.nano - amount) if keeps_hold and claim.budget.hard else 0
+                arguments += ["hold", claim.key, amount, kept, KEPT_S]
         if len(arguments) > 1:
             await self._run(SETTLE, arguments)
 

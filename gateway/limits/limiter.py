@@ -19,7 +19,7 @@ from gateway.limits.headers import RateLimitHeaders
 from gateway.limits.limit_errors import limit_error, not_priced, unavailable
 from gateway.limits.spending import Spending
 from gateway.usage.event import OpenRecord, UsageEvent
-from gateway.usage.settle import Settler
+from gateway.usage.settle import Settler, is_unknown
 
 TRIES: Final = 3
 RENEW_S: Final = LEASE_S / 3
@@ -137,7 +137,7 @@ class Limiter:
         return task
 
     async def _begin_one(self, hold: Hold) -> None:
-        nano, _ = await self._spending.read_spent(hold.window)
+        nano, _, _ = await self._spending.read_spent(hold.window)
         await self._limits.begin(hold.key, msgspec.json.encode(hold.window), nano)
 
     async def _give_back(self, event_id: str, claims: Sequence[Claim], event: UsageEvent | None) -> None:
@@ -148,6 +148,7 @@ class Limiter:
                 tokens=0 if event is None else event.total_tokens or 0,
                 cost=0 if event is None else event.cost_nano or 0,
                 billed=0 if event is None else event.billed_nano or 0,
+                keeps_hold=event is not None and is_unknown(event),
             )
         except DependencyDown as error:
             # Slots end by themselves, and the ledger's sum will hold what the call has cost.

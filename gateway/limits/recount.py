@@ -1,8 +1,9 @@
 """Recount: the counters of budgets are made from the ledger again, over and over.
 
 What a counter says is the ledger's sum plus what was settled since and is not in that sum. So a hold whose proxy died
-goes when the swept call has its row, an adjustment counts, and losing all of Redis costs nothing but a look. Must not
-refuse or let in a call: that is the proxy's.
+goes when the swept call has its row, one that was kept for a call of unknown cost when a correction has come; an
+adjustment counts, and losing all of Redis costs nothing but a look. Must not refuse or let in a call: that is the
+proxy's.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import msgspec
 import structlog
 
 from gateway.limits.budgets import Window
-from gateway.limits.counters import Limits
+from gateway.limits.counters import KEPT, Limits
 from gateway.limits.spending import Spending
 
 QUIET_PASSES: Final = 12
@@ -56,8 +57,9 @@ class Recount:
             return False
         if not under_way and not every:
             return False
-        nano, contained = await self._spending.read_spent(window, under_way)
-        return await self._limits.recount(key, state.version, nano, contained)
+        nano, contained, corrected = await self._spending.read_spent(window, state.under_way, state.kept)
+        known = [*contained, *(f"{KEPT}{event}" for event in corrected)]
+        return await self._limits.recount(key, state.version, nano, known)
 
     def _is_over(self, window: Window) -> bool:
         return window.end is not None and self._now() > window.end + timedelta(seconds=OVER_S)

@@ -3,8 +3,9 @@
 Keys of one limit, `K` its name: a rate is the string `K` (the instant, µs, at which its bucket is full again); slots
 are the sorted set `K` (event id by the end of its lease, s). A period of a budget is the hash `K` (`base`: what the
 ledger said, `usum`: settled since, `hsum`: held, `ver`: how often it was recounted), the hash `K:u` (nano-USD by
-event id, settled and not yet counted in `base`), the hash `K:h` (nano-USD held by event id) and the sorted set `K:e`
-(event id by the end of its hold). Amounts are nano-USD and exact below 2^53; HINCRBY takes no `-0`.
+event id, settled and not yet counted in `base`), the hash `K:h` (nano-USD held by event id; `kept:` before the id of a
+call that has ended) and the sorted set `K:e` (the same names by the end of their hold). Amounts are nano-USD and exact
+below 2^53; HINCRBY takes no `-0`.
 """
 
 from typing import Final
@@ -66,7 +67,7 @@ return out
 """
 
 # ARGV: event id, then five fields per claim: kind, key, amount (rate: tokens to give back, which may be below 0; hold:
-# nano-USD that the call has cost), limit, period µs | ttl s. Idempotent.
+# nano-USD that the call has cost), limit | nano-USD that stay held for a day, period µs | ttl s. Idempotent.
 SETTLE: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -95,7 +96,15 @@ for i = 2, #ARGV, 5 do
       redis.call('HSET', key .. ':u', id, ARGV[i+2])
       redis.call('HINCRBY', key, 'usum', string.format('%.0f', amount - tonumber(before)))
     end
-    for _, part in ipairs({'', ':u'}) do redis.call('EXPIRE', key .. part, ARGV[i+4]) end
+    local parts, kept = {'', ':u'}, ARGV[i+3]
+    if kept ~= '0' then
+      parts = {'', ':u', ':h', ':e'}
+      if redis.call('HSETNX', key .. ':h', 'kept:' .. id, kept) == 1 then
+        redis.call('HINCRBY', key, 'hsum', kept)
+        redis.call('ZADD', key .. ':e', t[1] + 86400, 'kept:' .. id)
+      end
+    end
+    for _, part in ipairs(parts) do redis.call('EXPIRE', key .. part, ARGV[i+4]) end
   end
 end
 return 1

@@ -32,7 +32,8 @@ part as (
     and created_at >= $5::timestamptz and created_at < edge.hour
 )
 select ((whole.usd + part.usd) * 1000000000)::bigint as nano,
-  array(select id::text from public.openai_usage where id = any($7::uuid[])) as contained
+  array(select id::text from public.openai_usage where id = any($7::uuid[])) as contained,
+  array(select distinct adjusts::text from public.openai_usage where adjusts = any($8::uuid[])) as corrected
 from whole, part
 """
 _SUMS: Final = {counts: _SPENT.format(counts=counts) for counts in ("cost_usd", "billed_usd")}
@@ -92,12 +93,15 @@ class CreditEntry(NamedTuple):
 class Spending(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
-    async def read_spent(self, window: Window, events: Sequence[str] = ()) -> tuple[int, list[str]]:
-        """Nano-USD spent within a period, and those of `events` (UUIDs) that the ledger has, at one instant."""
+    async def read_spent(
+        self, window: Window, events: Sequence[str] = (), kept: Sequence[str] = ()
+    ) -> tuple[int, list[str], list[str]]:
+        """Nano-USD spent within a period, those of `events` (UUIDs) that the ledger has, and those of `kept` for which
+        it has a correction, at one instant."""
         budget = window.budget
         scope = (budget.user_id, budget.api_key_id, budget.meeting_id, budget.model)
-        (row,) = await self._rows(_SUMS[budget.counts], *scope, window.start, window.end, list(events))
-        return int(row["nano"]), list(row["contained"])
+        (row,) = await self._rows(_SUMS[budget.counts], *scope, window.start, window.end, list(events), list(kept))
+        return int(row["nano"]), list(row["contained"]), list(row["corrected"])
 
     async def budgets(self, user_id: str | None, *, inactive_too: bool) -> list[BudgetRow]:
         """Budgets of one user, or all."""

@@ -14,16 +14,12 @@ from gateway.kit.json_structure import Bounds, TooMuchStructure, check_structure
 from gateway.openai.families.catalogue import ENDPOINT_OF, FAMILY_OF
 from gateway.openai.families.family import Family
 from gateway.openai.json_fields import FIELDS_MAX, DuplicateField, Field, TooManyFields, fields
+from gateway.openai.media import NONE as NO_MEDIA
+from gateway.openai.media import Media, read_media
 from gateway.openai.references import read_references
 from gateway.openai.request_errors import bad_request, duplicate, too_complex, unreadable, unsupported_error
 from gateway.openai.tools import refuse_hosted_tools
 
-_MEDIA: Final = re.compile(
-    rb'"(?:url|image_url|file_url|file_data|data)"\s*:\s*"(?:data:[^",]{1,100},)?[A-Za-z0-9+/=_\-\\]{64,}"'
-)
-_LINK: Final = re.compile(rb'"(?:image_url|file_url)"\s*:')
-_INLINE: Final = (b'"file_data"', b'"data"')
-"""Media that no `…_url` stands for."""
 _MEDIA_FIELDS: Final = ("messages", "input")
 BOUNDS: Final = Bounds(objects=50_000, values=200_000, numbers=1_000_000)
 """Far above what OpenAI takes: 2,048 messages, 128 tools, 300,000 token ids (docs/limits.md)."""
@@ -70,7 +66,7 @@ class Request(msgspec.Struct, frozen=True):
     output_cap: int | None
     choices: int
     text_bytes: int
-    media_parts: int
+    media: Media
     refers: References
     cache_ttl: str | None
     stored: bool
@@ -107,7 +103,7 @@ def _read_request(endpoint: str, body: bytes) -> Request:
     withhold = False
     if stream and family.usage_on_request:
         body, withhold = _ask_for_usage(top, body)
-    text_bytes, media_parts = _sizes(family, top)
+    text_bytes, media = _sizes(family, top)
     return Request(
         model=model,
         body=body,
@@ -117,7 +113,7 @@ def _read_request(endpoint: str, body: bytes) -> Request:
         output_cap=_cap(family, top),
         choices=_choices(family, top),
         text_bytes=text_bytes,
-        media_parts=media_parts,
+        media=media,
         refers=refers,
         cache_ttl=ttl,
         stored=entry.settles_later and _typed_field(top, "store", bool) is not False,
@@ -160,19 +156,18 @@ def _prompts(top: dict[str, Field]) -> int:
         return 1
 
 
-def _sizes(family: Family, top: dict[str, Field]) -> tuple[int, int]:
-    """(bytes the model reads as text, pictures, files and sounds)."""
-    size = parts = 0
+def _sizes(family: Family, top: dict[str, Field]) -> tuple[int, Media]:
+    """(bytes the model reads as text; pictures, files and sounds)."""
+    size, media = 0, NO_MEDIA
     for name in family.text_fields:
         if name not in top:
             continue
         raw = top[name].raw
         size += len(raw)
-        if name in _MEDIA_FIELDS and (b'_url"' in raw or b'data"' in raw):
-            media = _MEDIA.findall(raw)
-            size -= sum(map(len, media))
-            parts += len(_LINK.findall(raw)) + sum(found.startswith(_INLINE) for found in media)
-    return size, parts
+        if name in _MEDIA_FIELDS:  # of which no family has two
+            media = read_media(raw)
+            size -= media.not_text
+    return size, media
 
 
 def _spelling_pattern(word: str) -> str:
@@ -224,7 +219,8 @@ def _name(top: dict[str, Field], name: str) -> str | None:
 def _cap(family: Family, top: dict[str, Field]) -> int | None:
     caps = [_typed_field(top, name, int) for name in family.cap_fields]
     known = [cap for cap in caps if cap is not None and cap >= 0]
-    return min(*known, CAP_MAX) if known else family.cap_unless_set
+    # Of two the larger: which of them OpenAI goes by is its own business.
+    return min(max(known), CAP_MAX) if known else family.cap_unless_set
 
 
 def _read_references(family: Family, top: dict[str, Field]) -> References:

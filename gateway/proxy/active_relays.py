@@ -1,7 +1,10 @@
 """All answers that a process is reading: their bounds in time, and their end with the process."""
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Final
+
+from gateway.config.settings import UpstreamSettings
 
 if TYPE_CHECKING:
     from gateway.proxy.relay import Relay
@@ -23,6 +26,28 @@ class ActiveRelays:
         elsewhere instead of into a connection that is being closed."""
         self.relays: Final[set[Relay]] = set()
         self._given_up = False
+        self._of_key: Final[Counter[str]] = Counter()
+        """Drains by key."""
+
+    def begin_drain(self, key: str) -> None:
+        """The client of an answer has left."""
+        self.running += 1
+        self._of_key[key] += 1
+
+    def end_drain(self, key: str) -> None:
+        """Its answer has ended."""
+        self.running -= 1
+        self._of_key[key] -= 1
+        if not self._of_key[key]:
+            del self._of_key[key]
+
+    def is_too_many(self, key: str, bounds: UpstreamSettings) -> bool:
+        """Whether a drain of this key has to end. Where the process has too many, those who leave most give up theirs:
+        nobody's leavers cost another key its exact row."""
+        drains = self._of_key[key]
+        if drains > bounds.drains_per_key_max:
+            return True
+        return self.running > bounds.drains_max and drains >= max(self._of_key.values())
 
     def add(self, relay: "Relay") -> None:
         """Looks after this one too."""

@@ -139,6 +139,7 @@ class MeteredCall:
             self._deps.bounds,
             self._deps.active_relays,
             self._note,
+            self._principal.unkey_key_id,
         )
         self._settlement.relay_result = relay.result
         try:

@@ -92,6 +92,13 @@ class Decision(msgspec.Struct, frozen=True):
     """Whether the metadata names the status."""
 
 
+def hides_output(decision: Decision) -> bool:
+    """Whether the answer may have gone on where nobody saw it: not where OpenAI ended it, or refused the call."""
+    reason = decision.reason or ""
+    is_guess = decision.figures in ("counted", "open_record")
+    return is_guess and reason not in ("usage_missing", "stream_failed") and not reason.startswith("http_")
+
+
 _REPORTED: Final = Decision("reported", "openai")
 _DRAINED: Final = Decision("drained", "openai")
 _NEVER_SENT: Final = Decision("void", "none", NOT_SENT)

@@ -131,7 +131,7 @@ class Proxy:
             raise upstream_refused_us()
         answer: web.StreamResponse | None = await answer_whole(request, route, source, principal.allowed, event_id)
         if answer is None:
-            answer = await self._relay_free(request, route, source, event_id)
+            answer = await self._relay_free(request, route, source, event_id, principal.unkey_key_id)
         self._report_free(info, event_id, started_s, route.endpoint.name, source.status)
         return answer
 
@@ -140,12 +140,11 @@ class Proxy:
         self._deps.log.log_free(event_id, info, status, (self._deps.clock() - started_s) * 1000)
 
     async def _relay_free(
-        self, request: web.BaseRequest, route: MatchedRoute, source: UpstreamAnswer, event_id: str
+        self, request: web.BaseRequest, route: MatchedRoute, source: UpstreamAnswer, event_id: str, key: str
     ) -> web.StreamResponse:
         deps = self._deps
-        relay = Relay(
-            request, source, answer_headers(source.headers, event_id), deps.bounds, deps.active_relays, _nothing_to_note
-        )
+        headers = answer_headers(source.headers, event_id)
+        relay = Relay(request, source, headers, deps.bounds, deps.active_relays, _nothing_to_note, key)
         try:
             if is_event_stream(source) and route.endpoint.stream is not None:
                 await relay.relay_stream(StreamMeter(route.endpoint.stream))

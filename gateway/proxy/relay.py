@@ -44,7 +44,10 @@ class Relay:
         bounds: UpstreamSettings,
         active_relays: ActiveRelays,
         noted: Callable[[RelayResult], Awaitable[None]],
+        key: str,
     ) -> None:
+        """`key`: the id of the caller's key, whose drains count together."""
+        self._key: Final = key
         self._request: Final = request
         self._source: Final = source
         self._headers: Final = headers
@@ -223,7 +226,8 @@ class Relay:
     def _mark_client_left(self) -> None:
         """The client is gone: read on, within bounds."""
         self.result.client_left = True
-        self._active_relays.running += 1
+        if not self._drain_until_s:
+            self._active_relays.begin_drain(self._key)
         self._drain_until_s = self._loop.time() + self._bounds.drain_s
 
     @property
@@ -247,13 +251,13 @@ class Relay:
         self._source.release()
         self._active_relays.relays.discard(self)
         if self._drain_until_s:
-            self._active_relays.running -= 1
+            self._active_relays.end_drain(self._key)
             self._drain_until_s = 0.0
 
     def _over_drain(self, size: int) -> bool:
         """Whether reading on without a client has reached a bound; then the answer is given up."""
         self._drained_bytes += size
-        too_many = self._active_relays.running > self._bounds.drains_max
+        too_many = self._active_relays.is_too_many(self._key, self._bounds)
         if too_many or self._drained_bytes > self._bounds.drain_bytes_max:
             self.give_up("drain_limit")
         return self.result.broken is not None
@@ -262,7 +266,9 @@ class Relay:
         """Gives the answer up when it is silent for too long, takes too long in all, or is drained for too long."""
         if now - self.result.heard_s > self._bounds.read_s or now > self._end_s:
             self.give_up("upstream_timeout")
-        elif self._drain_until_s and now > self._drain_until_s:
+        elif self._drain_until_s and (
+            now > self._drain_until_s or self._active_relays.is_too_many(self._key, self._bounds)
+        ):
             self.give_up("drain_limit")
 
     def give_up(self, reason: str) -> None:

@@ -11,7 +11,7 @@ import structlog
 from gateway.openai.families.catalogue import has_output
 from gateway.openai.request import Request
 from gateway.proxy.dependencies import Dependencies
-from gateway.proxy.evidence import Decision, End, Interrupted, decide_evidence
+from gateway.proxy.evidence import Decision, End, Interrupted, decide_evidence, hides_output
 from gateway.proxy.relay_result import RelayResult
 from gateway.usage.event import OpenRecord, UsageEvent
 from gateway.usage.settle import Tokens
@@ -86,12 +86,19 @@ class Settlement:
             case "counted":
                 tokens = await self._count()
                 return settler.settle_estimated(
-                    opened, said, deps.now(), reason, tokens, request_id=request_id, metadata=metadata
+                    opened,
+                    said,
+                    deps.now(),
+                    reason,
+                    tokens,
+                    request_id=request_id,
+                    metadata=metadata,
+                    hides_output=hides_output(decision),
                 )
             case "open_record":
                 meter = None if self.relay_result is None else self.relay_result.meter
                 tokens = settler.by_bytes(opened, 0 if meter is None else meter.deltas)
-                return settler.settle_estimated(opened, Said(), deps.now(), reason, tokens)
+                return settler.settle_estimated(opened, Said(), deps.now(), reason, tokens, hides_output=True)
             case "none":
                 return settler.settle_void(opened, deps.now(), reason, request_id=request_id, metadata=metadata)
 

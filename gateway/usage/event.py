@@ -73,6 +73,10 @@ class OpenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text_bytes: int = 0
     """Bytes of the request that the model reads as text (media excluded)."""
     media_parts: int = 0
+    media_bytes: int = 0
+    """Bytes of files and sounds in it."""
+    file_links: int = 0
+    """Files that OpenAI fetches, whose size is not known."""
     output_cap: int | None = None
     """The client's own limit on output tokens, per choice."""
     choices: int = 1

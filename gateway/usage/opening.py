@@ -12,5 +12,6 @@ def build_settler(settings: Settings, book: pricing.Book) -> Settler:
         book,
         markup=settings.billing.markup,
         bill_estimates=settings.billing.bill_estimates,
+        unseen_share=settings.estimates.unseen_share,
         region=region_of(settings.openai_base_url),
     )

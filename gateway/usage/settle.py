@@ -24,7 +24,12 @@ MEDIA_TOKENS: Final = 1_000
 CONTEXT_TOKENS_MAX: Final = 1_050_000
 """The context of a model whose own is not in the book, tokens; more than any that is."""
 MEDIA_TOKENS_MAX: Final = 25_000
-"""An image or file part in a bound, tokens: 10,000 patches at the highest multiplier of facts §3."""
+"""An image in a bound, tokens: 10,000 patches at the highest multiplier of facts §3. A file or sound is at least that:
+a compressed one may hold more than it has bytes."""
+
+
+UNSEEN: Final = "unseen_output"
+"""Flag of an estimate's metadata: a model that reasons may have written more than anybody saw."""
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -37,11 +42,21 @@ class Tokens(msgspec.Struct, frozen=True):
 class Settler:
     """Values calls by one price book and one billing policy."""
 
-    def __init__(self, book: pricing.Book, *, markup: Decimal, bill_estimates: bool, region: str | None) -> None:
+    def __init__(
+        self,
+        book: pricing.Book,
+        *,
+        markup: Decimal,
+        bill_estimates: bool,
+        region: str | None,
+        unseen_share: Decimal = Decimal("0.25"),
+    ) -> None:
+        """`unseen_share`: of the most output that a call may have, what counts where a model reasoned unseen."""
         self._book: Final = book
         self._markup: Final = None if markup == 1 else markup
         self._bill_estimates: Final = bill_estimates
         self._region: Final = region
+        self._unseen_share: Final = unseen_share
 
     def settle_exact(
         self,
@@ -125,11 +140,18 @@ class Settler:
         *,
         request_id: str | None = None,
         metadata: dict[str, Any] | None = None,
+        hides_output: bool = False,
     ) -> UsageEvent:
-        """OpenAI never said: the best estimate, with the most it can have been as `metadata.bound_usd`."""
+        """OpenAI never said: the best estimate, with the most it can have been as `metadata.bound_usd`.
+
+        `hides_output`: the end of the answer was not seen, so a model that reasons may have written what nobody saw.
+        """
         model = said.model or opened.model
-        value = self._estimate(opened, said, tokens)
         extra = {**opened.metadata, **(metadata or {}), "reason": reason, **_request_facts(opened)}
+        if hides_output and (unseen := self._unseen(opened, model)) is not None:
+            extra[UNSEEN] = True
+            tokens = Tokens(tokens.input, max(tokens.output, unseen))
+        value = self._estimate(opened, said, tokens)
         if model != opened.model:
             extra["requested_model"] = opened.model
         extra["bound_usd"] = None if value.bound_nano is None else pricing.nano_text(value.bound_nano)
@@ -176,8 +198,6 @@ class Settler:
         """The price of `tokens`, and of the most it can have been: all text in, as much out as model and cap let."""
         model = said.model or opened.model
         try:
-            cap = self._book.max_output_tokens(model)
-            cap = cap if opened.output_cap is None else min(cap, opened.output_cap)
             # What an earlier response adds is not in the request; the model's context is all it can be.
             earlier = (self._book.context_tokens(model) or CONTEXT_TOKENS_MAX) if opened.continues else 0
             return pricing.estimate(
@@ -188,8 +208,8 @@ class Settler:
                 service_tier=_tier(opened, said)[0] or opened.service_tier,
                 input_tokens=tokens.input,
                 output_tokens=tokens.output,
-                input_bound=max(tokens.input, opened.text_bytes + opened.media_parts * MEDIA_TOKENS_MAX, earlier),
-                output_bound=max(tokens.output, cap * opened.choices if has_output(opened.endpoint) else 0),
+                input_bound=max(tokens.input, opened.text_bytes + self._most_media(opened, model), earlier),
+                output_bound=max(tokens.output, self._most_output(opened, model)),
                 region=self._region,
                 cache_ttl=opened.cache_ttl,
             )
@@ -197,11 +217,34 @@ class Settler:
             problem = f"pricing failed: {type(error).__name__}"
             return pricing.Estimate(None, None, (), self._book.version, (problem,), low_confidence=False)
 
+    def _most_output(self, opened: OpenRecord, model: str) -> int:
+        """The most tokens that all answers of a call can have."""
+        if not has_output(opened.endpoint):
+            return 0
+        cap = self._book.max_output_tokens(model)
+        return (cap if opened.output_cap is None else min(cap, opened.output_cap)) * opened.choices
+
+    def _unseen(self, opened: OpenRecord, model: str) -> int | None:
+        """Output tokens to count where nobody saw the end of the answer; None for a model that does not reason."""
+        found = self._book.resolve(model)
+        if found is None or not found.reasoning or not has_output(opened.endpoint):
+            return None
+        return math.ceil(self._most_output(opened, model) * self._unseen_share)
+
+    def _most_media(self, opened: OpenRecord, model: str) -> int:
+        """The most tokens of pictures, files and sounds: no model reads more than its context."""
+        if not opened.media_parts:
+            return 0
+        context = self._book.context_tokens(model) or CONTEXT_TOKENS_MAX
+        inline = opened.media_parts * MEDIA_TOKENS_MAX + opened.media_bytes
+        return context if opened.file_links else min(context, inline)
+
     def highest_cost(self, opened: OpenRecord) -> int | None:
         """The most that a call can cost, nano-USD, before anything is known of it; None when its price is not known."""
         tokens = self.by_bytes(opened, 0)
-        # `auto` leaves the tier to OpenAI, which may take the dearest.
-        tiers = ("default", "priority") if opened.service_tier == "auto" else (opened.service_tier,)
+        # Without a tier, as with `auto`, the project's default counts: "standard", "fast" (that is priority) or "scale"
+        # (openai-python 3.54, `ProjectServiceTierSettings`); scale is paid for in advance.
+        tiers = ("default", "priority") if opened.service_tier in (None, "auto") else (opened.service_tier,)
         values = [self._estimate(opened, Said(service_tier=tier), tokens) for tier in tiers]
         bounds = [value.bound_nano for value in values if value.bound_nano is not None]
         return max(bounds, default=None)
@@ -267,6 +310,11 @@ class Settler:
             request_id=request_id,
             metadata=metadata,
         )
+
+
+def is_unknown(event: UsageEvent) -> bool:
+    """Whether a later row may say that the call has cost much more."""
+    return event.evidence == "unpriced" or UNSEEN in event.metadata
 
 
 def _request_facts(opened: OpenRecord) -> dict[str, str]:

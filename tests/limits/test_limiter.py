@@ -13,14 +13,14 @@ from gateway.config.settings import LimitSettings
 from gateway.kit.errors import ApiError
 from gateway.limits.budgets import Budget
 from gateway.limits.claims import KeyLimits, RateLimits
-from gateway.limits.counters import Limits
+from gateway.limits.counters import KEPT, Limits
 from gateway.limits.limiter import Limiter
 from gateway.limits.spending import Spending
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
-from gateway.usage.settle import Settler
+from gateway.usage.settle import UNSEEN, Settler
 from tests.ledger.journals_at_work import opened
-from tests.support.events import AT
+from tests.support.events import AT, call
 from tests.support.servers import free_port
 
 USD = 1_000_000_000
@@ -73,10 +73,12 @@ async def test_a_model_without_a_price_cannot_be_held(redis_url: str, pool: Pool
         error = await refused(one, key_limits(hard=True), model="gpt-99")
         assert (error.status, error.code, error.param) == (403, "model_not_priced", "model")
         # A tier left to OpenAI is held at the dearest that it may take.
-        cheap = await refused(one, _tight(1), output_cap=1000)
+        cheap = await refused(one, _tight(1), output_cap=1000, service_tier="default")
         dear = await refused(one, _tight(1), output_cap=1000, service_tier="auto")
         assert cheap.code == dear.code == "insufficient_quota"
         assert _need(dear) > _need(cheap)
+        # Without one the project's own default counts, and that may be the dear one.
+        assert _need(await refused(one, _tight(1), output_cap=1000)) == _need(dear)
 
 
 def _tight(nano: int) -> KeyLimits:
@@ -98,3 +100,49 @@ async def test_what_a_call_of_unknown_end_held_stays_held(redis_url: str, pool: 
         await one.close()
         (key,) = await one._limits.windows()  # what Redis holds for it
         assert set((await one._limits.state(key)).held) == {call.id}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"evidence": "unpriced", "cost_nano": None, "billed_nano": None}, True),
+        ({"evidence": "estimated", "cost_nano": 7, "billed_nano": 7, "metadata": {UNSEEN: True}}, True),
+        ({"evidence": "estimated", "cost_nano": 7, "billed_nano": 7}, False),
+        ({"cost_nano": 7, "billed_nano": 7}, False),
+    ],
+)
+async def test_a_hard_budget_keeps_the_hold_of_a_call_whose_cost_is_not_known(
+    redis_url: str, pool: Pool, changes: dict[str, object], kept: bool
+) -> None:
+    async with limiter(redis_url, pool) as one:
+        sent = opened(str(uuid4()), user_id=USER)
+        await one.take(sent, _tight(5 * USD), "key_1")
+        (key,) = await one._limits.windows()
+        (held,) = (await one._limits.state(key)).held.values()
+        event = call(USER, sent.id, **changes)  # type: ignore[arg-type]
+        await one.give_back(sent.id, event)
+        await one.close()
+        state = await one._limits.state(key)
+        cost = event.cost_nano or 0
+        assert state.held == ({f"{KEPT}{sent.id}": held - cost} if kept else {})
+        # What is kept takes room from the next call, as long as nobody knows better.
+        room = _tight(held + cost + 1)
+        again = opened(str(uuid4()), user_id=USER)
+        if kept:
+            assert (await refused(one, room)).code == "insufficient_quota"
+        else:
+            assert await one.take(again, room, "key_1") is not None
+
+
+async def test_files_and_sounds_are_held_by_their_bytes(redis_url: str, pool: Pool) -> None:
+    async with limiter(redis_url, pool) as one:
+        needs = [
+            _need(await refused(one, _tight(1), output_cap=1, text_bytes=0, model="gpt-5", **media))
+            for media in (
+                {"media_parts": 1},
+                {"media_parts": 1, "media_bytes": 100_000},
+                {"media_parts": 1, "media_bytes": 9_000_000},
+                {"media_parts": 1, "file_links": 1},
+            )
+        ]
+        assert needs[0] < needs[1] < needs[2] == needs[3]  # no more than the model's context

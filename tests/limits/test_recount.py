@@ -15,7 +15,7 @@ from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.limits.budgets import Budget, Window
 from gateway.limits.claims import Hold
-from gateway.limits.counters import Limits
+from gateway.limits.counters import KEPT, Limits
 from gateway.limits.recount import QUIET_PASSES, Recount
 from gateway.limits.spending import Spending
 from gateway.stores.postgres import Pool
@@ -205,3 +205,37 @@ async def test_the_audit_finds_a_counter_that_nobody_mends(house: House, redis: 
     away = Limits(open_redis("redis://127.0.0.1:1"), hold_s=600)
     counted = await compare(away, Spending(pool), recount_s=10, sleep=sleep)
     assert (counted.wrong.found, counted.why_not.split(":")[0]) == (0, "counters of budgets not compared")
+
+
+async def test_what_is_kept_for_a_call_goes_when_its_cost_is_known(house: House) -> None:
+    await house.begin()
+    row = house.call(USD // 100, evidence="estimated")
+    await house.limits.reserve(row.id, [house.hold])
+    cost = USD // 100
+    for _ in range(2):  # done twice, it counts once
+        await house.limits.settle(row.id, [house.hold], tokens=0, cost=cost, billed=cost, keeps_hold=True)
+    kept = USD // 4 - cost
+    assert await house.figures() == (0, cost, kept)
+    await house.insert(row)
+    await house.recount.step_once()
+    assert await house.figures() == (cost, 0, kept)  # its own row says no more than the estimate
+    exact = msgspec.structs.replace(
+        house.call(USD // 10, evidence="adjustment"), adjusts=row.id, response_id=None, id=new_id(RANDOM)
+    )
+    await house.insert(exact)
+    await house.recount.step_once()
+    assert await house.figures() == (cost + USD // 10, 0, 0)
+
+
+async def test_what_is_kept_ends_after_a_day(house: House, redis: "Redis") -> None:
+    await house.begin()
+    await house.limits.reserve("a", [house.hold])
+    await house.limits.settle("a", [house.hold], tokens=0, cost=0, billed=0, keeps_hold=True)
+    seconds, _ = await redis.time()
+    until = await redis.zscore(f"{KEY}:e", f"{KEPT}a")
+    assert until is not None
+    assert 86_390 < until - seconds <= 86_400
+    assert await redis.ttl(f"{KEY}:h") > 86_400
+    await redis.zadd(f"{KEY}:e", {f"{KEPT}a": 1})
+    (taken,) = await house.limits.reserve("b", [house.hold])
+    assert (taken.refused, taken.more) == (False, USD // 4)

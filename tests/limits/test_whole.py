@@ -19,6 +19,7 @@ pytestmark = pytest.mark.long
 MODEL = "gpt-4o-mini"
 ASKED: list[Any] = [{"role": "user", "content": "Hello"}]
 OUTPUT = 100
+# Each call asks for a tier: without one it would be held at the dearest that the project's default may be.
 # 100 tokens out at 0.60 USD and at most 36 bytes in at 0.15 USD per million, rounded up generously.
 WORST_USD = Decimal("0.00007")
 
@@ -52,7 +53,7 @@ async def calls(asking: openai.AsyncOpenAI, count: int) -> Counter[str]:
 
     async def one() -> str:
         try:
-            await asking.chat.completions.create(model=MODEL, messages=ASKED, max_tokens=OUTPUT)
+            await asking.chat.completions.create(model=MODEL, messages=ASKED, max_tokens=OUTPUT, service_tier="default")
         except openai.APIStatusError as error:
             return str(error.code)
         return "ok"
@@ -86,7 +87,7 @@ async def test_budgets_and_credit_hold_under_many_calls_at_once(limited: Stack) 
         await settled_rows(running.env["DATABASE_URL"], len(running.truth()), within_s=20)
         assert 0 < await spent(running) <= limit
         with pytest.raises(openai.RateLimitError) as raised:
-            await asking.chat.completions.create(model=MODEL, messages=ASKED, max_tokens=OUTPUT)
+            await asking.chat.completions.create(model=MODEL, messages=ASKED, max_tokens=OUTPUT, service_tier="default")
         refused = raised.value
         assert (refused.code, refused.type) == ("insufficient_quota", "insufficient_quota")
         assert refused.response.headers["x-should-retry"] == "false"

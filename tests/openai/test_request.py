@@ -40,7 +40,7 @@ def test_the_facts_of_a_chat_call() -> None:
     assert asked.body == body(messages=MESSAGES, n=3, max_tokens=50, max_completion_tokens=40, service_tier="flex",
                               temperature=0.1)  # fmt: skip
     assert (asked.model, asked.stream, asked.withhold_usage) == ("gpt-5-mini", False, False)
-    assert (asked.service_tier, asked.output_cap, asked.choices) == ("flex", 40, 3)
+    assert (asked.service_tier, asked.output_cap, asked.choices) == ("flex", 50, 3)
     assert (asked.refers.previous_response_id, asked.cache_ttl, asked.stored) == (None, None, False)
 
 

@@ -83,7 +83,7 @@ def test_text_of_tools_that_the_client_runs() -> None:
     assert sorted(text.split()) == sorted(read.split())
     assert tokens == 0
     asked = read_request("responses", body(input=items, tools=tools))
-    assert asked.media_parts == 1
+    assert asked.media.parts == 1
 
 
 def test_compaction_is_asked_as_a_response_and_never_streams() -> None:

@@ -107,13 +107,13 @@ def test_text_and_media_are_counted_apart() -> None:
     whole = body(messages=[{"role": "user", "content": parts}])
     for raw in (whole, whole.replace(b"/", rb"\/")):
         asked = read_request("chat", raw)
-        assert asked.media_parts == 4
+        assert asked.media.parts == 4
         assert 100 < asked.text_bytes < 900
     responses = [
         {"role": "user", "content": [{"type": "input_image", "image_url": f"data:image/png;base64,{data}"}] * 3}
     ]
     asked = read_request("responses", body(input=responses))
-    assert asked.media_parts == 3
+    assert asked.media.parts == 3
     assert asked.text_bytes < 400
 
 
@@ -122,6 +122,52 @@ def test_text_in_a_picture_s_clothes_counts_as_text() -> None:
     assert read_request("chat", body(messages=[{"role": "user", "content": hidden}])).text_bytes > 11_000
     tools = [{"type": "function", "function": {"name": "f", "data": "A" * 5000}}]
     assert read_request("chat", body(messages=[], tools=tools)).text_bytes > 5000
+
+
+def test_only_a_media_part_where_one_may_stand_is_no_text() -> None:
+    words = "A" * 5000
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    for hidden in (
+        [picture, {"type": "text", "text": "x", "url": words}],
+        [picture, {"type": "text", "text": "x", "image_url": {"url": words}}],
+        [picture, {"type": "text", "text": "x", "input_audio": {"data": words}}],
+        [picture, {"type": "image_url", "image_url": {"url": "https://a.example/b.png", "data": words}}],
+        [picture, {"held": {"type": "image_url", "image_url": {"url": words}}}],
+    ):
+        asked = read_request("chat", body(messages=[{"role": "user", "content": hidden}]))
+        assert asked.text_bytes > 5000
+    item = {"type": "function_call_output", "call_id": "c", "output": words, "image_url": words}
+    assert read_request("responses", body(input=[item])).text_bytes > 10_000
+
+
+def test_files_and_sounds_are_measured_and_links_counted() -> None:
+    data, far = "A" * 3000, "https://example.com/a.pdf"
+    held: dict[str, list[dict[str, object]]] = {
+        "chat": [
+            {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
+            {"type": "file", "file": {"filename": "a.pdf", "file_data": data}},
+            {"type": "image_url", "image_url": {"url": data}},
+        ],
+        "responses": [
+            {"type": "input_file", "filename": "a.pdf", "file_data": data},
+            {"type": "input_file", "file_url": far},
+            {"type": "input_image", "image_url": data},
+        ],
+    }
+    for endpoint, inline, links in (("chat", 6000, 0), ("responses", 3000, 1)):
+        field = "messages" if endpoint == "chat" else "input"
+        whole = body(**{field: [{"role": "user", "content": held[endpoint]}]})
+        spelled = whole.replace(b'"image_url"', rb'"image\u005furl"').replace(b'"data"', rb'"d\u0061ta"')
+        for raw in (whole, spelled):
+            media = read_request(endpoint, raw).media
+            assert (media.parts, media.inline, media.links) == (3, inline, links)
+    output = [{"type": "function_call_output", "call_id": "c", "output": held["responses"]}]
+    assert read_request("responses", body(input=output)).media.inline == 3000
+
+
+def test_of_two_caps_the_larger_holds() -> None:
+    asked = read_request("chat", body(messages=[], max_tokens=1, max_completion_tokens=9000))
+    assert asked.output_cap == 9000
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ async def test_what_was_spent_since_any_instant(pool: Pool, elsewhere: Pool, fil
             budget = Budget(id="b", user_id=filled, limit_nano=1, period="total", hard=True, since=since)
             window = Window(budget, since, None)
             rows = await pool.fetchval("select sum(cost_usd) from openai_usage where created_at >= $1", since)
-            assert await Spending(elsewhere).read_spent(window) == (int(rows * 10**9), [])
+            assert await Spending(elsewhere).read_spent(window) == (int(rows * 10**9), [], [])
 
 
 async def test_reports_by_month_day_and_hour(pool: Pool, elsewhere: Pool, filled: str) -> None:

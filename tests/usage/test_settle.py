@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import pricing
 from gateway.usage.event import OpenRecord, UsageEvent, decode_event, encode
-from gateway.usage.settle import MEDIA_TOKENS, Settler, Tokens
+from gateway.usage.settle import MEDIA_TOKENS, Settler, Tokens, is_unknown
 from pricing.data import read_texts
 from pricing.readers.body import Said
 
@@ -274,3 +274,20 @@ def test_a_bound_is_never_below_its_cost(
         if event.cost_nano is not None and event.metadata["bound_usd"] is not None:
             assert nano(event.metadata["bound_usd"]) >= event.cost_nano
         assert decode_event(encode(event)) == event
+
+
+@pytest.mark.parametrize(("cap", "counted"), [(None, 32_000), (1000, 250), (10, 30)])
+def test_what_a_reasoning_model_wrote_unseen_is_a_share_of_the_most(cap: int | None, counted: int) -> None:
+    record = opened(model="gpt-5-mini", output_cap=cap)
+    for share, expected in ((Decimal("0.25"), counted), (Decimal(0), 30)):
+        valuer = Settler(BOOK, markup=Decimal("1.5"), bill_estimates=True, region=None, unseen_share=share)
+        event = valuer.settle_estimated(record, Said(), LATER, "drain_limit", Tokens(900, 30), hides_output=True)
+        assert (event.completion_tokens, event.cost_nano) == (expected, cost(900, expected))
+        assert event.billed_nano == cost(900, expected) * 3 // 2
+        assert sum(Decimal(line.usd) for line in event.cost_lines) == Decimal(event.cost_nano or 0).scaleb(-9)
+        assert is_unknown(event)
+        assert nano(event.metadata["bound_usd"]) >= (event.cost_nano or 0)
+    seen = valuer.settle_estimated(record, Said(), LATER, "usage_missing", Tokens(900, 30))
+    assert (seen.completion_tokens, is_unknown(seen)) == (30, False)
+    plain = valuer.settle_estimated(opened(model="gpt-4o"), Said(), LATER, "x", Tokens(9, 3), hides_output=True)
+    assert (plain.completion_tokens, is_unknown(plain)) == (3, False)
