@@ -10,11 +10,12 @@ from http import HTTPStatus
 from typing import Any, Final, Literal, cast, get_args
 
 from aiohttp import web
+from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDictProxy
 
 from gateway.config.settings import ConnectionSettings
 from gateway.http.addresses import TrustedProxies, bucket_of
-from gateway.http.framing import SERVER
+from gateway.http.framing import SERVER, BrokenBody
 from gateway.http.proxy_protocol import Malformed, parse_header
 from gateway.http.uploads import Uploads, timed_out
 from gateway.kit.errors import ApiError
@@ -100,8 +101,17 @@ class ClientConnection(web.RequestHandler):
             data = self._after_header(data)
         _RECEIVE(self, data)
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if waiter is None:
+            if self._messages:
+                self._end_broken_body()
+        elif not waiter.done():
             self._begin_head()  # nobody is being served, and what has come is no whole head
+
+    def _end_broken_body(self) -> None:
+        """aiohttp queues what its parser refuses as one more request, and the one whose body it is would wait."""
+        request = self._current_request
+        if request is not None and isinstance(self._messages[-1][0], _ErrInfo) and not request.content.is_eof():
+            request.content.set_exception(BrokenBody())
 
     def start_as(self, address: str, *, is_ours: bool, awaits_header: bool) -> None:
         """Whose connection it is, as far as that is known."""

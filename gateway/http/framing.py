@@ -3,6 +3,7 @@
 from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.kit.errors import ApiError
 
@@ -14,15 +15,45 @@ SERVER: Final = "pailflow-gateway"
 """The `Server` of every answer: neither OpenAI's nor the versions of our libraries."""
 
 
+CLOSING: Final = frozenset({"invalid_framing", "unsupported_transfer_encoding"})
+"""Errors after which nothing more is read from the connection: where the next request begins is in doubt."""
+
+
+class BrokenBody(HttpProcessingError):
+    """The parser has found no end of the body: what came of it is no chunk."""
+
+
 def check_framing(request: web.BaseRequest) -> None:
     """Refuses what aiohttp's parser lets through. Raises ApiError."""
     headers = request.headers
-    if request.version not in (HttpVersion11, HttpVersion10):
+    if request.version != HttpVersion11:
+        _check_version(request)
+    if "Transfer-Encoding" in headers:
+        _check_transfer(headers.getall("Transfer-Encoding"))
+    if "Content-Encoding" in headers:
+        _check_coding(headers.getall("Content-Encoding"))
+
+
+def _check_version(request: web.BaseRequest) -> None:
+    if request.version != HttpVersion10:
         raise ApiError(505, "http_version_not_supported", "This gateway speaks HTTP/1.1.")
-    if request.version == HttpVersion10 and "Transfer-Encoding" in headers:
+    if "Transfer-Encoding" in request.headers:
         raise ApiError(400, "invalid_framing", "HTTP/1.0 has no Transfer-Encoding.")
-    encoding = headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
+
+
+def _check_transfer(codings: list[str]) -> None:
+    """aiohttp takes any list that ends in `chunked`, and leaves the other codings to whoever reads the body."""
+    if len(codings) > 1:
+        raise ApiError(400, "invalid_framing", "The Transfer-Encoding header is given more than once.")
+    if codings[0].strip(" \t").lower() != "chunked":
+        message = "The only Transfer-Encoding that this gateway takes is chunked."
+        raise ApiError(501, "unsupported_transfer_encoding", message)
+
+
+def _check_coding(codings: list[str]) -> None:
+    if len(codings) > 1:
+        raise ApiError(400, "invalid_framing", "The Content-Encoding header is given more than once.")
+    if codings[0].lower() != "identity":
         message = "Compressed request bodies are not accepted; send the body without Content-Encoding."
         raise ApiError(415, "unsupported_content_encoding", message)
 

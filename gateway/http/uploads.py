@@ -13,7 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.config.settings import ConnectionSettings
-from gateway.http.framing import CLIENT_LEFT
+from gateway.http.framing import CLIENT_LEFT, BrokenBody
 from gateway.kit.errors import ApiError
 
 UNCOUNTED_BYTES: Final = 64 * 1024
@@ -147,6 +147,8 @@ class _TooSlow(TimeoutError):
 def _refusal_of(error: BaseException) -> ApiError:
     if isinstance(error, _TooSlow):
         return timed_out("The request's body did not come in time.")
+    if isinstance(error, BrokenBody):
+        return ApiError(400, "invalid_framing", "The chunks of the body are not valid HTTP/1.1.")
     return ApiError(499, CLIENT_LEFT, "The client left before it had sent its request.", detail=type(error).__name__)
 
 

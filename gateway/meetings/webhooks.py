@@ -15,10 +15,12 @@ from aiohttp import web
 from gateway.kit.errors import ApiError
 from gateway.meetings.daily_events import UNKNOWN, UNREADABLE, envelope_of, occurred_at
 from gateway.meetings.inbox import WebhookEvent
-from gateway.meetings.signature import is_genuine
+from gateway.meetings.signature import is_genuine, is_plausible
 
 PATH: Final = "/webhooks/daily"
 BODY_BYTES_MAX: Final = 1024 * 1024
+TEST_BYTES_MAX: Final = 64
+"""Of the only body that is taken without a signature."""
 ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
 """The body, up to so many bytes. Raises ApiError."""
 _log: Final = structlog.get_logger("gateway.webhooks")
@@ -50,10 +52,15 @@ class Webhooks:
             raise ApiError(404, "endpoint_not_supported", "There is no such webhook.")
         if request.method != "POST":
             raise ApiError(405, "method_not_allowed", "Webhooks are sent by POST.", headers={"Allow": "POST"})
-        body = await self._read_body(request, BODY_BYTES_MAX)
+        signed = self._is_signed(request)
+        length = request.content_length
+        if not signed and length is not None and length > TEST_BYTES_MAX:
+            raise self._refusal()  # before its body is read: anybody may send one
+        body = await self._read_body(request, BODY_BYTES_MAX if signed else TEST_BYTES_MAX)
         if _is_test(body):
             return _accept()  # sent before Daily.co has told anybody the secret: it proves nothing and does nothing
-        self._check(request, body)
+        if not signed or not self._is_genuine(request, body):
+            raise self._refusal()
         # Whatever Daily.co has signed is kept and acknowledged: after three refusals it would send nothing any more.
         envelope = envelope_of(body)
         new = await self._keep(WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body))
@@ -61,16 +68,23 @@ class Webhooks:
         say("webhook stored", type=envelope.type, id=envelope.id, new=new)
         return _accept()
 
-    def _check(self, request: web.BaseRequest, body: bytes) -> None:
-        if self._secret is None:
-            _log.error("webhook refused", look="DAILY_WEBHOOK_SECRET is not set")
-            raise ApiError(503, "webhooks_not_configured", "This gateway takes no webhooks of Daily.co.")
+    def _is_signed(self, request: web.BaseRequest) -> bool:
+        """Whether its headers are those of a webhook, as far as they can be judged without the body."""
         timestamps = request.headers.getall("X-Webhook-Timestamp", [])
         signatures = request.headers.getall("X-Webhook-Signature", [])
-        if len(timestamps) != 1 or len(signatures) != 1:
-            raise _reject_forged()
-        if not is_genuine(self._secret, timestamps[0], signatures[0], body, self._unix_s()):
-            raise _reject_forged()
+        if self._secret is None or len(timestamps) != 1 or len(signatures) != 1:
+            return False
+        return is_plausible(timestamps[0], signatures[0], self._unix_s())
+
+    def _is_genuine(self, request: web.BaseRequest, body: bytes) -> bool:
+        timestamp, signature = request.headers["X-Webhook-Timestamp"], request.headers["X-Webhook-Signature"]
+        return self._secret is not None and is_genuine(self._secret, timestamp, signature, body, self._unix_s())
+
+    def _refusal(self) -> ApiError:
+        if self._secret is None:
+            _log.error("webhook refused", look="DAILY_WEBHOOK_SECRET is not set")
+            return ApiError(503, "webhooks_not_configured", "This gateway takes no webhooks of Daily.co.")
+        return ApiError(401, "invalid_signature", "The webhook's signature or timestamp is missing or wrong.")
 
     async def _keep(self, event: WebhookEvent) -> bool:
         """Whether it was new. Events that come together are committed together."""
@@ -103,16 +117,12 @@ class Webhooks:
 
 def _is_test(body: bytes) -> bool:
     """Daily.co's question whether anybody listens."""
-    if len(body) > 64:
+    if len(body) > TEST_BYTES_MAX:
         return False
     try:
         return bool(json.loads(body) == {"test": "test"})
     except (ValueError, RecursionError):
         return False
-
-
-def _reject_forged() -> ApiError:
-    return ApiError(401, "invalid_signature", "The webhook's signature or timestamp is missing or wrong.")
 
 
 def _accept() -> web.Response:

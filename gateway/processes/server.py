@@ -65,6 +65,7 @@ class _Server(web.Server):
         self._settings: Final[dict[str, Any]] = {
             "loop": loop,
             "access_log": None,
+            "auto_decompress": False,
             "keepalive_timeout": keepalive_s,
         }
 

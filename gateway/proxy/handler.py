@@ -9,8 +9,8 @@ from aiohttp import web
 
 from gateway.access.admission import Principal
 from gateway.http.credentials import key_of
-from gateway.http.errors import as_refusal
-from gateway.http.framing import EVENT_ID, check_framing, refusal
+from gateway.http.errors import as_refusal, forget_frames
+from gateway.http.framing import CLOSING, EVENT_ID, check_framing, refusal
 from gateway.kit.errors import ApiError
 from gateway.kit.ids import unix_ms_of, uuid7
 from gateway.openai import routing as endpoints
@@ -48,6 +48,7 @@ class Proxy:
             return await self._route(request, event_id, started_s, info)
         except AnswerBegun as raised:
             begun, refused = raised, as_refusal(raised.__cause__ or raised, event_id)
+            forget_frames(begun)
         except Exception as error:  # noqa: BLE001  # the last resort of a server; as_refusal logs it
             refused = as_refusal(error, event_id)
         finally:
@@ -61,7 +62,7 @@ class Proxy:
         """The answer to a request that is refused, counted and logged."""
         self._count(info, event_id, refused)
         answer = refusal(refused, event_id)
-        if self._deps.active_relays.closing:
+        if self._deps.active_relays.closing or refused.code in CLOSING:
             answer.force_close()
         return answer
 

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.config.settings import UpstreamSettings
+from gateway.http.errors import forget_frames
 from gateway.kit.errors import ApiError
 from gateway.openai.upstream import UpstreamAnswer
 from gateway.proxy.active_relays import ActiveRelays
@@ -74,7 +75,7 @@ class Relay:
         try:
             await self._pass_stream(passing.feed, meter, client)
         except _BROKEN as error:
-            result.broken = result.broken or _reason(error)
+            self._broke_off(error)
         self._active_relays.relays.discard(self)
         await self._write(client, passing.finish())
         if self._decoder is not None:
@@ -129,7 +130,7 @@ class Relay:
                 if size > WHOLE_BYTES_MAX:
                     return await self._pass_large(b"".join(chunks))
         except _BROKEN as error:
-            result.broken = result.broken or _reason(error)
+            self._broke_off(error)
         self._active_relays.relays.discard(self)
         result.last = b"".join(chunks)
         transport = self._request.transport
@@ -160,7 +161,7 @@ class Relay:
                 if result.client_left and self._over_drain(len(chunk)):
                     break
         except _BROKEN as error:
-            result.broken = result.broken or _reason(error)
+            self._broke_off(error)
         self._active_relays.relays.discard(self)
         read_large(result, scan, self._decoder)
         result.last = waiting
@@ -270,6 +271,10 @@ class Relay:
             now > self._drain_until_s or self._active_relays.is_too_many(self._key, self._bounds)
         ):
             self.give_up("drain_limit")
+
+    def _broke_off(self, error: BaseException) -> None:
+        forget_frames(error)
+        self.result.broken = self.result.broken or _reason(error)
 
     def give_up(self, reason: str) -> None:
         self.result.broken = self.result.broken or reason
