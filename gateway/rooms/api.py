@@ -32,7 +32,7 @@ ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
 
 COMMON: Final = (
     Refusal(400, "duplicate_header", "a header that names the key comes twice"),
-    Refusal(400, "invalid_framing", "HTTP/1.0 with a Transfer-Encoding"),
+    Refusal(400, "invalid_framing", "HTTP/1.0 with a Transfer-Encoding, a coding given twice, or chunks that are none"),
     Refusal(401, "missing_api_key", "no key was sent"),
     Refusal(401, "invalid_api_key", "the key is unknown, revoked or expired"),
     Refusal(403, "key_not_linked", "the key has no user of this gateway"),
@@ -43,6 +43,7 @@ COMMON: Final = (
     Refusal(429, "rate_limit_exceeded", "too many requests of this key, or with unknown keys"),
     Refusal(429, "insufficient_quota", "the credit of this key is used up"),
     Refusal(500, "gateway_error", "a bug in the gateway"),
+    Refusal(501, "unsupported_transfer_encoding", "a Transfer-Encoding other than chunked"),
     Refusal(503, "key_verification_unavailable", "Unkey did not answer"),
     Refusal(503, "gateway_unavailable", "PostgreSQL did not answer"),
     Refusal(503, "rooms_not_configured", "ROOMS_KEYS is not set"),

@@ -103,6 +103,26 @@ async def test_what_is_not_daily_s_is_refused_and_not_stored(running: Stack) -> 
     assert len(await rows(running, "select * from webhook_inbox where event_id = 'met-sta-forged'")) == 1
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "",
+        "X-Webhook-Timestamp: NOW",
+        "X-Webhook-Timestamp: NOW\r\nX-Webhook-Signature: c2hvcnQ=",
+        "X-Webhook-Timestamp: NOW\r\nX-Webhook-Signature: " + "?" * 44,
+        "X-Webhook-Timestamp: 1600000000\r\nX-Webhook-Signature: " + "A" * 43 + "=",
+        "X-Webhook-Timestamp: soon\r\nX-Webhook-Signature: " + "A" * 43 + "=",
+    ],
+)
+async def test_what_headers_show_is_refused_before_the_body_comes(running: Stack, fields: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    lines = ["POST /webhooks/daily HTTP/1.1", "Host: x", "Content-Length: 500000"]
+    lines += [fields.replace("NOW", str(int(time.time())))] if fields else []
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    assert (await reader.readline()).split()[1] == b"401"
+    writer.close()
+
+
 async def test_other_methods_paths_and_bodies(running: Stack) -> None:
     base = f"http://127.0.0.1:{running.port}"
     async with aiohttp.ClientSession() as session:
