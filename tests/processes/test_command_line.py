@@ -64,11 +64,12 @@ def test_price_reads_lines_and_goes_on_after_a_bad_one() -> None:
     assert (answers[2]["cost_usd"], answers[2]["evidence"]) == (None, "unpriced")
 
 
-def test_migrate_twice(empty_database_url: str) -> None:
-    first, second = (run("migrate", env={"DATABASE_URL": empty_database_url}) for _ in range(2))
-    assert (first.returncode, second.returncode) == (0, 0)
+async def test_migrate_twice(empty_database_url: str) -> None:
+    env = {"DATABASE_URL": empty_database_url}
+    first, second = run("migrate", env=env), await gateway(env, "migrate")
+    assert (first.returncode, second.status) == (0, 0)
     assert b"applied 20251202170734_add_all_tables" in first.stdout
-    assert second.stdout.startswith(b"0 applied")
+    assert second.out.startswith("0 applied")
 
 
 def test_a_setting_that_is_wrong_is_named_without_its_value() -> None:
@@ -115,10 +116,10 @@ def test_a_port_that_is_taken_is_said_and_never_shared(running: Stack, tmp_path:
     assert b"Traceback" not in done.stderr
 
 
-def test_keys_create_needs_a_known_user(running: Stack) -> None:
-    done = running.command("keys", "create", "--user", "nobody@example.com")
-    assert done.returncode == 1
-    assert b"--create-user" in done.stderr
+async def test_keys_create_needs_a_known_user(running: Stack) -> None:
+    done = await gateway(running.env, "keys", "create", "--user", "nobody@example.com")
+    assert done.status == 1
+    assert "--create-user" in done.error
 
 
 @pytest.mark.parametrize("command", ["up", "sandbox"])

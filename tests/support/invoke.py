@@ -26,16 +26,17 @@ class Done(NamedTuple):
 async def gateway(env: dict[str, str], *arguments: str) -> Done:
     """`gateway <arguments>` with this configuration and no other. Raises whatever no person should ever see."""
     # In a thread, because a command brings an event loop of its own.
-    return await asyncio.to_thread(_invoke, env, arguments)
+    return await asyncio.to_thread(gateway_here, env, *arguments)
 
 
 def gateway_now(env: dict[str, str], *arguments: str) -> Done:
     """The same for a caller that is no coroutine, whether or not an event loop runs around it."""
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_invoke, env, arguments).result()
+        return thread.submit(gateway_here, env, *arguments).result()
 
 
-def _invoke(env: dict[str, str], arguments: tuple[str, ...]) -> Done:
+def gateway_here(env: dict[str, str], *arguments: str) -> Done:
+    """The same in this very thread, for commands that listen to signals and a caller without an event loop."""
     foreign = dict.fromkeys(os.environ.keys() - clean_environment().keys())
     given = {**foreign, "COLUMNS": "220", **env}
     result = CliRunner().invoke(build(arguments), list(arguments), env=given)
