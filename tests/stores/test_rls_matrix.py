@@ -3,7 +3,8 @@
 Every table in `public` has its line; one without fails. What is expected is stated, never taken from the database.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -11,15 +12,16 @@ import pytest
 
 from gateway.stores.migrator import migrate
 from tests.conftest import admin
-from tests.stores.test_roles import A, B, bare, bare_server, database_of, supabase, two_users
+from tests.stores.test_roles import BARE_AGAIN, A, B, bare_server, database_of, supabase, two_users
 from tests.support.servers import on_database
 
-__all__ = ["bare", "bare_server"]
+__all__ = ["bare_server"]
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 else:
     Connection = Any
 
+TEMPLATE: Final = "app_template"
 OPERATIONS: Final = ("select", "insert", "update", "delete", "truncate", "references", "trigger")
 NOTHING: Final = frozenset[str]()
 READS: Final = frozenset({"select"})
@@ -66,22 +68,38 @@ COMMANDS: Final = {
 }
 
 
-@pytest.fixture(params=["plain", "supabase", "owner without any right"])
-async def superuser(request: pytest.FixtureRequest, bare: str) -> AsyncIterator[Connection]:
-    """A migrated database with two users, as its superuser."""
-    if request.param == "plain":
-        await admin(bare, "create database app")
-        dsn = on_database(bare, "app")
-    elif request.param == "supabase":
-        dsn = await supabase(bare)
+@pytest.fixture(scope="module", params=["plain", "supabase", "owner without any right"])
+def kind(request: pytest.FixtureRequest, bare_server: str) -> Iterator[str]:
+    """The server with the roles of this kind, and a migrated database with two users, to be cloned."""
+    try:
+        asyncio.run(_prepare(bare_server, request.param))
+        yield bare_server
+    finally:
+        asyncio.run(admin(bare_server, f"drop database if exists {TEMPLATE}", *BARE_AGAIN))
+
+
+async def _prepare(server: str, kind: str) -> None:
+    if kind == "plain":
+        await admin(server, "create database app")
+        dsn = on_database(server, "app")
+    elif kind == "supabase":
+        dsn = await supabase(server)
     else:
-        await admin(bare, "create role anon", "create role authenticated", "create role service_role bypassrls")
-        dsn = await database_of(bare, "")
+        await admin(server, "create role anon", "create role authenticated", "create role service_role bypassrls")
+        dsn = await database_of(server, "")
     await migrate(dsn)
-    connection = await asyncpg.connect(on_database(bare, "app"))
-    await connection.execute(two_users())
+    await admin(on_database(server, "app"), two_users())
+    await admin(server, f"alter database app rename to {TEMPLATE}")
+
+
+@pytest.fixture
+async def superuser(kind: str) -> AsyncIterator[Connection]:
+    """A clone of that database, as the superuser."""
+    await admin(kind, f"create database app template {TEMPLATE} strategy file_copy")
+    connection = await asyncpg.connect(on_database(kind, "app"))
     yield connection
     await connection.close()
+    await admin(kind, "drop database app with (force)")
 
 
 async def allowed(connection: Connection, role: str, claims: str, statement: str) -> bool:
@@ -219,12 +237,12 @@ async def test_what_policies_ask_for_has_an_index(superuser: Connection) -> None
         assert await superuser.fetchval(first, f"public.{row['tablename']}", column) >= 1, row["tablename"]
 
 
-async def test_a_login_of_the_gateway_s_own_need_not_own_anything(superuser: Connection, bare: str) -> None:
+async def test_a_login_of_the_gateway_s_own_need_not_own_anything(superuser: Connection, kind: str) -> None:
     """`grant service_role to gateway`: it can do everyday work, and can neither change the ledger nor the schema."""
     await superuser.execute("create role gateway_app login")
     try:
         await superuser.execute("grant service_role to gateway_app")
-        app = await asyncpg.connect(on_database(bare, "app", "gateway_app"))
+        app = await asyncpg.connect(on_database(kind, "app", "gateway_app"))
         try:
             for table in TABLES:
                 counts = [await one.fetchval(f"select count(*) from public.{table}") for one in (app, superuser)]
@@ -244,18 +262,3 @@ async def test_a_login_of_the_gateway_s_own_need_not_own_anything(superuser: Con
             await app.close()
     finally:
         await superuser.execute("drop role gateway_app")
-
-
-async def test_the_owner_passes_by_a_policy_and_not_without_it(bare: str) -> None:
-    await admin(bare, "create role anon", "create role authenticated", "create role service_role")
-    dsn = await database_of(bare, "")
-    await migrate(dsn)
-    owner = await asyncpg.connect(dsn)
-    try:
-        await owner.execute(two_users())
-        assert await owner.fetchval("select count(*) from openai_usage") == 2
-        assert await owner.fetchval("select row_security_active('public.openai_usage')")
-        await owner.execute("drop policy openai_usage_owner on openai_usage")
-        assert await owner.fetchval("select count(*) from openai_usage") == 0
-    finally:
-        await owner.close()

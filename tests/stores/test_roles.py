@@ -56,6 +56,12 @@ alter default privileges for role migrator in schema public grant all on functio
 alter default privileges for role migrator in schema public grant all on sequences to anon, authenticated, service_role;
 """
 ROLES = ("authenticator", "migrator", "supabase_auth_admin", "service_role", "authenticated", "anon")
+BARE_AGAIN = (
+    "drop database if exists app with (force)",
+    "do $$ begin if to_regrole('migrator') is not null then drop owned by migrator; end if; end $$",
+    *(f"drop role if exists {role}" for role in ROLES),
+)
+"""Statements after which nothing of a test is left."""
 
 
 def two_users() -> str:
@@ -92,12 +98,7 @@ def bare_server() -> Iterator[str]:
 async def bare(bare_server: str) -> AsyncIterator[str]:
     """The superuser's DSN of that server; databases and roles that the test makes are gone afterwards."""
     yield bare_server
-    await admin(
-        bare_server,
-        "drop database if exists app with (force)",
-        "do $$ begin if to_regrole('migrator') is not null then drop owned by migrator; end if; end $$",
-        *(f"drop role if exists {role}" for role in ROLES),
-    )
+    await admin(bare_server, *BARE_AGAIN)
 
 
 async def database_of(bare: str, role_options: str) -> str:
@@ -208,3 +209,18 @@ async def test_a_login_that_may_make_no_roles_goes_on_and_says_so(bare: str) -> 
     policies = await owner.fetchval("select count(*) from pg_policies where schemaname = 'public'")
     await owner.close()
     assert policies == len(OWN_ONLY) * 3 + len(SERVICE_ONLY) * 2  # the owner has one on each
+
+
+async def test_the_owner_passes_by_a_policy_and_not_without_it(bare: str) -> None:
+    await admin(bare, "create role anon", "create role authenticated", "create role service_role")
+    dsn = await database_of(bare, "")
+    await migrate(dsn)
+    owner = await asyncpg.connect(dsn)
+    try:
+        await owner.execute(two_users())
+        assert await owner.fetchval("select count(*) from openai_usage") == 2
+        assert await owner.fetchval("select row_security_active('public.openai_usage')")
+        await owner.execute("drop policy openai_usage_owner on openai_usage")
+        assert await owner.fetchval("select count(*) from openai_usage") == 0
+    finally:
+        await owner.close()
