@@ -212,7 +212,7 @@ async def test_what_is_kept_for_a_call_goes_when_its_cost_is_known(house: House)
     row = house.call(USD // 100, evidence="estimated")
     await house.limits.reserve(row.id, [house.hold])
     cost = USD // 100
-    for _ in range(2):  # done twice, it counts once
+    for _ in range(2):  # idempotent
         await house.limits.settle(row.id, [house.hold], tokens=0, cost=cost, billed=cost, keeps_hold=True)
     kept = USD // 4 - cost
     assert await house.figures() == (0, cost, kept)
