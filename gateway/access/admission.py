@@ -1,4 +1,4 @@
-"""Who is calling: an Unkey key becomes a user, from memory where it may, from Unkey and Postgres where it must.
+"""Admission: turns an Unkey key into a user, from memory if possible, otherwise from Unkey and Postgres.
 
 Keys are remembered under an HMAC with a pepper that is random per boot, never as text. Every outcome that is not
 plainly VALID is a refusal; an outage is 503, never 401 and never a free pass.

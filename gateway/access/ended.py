@@ -1,4 +1,4 @@
-"""Keys that were good until Unkey said that they had ended: remembered longer than other refused ones.
+"""Keys that were valid until Unkey reported their end: remembered longer than other refused keys.
 
 Unkey's nodes cache a key for ten minutes and return a stale entry once each, so after "disabled" from one node another
 may say "valid" (Unkey's server source). Such a "valid" is not believed, unless our own row says that a command has

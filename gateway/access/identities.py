@@ -1,4 +1,4 @@
-"""Whose key it is, as admission asks PostgreSQL: the only read that a call waits for before it is let in."""
+"""The owner of a key in PostgreSQL: the only read that a call waits for during admission."""
 
 from dataclasses import dataclass
 from datetime import datetime

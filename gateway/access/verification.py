@@ -1,4 +1,4 @@
-"""What Unkey is asked, and when its answer is believed.
+"""Asks Unkey about keys, and decides when its answer is trusted.
 
 A root key that may not verify makes Unkey call every key unknown, with status 200 (Unkey's docs). So where there
 is a canary, a key that must verify, nobody is turned away as unknown unless Unkey still knows the canary: until then

@@ -1,4 +1,4 @@
-"""What a client is told of each of Unkey's answers (Unkey's docs). All but a plain VALID is a refusal."""
+"""The error that a client gets for each of Unkey's answers (Unkey's docs). Everything but a plain VALID is refused."""
 
 import math
 

@@ -9,14 +9,14 @@ from gateway.accounts import users as users_command
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Accounts: whom keys belong to and who is billed (docs/keys.md).")
+app = typer.Typer(no_args_is_help=True, help="Accounts: who owns keys and who is billed (docs/keys.md).")
 
 Who = Annotated[str, typer.Argument(metavar="WHO", help="E-mail address or UUID of the user.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Customer = Annotated[
     str | None, typer.Option(metavar="cus_…", help="The customer at Stripe who pays; Stripe must have it.")
 ]
-Name = Annotated[str | None, typer.Option(help="What people call them.")]
+Name = Annotated[str | None, typer.Option(help="Display name.")]
 
 
 @app.command()
@@ -36,18 +36,18 @@ def create(
 
 @app.command("list")
 def list_users(
-    every: Annotated[bool, typer.Option("--all", help="Disabled ones too.")] = False,
-    stripe: Annotated[bool, typer.Option("--stripe", help="Asks Stripe whether it has each customer.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include disabled users.")] = False,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Check each customer at Stripe.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Lists users, with the number of their keys that work."""
+    """Lists users, with the number of their active keys."""
     now = datetime.now(UTC)
     run(users_command.list_users(settings(), Console(), now=now, every=every, ask_stripe=stripe, as_json=as_json))
 
 
 @app.command()
 def disable(who: Who, as_json: Json = False) -> None:
-    """Makes every key of a user be refused. What they used stays, and is billed."""
+    """Refuses every key of a user. Past usage stays and is billed."""
     run(users_command.set_active(settings(), Console(), who=who, is_active=False, as_json=as_json))
 
 
@@ -62,12 +62,12 @@ def set_fields(
     who: Who,
     stripe_customer: Customer = None,
     no_stripe_customer: Annotated[
-        bool, typer.Option("--no-stripe-customer", help="Unlinks the customer: amounts accrue from then on.")
+        bool, typer.Option("--no-stripe-customer", help="Unlink the customer: amounts accrue from then on.")
     ] = False,
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Changes a user: links the Stripe customer who pays, or the name."""
+    """Changes a user: the name, or the Stripe customer who pays."""
     run(
         users_command.set_fields(
             settings(),

@@ -1,4 +1,4 @@
-"""What names a user, an id or an email address, and how one is found by it."""
+"""Finds a user by id or e-mail address."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""Users and keys as administration reads and changes them in Postgres. Never on the hot path; never deletes one.
+"""Users and keys in Postgres, for administration. Never on the hot path; never deletes a row.
 
 No secret of a key is here: Unkey has only its hash, we have only Unkey's id of it.
 """

@@ -1,4 +1,4 @@
-"""`gateway users`: accounts as an operator makes, lists and changes them. Users are never deleted, only disabled.
+"""`gateway users`: creates, lists and changes accounts. Users are never deleted, only disabled.
 
 Which key is let in is decided by the proxy (access/admission.py), which reads what is written here.
 """

@@ -1,4 +1,4 @@
-"""The counters of budgets against the ledger, for INV-5: they are not in the ledger's view, so they are read apart.
+"""Compares the counters of budgets with the ledger, for INV-5. They are in Redis, so they are read separately.
 
 A counter lags behind by what workers have not recounted yet: one that differs is looked at again until it agrees, or a
 recount is overdue. Changes nothing.

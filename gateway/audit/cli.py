@@ -17,17 +17,17 @@ _AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month o
 @app.command()
 def audit(
     since: Annotated[
-        str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}. Without it: the last two full days.")
+        str | None, typer.Option("--from", help=f"Start of the range, UTC: {_AT}. Default: the last two full days.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--to", "--until", help="First instant no longer in it. Without it: now.")
+        str | None, typer.Option("--to", "--until", help="End of the range (exclusive). Default: now.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The whole ledger.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds a settled call has to arrive in the ledger.")] = 60,
-    stripe: Annotated[bool, typer.Option("--stripe", help="Compares with Stripe's meter summaries too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Also compare with Stripe's meter summaries.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Checks everything that must always hold of the ledger (docs/audit.md); exits 1 on any breach."""
+    """Checks the invariants of the ledger (docs/audit.md); exits 1 on any breach."""
     wanted = audit_command.AuditOptions(since, until, everything, grace, stripe)
     report = run(audit_command.run_audit(settings(), Console(), now=datetime.now(UTC), wanted=wanted, as_json=as_json))
     raise typer.Exit(1 if report.breached else 0)

@@ -1,4 +1,4 @@
-"""INV-1: what this host's journal says was begun is in the ledger. Reads the journal once, beside a living gateway.
+"""INV-1: every call in this host's journal is in the ledger. Reads the journal once, while a gateway may run.
 
 Only calls that the ledger lacks stay in memory: those in flight, and those that are lost.
 """

@@ -1,4 +1,4 @@
-"""INV-8: what has begun comes to its end in time. Judgements only; the limits are here."""
+"""INV-8: everything that has begun ends in time. Only the rules; the limits are here."""
 
 from datetime import timedelta
 from typing import Final

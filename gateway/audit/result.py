@@ -1,4 +1,4 @@
-"""What the audit says of one invariant: whether it holds, in figures, and where to look. Plain values."""
+"""The result of the audit for one invariant: whether it holds, figures, and where to look. Plain values."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""The whole audit: reads each subject from one frozen view and has it judged. Changes nothing, anywhere."""
+"""The whole audit: reads each subject from one snapshot and judges it. Changes nothing."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Which rows an audit reads: from instants as people type them to whole hours and whole billing windows."""
+"""The range of an audit: parsed from what people type, widened to whole hours and billing windows."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

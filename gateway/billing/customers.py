@@ -1,4 +1,4 @@
-"""Whether Stripe has the customers of our users: what `users` and `doctor` ask, and how they say it.
+"""Checks whether Stripe has the customers of our users, for `users` and `doctor`.
 
 A meter event for a customer that Stripe does not have is received with a 200 and never counted (docs/billing.md).
 """

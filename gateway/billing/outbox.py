@@ -1,4 +1,4 @@
-"""The Stripe outbox in Postgres: windows frozen into meter events, and how far each has got.
+"""The Stripe outbox in Postgres: windows frozen into meter events, and the state of each event.
 
 Amounts leave `stripe_windows` and become `stripe_meter_events` in one transaction, so an amount is in exactly one
 of them. Must not speak to Stripe, and must never give an event out again whose fate has been in doubt for longer

@@ -1,4 +1,4 @@
-"""What an answer of Stripe means, and what is wrong with a meter (Stripe's docs)."""
+"""Interprets Stripe's answers, and finds problems of a meter (Stripe's docs)."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""How an amount becomes a Stripe meter event: the arithmetic of windows, and the words billing speaks. Pure.
+"""How an amount becomes a Stripe meter event: the arithmetic of windows and the types of billing. Pure.
 
 Amounts are integers: nano-USD (1e-9 USD) in the ledger, whole micro-USD (1e-6 USD) at Stripe. No I/O, no clock,
 no float. The identifier must never contain the value: a row derived twice with another amount must collide and

@@ -1,4 +1,4 @@
-"""What every file of the command line needs: a line for a person, the settings, a loop to run in."""
+"""What every command needs: progress lines, the settings, an event loop."""
 
 import asyncio
 import os

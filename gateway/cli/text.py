@@ -1,4 +1,4 @@
-"""Text for a terminal and for whoever reads what a command prints.
+"""Makes text safe for a terminal and for other readers of a command's output.
 
 Names come from users, rooms, keys and vendors: they may hold what steers a terminal (ESC, C1, an OSC link) or turns
 the reading direction. Such a character is shown as its escape, never sent.

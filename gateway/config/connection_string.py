@@ -1,4 +1,4 @@
-"""A connection string in the shape of a URL, taken apart. Pure. No message has a part of it in it: any may be secret.
+"""Parses a connection string in URL form. Pure. No message quotes a part of it, because any part may be secret.
 
 urlsplit, which the drivers use, takes `u:pa/ss@host` for the host `u` with the port `pa`, and names the port in its
 error. Here an `@` that stands anywhere but before the host is refused, and so is every `#`.

@@ -1,4 +1,4 @@
-"""The proxy through which the vendors are reached where a network lets nothing else out. Pure.
+"""The egress proxy through which the vendors are reached. Pure.
 
 Its address may hold a password, so no message here quotes it.
 """

@@ -1,5 +1,5 @@
-"""What is wrong with a configuration, in words for whoever wrote it: which setting, where it was set, and what would
-be right. Pure. Never a value: it may be a secret.
+"""Explains what is wrong with a configuration: which setting, where it was set, and what is
+allowed. Pure. Never a value: it may be a secret.
 """
 
 import tomllib

@@ -1,4 +1,4 @@
-"""What a setting's value must look like. A message never has the value in it: it may be a secret.
+"""Validates the values of settings. A message never quotes the value, which may be a secret.
 
 Raise ValueError; config/problems.py says it with the setting's name.
 """

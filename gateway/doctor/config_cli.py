@@ -13,12 +13,12 @@ from gateway.config.problems import bare_sections, without_effect
 from gateway.config.redis_url import read_redis_url
 from gateway.doctor import config_show as config_command
 
-app = typer.Typer(no_args_is_help=True, help="The settings in force. Needs no database.")
+app = typer.Typer(no_args_is_help=True, help="The effective settings. Needs no database.")
 
 
 @app.command()
 def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Lists every setting, its value and where it comes from; of secrets only whether they are set."""
+    """Lists every setting, its value and its source; for secrets only whether they are set."""
     loaded = settings()
     path, given = config_file()
     config_command.show(config_command.list_settings(loaded, os.environ, given, path), Console(), as_json=as_json)
@@ -26,7 +26,7 @@ def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 @app.command()
 def check() -> None:
-    """Exits 1 and names every mistake when a setting is wrong."""
+    """Checks all settings; names every mistake and exits 1 if there is one."""
     loaded = settings()
     if loaded.database_url is not None:
         check_files("DATABASE_URL", dict(read_dsn(loaded.database_url.get_secret_value()).files))

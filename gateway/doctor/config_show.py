@@ -1,4 +1,4 @@
-"""`gateway config show`: every setting as it is in force, and where it comes from. No secret is shown."""
+"""`gateway config show`: every setting with its effective value and its source. No secret is shown."""
 
 import contextlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and the journal's disk: what a call is recorded in."""
+"""Checks PostgreSQL, Redis and the journal's disk, which record calls."""
 
 import asyncio
 import contextlib

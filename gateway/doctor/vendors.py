@@ -1,4 +1,4 @@
-"""Unkey and OpenAI: whether they answer and take our credentials; and what addresses say of both."""
+"""Checks Unkey and OpenAI: whether they answer and accept our credentials, and whether their addresses make sense."""
 
 import time
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""The embedded servers of one data folder as one thing: started together, stopped together. Opens no connections."""
+"""The embedded servers of one data folder, started and stopped together. Opens no connections."""
 
 import asyncio
 import contextlib

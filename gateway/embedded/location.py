@@ -1,4 +1,4 @@
-"""Who runs the servers and where their files lie: the data folder itself, or, for root, a folder the user can reach.
+"""Who runs the servers and where their files are: the data folder itself, or, for root, a folder the user can reach.
 
 Creates folders and changes owner and mode of those only. What exists already is looked at, never changed.
 """

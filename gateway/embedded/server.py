@@ -1,4 +1,4 @@
-"""One running server under its guard: start, wait until it answers, stop. Knows nothing of what kind."""
+"""One running server under its guard: start, wait until it answers, stop. Independent of the kind of server."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Whose connection it is: the client's address where balancers stand in front, and what counts as one client. Pure.
+"""The address of a client behind load balancers, and what counts as one client. Pure.
 
 An address that a client could have written itself is never believed: X-Forwarded-For is read from its right end, and
 only as far as each entry was written by one of our own proxies (`connections.trusted_proxies`).

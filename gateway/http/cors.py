@@ -1,4 +1,4 @@
-"""Which web pages may call the API from a browser (`cors.origins`), in the headers that browsers go by. Pure.
+"""Which web pages may call the API from a browser (`cors.origins`), with the headers that browsers check. Pure.
 
 Cookies are never involved: a page that calls has the key in its own code, and sends it as a header (docs/clients.md
 says what that means). So `Access-Control-Allow-Credentials` is not sent, and `*` may stand for every header.

@@ -1,4 +1,4 @@
-"""What a client is told when something fails that it need not know about."""
+"""The error that a client gets for an internal failure."""
 
 import traceback
 from typing import Final

@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: a balancer's word on whose connection it passes on. Pure.
+"""The PROXY protocol, versions 1 and 2: the client's address as a balancer reports it. Pure.
 
 As haproxy's specification has it (doc/proxy-protocol.txt, 2.1 and 2.2), read strictly: what is not exactly a header is
 refused, because whatever follows it is taken for HTTP.

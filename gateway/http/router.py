@@ -1,4 +1,4 @@
-"""Finds the route of a request, reads what the route declares, and writes its answer. Pure: whoever serves HTTP passes
+"""Finds the route of a request, reads what the route declares, and writes its answer. Pure: the HTTP server passes
 in how a caller is admitted and how a body is read.
 
 The order is fixed, so that nobody learns more than they may: admitted, path and method known, parameters of the path,

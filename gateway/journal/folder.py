@@ -1,4 +1,4 @@
-"""A journal folder as a whole, for people: what is in it, and taking over that of a host that is dead.
+"""A journal folder as a whole, for `gateway journal`: its content, and copying it from a dead host.
 
 Reads beside a living keeper: takes no lock for longer than an instant, marks and removes nothing. Adopting copies, so
 that whatever goes wrong the original is still there.

@@ -1,4 +1,4 @@
-"""How one journal record lies on disk: `<crc32 hex> <kind> <payload JSON>\n`. Pure; the journal edge does the I/O.
+"""The format of one journal record on disk: `<crc32 hex> <kind> <payload JSON>\n`. Pure; the journal edge does the I/O.
 
 Self-delimiting and checksummed, so a torn or corrupt line costs that record only.
 """

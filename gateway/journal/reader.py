@@ -1,4 +1,4 @@
-"""The reading side of the journal folder: tails every segment, tells whose writer is dead. Writes no records.
+"""The reading side of the journal folder: tails every segment, detects dead writers. Writes no records.
 
 A segment is `<slot>.<unix ms>.<sequence>.jnl`; an empty `<segment>.confirmed` beside it says that every call
 in it is in Postgres, so a restart need not read it again.

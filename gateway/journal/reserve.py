@@ -1,5 +1,5 @@
-"""Room on the journal's disk that is kept for the calls in flight: given back when the disk is full, so that each of
-them can still settle while no new one is let in.
+"""Space reserved on the journal's disk for the calls in flight: released when the disk is full, so that each of
+them can still settle while new calls are refused.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the commands on keys share when they ask Unkey: the connection, all pages of its keys, and what a failure means.
+"""Shared by the commands on keys: the connection to Unkey, paging through its keys, and the meaning of failures.
 
 Decides nothing about a key.
 """

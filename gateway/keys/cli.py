@@ -20,23 +20,23 @@ from gateway.kit.instants import parse_expiry
 app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user (docs/keys.md).")
 
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Unkey's id of the key (key_…) or ours (a UUID).")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def create(
     user: Annotated[str, typer.Option(help="E-mail address or UUID of the key's owner.")],
     name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
-    description: Annotated[str | None, typer.Option(help="More about it; kept here only.")] = None,
+    description: Annotated[str | None, typer.Option(help="Stored here only.")] = None,
     create_user: Annotated[bool, typer.Option("--create-user", help="Make the user if there is none.")] = False,
     expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
     models: Annotated[str | None, typer.Option(help="Only these: gpt-5,gpt-4.1* (with their snapshots).")] = None,
     endpoints: Annotated[str | None, typer.Option(help="Only these: chat,responses,embeddings,…")] = None,
-    permission: Annotated[list[str] | None, typer.Option(help="Any other permission at Unkey; more than once.")] = None,
+    permission: Annotated[list[str] | None, typer.Option(help="Any other permission at Unkey; repeatable.")] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
     tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="What the key begins with, before a _.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Prefix of the key, before a _.")] = None,
     as_json: Json = False,
 ) -> None:
     """Makes a key and shows it once."""
@@ -61,8 +61,8 @@ def create(
 @app.command("list")
 def list_keys(
     user: Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Revoked and expired ones too.")] = False,
-    limits: Annotated[bool, typer.Option("--limits", help="Asks Unkey what each may call, and how often.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include revoked and expired keys.")] = False,
+    limits: Annotated[bool, typer.Option("--limits", help="Ask Unkey for the permissions and limits of each.")] = False,
     as_json: Json = False,
 ) -> None:
     """Lists the keys that are linked here; never their secrets."""
@@ -72,7 +72,7 @@ def list_keys(
 
 @app.command()
 def show(key: KeyId, as_json: Json = False) -> None:
-    """Shows one key as it stands here and at Unkey, and where the two differ."""
+    """Shows one key here and at Unkey, and where the two differ."""
     run(commands.show(settings(), Console(), reference=key, now=datetime.now(UTC), as_json=as_json))
 
 
@@ -80,22 +80,24 @@ def show(key: KeyId, as_json: Json = False) -> None:
 def set_fields(
     key: KeyId,
     name: Annotated[str | None, typer.Option(help="What the key is for; empty: no name.")] = None,
-    description: Annotated[str | None, typer.Option(help="More about it, kept here only; empty: none.")] = None,
+    description: Annotated[str | None, typer.Option(help="Stored here only; empty: none.")] = None,
     expires: Annotated[str | None, typer.Option(help="When it ends: a date, an RFC 3339 time, or 30d, 12h.")] = None,
     no_expires: Annotated[bool, typer.Option("--no-expires", help="It never ends.")] = False,
     models: Annotated[str | None, typer.Option(help="Only these: gpt-5,gpt-4.1* (with their snapshots).")] = None,
-    all_models: Annotated[bool, typer.Option("--all-models", help="All models again.")] = False,
+    all_models: Annotated[bool, typer.Option("--all-models", help="Allow all models.")] = False,
     endpoints: Annotated[str | None, typer.Option(help="Only these: chat,responses,embeddings,…")] = None,
-    all_endpoints: Annotated[bool, typer.Option("--all-endpoints", help="All endpoints again.")] = False,
+    all_endpoints: Annotated[bool, typer.Option("--all-endpoints", help="Allow all endpoints.")] = False,
     rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
-    no_rpm: Annotated[bool, typer.Option("--no-rpm", help="No limit of its own on requests.")] = False,
+    no_rpm: Annotated[bool, typer.Option("--no-rpm", help="Remove the key's request limit.")] = False,
     tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
-    no_tpm: Annotated[bool, typer.Option("--no-tpm", help="No limit of its own on tokens.")] = False,
+    no_tpm: Annotated[bool, typer.Option("--no-tpm", help="Remove the key's token limit.")] = False,
     concurrent: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
-    no_concurrent: Annotated[bool, typer.Option("--no-concurrent", help="No limit of its own on slots.")] = False,
+    no_concurrent: Annotated[
+        bool, typer.Option("--no-concurrent", help="Remove the key's limit on concurrent calls.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Changes a key at Unkey and here; what is not named stays as it is."""
+    """Changes a key at Unkey and here; other settings stay as they are."""
     change = set_command.wanted(
         datetime.now(UTC),
         name=name,
@@ -112,21 +114,21 @@ def set_fields(
 
 @app.command()
 def disable(key: KeyId, as_json: Json = False) -> None:
-    """Makes a key be refused, at Unkey and here, until it is enabled; safe to run twice."""
+    """Refuses a key, at Unkey and here, until it is enabled; idempotent."""
     now = datetime.now(UTC)
     run(enable_command.disable(settings(), Console(), reference=key, now=now, as_json=as_json))
 
 
 @app.command()
 def enable(key: KeyId, as_json: Json = False) -> None:
-    """Lets a disabled key work again; a revoked one stays revoked."""
+    """Enables a disabled key; a revoked one stays revoked."""
     now = datetime.now(UTC)
     run(enable_command.enable(settings(), Console(), reference=key, now=now, as_json=as_json))
 
 
 @app.command()
 def revoke(key: KeyId, as_json: Json = False) -> None:
-    """Disables a key at Unkey and here, for good; safe to run twice."""
+    """Disables a key at Unkey and here, for good; idempotent."""
     run(revoke_command.revoke(settings(), Console(), reference=key, as_json=as_json))
 
 
@@ -136,14 +138,14 @@ def reroll(
     overlap: Annotated[str, typer.Option(help="How long the old key still works: 0s, 90m, 12h, 7d.")] = "0s",
     as_json: Json = False,
 ) -> None:
-    """Makes a new key in the place of one, with all that it may do, and shows it once; the old one ends."""
+    """Replaces a key by a new one with the same rights, shown once; the old one ends."""
     now = datetime.now(UTC)
     run(reroll_command.reroll(settings(), Console(), reference=key, overlap=overlap, now=now, as_json=as_json))
 
 
 @app.command()
 def sync(
-    repair: Annotated[bool, typer.Option("--repair", help="Makes our side agree with Unkey, where it may.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fix our side to match Unkey, where that is safe.")] = False,
     revoke_at_most: Annotated[
         int, typer.Option(help="Rows that --repair may mark revoked because Unkey does not know their keys.")
     ] = 10,

@@ -1,4 +1,4 @@
-"""A key as Unkey describes it, as plain values of ours. Nothing of its secret, not even how it begins; no I/O."""
+"""A key as Unkey describes it, as plain values. Nothing of its secret, not even its first characters; no I/O."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple

@@ -1,4 +1,4 @@
-"""Where our row of a key and Unkey's key disagree, and who is right: the one judge of `keys show` and `keys sync`.
+"""Where our row of a key and Unkey's key differ, and which side is right: used by `keys show` and `keys sync`.
 
 Unkey decides whether a key is enabled, when it ends and what it is called; we decide that it is revoked, and neither
 whose it is: usage that is billed hangs on that, so a person has to look. Of a revoked key only one thing matters, that

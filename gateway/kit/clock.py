@@ -1,4 +1,4 @@
-"""The clock, for whoever gives it to others."""
+"""The clock, for the composition roots that inject it."""
 
 import time
 from datetime import UTC, datetime

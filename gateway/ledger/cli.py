@@ -9,7 +9,7 @@ from gateway.cli.command import run, say, settings
 from gateway.cli.console import Console
 from gateway.ledger import adopt as journal_command
 
-app = typer.Typer(no_args_is_help=True, help="The journal on disk: what is in it, and taking over a dead host's.")
+app = typer.Typer(no_args_is_help=True, help="The journal on disk: its content, and adopting a dead host's.")
 
 
 @app.command()
@@ -17,7 +17,7 @@ def inspect(
     folder: Annotated[Path | None, typer.Argument(help="A journal folder; this gateway's own by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Lists what a journal folder holds, and what of it PostgreSQL does not have."""
+    """Lists the calls in a journal folder, and which of them PostgreSQL lacks."""
     path = None if folder is None else journal_command.find_journal(folder)
     run(journal_command.inspect(settings(), Console(), folder=path, as_json=as_json))
 

@@ -12,7 +12,7 @@ from gateway.limits.admin import budget_options
 
 app = typer.Typer(no_args_is_help=True, help="What users, keys, meetings and models may spend (docs/limits.md).")
 
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("set")
@@ -26,7 +26,7 @@ def set_budget(
     model: Annotated[str | None, typer.Option(help="Only this model and its dated snapshots.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Makes a budget, or changes the limit of the one for the same things and period."""
+    """Creates a budget, or changes the limit of the one with the same scope and period."""
     options = budget_options(user=user, limit=limit, period=period, soft=soft, key=key, meeting=meeting, model=model)
     run(budgets_command.set_budget(settings(), Console(), options, as_json=as_json))
 
@@ -34,15 +34,15 @@ def set_budget(
 @app.command("list")
 def list_budgets(
     user: Annotated[str | None, typer.Option(metavar="WHO", help="Only of this user.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Ended ones too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include ended budgets.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Lists budgets with what the ledger says is spent of them."""
+    """Lists budgets with the amount spent according to the ledger."""
     now = datetime.now(UTC)
     run(budgets_command.list_budgets(settings(), Console(), now=now, user=user, every=every, as_json=as_json))
 
 
 @app.command()
 def end(budget: Annotated[str, typer.Argument(metavar="BUDGET", help="Its id.")], as_json: Json = False) -> None:
-    """Takes a budget out of use."""
+    """Ends a budget."""
     run(budgets_command.end_budget(settings(), Console(), budget_id=budget, as_json=as_json))

@@ -13,18 +13,20 @@ from gateway.limits.admin import credit_usd
 app = typer.Typer(no_args_is_help=True, help="What users have paid in advance (docs/limits.md).")
 
 Who = Annotated[str, typer.Argument(metavar="WHO", help="E-mail address or UUID of the user.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def add(
     who: Who,
     amount: Annotated[str, typer.Argument(metavar="USD", help="Nine decimals at most; after `--`, negative.")],
-    note: Annotated[str | None, typer.Option(help="For people.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Unique: with it, doing this twice adds it once.")] = None,
+    note: Annotated[str | None, typer.Option(help="A note for people.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A unique reference, which makes the command idempotent.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Books money paid in advance. From a user's first entry on, their calls are paid from it, and end with it."""
+    """Adds prepaid money. From a user's first entry on, calls are paid from it and refused when it is used up."""
     run(
         budgets_command.add_credit(
             settings(),

@@ -10,13 +10,13 @@ from gateway.meetings import commands as meetings_command
 
 app = typer.Typer(no_args_is_help=True, help="Daily.co meetings as the gateway knows them (docs/meetings.md).")
 
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
 def list_meetings(
-    unassigned: Annotated[bool, typer.Option("--unassigned", help="Only those that nobody owns.")] = False,
-    room: Annotated[str | None, typer.Option(help="Only those in this room.")] = None,
+    unassigned: Annotated[bool, typer.Option("--unassigned", help="Only meetings without an owner.")] = False,
+    room: Annotated[str | None, typer.Option(help="Only meetings in this room.")] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of meetings listed.")] = 50,
     as_json: Json = False,
 ) -> None:
@@ -30,10 +30,10 @@ def list_meetings(
 
 @app.command()
 def assign(
-    meeting: Annotated[str, typer.Argument(metavar="MEETING", help="Our id of it, a UUID.")],
+    meeting: Annotated[str, typer.Argument(metavar="MEETING", help="Our id of the meeting, a UUID.")],
     user: Annotated[str, typer.Option(help="E-mail address or UUID of its owner.")],
 ) -> None:
-    """Makes somebody the owner of a meeting, for good; not once usage of another user belongs to it."""
+    """Sets the owner of a meeting for good; refused once it has usage of another user."""
     run(meetings_command.assign(settings(), Console(), meeting=meeting, user=user))
 
 

@@ -14,7 +14,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Daily.co: our webhook, its past meetings, its recordings (docs/meetings.md)."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month or last-month."
 
 
@@ -29,18 +29,20 @@ def register(
 
 @app.command()
 def status(
-    url: Annotated[str | None, typer.Option(help="Of this URL; else of any that ends in /webhooks/daily.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The webhook with this URL. Default: one ending in /webhooks/daily.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """How our webhook is, and what came by it. Exit status 1 when something is wrong."""
+    """Shows the state of our webhook and of the inbox. Exits 1 when something is wrong."""
     if run(daily_command.status(settings(), Console(), url=url, as_json=as_json)).problems:
         raise SystemExit(1)
 
 
 @app.command()
 def backfill(
-    since: Annotated[str, typer.Option("--from", help=f"First instant, UTC: {_AT}")],
-    until: Annotated[str | None, typer.Option("--to", help="First instant no longer in it; else now.")] = None,
+    since: Annotated[str, typer.Option("--from", help=f"Start of the range, UTC: {_AT}")],
+    until: Annotated[str | None, typer.Option("--to", help="End of the range (exclusive). Default: now.")] = None,
     room: Annotated[str | None, typer.Option(help="Only meetings in this room.")] = None,
     again: Annotated[bool, typer.Option("--restart", help="Start over instead of resuming.")] = False,
     as_json: Json = False,
@@ -63,9 +65,9 @@ def backfill(
 
 @app.command()
 def link(
-    meeting: Annotated[str, typer.Argument(metavar="MEETING", help="Our id of it, a UUID.")],
+    meeting: Annotated[str, typer.Argument(metavar="MEETING", help="Our id of the meeting, a UUID.")],
     transcript: Annotated[bool, typer.Option("--transcript", help="The transcript, not the recording.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Prints where a meeting's recording or transcript can be fetched for a while."""
+    """Prints a temporary link to a meeting's recording or transcript."""
     run(daily_command.link(settings(), Console(), meeting=meeting, transcript=transcript, as_json=as_json))

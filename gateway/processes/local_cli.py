@@ -32,7 +32,7 @@ def up(
 
 @app.command()
 def demo() -> None:
-    """One shot on the sandbox: real SDK calls, their rows, their cost and the Stripe meter event."""
+    """A short run on the sandbox: real SDK calls, their rows, their cost and the Stripe meter event."""
     # A program of its own: only the demo needs the openai SDK, whose import costs as much as all the rest. In this
     # very process, so that whoever stops us stops it, and it takes its servers down.
     os.execv(sys.executable, [sys.executable, "-m", "gateway.processes.demo"])  # noqa: S606  (no shell)

@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command()
 def serve(
     workers: Annotated[int | None, typer.Option(min=1, help="Proxy processes (GATEWAY_WORKERS).")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds in which PostgreSQL and Redis may come up.")] = 120,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for PostgreSQL and Redis.")] = 120,
     background: Annotated[bool, typer.Option(help="Run a background worker here too.")] = True,
 ) -> None:
     """The proxy on real services, with the keeper of its journal and a background worker."""

@@ -13,8 +13,8 @@ app = typer.Typer()
 
 @app.command()
 def worker(
-    wait: Annotated[float, typer.Option(min=0, help="Seconds in which PostgreSQL and Redis may come up.")] = 120,
-    admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")] = 0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for PostgreSQL and Redis.")] = 120,
+    admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics; 0 takes a free one.")] = 0,
 ) -> None:
     """The background work: usage to PostgreSQL, reports to Stripe, meetings. Any number may run, on any host."""
     configure("worker")

@@ -11,14 +11,14 @@ from gateway.quarantine import commands as quarantine_command
 
 app = typer.Typer(no_args_is_help=True, help="Usage that could not become a ledger row (docs/operations.md).")
 
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="Of `gateway quarantine list`.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="From `gateway quarantine list`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 By = Annotated[str | None, typer.Option(help="Who does this. Default: the login on this host.")]
 
 
 @app.command("list")
 def list_entries(
-    everything: Annotated[bool, typer.Option("--all", help="Those that were resolved too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include resolved entries.")] = False,
     as_json: Json = False,
 ) -> None:
     """Lists what waits for a person, and why."""
@@ -34,12 +34,12 @@ def show(entry: Id, as_json: Json = False) -> None:
 @app.command()
 def retry(
     entries: Annotated[
-        list[int] | None, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="Of `gateway quarantine list`.")
+        list[int] | None, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="From `gateway quarantine list`.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Everything that waits.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All unresolved entries.")] = False,
     by: By = None,
 ) -> None:
-    """Makes rows of entries whose cause is gone. Exits 1 when one is still refused."""
+    """Turns entries into rows once their cause is fixed. Exits 1 when one is still refused."""
     done = quarantine_command.retry_entries(
         settings(), Console(), entry_ids=entries or [], everything=everything, by=by, now=datetime.now(UTC)
     )
@@ -48,6 +48,8 @@ def retry(
 
 
 @app.command()
-def resolve(entry: Id, reason: Annotated[str, typer.Option(help="Why it will be no row.")], by: By = None) -> None:
-    """Closes an entry that will be no row, with the reason."""
+def resolve(
+    entry: Id, reason: Annotated[str, typer.Option(help="Why it will not become a row.")], by: By = None
+) -> None:
+    """Closes an entry that will not become a row, with the reason."""
     run(quarantine_command.resolve(settings(), Console(), entry_id=entry, reason=reason, by=by))

@@ -1,4 +1,4 @@
-"""Quarantine: an entry that can become a row by now becomes exactly one, on the road of every other entry.
+"""Retries quarantined entries: one that can be a row now becomes exactly one, by the path of every other entry.
 
 Safe to repeat and to run twice at once: the ledger takes an id once, and an entry is closed once, after its row is
 committed. Must not change an entry: what its bytes say is what OpenAI was asked and has answered.

@@ -1,4 +1,4 @@
-"""`usage_quarantine`: what could not become a ledger row, byte for byte, and who has seen to it. Judges nothing."""
+"""`usage_quarantine`: what could not become a ledger row, byte for byte, and who resolved it. Holds no rules."""
 
 from datetime import datetime
 from typing import Final, NamedTuple

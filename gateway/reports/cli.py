@@ -17,13 +17,13 @@ _BY = "month, day, hour, user, key, meeting, model, endpoint, tier; several with
 _AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month or last-month."
 _PERIOD = "A whole one instead: 2026-11, 2026-11-23, today, yesterday, this-month or last-month."
 
-Since = Annotated[str | None, typer.Option("--from", help=f"First instant, UTC: {_AT}")]
-Until = Annotated[str | None, typer.Option("--until", "--to", help="First instant no longer in it; as --from.")]
+Since = Annotated[str | None, typer.Option("--from", help=f"Start of the range, UTC: {_AT}")]
+Until = Annotated[str | None, typer.Option("--until", "--to", help="End of the range (exclusive); as --from.")]
 During = Annotated[str | None, typer.Option(help=_PERIOD)]
 User = Annotated[str | None, typer.Option(help="Only of this user: e-mail address or UUID.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Csv = Annotated[bool, typer.Option("--csv", help="For spreadsheets and loaders.")]
-Output = Annotated[Path | None, typer.Option(help="Writes to this file, whole or not at all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+Output = Annotated[Path | None, typer.Option(help="Write to this file, atomically.")]
 
 
 @app.command()
@@ -39,10 +39,10 @@ def usage(
     endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint: chat, responses, embeddings, …")] = None,
     as_json: Json = False,
     as_csv: Csv = False,
-    totals: Annotated[bool, typer.Option("--totals", help="Ends CSV with a line of totals.")] = False,
+    totals: Annotated[bool, typer.Option("--totals", help="Add a line of totals to CSV.")] = False,
     output: Output = None,
 ) -> None:
-    """Calls, tokens, cost and what is billed."""
+    """Calls, tokens, cost and billed amounts."""
     if as_json and as_csv:
         raise OptionError("--json and --csv: give one")
     run(
@@ -72,7 +72,7 @@ def meetings(
     as_csv: Csv = False,
     output: Output = None,
 ) -> None:
-    """What each meeting has cost, per participant-minute too, and what belongs to none."""
+    """The cost of each meeting, also per participant-minute, and of usage without a meeting."""
     if as_json and as_csv:
         raise OptionError("--json and --csv: give one")
     run(

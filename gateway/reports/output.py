@@ -1,4 +1,4 @@
-"""Where a report goes: to the terminal, or to a file that is whole or not there. Knows nothing of what is in it."""
+"""Writes a report to the terminal, or atomically to a file. Independent of its content."""
 
 import io
 import os

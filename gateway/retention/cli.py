@@ -12,7 +12,9 @@ from gateway.retention import commands as retention_command
 
 app = typer.Typer()
 
-_Days = Annotated[float | None, typer.Option(min=0, metavar="DAYS", help="Else the setting; without either they stay.")]
+_Days = Annotated[
+    float | None, typer.Option(min=0, metavar="DAYS", help="Default: the setting; without either, data are kept.")
+]
 
 
 @app.command()
@@ -21,11 +23,11 @@ def retention(
     inbox_after: _Days = None,
     rooms_after: _Days = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Takes it away for good; without it nothing is changed.")
+        bool, typer.Option("--apply", help="Delete the data for good; otherwise nothing is changed.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Personal data that are due: names of participants, bodies of webhooks, what is sealed in rooms."""
+    """Shows or deletes personal data that are due: names of participants, webhook bodies, sealed room data."""
     run(
         retention_command.retention(
             settings(),

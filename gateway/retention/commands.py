@@ -1,4 +1,4 @@
-"""`gateway retention`: shows what personal data are due, and with `--apply` takes them away for good."""
+"""`gateway retention`: shows which personal data are due, and deletes them with `--apply`."""
 
 from datetime import datetime
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Retention: personal data go some days after what they belong to is over; what is billed stays as it is.
+"""Retention: deletes personal data some days after the end of what they belong to; billing data stays.
 
 May be broken off and begun again, by two at once as well. Must not touch the ledger.
 """

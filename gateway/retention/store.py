@@ -1,4 +1,4 @@
-"""Personal data whose time is over, counted and taken away, some at a time. Never touches the ledger or an amount."""
+"""Counts and deletes personal data that are due, in batches. Never touches the ledger or an amount."""
 
 from datetime import datetime
 from typing import Final, Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Rooms in PostgreSQL by the hundred: for sealing them anew, checking them, and taking them over from elsewhere.
+"""Rooms in PostgreSQL in bulk: for resealing, checking and importing them.
 
 Opens no envelope. Whatever is written in a batch is one transaction, so a kill leaves whole batches behind.
 """

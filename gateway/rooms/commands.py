@@ -1,4 +1,4 @@
-"""What `gateway rooms` shows of a rotation, and of the check that every room opens: no field and no key."""
+"""The output of `gateway rooms` for a rotation and for the check of all rooms: never a field or a key."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""Expiry: what is sealed in a room goes when its time is over. Needs no key."""
+"""Expiry: erases the sealed data of rooms whose time is over. Needs no key."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a request about rooms may say, and what is made of it. Raises ApiError 400 that names the field, never
+"""The requests of the rooms API, validated and parsed. Raises ApiError 400 that names the field, never
 its value."""
 
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The keys that rooms are sealed with: a new one, putting every room under the newest, and whether every room opens."""
+"""The keys that seal rooms: makes a new one, reseals every room under the newest, checks that every room opens."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Rotation: every room comes under the ring's newest key; and the check that every room opens.
+"""Rotation: reseals every room under the ring's newest key; and the check that every room opens.
 
 May be killed at any time and begun again, by two at once as well: what is done stays done. A room that does not open is
 left exactly as it is.

@@ -1,4 +1,4 @@
-"""Rooms as the platform's backend makes, reads, changes and expires them. Knows no HTTP.
+"""The use cases of rooms for the platform's backend: create, read, change, expire. Independent of HTTP.
 
 Sensitive fields are opened only where they are asked for or merged into; what does not open is never written over.
 """

@@ -11,7 +11,7 @@ app = typer.Typer()
 
 @app.command()
 def migrate() -> None:
-    """Brings the database up to date; safe to run twice and from two places at once."""
+    """Migrates the database to the current schema; idempotent, and safe to run concurrently."""
     report = run(migrator.migrate(require_values(settings(), "database_url")["database_url"]))
     for migration in report.applied:
         say(f"applied {migration.version}_{migration.name}")

@@ -1,4 +1,4 @@
-"""A connection to the database for one command, closed when it ends. Holds no query."""
+"""A database connection for one command, closed at its end. Holds no query."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL. Must not hold one at module level; whoever opens a pool closes it."""
+"""Connections to PostgreSQL. Must not hold one at module level; the opener of a pool closes it."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager

@@ -1,4 +1,4 @@
-"""What a connection to PostgreSQL must be, and when a pool has to let go of all that it has.
+"""Checks connections to PostgreSQL, and decides when a pool must drop all of its connections.
 
 A connection may work and yet be wrong. After a failover that cuts nobody off, it still leads to the old primary,
 which only reads now; a network may have forgotten it without a word. A pool cannot know, and would keep such

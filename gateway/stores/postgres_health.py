@@ -1,4 +1,4 @@
-"""A PostgreSQL server as `doctor` sees it: what it is, what it promises, what we may do there. Changes nothing."""
+"""A PostgreSQL server for `doctor`: its version, its settings, our rights. Changes nothing."""
 
 from datetime import datetime
 from typing import Final, NamedTuple

@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey. Must not hold one at module level; whoever opens a client closes it.
+"""Connections to Redis or Valkey. Must not hold one at module level; the opener of a client closes it.
 
 A connection may work and yet be wrong: after a failover that cuts nobody off it still leads to the old master, which
 is a replica now and refuses every write. redis-py would keep it for ever. Here the first such answer makes the whole

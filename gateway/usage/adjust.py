@@ -1,4 +1,4 @@
-"""What corrects a ledger row: an event with the signed differences, so that the sum over all rows is the truth. Pure.
+"""What corrects a ledger row: an event with the signed differences, so that the sum over all rows is correct. Pure.
 
 The ledger is append-only; a row is never changed.
 """

@@ -1,4 +1,4 @@
-"""The journal folder as an auditor may see it: every segment, confirmed ones too, read beside a living gateway.
+"""The journal folder for the audit: every segment, including confirmed ones, read while a gateway may run.
 
 Must not lock, mark, move or remove anything, and must not go by another process's state: a segment that goes while
 it is read was confirmed, so nothing is lost with it. Records of a call are distinguished by kind only: no prompt.

@@ -1,4 +1,4 @@
-"""What `gateway rooms import-sqlite` and `import-map` show: no value of a column that will be sealed."""
+"""The output of `gateway rooms import-sqlite` and `import-map`: never a value of a column that will be sealed."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

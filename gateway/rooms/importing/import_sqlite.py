@@ -1,4 +1,4 @@
-"""An SQLite file of rooms becomes rooms here, sealed and proven; and the map to begin with.
+"""Imports an SQLite file of rooms, seals and verifies them; and makes a first map.
 
 Never writes to the file, nor beside it.
 """

@@ -1,4 +1,4 @@
-"""Takes rooms over from another store: makes what is new, leaves what is the same, and proves it afterwards.
+"""Imports rooms from another store: creates new ones, skips unchanged ones, and verifies the result.
 
 May be stopped and run again. A row that cannot be taken is told and the rest goes on; a room that has expired stays
 erased; a room that differs is written over only when told so.

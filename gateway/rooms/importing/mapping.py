@@ -1,4 +1,4 @@
-"""Which column of an SQLite table becomes what of a room: read from a map, or guessed. Pure.
+"""The mapping from the columns of an SQLite table to the fields of a room: read from a map, or guessed. Pure.
 
 A column that nobody has mapped is sealed: of what is not known the worst is assumed.
 """

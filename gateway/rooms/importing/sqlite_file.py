@@ -1,4 +1,4 @@
-"""An SQLite file that is somebody else's: opened to be read, never written, nothing left beside it.
+"""Reads an SQLite file without writing to it and without leaving files beside it.
 
 A file with a rollback journal is read in place, within one transaction, so a writer waits for us or we for it. One in
 WAL mode, or with a journal left over from a crash, cannot be read without writing beside it, and read as if it never

@@ -1,4 +1,4 @@
-"""Values of an SQLite row as a room holds them, and a content checksum over rooms. Pure. No error shows a value.
+"""Converts values of an SQLite row to those of a room; a checksum over rooms. Pure. No error shows a value.
 
 Text that is not UTF-8 comes as bytes, as blobs do.
 """
