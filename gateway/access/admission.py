@@ -19,6 +19,7 @@ from gateway.access.unknown_keys import UnknownKeyLimit
 from gateway.access.verification import KeyVerifier
 from gateway.access.verification_results import (
     bounds_missing,
+    foreign_key,
     lacks_bounds,
     permission_missing,
     unavailable,
@@ -26,7 +27,7 @@ from gateway.access.verification_results import (
 )
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.http.credentials import invalid_key
-from gateway.keys.permissions import ENDPOINT, MODEL, Allowed, allowed_of, granted_of
+from gateway.keys.permissions import ENDPOINT, MODEL, Allowed, allowed_of, granted_of, may_call_model
 from gateway.keys.verify import RateLimit, Verification
 from gateway.kit.errors import ApiError, DependencyDown
 from gateway.limits.claims import KeyLimits
@@ -78,7 +79,7 @@ class Principal(NamedTuple):
 
     def check_model(self, name: str) -> None:
         """Raises ApiError for a model that the key may not ask for."""
-        if self.allowed is not None and not self.allowed.model(name):
+        if (self.allowed is not None or ":" in name) and not may_call_model(self.allowed, name):
             raise permission_missing(f"{MODEL}{name}", "model")
 
 
@@ -206,7 +207,7 @@ class Admission:
         known = self._known.get(digest)
         verdict = await self._verifier.ask(key, endpoint=endpoint, model=model, was_good=known is not None)
         now = self._monotonic()
-        refusal = verification_error(verdict, self._unix_s())
+        refusal = verification_error(verdict, self._unix_s()) or foreign_key(verdict, self._settings.keyspace)
         if refusal is None:
             try:
                 return await self._link(digest, verdict, now)
@@ -237,7 +238,7 @@ class Admission:
                 raise
             principal = known.principal
         else:
-            if linked is None:
+            if linked is None or (linked.api_key_id is None and self._settings.require_row):
                 raise ApiError(403, "key_not_linked", "This API key is valid but not linked to a user of this gateway.")
             if not linked.is_active:
                 raise ApiError(403, "user_disabled", "The user of this API key is disabled.")

@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.keys.permissions import Allowed
+from gateway.keys.permissions import Allowed, may_call_model
+from gateway.openai.models import is_fine_tuned
 
 _UNSERVED: Final = re.compile(
     r"whisper-|tts-|dall-e-|sora-|gpt-image-|chatgpt-image-|gpt-realtime|gpt-live"
@@ -17,7 +18,6 @@ _UNSERVED: Final = re.compile(
 )
 """Names of models that only endpoints take which the gateway does not serve: audio in and out, images, video, realtime
 (GET /v1/models, recorded). A name that nobody has seen yet is shown: it may be a new one for chat."""
-_FINE_TUNED: Final = "ft:"
 
 
 class _Member(msgspec.Struct):
@@ -34,10 +34,8 @@ _read_member: Final = msgspec.json.Decoder(_Member).decode
 
 def is_shown(name: str, allowed: Allowed | None) -> bool:
     """Whether a key that is bound by `allowed` is told of this model."""
-    if name.startswith(_FINE_TUNED):
-        named = () if allowed is None or allowed.models is None else allowed.models
-        return Allowed(None, frozenset(model for model in named if model.startswith(_FINE_TUNED))).model(name)
-    return _UNSERVED.match(name) is None and (allowed is None or allowed.model(name))
+    is_served = is_fine_tuned(name) or _UNSERVED.match(name) is None
+    return is_served and may_call_model(allowed, name)
 
 
 def shown_list(body: bytes, allowed: Allowed | None) -> bytes:

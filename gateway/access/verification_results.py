@@ -34,6 +34,14 @@ def verification_error(verdict: Verification, unix_s: float) -> ApiError | None:
     return ApiError(403, "access_denied", "This API key is not allowed to make this request.")
 
 
+def foreign_key(verdict: Verification, keyspace: str | None) -> ApiError | None:
+    """A valid key of another API of the workspace is none of ours. An answer that does not tell the keyspace is left to
+    the rows of our own keys."""
+    if keyspace is None or verdict.keyspace_id in (None, keyspace):
+        return None
+    return invalid_key()
+
+
 def unavailable(error: DependencyDown) -> ApiError:
     """503: whether the key is good is unknown."""
     message = "The key could not be verified right now; please try again."

@@ -63,6 +63,11 @@ class KeySettings(_Section):
     """Unknown keys one address (a /64 of IPv6) may try; 0: any number. Behind a balancer see `trusted_proxies`."""
     timeout_s: float = Field(1.0, gt=0)
     """Seconds Unkey has to answer one verification."""
+    require_row: bool = True
+    """Whether a key must have a row in `api_keys`; off, Unkey's externalId alone can name the user, and the key has no
+    budget of its own and cannot be revoked here."""
+    keyspace: str | None = None
+    """Unkey's id of the only keyspace whose keys are let in (`ks_…`, as `doctor` shows it); without it, any."""
     canary: Credential | None = None
     """A key that must verify: a root key without permission makes every key look unknown, and this one tells."""
 

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.access.verification_results import lacks_bounds
-from gateway.config.settings import Settings, require_values
+from gateway.config.settings import KeySettings, Settings, require_values
 from gateway.doctor.findings import CheckResult, skew
 from gateway.http.outbound import proxy_for, vendor_session
 from gateway.keys.at_unkey import key_pages
@@ -45,10 +45,27 @@ async def unkey(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
     canary = await keys.verify(settings.keys.canary.get_secret_value())
     if not canary.valid:
         says = f"keys.canary is {canary.code}: every key would be refused"
-        fix = "give the root key the permission api.*.verify_key for the API of your keys, or fix the canary"
+        fix = "give the root key the permission api.<UNKEY_API_ID>.verify_key, or fix the canary"
         return [*found, CheckResult("unkey", "fail", says, fix)]
     found += _canary_permissions(canary)
+    found += _whose_keys(settings.keys, canary.keyspace_id)
     return found or [CheckResult("unkey", "ok", "it answers, and the canary key verifies")]
+
+
+def _whose_keys(settings: KeySettings, of_canary: str | None) -> list[CheckResult]:
+    """Whether keys of other APIs of the workspace are let in. What the root key may do, Unkey does not tell."""
+    found = []
+    if settings.keyspace is not None and of_canary not in (None, settings.keyspace):
+        says = f"keys.canary is of {of_canary}, and keys.keyspace is another one: every key would be refused"
+        found.append(CheckResult("unkey", "fail", says, "correct KEYS__KEYSPACE or the canary"))
+    if settings.keyspace is None and of_canary is not None:
+        says = "a root key with api.*.verify_key would verify keys of every other API of the workspace, too"
+        fix = f"set KEYS__KEYSPACE={of_canary}, and give it api.<UNKEY_API_ID>.verify_key alone"
+        found.append(CheckResult("unkey", "warn", says, fix))
+    if not settings.require_row:
+        says = "keys.require_row is off: a key without a row here has no budget and cannot be revoked by us"
+        found.append(CheckResult("unkey", "warn", says, "gateway keys sync --repair, then KEYS__REQUIRE_ROW=true"))
+    return found
 
 
 def _canary_permissions(canary: Verification) -> list[CheckResult]:

@@ -9,7 +9,7 @@ has some of it: one with models and no endpoints may call every endpoint with th
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from gateway.openai.models import is_model
+from gateway.openai.models import is_fine_tuned, is_model
 
 EVERYTHING: Final = "openai.*"
 MODEL: Final = "openai.model."
@@ -33,6 +33,15 @@ class Allowed(NamedTuple):
         return any(
             name.startswith(wanted[:-1]) if wanted.endswith("*") else is_model(name, wanted) for wanted in self.models
         )
+
+
+def may_call_model(allowed: Allowed | None, name: str) -> bool:
+    """Whether a key may ask for this model. A fine-tuned one needs a permission that names it, `*` at the end included
+    where what is before it says that it is fine-tuned: it belongs to one customer."""
+    if not is_fine_tuned(name):
+        return allowed is None or allowed.model(name)
+    named = () if allowed is None or allowed.models is None else allowed.models
+    return Allowed(None, frozenset(filter(is_fine_tuned, named))).model(name)
 
 
 def allowed_of(permissions: Iterable[str]) -> Allowed | None:

@@ -50,6 +50,8 @@ class Verification(msgspec.Struct, rename="camel"):
     valid: bool
     code: str
     key_id: str | None = None
+    keyspace_id: str | None = None
+    """The keyspace of the key's API (unkey.py 3.2.2); servers before it leave it out."""
     expires: int | None = None
     """Unix instant at which the key ends, milliseconds."""
     identity: Identity | None = None

@@ -6,7 +6,9 @@ OpenAI might read the other one. Item shapes: openai-python 3.54, `types/respons
 """
 
 import re
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
+
+import msgspec
 
 from gateway.openai.families.family import Family
 from gateway.openai.json_fields import DuplicateField, document
@@ -33,12 +35,52 @@ _ENVELOPE: Final = frozenset({"type", "id", "role", "status", "object", "phase"}
 _SAYS_ALL: Final = frozenset({"compaction_trigger"})
 """Types that are complete without any other member."""
 
+Item = Literal[
+    "additional_tools", "apply_patch_call", "apply_patch_call_output", "code_interpreter_call", "compaction",
+    "compaction_trigger", "computer_call", "computer_call_output", "configuration_update", "custom_tool_call",
+    "custom_tool_call_output", "file_search_call", "function_call", "function_call_output", "image_generation_call",
+    "item_reference", "local_shell_call", "local_shell_call_output", "mcp_approval_request", "mcp_approval_response",
+    "mcp_call", "mcp_list_tools", "message", "reasoning", "shell_call", "shell_call_output", "tool_search_call",
+    "tool_search_output", "web_search_call",
+]  # fmt: skip
+"""Types of items whose members are known here, so that what they name can be judged (openai-python 3.54,
+`ResponseInputItemParam`). Not `program` and its output, which refer to a run at OpenAI."""
+
+
+class _Typed(msgspec.Struct):
+    type: Item | None = None
+
+
+_typed_items: Final = msgspec.json.Decoder(list[_Typed])
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
 """An escape that may spell a letter of one of our names, all of which are lower-case letters and `_`. Escapes of other
 characters, as of `<` or of Chinese, can name nothing."""
 
 _Path = tuple["_Path | None", str | int]
 """Where a value stands: its container, and its name or index there."""
+
+
+def check_item_types(name: str, raw: bytes) -> None:
+    """`raw`: the value of a field `name` that holds items. Raises ApiError 400 for one of a type that is not known: it
+    may name an object of somebody else's in a way that nobody has looked at."""
+    if raw[:1] != b"[":
+        return
+    try:
+        _typed_items.decode(raw)
+    except msgspec.ValidationError:
+        _refuse_unknown(name, raw)
+    except (ValueError, RecursionError):
+        raise unreadable(f"'{name}'") from None
+
+
+def _refuse_unknown(name: str, raw: bytes) -> None:
+    for at, item in enumerate(msgspec.json.decode(raw)):
+        where = f"{name}[{at}]"
+        if not isinstance(item, dict):
+            raise bad_request(f"Invalid type for '{where}': expected an object.", where, "invalid_type")
+        kind = item.get("type")
+        if kind is not None and kind not in get_args(Item):
+            raise unsupported_error(f"{where}.type", f"items of type {str(kind)[:60]!a}")
 
 
 def read_references(family: Family, name: str, raw: bytes) -> list[str]:

@@ -16,7 +16,7 @@ from gateway.openai.families.family import Family
 from gateway.openai.json_fields import FIELDS_MAX, DuplicateField, Field, TooManyFields, fields
 from gateway.openai.media import NONE as NO_MEDIA
 from gateway.openai.media import Media, read_media
-from gateway.openai.references import read_references
+from gateway.openai.references import check_item_types, read_references
 from gateway.openai.request_errors import bad_request, duplicate, too_complex, unreadable, unsupported_error
 from gateway.openai.tools import refuse_hosted_tools
 
@@ -238,6 +238,8 @@ def _read_references(family: Family, top: dict[str, Field]) -> References:
     item_ids: list[str] = []
     for name in family.referring_fields:
         if name in top:
+            if family.has_items:
+                check_item_types(name, top[name].raw)
             item_ids += read_references(family, name, top[name].raw)
     previous = None if family.previous_field is None else _name(top, family.previous_field)
     return References(previous, _compared_response(top), tuple(dict.fromkeys(item_ids)))

@@ -5,6 +5,7 @@ import pytest
 from gateway.access.admission import Principal
 from gateway.access.verification_results import verification_error
 from gateway.keys.verify import RateLimit
+from gateway.kit.errors import ApiError
 from tests.access.admissions import NOW_S, House, Linked, no, valid
 
 # What Unkey says.
@@ -88,10 +89,50 @@ async def test_a_valid_key_without_an_active_owner(linked: Linked | None, status
     assert len(house.keys.asked) == 1
 
 
-async def test_a_key_without_a_row_of_its_own_passes() -> None:
-    house = House()
-    house.accounts.answer = Linked(api_key_id=None, key_is_active=None)
-    assert await house.admit() == Principal("user", None, "uk_1")
+async def test_a_key_without_a_row_of_its_own_passes_only_where_a_setting_says_so() -> None:
+    allowing, house = House(require_row=False), House()
+    for one in (allowing, house):
+        one.accounts.answer = Linked(api_key_id=None, key_is_active=None)
+    assert await allowing.admit() == Principal("user", None, "uk_1")
+    error = await house.refused()
+    assert (error.status, error.code) == (403, "key_not_linked")
+
+
+async def test_a_key_of_another_keyspace_is_none_of_ours() -> None:
+    house = House(keyspace="ks_ours", negative_s=0)
+    for told, lets_in in (("ks_ours", True), (None, True), ("ks_other", False)):
+        house.now_s += 31
+        house.keys.answer = valid(keyspace_id=told)
+        if lets_in:
+            assert (await house.admit()).api_key_id == "api-key"
+        else:
+            error = await house.refused()
+            assert (error.status, error.code) == (401, "invalid_api_key")
+    anybodys = House()
+    anybodys.keys.answer = valid(keyspace_id="ks_other")
+    assert (await anybodys.admit()).api_key_id == "api-key"  # its row says whose it is
+
+
+async def test_a_fine_tuned_model_needs_a_permission_that_names_it() -> None:
+    model = "ft:gpt-4o:acme::a1"
+    for permissions, may in (
+        ([], False),
+        (["openai.*"], False),
+        (["openai.chat"], False),
+        (["openai.model.*"], False),
+        (["openai.model.ft:gpt-4o:acme:*"], True),
+        ([f"openai.model.{model}"], True),
+    ):
+        house = House()
+        house.keys.answer = valid(permissions=permissions)
+        principal = await house.admit()
+        for name in (model, f"FT{model[2:]}" if not may else model, "curie:ft-acme-2022"):
+            if may and name == model:
+                principal.check_model(name)
+                continue
+            with pytest.raises(ApiError) as caught:
+                principal.check_model(name)
+            assert (caught.value.status, caught.value.code) == (403, "insufficient_permissions")
 
 
 async def test_a_user_disabled_since_is_refused_after_the_renewal() -> None:

@@ -45,7 +45,7 @@ async def house(ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
         admission = Admission(
             asked_by(keys, clock, canary="sk_canary"),
             KeyOwners(ledger.pool),
-            KeySettings(),
+            KeySettings(require_row=False),
             LimitSettings(),
             pepper=b"p",
             monotonic=clock,

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
 from gateway.sandbox.unkey.bodies import LimitBody, UpdateIdentity
 from gateway.sandbox.unkey.keys import NamedLimit
@@ -206,6 +207,7 @@ async def test_a_canary_tells_that_permissions_are_left_out(house: House) -> Non
         assert allowed is not None
         assert not allowed.model("gpt-4o")
         house.at_unkey("new", external_id=bound["user_id"], permissions=["openai.model.gpt-4o-mini"])
+        await Accounts(house.pool).link_key(bound["user_id"], "key_new", name="new")
         assert (await gate.refused("sk_new_canary_012")).status == 503  # what it may call is unknown
         assert gate.verifier.is_doubted
         await gate.mode()

@@ -26,6 +26,9 @@ from tests.support.stand_ins import sandbox_at
 TODAY = date(2026, 11, 23)
 REAL = "https://api.openai.com/v1"
 
+KEYSPACE = "ks_sandbox"
+"""Of the stand-in's API."""
+
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
@@ -59,7 +62,7 @@ async def test_unkey(sandbox: Sandbox) -> None:
             permissions=["openai.models"],
             meta={"bound": True},
         )
-    good = KeySettings(canary=made.secret)
+    good = KeySettings(canary=made.secret, keyspace=KEYSPACE)
     assert says(await found("unkey", behind(sandbox, keys=good))) == [("ok", "it answers, and the canary key verifies")]
     bad = KeySettings(canary=f"{SECRET}")
     (refused,) = await found("unkey", behind(sandbox, keys=bad))
@@ -74,7 +77,7 @@ async def test_unkey(sandbox: Sandbox) -> None:
 
 async def test_what_unkey_would_do_that_nobody_expects(sandbox: Sandbox) -> None:
     key = sandbox.unkey.add_key("sk_canary", api_id=credentials.UNKEY_API_ID, key_id="key_canary", external_id="u")
-    loaded = behind(sandbox, keys=KeySettings(canary=SecretStr("sk_canary")))
+    loaded = behind(sandbox, keys=KeySettings(canary=SecretStr("sk_canary"), keyspace=KEYSPACE))
     assert [("warn", "is no bound key" in one.says) for one in await found("unkey", loaded)] == [("warn", True)]
     key.permissions = ["openai.models"]
     (unmarked, _) = await found("unkey", loaded)
@@ -92,6 +95,26 @@ async def test_what_unkey_would_do_that_nobody_expects(sandbox: Sandbox) -> None
     assert "limits of 1 key(s) hide" in collides.says
     sandbox.unkey.permissions -= {"read_api"}  # a proxy's root key need not list keys
     assert [one.level for one in await found("unkey", loaded)] == ["ok"]
+
+
+async def test_keys_of_other_apis(sandbox: Sandbox) -> None:
+    sandbox.unkey.add_key(
+        "sk_canary",
+        api_id=credentials.UNKEY_API_ID,
+        external_id="u",
+        permissions=["openai.models"],
+        meta={"bound": True},
+    )
+
+    async def told(**keys: object) -> list[tuple[str, str]]:
+        return says(await found("unkey", behind(sandbox, keys=KeySettings(canary=SecretStr("sk_canary"), **keys))))
+
+    (open_to_all,) = await told()
+    assert (open_to_all[0], "api.*.verify_key" in open_to_all[1]) == ("warn", True)
+    (refuses_all,) = await told(keyspace="ks_other")
+    assert (refuses_all[0], "every key would be refused" in refuses_all[1]) == ("fail", True)
+    (no_row,) = await told(keyspace=KEYSPACE, require_row=False)
+    assert (no_row[0], "keys.require_row is off" in no_row[1]) == ("warn", True)
 
 
 async def test_openai(sandbox: Sandbox) -> None:

@@ -1,13 +1,14 @@
 """Hosted tools and other people's objects are refused wherever a body can name them, and nothing else is."""
 
 import json
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from openai.types.responses import response_input_item_param
 
 from gateway.kit.errors import ApiError
-from gateway.openai.references import ITEMS_MAX
-from gateway.openai.request import References, read_request
+from gateway.openai.references import ITEMS_MAX, Item
+from gateway.openai.request import References, read_counted, read_request
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"file_id": {"type": "x"}}}}
 
@@ -60,7 +61,7 @@ CONTENT: list[tuple[str, dict[str, Any], str]] = [
     ("responses", {"input": [{"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"}]},
      "input[0].container_id"),
     ("responses", {"input": [{"type": "computer_call_output", "output": {"file_id": "f"}}]}, "input[0].output.file_id"),
-    ("responses", {"input": [{"type": "x", "y": {"file_ids": ["f"]}}]}, "input[0].y.file_ids"),
+    ("responses", {"input": [{"type": "message", "y": {"file_ids": ["f"]}}]}, "input[0].y.file_ids"),
     ("responses", {"input": [{"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True}]},
      "input[0].approval_request_id"),
 ]  # fmt: skip
@@ -90,7 +91,7 @@ def test_objects_of_others(endpoint: str, more: dict[str, Any], param: str, esca
         ("responses", {"input": "item_reference file_id", "tools": [FUNCTION, {"type": "custom", "name": "c"}]}),
         ("responses", {"input": [{"id": "msg_1", "role": "assistant", "content": "x"}]}),
         ("responses", {"input": [{"id": "fc_1", "type": "function_call", "call_id": "c", "arguments": '{"id":"x"}'}]}),
-        ("responses", {"input": [{"type": "x", "y": {"id": "nested"}}]}),
+        ("responses", {"input": [{"type": "message", "y": {"id": "nested"}}]}),
         ("responses", {"input": [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}]}),
         ("responses", {"input": [{"type": "reasoning", "summary": []}, {"type": "compaction_trigger", "id": "ct_1"}]}),
         (
@@ -181,3 +182,41 @@ def test_voices_that_somebody_made() -> None:
 def test_a_wide_body_is_walked_without_building_paths() -> None:
     items = [{"role": "user", "content": [{"type": "input_text", "text": "\u00e9"}]}] * 5000
     refused("responses", raw_of(input=[*items, {"file_id": "f"}]), "input[5000].file_id")
+
+
+def test_items_of_a_type_that_nobody_has_looked_at() -> None:
+    known = [
+        {"role": "user", "content": "x"},
+        {"type": None, "role": "user", "content": "x"},
+        {"type": "message", "role": "assistant", "content": "x"},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "configuration_update", "reasoning": {"effort": "low"}},
+    ]
+    for endpoint in ("responses", "responses.compact", "responses.input_tokens"):
+        read = read_counted if endpoint == "responses.input_tokens" else read_request
+        read(endpoint, raw_of(input=known))
+        for item in ({"type": "program", "call_id": "c"}, {"type": "made_up", "made_up_ref": "x"}, {"type": 5}):
+            with pytest.raises(ApiError) as caught:
+                read(endpoint, raw_of(input=[*known, item]))
+            assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "input[5].type")
+        with pytest.raises(ApiError) as caught:
+            read(endpoint, raw_of(input=["x"]))
+        assert (caught.value.code, caught.value.param) == ("invalid_type", "input[0]")
+
+
+def test_the_types_of_items_are_openai_s() -> None:
+    """A new version of the SDK brings new types: each is looked at, and then listed or left out."""
+    of_sdk = set()
+    for one in get_args(response_input_item_param.ResponseInputItemParam):
+        kind = get_type_hints(one).get("type")
+        of_sdk |= {value for value in _literals(kind) if isinstance(value, str)}
+    assert of_sdk - set(get_args(Item)) == {"program", "program_output"}
+    assert set(get_args(Item)) <= of_sdk
+
+
+def _literals(hint: Any) -> set[Any]:
+    """Every value of the literals inside a type."""
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return set(inner)
+    return {value for part in inner for value in _literals(part)}
