@@ -87,6 +87,12 @@ class LimitSettings(_Section):
     """Tokens per minute of all keys of one user."""
     user_concurrent: int | None = Field(None, ge=1)
     """Calls of all keys of one user at the same time."""
+    proxy_requests: int = Field(60_000, ge=0)
+    """Requests per minute of one key at one proxy, where the key has no limit of its own; 0: any number."""
+    proxy_concurrent: int = Field(1_000, ge=0)
+    """Calls of one key at the same time at one proxy, where the key has no limit of its own; 0: any number."""
+    free_requests: int = Field(6_000, ge=0)
+    """Free and refused calls per minute of one key at one proxy; 0: any number."""
     rates_need_redis: bool = False
     """Whether calls with a rate limit are refused while Redis is away; hard budgets and credit always are."""
     recount_s: float = Field(5, gt=0)

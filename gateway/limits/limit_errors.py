@@ -38,6 +38,12 @@ def not_priced(model: str) -> ApiError:
     return ApiError(403, "model_not_priced", message, param="model", headers=NO_RETRY)
 
 
+def too_many_free(limit: int, wait_ms: int) -> ApiError:
+    """The bucket of what costs nothing is empty."""
+    message = f"{limit:,} free or refused calls per minute of one API key are served here. Please try again later."
+    return ApiError(429, "rate_limit_exceeded", message, kind="requests", headers=_retry(wait_ms))
+
+
 def _rate(claim: RateClaim, of: Taken, headers: dict[str, str]) -> ApiError:
     per = "minute" if claim.period_s == 60 else f"{claim.period_s:g} s"
     if of.wait_ms < 0:

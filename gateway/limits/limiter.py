@@ -5,6 +5,7 @@ else lets it pass (docs/limits.md). Must not keep a client waiting for giving ba
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,6 +18,7 @@ from gateway.limits.claims import Claim, CountInSeconds, Hold, KeyLimits, Kind, 
 from gateway.limits.counters import LEASE_S, PREFIX, Limits, NotCounted
 from gateway.limits.headers import RateLimitHeaders
 from gateway.limits.limit_errors import limit_error, not_priced, unavailable
+from gateway.limits.local_limits import LocalLimits
 from gateway.limits.spending import Spending
 from gateway.usage.event import OpenRecord, UsageEvent
 from gateway.usage.settle import Settler, is_unknown
@@ -42,6 +44,8 @@ class Limiter:
         self._begun: Final[dict[str, asyncio.Task[None]]] = {}
         self._giving_back: Final[set[asyncio.Task[None]]] = set()
         self.ratelimit_headers: Final = RateLimitHeaders()
+        self.local: Final = LocalLimits(settings, monotonic=time.monotonic)
+        """What is counted here alone, without Redis."""
 
     async def take(self, opened: OpenRecord, key_limits: KeyLimits, key: str) -> dict[str, str]:
         """Everything this call claims, and headers for its answer. Raises ApiError when there is no room for it.

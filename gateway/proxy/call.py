@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.access.admission import Principal
 from gateway.http.credentials import key_of
 from gateway.kit.errors import ApiError
+from gateway.limits.local_limits import KeyUse
 from gateway.openai.headers import answer_headers, forwarded_headers, is_event_stream, request_id_of
 from gateway.openai.request import Request, read_request
 from gateway.openai.routing import MatchedRoute
@@ -41,7 +42,9 @@ class MeteredCall:
         principal: Principal,
         event_id: str,
         started_s: float,
+        use: KeyUse,
     ) -> None:
+        self._use: Final = use
         self._deps: Final = deps
         self._info: Final = info
         self._request: Final = info.request
@@ -127,6 +130,8 @@ class MeteredCall:
             raise
         self._deps.failpoint("proxy.headers")
         settlement.status, settlement.request_id = source.status, request_id_of(source)
+        if 400 <= source.status < 500:  # a row that costs nothing: there must be no end of them
+            self._deps.limiter.local.note_refused(self._use)
         return source
 
     async def _pass_on(self, source: UpstreamAnswer) -> web.StreamResponse:

@@ -91,17 +91,33 @@ class Proxy:
         endpoint = info.endpoint = route.endpoint.name
         principal = info.principal = await self._deps.admission.admit(key, endpoint=endpoint, peer=request.remote)
         self._deps.clients.own(request.protocol, principal.unkey_key_id)
+        if route.endpoint.kind == "metered":
+            return await self._metered(info, route, principal, event_id, started_s)
+        self._deps.limiter.local.take_free(principal.unkey_key_id)
         if endpoint == "traces.ingest" and not self._deps.forward_traces:
             answer = discard(event_id)
             self._report_free(info, event_id, started_s, endpoint, answer.status)
             return answer
         principal.check_endpoint(endpoint)
-        if route.endpoint.kind == "metered":
-            call = MeteredCall(self._deps, info, route, principal, event_id, started_s)
-            return await call.run()
         if principal.due:
             self._deps.admission.renew(key, endpoint=endpoint)
         return await self._free(info, route, principal, event_id, started_s)
+
+    async def _metered(
+        self, info: RequestInfo, route: MatchedRoute, principal: Principal, event_id: str, started_s: float
+    ) -> web.StreamResponse:
+        """Counted here before its body is read, and at Redis once the call is known."""
+        local, key_limits = self._deps.limiter.local, principal.key_limits
+        use = local.begin(principal.unkey_key_id, key_limits)
+        refused: ApiError | None = None
+        try:
+            principal.check_endpoint(route.endpoint.name)
+            return await MeteredCall(self._deps, info, route, principal, event_id, started_s, use).run()
+        except ApiError as error:
+            refused = error
+            raise
+        finally:
+            local.end(use, key_limits, refused)
 
     def _health(self, path: str, event_id: str) -> web.Response:
         """Alive; and ready only while a call can be recorded."""
