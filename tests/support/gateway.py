@@ -89,6 +89,8 @@ class Stack:
         self.port: Final = free_port()
         self.admin_port: Final = free_port()
         self.processes: Final[list[Process]] = []
+        self.told: set[str] = set()
+        """Stand-ins that somebody has told how to behave."""
         self.env: Final = clean_environment() | {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
@@ -130,6 +132,7 @@ class Stack:
         made = Stack(folder, self.env["DATABASE_URL"], self.env["REDIS_URL"])
         made.env.update({name: value for name, value in self.env.items() if name not in made.env})
         made.sandbox_port, made.key, made.user_id = self.sandbox_port, self.key, self.user_id
+        made.told = self.told
         return made
 
     def run(self, *arguments: str, module: str = "gateway") -> Process:
@@ -168,6 +171,8 @@ class Stack:
 
     def control(self, vendor: str, method: str = "POST", path: str = "", body: object = None) -> Any:
         """A control call to a stand-in: its JSON answer."""
+        if method != "GET":
+            self.told.add(vendor)
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.sandbox_port}/{vendor}/_control{path}",
             method=method,
@@ -183,6 +188,12 @@ class Stack:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as response:
             families = text_string_to_metric_families(response.read().decode())
         return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+    def calm(self) -> None:
+        """Nothing that the stand-ins were told holds any longer."""
+        for vendor in list(self.told):
+            self.control(vendor, "DELETE")
+        self.told.clear()
 
     def truth(self) -> list[dict[str, Any]]:
         """What the OpenAI stand-in served and charged."""

@@ -51,8 +51,7 @@ def faults_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]
     shared: Stack | None = request.getfixturevalue("running") if "running" in request.fixturenames else None
     yield
     if shared is not None:
-        for vendor in ("openai", "unkey", "stripe", "daily"):
-            shared.control(vendor, "DELETE")
+        shared.calm()
 
 
 @pytest.fixture
