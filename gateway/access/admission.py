@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from gateway.access.ended import Ended, has_ended
+from gateway.access.good_keys import GoodKeys
 from gateway.access.unknown_keys import UnknownKeyLimit
 from gateway.access.verification import KeyVerifier
 from gateway.access.verification_results import (
@@ -125,7 +126,9 @@ class Admission:
         pepper: bytes,
         monotonic: Callable[[], float],
         unix_s: Callable[[], float],
+        good_keys: GoodKeys | None = None,
     ) -> None:
+        """`good_keys`: what other proxies, and those before this one, knew to be good."""
         self._verifier: Final = verifier
         self._accounts: Final = accounts
         self._settings: Final = settings
@@ -133,6 +136,7 @@ class Admission:
         self._pepper: Final = pepper
         self._monotonic: Final = monotonic
         self._unix_s: Final = unix_s
+        self._good_keys: Final = good_keys
         self._known: Final[OrderedDict[bytes, _Entry]] = OrderedDict()
         self._refused: Final[OrderedDict[bytes, tuple[float, ApiError]]] = OrderedDict()
         self._asking: Final[dict[bytes, asyncio.Task[Principal]]] = {}
@@ -160,6 +164,8 @@ class Admission:
         refused = self._refused.get(digest)
         if refused is not None and now < refused[0] and not self._strict:
             raise refused[1].with_traceback(None)
+        if self._settings.prefixes and not key.startswith(self._settings.prefixes):
+            raise invalid_key()  # none of ours looks like this: it is neither asked about nor counted
         try:
             return await asyncio.shield(self._ask(digest, key, endpoint=endpoint, peer=peer))
         except DependencyDown as error:
@@ -187,13 +193,16 @@ class Admission:
         """One question to Unkey for any number of waiters. Raises ApiError when `peer` has asked for too much."""
         task = self._asking.get(digest)
         if task is None or self._strict:
-            stranger = peer if digest not in self._known else None
+            stranger = peer if digest not in self._known and not self._was_good(key) else None
             if stranger is not None:
                 self._unknown_keys.take(stranger)
             asking = self._verify(digest, key, endpoint, model)
             task = self._asking[digest] = asyncio.get_running_loop().create_task(asking)
             task.add_done_callback(lambda done: self._forget_task(digest, done, stranger))
         return task
+
+    def _was_good(self, key: str) -> bool:
+        return self._good_keys is not None and self._good_keys.has(key)
 
     def _forget_task(self, digest: bytes, task: "asyncio.Task[Principal]", stranger: str | None) -> None:
         if self._asking.get(digest) is task:
@@ -210,9 +219,15 @@ class Admission:
         refusal = verification_error(verdict, self._unix_s()) or foreign_key(verdict, self._settings.keyspace)
         if refusal is None:
             try:
-                return await self._link(digest, verdict, now)
+                principal = await self._link(digest, verdict, now)
             except ApiError as error:
                 refusal = error
+            else:
+                if self._good_keys is not None:
+                    self._good_keys.remember(key)
+                return principal
+        if refusal.status == 401 and self._good_keys is not None:
+            self._good_keys.forget(key)
         if known is not None and has_ended(verdict, known.expires, self._unix_s()):
             self._ended.remember(digest, refusal)
         self._known.pop(digest, None)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from gateway.http.addresses import bucket_of
 from gateway.kit.errors import ApiError
 
 MINUTE_S: Final = 60.0
@@ -29,6 +30,7 @@ class UnknownKeyLimit:
         """A question about a key that nobody knows yet. Raises ApiError 429 when this address has had its share."""
         if not self._per_minute:
             return
+        peer = bucket_of(peer)
         now = self._monotonic()
         since_s, count = self._counts.get(peer, (now, 0))
         if now >= since_s + MINUTE_S:
@@ -44,6 +46,7 @@ class UnknownKeyLimit:
 
     def give_back(self, peer: str) -> None:
         """The key turned out to be known, or Unkey did not answer."""
+        peer = bucket_of(peer)
         since_s, count = self._counts.get(peer, (0.0, 0))
         if count:
             self._counts[peer] = since_s, count - 1

@@ -57,8 +57,10 @@ class KeySettings(_Section):
     """Refused keys remembered at most."""
     cache_max: int = Field(100_000, ge=1)
     """Verified keys remembered at most."""
+    prefixes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(items)] = ()
+    """What every key begins with, as `["app_"]`; any other is refused unasked and uncounted. Or `a,b`."""
     remembered_s: int = Field(30 * 86_400, ge=0)
-    """Seconds for which Redis remembers that a key was good, so that a flood keeps none of them out; 0: never."""
+    """Seconds Redis remembers a good key (with `gateway_secrets`), so that no flood locks it out; 0: not at all."""
     misses_per_minute: int = Field(600, ge=0)
     """Unknown keys one address (a /64 of IPv6) may try; 0: any number. Behind a balancer see `trusted_proxies`."""
     timeout_s: float = Field(1.0, gt=0)

@@ -140,6 +140,9 @@ class Loops:
                 raise self._bug(loop.name, error) from None  # somebody else's cancellation: no loop ends by that
             except Exception as error:  # noqa: BLE001  # whatever it is, the process ends by it
                 raise self._bug(loop.name, error) from None
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a library has made an error, or nothing, of the cancellation
+                raise asyncio.CancelledError
             if await self._is_over(wait_s * self._uniform(0.9, 1.1)):
                 return
 

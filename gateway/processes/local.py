@@ -38,6 +38,8 @@ NEEDED: Final = {
     "daily": ("DAILY_API_KEY", "DAILY_WEBHOOK_SECRET"),
 }
 """What a vendor cannot be used without."""
+RINGS: Final = ("ROOMS_KEYS", "GATEWAY_SECRETS")
+"""Secrets of our own, made where the user has set none."""
 SERVERS: Final = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
 
 
@@ -151,8 +153,7 @@ async def running(
         env = child_environment(environ, real, mount_urls(f"http://127.0.0.1:{sandbox_port}"), say)
         check_egress(Settings.of(env), env)
         env["GATEWAY_DATA_DIR"] = str(data_dir)
-        if not env.get("ROOMS_KEYS"):
-            env["ROOMS_KEYS"] = local_ring(data_dir)
+        env |= {name: local_ring(data_dir, name.lower()) for name in RINGS if not env.get(name)}
         for name, variable in SERVERS.items():
             if servers is not None and name in wanted:
                 env[variable] = servers.database_url if name == "postgres" else servers.redis_url
@@ -182,9 +183,9 @@ async def running(
         )
 
 
-def local_ring(data_dir: Path) -> str:
-    """The key ring of this folder's rooms, made once: it opens nothing but what this machine has sealed."""
-    path = data_dir / "sandbox" / "rooms_keys"
+def local_ring(data_dir: Path, name: str) -> str:
+    """The key ring of this folder, made once: it opens nothing but what this machine has sealed."""
+    path = data_dir / "sandbox" / name
     if not path.exists():
         _keep(path, entry_of("local", os.urandom(KEY_BYTES)))
     return path.read_text("ascii").strip()

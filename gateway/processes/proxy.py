@@ -17,6 +17,7 @@ import pricing
 import pricing.data
 from gateway.access.admission import Admission
 from gateway.access.breaker import Breaker
+from gateway.access.good_keys import EXCHANGE_S, GoodKeys
 from gateway.access.identities import KeyOwners
 from gateway.access.verification import KeyVerifier
 from gateway.config.settings import Settings, require_values
@@ -43,6 +44,7 @@ from gateway.processes import vitals as process
 from gateway.processes.arguments import ProcessArguments
 from gateway.processes.file_limit import raise_file_limit
 from gateway.processes.front import Front
+from gateway.processes.good_keys import open_good_keys
 from gateway.processes.proxy_connections import ProxyConnections, open_connections
 from gateway.processes.rooms_api import open_rooms
 from gateway.processes.server import open_server
@@ -88,11 +90,11 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         stack.push_async_callback(recorder.close)
         verifier = await _open_verifier(stack, settings)
         limiter = _open_limiter(stack, settings, settler, connections.budgets)
-        admission = _open_admission(settings, verifier, connections)
-        active_relays, metrics = ActiveRelays(), CallMetrics()
-        clients = _guard_clients(settings)
+        good_keys = await open_good_keys(stack, settings, values["redis_url"])
+        admission = _open_admission(settings, verifier, connections, good_keys)
+        active_relays, metrics, clients = ActiveRelays(), CallMetrics(), _guard_clients(settings)
         # Before anybody is listened to, until the last call has ended.
-        loops = await stack.enter_async_context(_loops(settings, limiter, active_relays, admission, clients))
+        loops = await stack.enter_async_context(_loops(settings, limiter, active_relays, admission, clients, good_keys))
         cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
             Dependencies(
@@ -166,7 +168,9 @@ async def _open_verifier(stack: AsyncExitStack, settings: Settings) -> KeyVerifi
     return verifier
 
 
-def _open_admission(settings: Settings, verifier: KeyVerifier, connections: ProxyConnections) -> Admission:
+def _open_admission(
+    settings: Settings, verifier: KeyVerifier, connections: ProxyConnections, good_keys: GoodKeys | None
+) -> Admission:
     return Admission(
         verifier,
         KeyOwners(connections.look_ups),
@@ -175,6 +179,7 @@ def _open_admission(settings: Settings, verifier: KeyVerifier, connections: Prox
         pepper=secrets.token_bytes(32),
         monotonic=time.monotonic,
         unix_s=time.time,
+        good_keys=good_keys,
     )
 
 
@@ -200,12 +205,19 @@ def _open_server(
 
 
 def _loops(
-    settings: Settings, limiter: Limiter, active_relays: ActiveRelays, admission: Admission, clients: ClientConnections
+    settings: Settings,
+    limiter: Limiter,
+    active_relays: ActiveRelays,
+    admission: Admission,
+    clients: ClientConnections,
+    good_keys: GoodKeys | None,
 ) -> Loops:
     loops = Loops(uniform=random.uniform)
     loops.every("slots", limiter.renew, every_s=RENEW_S)
     loops.every("bounds", active_relays.check, every_s=WATCH_S)
     loops.every("connections", clients.check, every_s=LOOK_S)
+    if good_keys is not None:
+        loops.every("good keys", good_keys.exchange, every_s=EXCHANGE_S)
     if settings.keys.recheck_s:
         loops.every("recheck", Recheck(admission, active_relays).step_once, every_s=settings.keys.recheck_s)
     return loops

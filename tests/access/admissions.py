@@ -10,6 +10,7 @@ import pytest
 
 from gateway.access.admission import Admission, Principal
 from gateway.access.breaker import Breaker
+from gateway.access.good_keys import GoodKeys
 from gateway.access.verification import KeyVerifier
 from gateway.config.settings import KeySettings, LimitSettings
 from gateway.keys.verify import Identity, Keys, Verification
@@ -73,7 +74,7 @@ class FakeAccounts:
 class House:
     """An Admission with its fakes and its clock."""
 
-    def __init__(self, *, canary: str | None = None, **settings: Any) -> None:
+    def __init__(self, *, canary: str | None = None, good_keys: GoodKeys | None = None, **settings: Any) -> None:
         self.now_s = 0.0
         self.keys, self.accounts = FakeKeys(), FakeAccounts()
         self.open_s = 3.0
@@ -88,6 +89,7 @@ class House:
             pepper=b"p" * 32,
             monotonic=lambda: self.now_s,
             unix_s=lambda: NOW_S + self.now_s,
+            good_keys=good_keys,
         )
 
     async def admit(self, key: str = KEY, *, endpoint: str = "", peer: str | None = None) -> Principal:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from gateway.config.key_ring import entry_of
 from gateway.embedded import Embedded
 from gateway.kit.metrics import Status
 from gateway.processes.supervisor import Child
@@ -30,6 +31,7 @@ LOOPS: Final = {
     "slots": "proxy",
     "bounds": "proxy",
     "connections": "proxy",
+    "good keys": "proxy",
     "recheck": "proxy",
     "flush": "worker",
     "flush helper": "worker",
@@ -106,6 +108,7 @@ async def test_a_loop_that_fails_ends_its_process_which_is_started_again(
         "DAILY_API_KEY": "none",
         "DAILY_BASE_URL": f"{away}/v1",
         "KEYS__RECHECK_S": "5",
+        "GATEWAY_SECRETS": entry_of("one", bytes(32)),
         "RETENTION__INBOX_DAYS": "30",
         "CHAOS_LOOP": loop,
         "CHAOS_DIED": str(tmp_path / "died"),
