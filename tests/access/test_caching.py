@@ -36,7 +36,7 @@ async def test_renewed_in_the_background() -> None:
     assert len(house.keys.asked) == 2
 
 
-async def test_a_background_renewal_that_says_no_counts() -> None:
+async def test_a_refusal_in_a_background_renewal_counts() -> None:
     house = House(fresh_s=30)
     await house.admit()
     house.now_s, house.keys.answer = 25, no("DISABLED")

@@ -53,7 +53,7 @@ def only(*models: str) -> Allowed:
         ("ft:gpt-4o:other::a1", only("ft:gpt-4o:acme:*"), False),
     ],
 )
-def test_who_is_shown_what(name: str, allowed: Allowed | None, shown: bool) -> None:
+def test_which_models_a_key_is_shown(name: str, allowed: Allowed | None, shown: bool) -> None:
     assert is_shown(name, allowed) is shown
 
 
@@ -64,7 +64,7 @@ def test_where_nothing_is_hidden_the_bytes_are_openais() -> None:
 
 @pytest.mark.parametrize("indent", [None, 2, 4])
 @given(st.lists(st.sampled_from(["gpt-5", "gpt-4o", "whisper-1", "ft:gpt-4o:a::b", "gpt-5"]), max_size=8))
-def test_the_rest_is_as_it_would_be_printed_without_them(indent: int | None, names: list[str]) -> None:
+def test_the_remaining_list_is_printed_as_openai_would(indent: int | None, names: list[str]) -> None:
     kept = [name for name in names if is_shown(name, None)]
     got = shown_list(listed(*names, indent=indent), None)
     if kept:

@@ -36,7 +36,7 @@ async def each_node(gate: Gate, key: str, *nodes: int) -> list[int]:
 
 
 @pytest.mark.parametrize("ended_by", ["change", "revoke"])
-async def test_what_one_node_has_ended_no_other_node_lets_in_again(house: House, ended_by: str) -> None:
+async def test_a_key_that_one_node_has_ended_is_not_accepted_from_another(house: House, ended_by: str) -> None:
     await house.key("ann")
     async with gate_at(house) as gate:
         assert await each_node(gate, ANN, 1, 0) == [200, 200]

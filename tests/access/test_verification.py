@@ -36,7 +36,7 @@ async def test_after_failures_in_a_row_the_circuit_opens() -> None:
     assert not house.verifier.circuit_is_open
 
 
-async def test_only_one_tries_it_again() -> None:
+async def test_only_one_request_probes_a_half_open_circuit() -> None:
     house = House()
     house.keys.answer = UNKEY_DOWN
     for number in range(FAILURES):
@@ -100,7 +100,7 @@ def test_the_while_is_drawn_anew() -> None:
 # The canary.
 
 
-async def test_nobody_is_unknown_while_the_canary_is() -> None:
+async def test_no_key_is_refused_as_unknown_while_the_canary_is_unknown() -> None:
     house = House(canary=CANARY, fresh_s=30, stale_s=600)
     await house.admit()
     house.now_s, house.keys.answer, house.keys.canary = 31, no("NOT_FOUND"), no("NOT_FOUND")
@@ -130,7 +130,7 @@ async def test_a_good_canary_lets_a_no_count(code: str) -> None:
     assert house.keys.canary_asked == 2
 
 
-async def test_a_key_that_was_good_is_not_refused_on_an_old_word_of_the_canary() -> None:
+async def test_a_known_key_is_not_refused_on_an_old_answer_about_the_canary() -> None:
     house = House(canary=CANARY, fresh_s=30, stale_s=600)
     await house.admit()
     house.now_s, house.keys.answer = 25, no("NOT_FOUND")

@@ -140,7 +140,7 @@ async def test_a_stripe_customer_is_linked_moved_and_unlinked(env: Env, pool: Po
         assert said in done.out
 
 
-async def test_no_users_and_no_database_are_said(env: Env) -> None:
+async def test_no_users_and_no_database_are_reported(env: Env) -> None:
     assert "gateway users create EMAIL" in (await gateway(env, "users", "list", "--all")).out
     assert (await gateway({}, "users", "list")).error.startswith("DATABASE_URL is not set")
     away = await gateway({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "users", "list")

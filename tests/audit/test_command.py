@@ -51,7 +51,7 @@ async def test_an_empty_ledger_on_an_auditors_laptop(database_url: str, tmp_path
     assert json.loads(done.out)["from"] is None
 
 
-async def test_the_range_is_told(database_url: str, tmp_path: Path) -> None:
+async def test_the_used_range_is_printed(database_url: str, tmp_path: Path) -> None:
     env = {"DATABASE_URL": database_url, "GATEWAY_DATA_DIR": str(tmp_path)}
     done, _ = await audited(env, "--from", "2026-11-20T10:30:00Z", "--to", "2026-11-20T11:30:00Z")
     told = json.loads(done.out)

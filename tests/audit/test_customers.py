@@ -95,7 +95,7 @@ class Mute:
         raise ConfigError("Stripe answered 403")
 
 
-async def test_what_stripe_does_not_say_of_one_hides_no_other() -> None:
+async def test_a_customer_without_summaries_hides_no_other() -> None:
     hours = [DeliveredHour(METER, customer, TEN, 5, 1, unsettled=False) for customer in ("cus_a", "cus_b", "cus_c")]
     verdict = await judge(hours, Mute())
     assert verdict.wrong == ("1 × customer that Stripe says nothing about",)

@@ -118,12 +118,12 @@ def test_each_part_of_a_row_is_held_to_the_others(maker: Maker, changes: dict[st
     assert any(wrong in said for said in verdict.wrong), verdict.wrong
 
 
-def test_another_markup_is_told_not_condemned(maker: Maker) -> None:
+def test_another_markup_is_counted_and_no_breach(maker: Maker) -> None:
     verdict = again(row(maker.reported(NOW, settler=settler(markup="1.3"))))
     assert (verdict.state, verdict.figures["billed at another markup than today's"]) == ("ok", 1)
 
 
-def test_memory_does_not_grow_with_what_is_wrong(maker: Maker) -> None:
+def test_memory_does_not_grow_with_the_number_of_offenders(maker: Maker) -> None:
     wrong = row(maker.reported(NOW))._replace(total_tokens=1)
     verdict = again(*(wrong for _ in range(500)))
     assert verdict.wrong == ("500 × tokens are not those of the usage block",)

@@ -152,7 +152,7 @@ async def test_a_row_deleted_is_missed_everywhere(house: House) -> None:
         assert breaches(await house.audit()).keys() >= {"INV-1", "INV-5", "INV-6"}
 
 
-async def test_what_is_still_on_its_way_is_no_breach(house: House) -> None:
+async def test_events_still_in_transit_are_no_breach(house: House) -> None:
     young, settled, refused = (house.maker.reported(NOW - timedelta(seconds=ago)) for ago in (600, 20, 3000))
     async with undone(house):
         segment(house.folder, 3, [frame(OPEN, encode(house.maker.opened(young.started_at, id=young.id)))])
@@ -166,7 +166,7 @@ async def test_what_is_still_on_its_way_is_no_breach(house: House) -> None:
     assert "1 entry in quarantine needs attention" in by_name(report)["INV-10"].look
 
 
-async def test_records_that_do_not_read_are_told(house: House) -> None:
+async def test_unreadable_records_are_reported(house: House) -> None:
     async with undone(house):
         written = lines(house.maker, [house.maker.reported(FIRST)])[0].replace(b"model", b"modem")
         segment(house.folder, 3, [written])
@@ -175,7 +175,7 @@ async def test_records_that_do_not_read_are_told(house: House) -> None:
     assert "unreadable" in verdict.look
 
 
-async def test_records_of_a_living_process_that_do_not_read_are_a_breach(house: House) -> None:
+async def test_unreadable_records_of_a_running_process_are_a_breach(house: House) -> None:
     """As when a usage block of several lines is written as it came: no row, no crash, and every part looks well."""
     event = house.maker.reported(NOW - timedelta(seconds=1))
     opened, settled = lines(house.maker, [event])

@@ -163,7 +163,7 @@ async def test_a_key_that_may_not_read_reports_hides_nothing_else(env: dict[str,
 
 
 @pytest.mark.parametrize("trouble", [{"body": ""}, {"body": "<html>"}, {"status": 408}])
-async def test_what_something_between_says_leaves_nothing_to_charge_twice(
+async def test_an_answer_of_an_intermediary_never_leads_to_charging_twice(
     env: dict[str, str], sandbox: Sandbox, ledger: Ledger, pool: Pool, trouble: dict[str, Any]
 ) -> None:
     """Stripe has counted it, and the answer was lost: a person cannot send it again, and the worker does no harm."""

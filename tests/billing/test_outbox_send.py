@@ -57,7 +57,7 @@ async def test_a_worker_passes_by_an_event_that_another_one_is_claiming(
     assert await outbox.claim(now, lease_s=60, events_max=5) == []
 
 
-async def test_a_lost_claim_comes_up_again_as_the_same_event(ledger: Ledger, outbox: Outbox) -> None:
+async def test_a_lost_claim_is_sent_again_as_the_same_event(ledger: Ledger, outbox: Outbox) -> None:
     await one_pending(ledger, outbox)
     now = TEN + 2 * HOUR
     lost = await claim_one(outbox, now)
@@ -95,7 +95,7 @@ async def test_doubt_of_twenty_hours_is_never_sent_again(ledger: Ledger, outbox:
     assert await outbox.claim(late + 100 * HOUR, lease_s=60, events_max=1) == []
 
 
-async def test_a_clear_no_leaves_no_doubt_however_long_it_lasts(ledger: Ledger, outbox: Outbox) -> None:
+async def test_an_event_that_certainly_did_not_arrive_never_becomes_unknown(ledger: Ledger, outbox: Outbox) -> None:
     await one_pending(ledger, outbox)
     now = TEN + 2 * HOUR
     for _ in range(3):

@@ -88,7 +88,7 @@ UNREADABLE: list[tuple[int, Any]] = [
 
 
 @pytest.mark.parametrize(("status", "body"), UNREADABLE)
-async def test_what_is_not_stripes_no_is_in_doubt(raw: tuple[Raw, Billing], status: int, body: Any) -> None:
+async def test_a_refusal_that_is_not_from_stripe_is_in_doubt(raw: tuple[Raw, Billing], status: int, body: Any) -> None:
     stripe, billing = raw
     stripe.say(status, body, Retry_After="7")
     outcome = await billing.send(EVENT)
@@ -185,7 +185,7 @@ async def ask_all(billing: Billing) -> list[str]:
     (200, ""), (204, ""), (200, HTML), (200, "[]"), (200, {}), (200, {"object": "list"}), (302, ""), (400, HTML),
     (400, {"error": []}), (404, HTML), (408, HTML), (424, {"error": TYPED}), (503, HTML),
 ])  # fmt: skip
-async def test_an_answer_that_is_not_stripes_is_an_outage_to_every_other_call(
+async def test_an_answer_that_is_not_from_stripe_is_an_outage_for_other_calls(
     raw: tuple[Raw, Billing], status: int, body: Any
 ) -> None:
     stripe, billing = raw

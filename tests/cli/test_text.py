@@ -11,7 +11,7 @@ HARMLESS = "Ann Müller 山田\u3000太郎 \u00a0 שלום 🦊 [red] \\ :smile:
 
 
 @pytest.mark.parametrize("char", [*HARMFUL, "\ud800"])
-def test_what_steers_a_terminal_is_an_escape(char: str) -> None:
+def test_control_characters_are_escaped(char: str) -> None:
     shown = legible(f"a{char}b")
     assert shown.isprintable()
     assert (shown[0], shown[1], shown[-1]) == ("a", "\\", "b")

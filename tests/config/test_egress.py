@@ -30,7 +30,7 @@ def test_addresses(text: str, proxy: EgressProxy | None) -> None:
         "http://a%3Ab:CANARY@proxy.example", "http://proxy.example:1/CANARY",
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_refused_without_its_value(text: str) -> None:
+def test_an_invalid_address_is_refused_without_its_value(text: str) -> None:
     with pytest.raises(ValidationError) as caught:
         EgressSettings.model_validate({"proxy": text})
     assert "CANARY" not in caught.value.errors()[0]["msg"]

@@ -75,7 +75,7 @@ async def test_unkey(sandbox: Sandbox) -> None:
     assert away.level == "fail"
 
 
-async def test_what_unkey_would_do_that_nobody_expects(sandbox: Sandbox) -> None:
+async def test_surprising_limits_at_unkey_are_reported(sandbox: Sandbox) -> None:
     key = sandbox.unkey.add_key("sk_canary", api_id=credentials.UNKEY_API_ID, key_id="key_canary", external_id="u")
     loaded = behind(sandbox, keys=KeySettings(canary=SecretStr("sk_canary"), keyspace=KEYSPACE))
     assert [("warn", "is no bound key" in one.says) for one in await found("unkey", loaded)] == [("warn", True)]

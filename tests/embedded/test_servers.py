@@ -147,7 +147,7 @@ def test_a_pid_file_whose_pid_now_belongs_to_someone_else(data_dir: Path) -> Non
             stranger.kill()
 
 
-def test_data_of_another_major_version_are_left_alone(data_dir: Path) -> None:
+def test_data_of_another_major_version_are_not_touched(data_dir: Path) -> None:
     (data_dir / "postgres" / "PG_VERSION").write_text("9\n")
     with pytest.raises(embedded.EmbeddedError, match=r"are of PostgreSQL 9, and the server installed here is \d+"):
         embedded.start_sync(data_dir, say=hush, names={"postgres"})

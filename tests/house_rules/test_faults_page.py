@@ -32,5 +32,5 @@ def test_every_fault_has_its_line() -> None:
     assert numbers == set(range(1, FAULTS + 1))
 
 
-def test_it_is_where_operators_look() -> None:
+def test_the_operations_page_links_it() -> None:
     assert "faults.md" in (Path(TOP) / "docs" / "operations.md").read_text("utf-8")

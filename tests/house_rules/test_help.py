@@ -47,6 +47,6 @@ async def test_help_by_h_has_headings_and_examples() -> None:
         assert [line for line in EXAMPLES[" ".join(words)] if line not in told] == []
 
 
-async def test_the_version_is_said_without_importing_the_commands() -> None:
+async def test_the_version_is_printed_without_importing_the_commands() -> None:
     assert typer.main.get_group(build(["--version"])).commands == {}
     assert (await gateway({}, "--version")).out.startswith(f"gateway {VERSION} (Python 3.")

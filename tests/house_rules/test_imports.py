@@ -67,7 +67,7 @@ def test_a_forbidden_import_is_refused(copy: Path, file: str, module: str, contr
     assert any(line.startswith(contract) for line in broken), linted.stdout
 
 
-def test_what_says_that_it_is_pure_is_held_to_it() -> None:
+def test_a_file_that_says_pure_is_checked() -> None:
     contracts = configparser.ConfigParser()
     contracts.read(TOP / ".importlinter")
     held = contracts["importlinter:contract:pure"]["source_modules"].split()

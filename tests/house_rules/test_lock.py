@@ -123,13 +123,13 @@ def test_help_lists_every_target_and_nothing_else() -> None:
         assert len(line.split()) > 2, f"nothing is said about {line}"
 
 
-def test_the_python_floor_is_said_once_and_kept() -> None:
+def test_the_python_floor_is_stated_once_and_kept() -> None:
     assert project()["project"]["requires-python"] == f">={PYTHONS[0]},<{AFTER}"
     assert project()["tool"]["mypy"]["python_version"] == PYTHONS[0]
     assert project()["tool"]["ruff"]["target-version"] == "py" + PYTHONS[0].replace(".", "")
 
 
-def test_the_version_is_said_alike() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     assert project()["project"]["version"] == VERSION
 
 

@@ -62,7 +62,7 @@ def test_no_query_depends_on_the_session() -> None:
         "set time zone 'Asia/Kolkata'",
     ],
 )
-def test_what_would_depend_on_it_is_noticed(line: str) -> None:
+def test_a_line_that_depends_on_the_time_zone_is_found(line: str) -> None:
     assert len(breaches(line)) == 1
 
 
@@ -79,5 +79,5 @@ def test_what_would_depend_on_it_is_noticed(line: str) -> None:
         "to_timestamp(0)",
     ],
 )
-def test_what_does_not_is_left_alone(line: str) -> None:
+def test_other_lines_are_accepted(line: str) -> None:
     assert breaches(line) == []

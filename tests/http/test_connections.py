@@ -33,7 +33,7 @@ async def test_half_a_head_ends_with_408_and_not_before_its_time() -> None:
         assert server.late("head") == 1
 
 
-async def test_a_new_connection_that_says_nothing_is_closed_without_a_word() -> None:
+async def test_a_silent_new_connection_is_closed_without_an_answer() -> None:
     async with guarded() as server:
         client = await server.open()
         await settle()
@@ -93,7 +93,7 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
             await client.reader.readexactly(8 * 1024 * 1024)
 
 
-async def test_a_client_that_takes_some_of_it_goes_on() -> None:
+async def test_a_client_that_reads_slowly_is_not_cut() -> None:
     async with guarded() as server:
         client = await slow_reader(server)
         head = await client.reader.readuntil(b"\r\n\r\n")
@@ -191,7 +191,7 @@ async def test_the_counts_come_back_to_nothing() -> None:
     [
         test_half_a_head_ends_with_408_and_not_before_its_time,
         test_a_client_that_takes_nothing_of_its_answer_is_cut,
-        test_a_client_that_takes_some_of_it_goes_on,
+        test_a_client_that_reads_slowly_is_not_cut,
         test_one_connection_too_many_is_answered_503_and_the_next_after_an_end_is_served,
         test_the_counts_come_back_to_nothing,
     ],

@@ -82,7 +82,7 @@ async def test_a_failed_note_is_seen(journal: Journal, disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("failing", ["open", "fsync", "write"])
-async def test_it_mends_itself_without_calls(
+async def test_it_recovers_without_calls(
     journal: Journal, tmp_path: Path, disk: Disk, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "RETRY_S", 0.02)

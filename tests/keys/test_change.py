@@ -156,7 +156,7 @@ async def test_an_unkey_that_fails_leaves_ours_as_it_was(house: House) -> None:
     assert ((await house.row("key_ann"))["name"], house.kept("key_ann").name) == ("desk", "desk")
 
 
-async def test_a_database_that_fails_after_unkey_is_said(house: House) -> None:
+async def test_a_database_failure_after_unkey_is_reported(house: House) -> None:
     async with house.rows_refuse():
         done = await house.run("set", "key_ann", "--name", "desk")
         assert done.status == 1

@@ -193,7 +193,7 @@ async def test_nothing_is_called_revoked_that_unkey_has_not_disabled(
     assert await lets_in(sandbox, pool) == (False, False)
 
 
-async def test_a_database_that_fails_after_unkey_is_said(
+async def test_a_database_failure_after_unkey_is_reported(
     env: Env, sandbox: Sandbox, pool: Pool, key: tuple[str, str]
 ) -> None:
     await pool.execute("create trigger broken before update on api_keys for each row execute function refuse_change()")
@@ -234,7 +234,7 @@ async def test_what_stands_in_the_way_of_revoking_is_named(env: Env, sandbox: Sa
         ("disable", False, 630),
     ],
 )
-async def test_the_proxy_forgets_within_the_time_that_is_said(
+async def test_the_proxy_refuses_within_the_time_that_is_printed(
     env: Env,
     sandbox: Sandbox,
     ledger: Ledger,

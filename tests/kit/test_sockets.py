@@ -33,7 +33,7 @@ def test_it_is_asked_before_any_network_forgets() -> None:
     }
 
 
-def test_a_unix_socket_is_left_alone() -> None:
+def test_a_unix_socket_is_not_changed() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         keep_alive(ours)

@@ -18,7 +18,7 @@ STREAM = "broken-wire"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_breaks_is_redis_and_mends_itself(embedded: Embedded, kind: Kind) -> None:
+def test_every_failure_is_an_outage_of_redis_that_ends(embedded: Embedded, kind: Kind) -> None:
     with wires() as laid, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         link = laid.link(Path(unquote(urlsplit(embedded.redis_url).path)))
 

@@ -189,7 +189,7 @@ async def test_the_audit_compares_counters_with_the_ledger(house: House, redis: 
     assert (await look(), len(waits)) == ((1, 0, ""), 2)
 
 
-async def test_the_audit_finds_a_counter_that_nobody_mends(house: House, redis: "Redis", pool: Pool) -> None:
+async def test_the_audit_finds_a_counter_that_no_recount_fixes(house: House, redis: "Redis", pool: Pool) -> None:
     await house.begin()
     await house.insert(house.call(20))
     waited = 0.0

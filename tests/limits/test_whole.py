@@ -110,7 +110,7 @@ async def test_budgets_and_credit_hold_under_many_calls_at_once(limited: Stack) 
         assert (await calls(asking, 8))["ok"] == 8
 
 
-async def test_a_soft_budget_only_speaks(limited: Stack) -> None:
+async def test_a_soft_budget_only_warns(limited: Stack) -> None:
     running = limited
     budget = ["budgets", "set", "--user", running.user_id, "--limit", "0.00003", "--soft", "--model", MODEL]
     await asyncio.to_thread(admin, running, *budget)

@@ -165,6 +165,6 @@ def test_a_passing_body_never_gives_a_nested_field(body: dict[str, Any], last: A
     assert json.loads(found.usage) == {"n": 1}
 
 
-def test_a_tier_that_is_said_in_an_unknown_way_is_unknown() -> None:
+def test_a_tier_in_an_unknown_form_is_unknown() -> None:
     for tier, unsure in (('"flex"', False), ("null", False), ('{"a":1}', True), ("1", True), ('"\\ud800"', True)):
         assert read_body(f'{{"id":"a","service_tier":{tier}}}'.encode()).unsure is unsure

@@ -106,7 +106,7 @@ async def test_doctor_fails_on_what_would_lose_a_call(running: Stack, change: di
     assert says in done.out
 
 
-def test_a_port_that_is_taken_is_said_and_never_shared(running: Stack, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_and_never_shared(running: Stack, tmp_path: Path) -> None:
     done = run("serve", env={**running.env, "GATEWAY_DATA_DIR": str(tmp_path)})
     assert done.returncode == 1
     assert f"GATEWAY_HOST/GATEWAY_PORT: cannot listen on 127.0.0.1:{running.port}" in done.stderr.decode()

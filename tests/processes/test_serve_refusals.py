@@ -156,7 +156,7 @@ async def test_a_mistake_ends_the_command(
 
 
 @pytest.mark.parametrize("mistake", [mistake for mistake in MISTAKES if mistake not in AS_PROCESS])
-def test_a_mistake_is_named_with_its_mend(
+def test_a_mistake_is_named_with_its_fix(
     mistake: str, tmp_path: Path, database_url: str, embedded: Embedded, known: dict[str, str]
 ) -> None:
     """No coroutine, as `serve` has an event loop of its own, which must be the main thread's to hear signals."""
@@ -167,7 +167,7 @@ def test_a_mistake_is_named_with_its_mend(
     assert SECRET not in done.out + done.error + done.noted
 
 
-async def test_a_redis_that_is_full_is_lived_with(tmp_path: Path, database_url: str) -> None:
+async def test_a_full_redis_is_accepted(tmp_path: Path, database_url: str) -> None:
     """The worker that is started here is what empties it."""
     port, said = free_port(), list[str]()
     loaded = settings(database_url=database_url, redis_url=f"redis://127.0.0.1:{port}")

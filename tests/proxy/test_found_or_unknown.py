@@ -95,7 +95,7 @@ async def test_a_large_answer_without_usage_counts_its_beginning(running: Stack,
 
 
 @pytest.mark.parametrize("cut", [True, False])
-async def test_what_came_whole_before_the_end_is_said(running: Stack, hostile: Hostile, cut: bool) -> None:
+async def test_members_that_came_whole_before_a_cut_are_used(running: Stack, hostile: Hostile, cut: bool) -> None:
     """A body that breaks off behind its usage, and one that ends there although its JSON goes on."""
     made = {**RESPONSE, "id": f"resp_cut_{cut}", "output": [], "service_tier": "flex"}
     body = json.dumps(made).encode()[:-3]

@@ -242,7 +242,7 @@ async def test_lists_are_paged_newest_first(api: House) -> None:
     assert (await api.call("GET", "/rooms?room_name=none")).body["data"] == []
 
 
-async def test_what_does_not_open_is_said_so_and_never_written_over(
+async def test_a_room_that_does_not_open_is_reported_and_never_overwritten(
     api: House, pool: Pool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     room, other = await api.made(sensitive=SECRETS), await api.made(sensitive={"a": 1})

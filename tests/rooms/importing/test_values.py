@@ -46,7 +46,7 @@ def test_instants(value: Value, at: datetime | None) -> None:
     "value",
     ["soon", "24.11.2026", "2026-13-01", b"2026-11-24", 10**14, -(10**14), float("inf"), "0001-01-01T00:00+14:00"],
 )
-def test_what_is_no_instant_is_said_without_it(value: Value) -> None:
+def test_an_invalid_instant_is_reported_without_its_value(value: Value) -> None:
     with pytest.raises(ValueError, match="is n") as refused:
         instant_of(value)
     assert str(value) not in str(refused.value)
