@@ -137,7 +137,7 @@ def valid_email(text: str) -> str:
     """The address, in lower case as it is stored. Raises OptionError."""
     address = text.strip().lower()
     if not is_email(address):
-        raise OptionError(f"EMAIL: {text!r} is no e-mail address (like ann@example.com)")
+        raise OptionError(f"EMAIL: {text!r} is not an e-mail address (like ann@example.com)")
     return address
 
 

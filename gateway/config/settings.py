@@ -41,18 +41,18 @@ class _Section(BaseModel, extra="forbid", frozen=True):
 
 
 class KeySettings(_Section):
-    """How long an answer of Unkey holds."""
+    """How long Unkey's answers are valid."""
 
     fresh_s: float = Field(30, ge=0)
-    """Seconds in which a verified key is not asked for again; 0: Unkey is asked on every call."""
+    """Seconds for which a verified key is not checked again; 0: Unkey is asked on every call."""
     stale_s: float = Field(600, ge=0)
     """Seconds a verified key keeps working when Unkey does not answer; 0 is strict."""
     recheck_s: float = Field(30, ge=0)
-    """Seconds between two looks at the keys of answers that run; 0: never."""
+    """Seconds between two checks of the keys of running answers; 0: never."""
     negative_s: float = Field(10, ge=0)
-    """Seconds a refused key is refused without asking again."""
+    """Seconds a refused key is refused without asking Unkey again."""
     revoked_s: float = Field(660, ge=0)
-    """Seconds a key that was good stays refused once Unkey calls it disabled, expired or unknown (docs/keys.md)."""
+    """Seconds a key that was valid stays refused once Unkey calls it disabled, expired or unknown (docs/keys.md)."""
     negative_max: int = Field(10_000, ge=0)
     """Refused keys remembered at most."""
     cache_max: int = Field(100_000, ge=1)
@@ -71,11 +71,11 @@ class KeySettings(_Section):
     keyspace: str | None = None
     """Unkey's id of the only keyspace whose keys are let in (`ks_…`, as `doctor` shows it); without it, any."""
     canary: Credential | None = None
-    """A key that must verify: a root key without permission makes every key look unknown, and this one tells."""
+    """A key that must verify: a root key without permission makes every key look unknown, and this one detects that."""
 
 
 class LimitSettings(_Section):
-    """Limits of a key or user that has none of its own at Unkey, and what happens without Redis (docs/limits.md)."""
+    """Limits of keys and users without their own at Unkey, and what happens without Redis (docs/limits.md)."""
 
     key_requests: int | None = Field(None, ge=1)
     """Requests per minute of one key."""
@@ -113,15 +113,15 @@ class UpstreamSettings(_Section):
     body_bytes_max: int = Field(32 * 1024 * 1024, ge=1024)
     """Largest request body, bytes."""
     drain_s: float = Field(300, ge=0)
-    """Seconds an answer is read on after its client has left."""
+    """Seconds an answer is still read after its client has left."""
     drain_bytes_max: int = Field(64 * 1024 * 1024, ge=0)
-    """Bytes an answer is read on after its client has left."""
+    """Bytes of an answer that are still read after its client has left."""
     drains_max: int = Field(1000, ge=0)
-    """Answers being read on at the same time, per process. Beyond it the key that has the most gives up."""
+    """Answers read at the same time for clients that left, per process. Beyond it, the key with the most loses one."""
     drains_per_key_max: int = Field(200, ge=0)
     """The same, per key."""
     write_stall_s: float = Field(60, gt=0)
-    """Seconds a client may refuse to take the next bytes before it counts as gone; they must be 16 KiB at least."""
+    """Seconds within which a client must take the next 16 KiB, else it counts as gone."""
 
 
 class ConnectionSettings(_Section):
@@ -136,11 +136,11 @@ class ConnectionSettings(_Section):
     head_s: float = Field(10, gt=0)
     """Seconds for a whole request head, from its first byte; of a new connection, from its beginning."""
     body_s: float = Field(10, gt=0)
-    """Seconds for a request body, beside what its size allows."""
+    """Seconds for a request body, in addition to what its size allows."""
     body_bytes_per_s: int = Field(20_000, ge=1)
-    """Bytes of a request body that bring one second more."""
+    """Bytes of a request body that add one second."""
     body_idle_s: float = Field(20, gt=0)
-    """Seconds in which nothing of a request body comes, after which it is given up."""
+    """Seconds of silence after which a request body is given up."""
     bodies_bytes_max: int = Field(512 * 1024 * 1024, ge=1024 * 1024)
     """Bytes of request bodies above 64 KiB that a proxy holds at the same time; one key may hold half of them."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(items)] = ()
@@ -156,10 +156,10 @@ class ConnectionSettings(_Section):
 
 
 class EgressSettings(_Section):
-    """How the vendors are reached from a network that lets nothing else out (docs/configuration.md)."""
+    """How the vendors are reached from a network without direct egress (docs/configuration.md)."""
 
     proxy: Annotated[SecretStr, AfterValidator(egress_proxy)] | None = None
-    """Proxy for the vendors' https addresses, `http://USER:PASSWORD@HOST:PORT` (CONNECT); `direct`: none, for sure."""
+    """Proxy for the vendors' https addresses, `http://USER:PASSWORD@HOST:PORT` (CONNECT); `direct`: explicitly none."""
 
 
 class JournalSettings(_Section):
@@ -168,13 +168,13 @@ class JournalSettings(_Section):
     segment_bytes_max: int = Field(64 * 1024 * 1024, ge=4096)
     """Bytes after which a new segment is begun."""
     reserve_bytes: int = Field(16 * 1024 * 1024, ge=0)
-    """Bytes of disk that each process keeps free for calls in flight, which settle in them when the disk is full."""
+    """Bytes of disk that each process keeps free for calls in flight, which can then settle on a full disk."""
     keep_s: float = Field(86_400, ge=0)
     """Seconds a segment is kept after every call in it is confirmed in Postgres."""
     confirm_after_s: float = Field(2, gt=0)
     """Seconds after which an event not yet seen in Postgres is sent again."""
     open_max_s: float = Field(4000, gt=0)
-    """Seconds after which an open call of a living process is swept all the same; must exceed upstream.total_s."""
+    """Seconds after which an open call of a running process is swept too; must exceed upstream.total_s."""
 
 
 class FlushSettings(_Section):
@@ -208,7 +208,7 @@ class BillingSettings(_Section):
 
 
 class EstimateSettings(_Section):
-    """What a call counts as where OpenAI never said what it used."""
+    """How calls are estimated when OpenAI never reported their usage."""
 
     unseen_share: Decimal = Field(Decimal("0.25"), ge=0, le=1)
     """Share of its most output that a call of a reasoning model counts as, when nobody saw the end of its answer."""
@@ -222,11 +222,11 @@ class TraceSettings(_Section):
     sample_ratio: float = Field(1.0, ge=0, le=1)
     """Share of calls that get a span when the client's `traceparent` does not decide."""
     forward_agents: bool = False
-    """Whether /v1/traces/ingest (OpenAI's Agents SDK) goes on to OpenAI: prompts of clients, under our key."""
+    """Whether /v1/traces/ingest (OpenAI's Agents SDK) is passed on to OpenAI: prompts of clients, under our key."""
 
 
 class CorsSettings(_Section):
-    """Calls from web pages; off by default, because a page shows its key to whoever looks (docs/clients.md)."""
+    """Calls from web pages; off by default, because a page reveals its key to every visitor (docs/clients.md)."""
 
     origins: Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], NoDecode, BeforeValidator(items)] = ()
     """Origins whose pages may call, as `["https://app.example"]`; `["*"]`: any. In the environment also `a,b`."""
@@ -236,27 +236,27 @@ class RoomSettings(_Section):
     """Rooms: the sealed state of sessions (docs/rooms.md)."""
 
     expire_interval_s: float = Field(60, gt=0)
-    """Seconds between two looks for rooms whose time is over."""
+    """Seconds between two checks for expired rooms."""
 
 
 class DailySettings(_Section):
-    """What is asked of Daily.co by itself, where DAILY_API_KEY is set (docs/meetings.md)."""
+    """The regular reconciliation with Daily.co, where DAILY_API_KEY is set (docs/meetings.md)."""
 
     reconcile_s: float = Field(900, ge=0)
-    """Seconds between two looks at the meetings of the last hours; 0: never."""
+    """Seconds between two reconciliations of recent meetings; 0: never."""
     reconcile_hours: float = Field(6, gt=0)
-    """Hours of these."""
+    """Hours that a reconciliation covers."""
 
 
 class RetentionSettings(_Section):
-    """Days after which workers take personal data away (docs/retention.md); without a number they stay."""
+    """Days after which workers delete personal data (docs/retention.md); without a number they are kept."""
 
     participants_days: float | None = Field(None, ge=0)
     """Names and addresses of participants, after their meeting has ended."""
     inbox_days: float | None = Field(None, ge=0)
-    """Bodies of webhooks, after they were dealt with."""
+    """Bodies of webhooks, after they were processed."""
     rooms_days: float | None = Field(None, ge=0)
-    """What is sealed in rooms, after their end."""
+    """Sealed data of rooms, after their end."""
 
 
 class Settings(BaseSettings):
@@ -271,7 +271,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
     openai_api_key: Credential | None = None
-    """The credential that calls are made with."""
+    """The credential for calls to OpenAI."""
     openai_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.openai.com/v1"
     """Where calls go; ends in `/v1`. A regional host changes the price."""
     unkey_root_key: Credential | None = None
@@ -285,15 +285,15 @@ class Settings(BaseSettings):
     stripe_base_url: HttpUrl = "https://api.stripe.com"
     """Where Stripe is."""
     daily_api_key: Credential | None = None
-    """Asks Daily.co about meetings, recordings and transcripts, and registers the webhook."""
+    """For meetings, recordings and transcripts at Daily.co, and for registering the webhook."""
     daily_webhook_secret: Annotated[SecretStr, AfterValidator(webhook_secret)] | None = None
-    """What Daily.co signs its webhooks with, base64; without it every webhook is refused."""
+    """The secret with which Daily.co signs its webhooks, base64; without it every webhook is refused."""
     daily_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.daily.co/v1"
     """Where Daily.co is; ends in `/v1`."""
     rooms_keys: Annotated[SecretStr, AfterValidator(ring)] | None = None
-    """Key ring of what is sealed in rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
+    """Key ring for sealed data of rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
     gateway_secrets: Annotated[SecretStr, AfterValidator(ring)] | None = None
-    """Key ring, as ROOMS_KEYS is one, of what the gateway marks in Redis: that a key was good (docs/keys.md)."""
+    """Key ring in the format of ROOMS_KEYS, for marks in Redis that a key was valid (docs/keys.md)."""
     gateway_host: str = "127.0.0.1"
     """Address the proxies listen on."""
     gateway_port: int = Field(8080, ge=0, le=65535)
@@ -301,11 +301,11 @@ class Settings(BaseSettings):
     gateway_workers: int = Field(1, ge=1, le=256)
     """Proxy processes of `gateway serve`."""
     gateway_stop_notice_s: float = Field(0, ge=0, le=20)
-    """Seconds in which a gateway that is told to stop still takes calls while /readyz says 503: for a load balancer."""
+    """Seconds for which a stopping gateway still takes calls while /readyz says 503: for a load balancer."""
     gateway_keepalive_s: float = Field(75, gt=0)
-    """Seconds an idle connection of a client stays open; more than a load balancer in front keeps it."""
+    """Seconds an idle connection of a client stays open; more than the time of a load balancer in front."""
     gateway_admin_host: str = "127.0.0.1"
-    """Address of /metrics and of the details behind readiness; never one that the internet reaches."""
+    """Address of /metrics and of the readiness details; never reachable from the internet."""
     gateway_admin_port: int = Field(8081, ge=0, le=65535)
     """Port of the same; 0 takes a free one."""
     gateway_data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(Path(".gateway"), validate_default=True)
@@ -334,7 +334,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
-        """The settings of a process that will have this environment."""
+        """The settings of a process with this environment."""
         given = {
             name: environ[name.upper()]
             for name, field in cls.model_fields.items()
@@ -357,7 +357,7 @@ class Settings(BaseSettings):
 
 
 def require_values(settings: Settings, *names: str) -> dict[str, str]:
-    """The values of settings that this command cannot do without, secrets opened.
+    """The values of settings that a command requires, secrets included.
 
     Raises ConfigError naming every one that is missing, as its environment variable.
     """

@@ -75,7 +75,9 @@ def _canary_permissions(canary: Verification) -> list[CheckResult]:
         fix = "give the canary its permission again; if it has it, Unkey leaves them out (docs/keys.md)"
         return [CheckResult("unkey", "fail", says, fix)]
     if meta_of(canary).bound is not True or not are_told(canary.permissions or ()):
-        says = "keys.canary is no bound key: whether Unkey leaves permissions out of its answers would not be noticed"
+        says = (
+            "keys.canary is not a bound key: whether Unkey leaves permissions out of its answers would not be noticed"
+        )
         return [
             CheckResult("unkey", "warn", says, "make it with `gateway keys create --endpoints models` (docs/keys.md)")
         ]

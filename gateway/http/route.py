@@ -125,7 +125,7 @@ class Route(Generic[P, Q, B]):
             found.append(Refusal(400, "unknown_field", "the body has a field that is not taken"))
             found.append(Refusal(413, "request_too_large", "the body is too large"))
         if self.reads_body and self.body is not Nothing:
-            found.append(Refusal(400, "invalid_json", "the body is no JSON object, or not strictly JSON"))
+            found.append(Refusal(400, "invalid_json", "the body is not a JSON object, or not strict JSON"))
             found.append(Refusal(400, "request_too_complex", "the body holds too many JSON values"))
         return [*found, *self.refusals]
 

@@ -104,7 +104,7 @@ def model_permissions(text: str) -> tuple[str, ...]:
     for name in names:
         if not name or PERMISSION.fullmatch(MODEL + name) is None:
             raise OptionError(
-                f"--models: {name!r} is no name of a model that Unkey can hold (gpt-5, or gpt-5* for all that begin "
+                f"--models: {name!r} is not a name of a model that Unkey can hold (gpt-5, or gpt-5* for all that begin "
                 f"so; letters, digits and _ : . * - only, {128 - len(MODEL)} at most)"
             )
     return tuple(MODEL + name for name in names)
@@ -115,7 +115,7 @@ def endpoint_permissions(text: str) -> tuple[str, ...]:
     names = _listed(text)
     for name in names:
         if name not in NAMES:
-            raise OptionError(f"--endpoints: {name!r} is none of {', '.join(sorted(NAMES))}")
+            raise OptionError(f"--endpoints: {name!r} is not one of {', '.join(sorted(NAMES))}")
     return tuple(ENDPOINT + name for name in names)
 
 
@@ -255,5 +255,5 @@ def _listed(text: str) -> list[str]:
 
 def _permission(name: str) -> str:
     if PERMISSION.fullmatch(name) is None:
-        raise OptionError(f"--permission: {name!r} is no permission (openai.chat, openai.model.gpt-5, usage.read)")
+        raise OptionError(f"--permission: {name!r} is not a permission (openai.chat, openai.model.gpt-5, usage.read)")
     return name

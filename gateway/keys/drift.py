@@ -70,7 +70,7 @@ def _unlinked(unkey: DescribedKey, *, owner_known: bool) -> Drift:
     elif unkey.external_id is None:
         hint = "it has no externalId: give it a user's UUID at Unkey, or delete it there"
     else:
-        hint = "its externalId is no user here: it is refused (key_not_linked); correct that or delete it at Unkey"
+        hint = "its externalId is not a user here: it is refused (key_not_linked); correct that or delete it at Unkey"
     means = "it has no row here"
     return Drift("not_linked", unkey.key_id, None, None, unkey.external_id, owner_known, hint, means)
 

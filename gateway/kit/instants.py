@@ -62,7 +62,7 @@ def parse_span(text: str, option: str, most: timedelta) -> timedelta:
     elif span := _SPAN.fullmatch(text):
         length = timedelta(**{_UNITS[span[2]]: int(span[1])})
     else:
-        raise OptionError(f"{option}: {text!r} is no span (0s, 90m, 12h, 7d, 2w)")
+        raise OptionError(f"{option}: {text!r} is not a time span (0s, 90m, 12h, 7d, 2w)")
     if length > most:
         raise OptionError(f"{option}: {text!r} is more than {most.days} days")
     return length

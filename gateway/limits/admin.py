@@ -79,9 +79,9 @@ def budget_options(
     """From what an operator typed. Raises OptionError."""
     usd = valid_usd("--limit", limit, least=Decimal(0))
     if period not in get_args(Period):
-        raise OptionError(f"--period: {period!r} is none of {', '.join(get_args(Period))}")
+        raise OptionError(f"--period: {period!r} is not one of {', '.join(get_args(Period))}")
     if meeting is not None and not is_uuid(meeting):
-        raise OptionError(f"--meeting: {meeting!r} is no UUID of a meeting")
+        raise OptionError(f"--meeting: {meeting!r} is not the UUID of a meeting")
     named = None if model is None else _text("--model", model)
     return BudgetOptions(user, usd, period, soft, key, meeting, named)  # type: ignore[arg-type]  # looked at above
 
@@ -159,7 +159,7 @@ def valid_usd(option: str, text: str, *, least: Decimal) -> Decimal:
     try:
         usd = Decimal(text.strip())
     except InvalidOperation:
-        raise OptionError(f"{option}: {text!r} is no amount of USD (like 5 or 0.25)") from None
+        raise OptionError(f"{option}: {text!r} is not an amount in USD (like 5 or 0.25)") from None
     if not usd.is_finite() or not least <= usd <= LIMIT_USD_MAX:
         raise OptionError(f"{option}: {least} to {LIMIT_USD_MAX} USD")
     if usd != usd.quantize(Decimal("1e-9")):

@@ -127,7 +127,7 @@ class DailyMeetings:
                 if url is None:
                     raise DependencyDown("daily", "an access link without a link")
                 return Link(url, None if access.expires is None else int(access.expires))
-        raise ValueError("it is no reference to a recording or transcript of Daily.co's")
+        raise ValueError("it is not a reference to a recording or transcript of Daily.co's")
 
     async def _complete(self, meetings: list[dict[str, Any]]) -> str | None:
         """Asks for the people that a list has left out. What could not be had is said, and loses no meeting."""

@@ -225,7 +225,7 @@ def _of_rest(payload: dict[str, Any], _: datetime | None) -> list[Fact]:
     facts: list[Fact] = [SessionSeen(daily_id, room, began, ended, REST, listed)]
     for person in people if isinstance(people, list) else []:
         if not isinstance(person, dict):
-            raise UnreadableEvent("participants holds something that is no object")
+            raise UnreadableEvent("participants holds something that is not an object")
         joined = fields.instant(person, "join_time")
         left = None if ongoing or person.get("duration") is None else joined + fields.duration(person, "duration")
         session_id, name, user_id = (

@@ -43,7 +43,7 @@ def _number(payload: dict[str, Any], name: str) -> Decimal:
     except InvalidOperation:
         raise UnreadableEvent(f"{name} must be a number of seconds") from None
     if not number.is_finite() or not 0 <= number <= _INSTANT_MAX:
-        raise UnreadableEvent(f"{name} is no number of seconds that makes sense")
+        raise UnreadableEvent(f"{name} is not a plausible number of seconds")
     return number
 
 

@@ -131,7 +131,7 @@ def parse_dimensions(by: Sequence[str]) -> tuple[str, ...]:
     asked = [name.strip().lower() for entry in by for name in entry.split(",") if name.strip()]
     for name in asked:
         if name not in DIMENSIONS:
-            raise OptionError(f"by: {name!r} is no dimension; there are {', '.join(DIMENSIONS)}")
+            raise OptionError(f"by: {name!r} is not a dimension; there are {', '.join(DIMENSIONS)}")
     return tuple(dict.fromkeys(asked))
 
 

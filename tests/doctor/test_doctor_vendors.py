@@ -78,7 +78,7 @@ async def test_unkey(sandbox: Sandbox) -> None:
 async def test_surprising_limits_at_unkey_are_reported(sandbox: Sandbox) -> None:
     key = sandbox.unkey.add_key("sk_canary", api_id=credentials.UNKEY_API_ID, key_id="key_canary", external_id="u")
     loaded = behind(sandbox, keys=KeySettings(canary=SecretStr("sk_canary"), keyspace=KEYSPACE))
-    assert [("warn", "is no bound key" in one.says) for one in await found("unkey", loaded)] == [("warn", True)]
+    assert [("warn", "is not a bound key" in one.says) for one in await found("unkey", loaded)] == [("warn", True)]
     key.permissions = ["openai.models"]
     (unmarked, _) = await found("unkey", loaded)
     assert unmarked.says == "1 key(s) are bound by permissions and not marked so: key_canary"

@@ -154,8 +154,13 @@ async def test_nothing_used_is_an_empty_report(pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("by", "since", "until", "named"),
     [
-        (["customer"], None, None, "'customer' is no dimension; there are month, day, hour, user, key, meeting, model"),
-        (["user; drop table users"], None, None, "is no dimension"),
+        (
+            ["customer"],
+            None,
+            None,
+            "'customer' is not a dimension; there are month, day, hour, user, key, meeting, model",
+        ),
+        (["user; drop table users"], None, None, "is not a dimension"),
         (["user"], "last-week", None, "from: 'last-week' is neither a date .* nor one of today, yesterday, this-month"),
         (
             ["user"],

@@ -153,7 +153,7 @@ def _targets(wanted: Mapping[str, str], columns: Sequence[str], key: Sequence[st
         raise OptionError(f"--config: the table has no column {missing[0]!r}; it has {', '.join(columns)}")
     for column, target in wanted.items():
         if target not in (*COLUMNS, KEY, IGNORE) and not _FREE.fullmatch(target):
-            raise OptionError(f"--config: column {column!r}: {target!r} is no target; known are {_KNOWN}")
+            raise OptionError(f"--config: column {column!r}: {target!r} is not a target; known are {_KNOWN}")
     targets = {
         column: wanted.get(column, KEY if column in key and KEY not in wanted.values() else f"{SEALED}{column}")
         for column in columns

@@ -77,7 +77,7 @@ class SqliteFile:
 
 @contextmanager
 def open_sqlite(path: Path) -> Iterator[SqliteFile]:
-    """The file, as it is at this moment until the context ends. Raises OptionError when it is no SQLite file, is
+    """The file, as it is at this moment until the context ends. Raises OptionError when it is not an SQLite file, is
     damaged or does not hold still.
     """
     try:
@@ -86,7 +86,7 @@ def open_sqlite(path: Path) -> Iterator[SqliteFile]:
     except OSError as error:
         raise OptionError(f"FILE: {path} cannot be read: {error.strerror}") from None
     if not head.startswith(_MAGIC):
-        raise OptionError(f"FILE: {path} is no SQLite file")
+        raise OptionError(f"FILE: {path} is not an SQLite file")
     beside = any(_size(path, suffix) for suffix in _BESIDE)
     if beside or _WAL in head[18:20]:
         with (

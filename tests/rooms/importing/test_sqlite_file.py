@@ -106,8 +106,8 @@ def test_what_is_no_whole_sqlite_file_is_refused(folder: Path) -> None:
             with pytest.raises(OptionError) as refused, open_sqlite(folder / name):
                 pass
             refusals[name] = str(refused.value)
-    assert refusals["text"].endswith("is no SQLite file")
-    assert refusals["empty"].endswith("is no SQLite file")
+    assert refusals["text"].endswith("is not an SQLite file")
+    assert refusals["empty"].endswith("is not an SQLite file")
     assert "No such file" in refusals["absent"]
     assert refusals["torn"].startswith("FILE: it is damaged") or "malformed" in refusals["torn"]
 
