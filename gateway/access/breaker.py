@@ -38,7 +38,8 @@ class Breaker:
         return self._failures >= FAILURES
 
     def enter(self) -> None:
-        """Before a question. Raises DependencyDown while none is to be sent, AskedTooOften while it asked for that."""
+        """Call before each request. Raises DependencyDown while the circuit is open, AskedTooOften during a requested
+        pause."""
         held_s = self._held_until_s - self._monotonic()
         if held_s > 0:
             raise AskedTooOften(math.ceil(held_s))
@@ -49,13 +50,13 @@ class Breaker:
         self._trying = True
 
     def record_success(self) -> None:
-        """An answer came, whatever it said."""
+        """An answer came, whatever its content."""
         if self.is_open:
             _log.warning("unkey circuit closed")
         self._failures, self._trying = 0, False
 
     def pause(self, seconds: float) -> None:
-        """It answered, and asked for no requests for so long: no failure."""
+        """Unkey answered with a request to wait this long: not a failure."""
         self.record_success()
         self._held_until_s = self._monotonic() + seconds
 

@@ -27,7 +27,7 @@ class UnknownKeyLimit:
         self._counts: Final[OrderedDict[str, tuple[float, int]]] = OrderedDict()
 
     def take(self, peer: str) -> None:
-        """A question about a key that nobody knows yet. Raises ApiError 429 when this address has had its share."""
+        """Counts a request about an unknown key. Raises ApiError 429 when this address has used up its share."""
         if not self._per_minute:
             return
         peer = bucket_of(peer)

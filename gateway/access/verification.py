@@ -132,12 +132,12 @@ class KeyVerifier:
             self._judged_s = now
 
     def _look_again(self) -> None:
-        """Asks about a bound canary now and then, on behalf of keys without permissions, which do not wait for it."""
+        """Checks a bound canary from time to time, on behalf of keys without permissions, which do not wait for it."""
         if self._monotonic() >= self._judged_s + (AGAIN_S if self._untold else SHOWN_S):
             self._look()
 
     def _look(self) -> "asyncio.Task[bool]":
-        """The one question about the canary that is under way."""
+        """The one check of the canary that is in progress."""
         if self._checking is None:
             self._checking = asyncio.get_running_loop().create_task(self.check())
             self._checking.add_done_callback(self._finish_check)

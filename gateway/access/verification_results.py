@@ -9,7 +9,7 @@ from gateway.kit.errors import ApiError, DependencyDown
 
 
 def verification_error(verdict: Verification, unix_s: float) -> ApiError | None:
-    """What the client is told for each of Unkey's codes (Unkey's docs); None for VALID only."""
+    """The client's error for each of Unkey's codes (Unkey's docs); None only for VALID."""
     code = verdict.code
     if verdict.valid is True and code == "VALID":
         return None
@@ -51,7 +51,7 @@ def unavailable(error: DependencyDown) -> ApiError:
 
 
 def lacks_bounds(verdict: Verification) -> bool:
-    """Whether permissions bind this key and the answer has none of them: then it does not say what it may call."""
+    """Whether this key is bound by permissions but the answer has none, so that what it may call is unknown."""
     return meta_of(verdict).bound is True and not are_told(verdict.permissions or ())
 
 

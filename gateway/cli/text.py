@@ -26,7 +26,7 @@ def legible_lines(text: str) -> str:
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """JSON that a terminal may show as it is: exact for whoever parses it, because JSON has escapes of its own."""
+    """JSON that a terminal may show unchanged; parsers read the exact value, because JSON has its own escapes."""
     return escape_json(json.dumps(value, indent=indent, ensure_ascii=False))
 
 

@@ -56,10 +56,9 @@ class TrustedProxies:
         return parsed is not None and self._has(parsed)
 
     def client_of(self, peer: str, forwarded: Sequence[str]) -> str:
-        """The client behind `peer`, which is trusted. `forwarded`: every X-Forwarded-For of the request, in order.
-
-        The last entry that is none of ours; `peer` itself, or the last proxy of ours, where the chain says no more.
-        """
+        """The client behind `peer`, which is trusted. `forwarded`: every X-Forwarded-For of the request, in order. The
+        result is the last entry that is not one of our proxies; or `peer`, or our last proxy, where the chain has no
+        other entry."""
         last = peer
         for entry in reversed(",".join(forwarded[-HOPS_MAX:]).rsplit(",", HOPS_MAX)[-HOPS_MAX:]):
             parsed = parse_address(_without_port(entry.strip(" \t")))

@@ -150,11 +150,9 @@ class Buffer:
         return stream_ids
 
     async def waiting(self, stream_ids: Sequence[bytes]) -> set[bytes]:
-        """Those of these entries that are in the stream and will reach a writer.
-
-        One that was handed out and that no writer holds will reach nobody: `XGROUP DELCONSUMER` by anybody but
-        ourselves does that. It is taken out: whoever asks has the original.
-        """
+        """The entries among these that are in the stream and will reach a writer. One that was delivered but is held by
+        no writer will not (somebody ran `XGROUP DELCONSUMER`), so it is removed from the stream: the caller has the
+        original."""
         present = await self._with_fields(stream_ids, lambda one: ("XRANGE", self._stream, one, one))
         last = await self._last_delivered() if present else (0, 0)
         handed_out = [stream_id for stream_id in present if _place(stream_id) <= last]

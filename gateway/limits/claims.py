@@ -23,7 +23,7 @@ class RateClaim(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """So many calls at the same time."""
+    """A number of concurrent calls."""
 
     key: str
     limit: int
@@ -66,7 +66,7 @@ class KeyLimits(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One claim after it was looked at; the figures are of its limit, with this call where it was let in."""
+    """The result of one claim; the figures are those of its limit, including this call if it was admitted."""
 
     claim: Claim
     refused: bool

@@ -1,4 +1,4 @@
-"""What bounds a key: rates from Unkey where it has some, else from our settings, and budgets from the ledger.
+"""The limits of a key: rates from Unkey if it has any, else from our settings, and budgets from the ledger.
 
 Unkey's own counting is left to Unkey: it sees one verification for many calls, so what it allows per minute is counted
 here as well, call by call (Unkey's docs). A limit named `key-tokens` or `tokens` counts tokens, one named

@@ -1,5 +1,6 @@
-"""What a client is told when a limit has no room for its call: which limit, what is spent, what is held, when to try
-again. In OpenAI's codes, with the headers that OpenAI's own SDKs obey (`retry-after`, `x-should-retry`).
+"""The errors for calls that exceed a limit: which limit, what is spent, what is held, when to retry.
+
+In OpenAI's codes, with the headers that OpenAI's own SDKs obey (`retry-after`, `x-should-retry`).
 """
 
 from collections.abc import Sequence
@@ -27,13 +28,13 @@ def limit_error(of: Taken, every: Sequence[Taken]) -> ApiError:
 
 
 def unavailable(error: DependencyDown) -> ApiError:
-    """A limit that must hold cannot be looked at."""
+    """503: a limit that must hold cannot be checked."""
     message = f"The limits of this API key could not be checked right now ({error.what}); nothing was spent."
     return ApiError(503, "limits_unavailable", message, kind="server_error", headers={"Retry-After": "2"})
 
 
 def not_priced(model: str) -> ApiError:
-    """Nobody knows what the call may cost, so no budget can hold it."""
+    """403: the cost of the call is unknown, so no budget can hold it."""
     message = f"This API key has a hard budget, and the gateway knows no price for {model!r} at this service tier."
     return ApiError(403, "model_not_priced", message, param="model", headers=NO_RETRY)
 

@@ -88,7 +88,7 @@ class Limiter:
             await asyncio.wait({task}, timeout=SLOT_WAIT_S)
 
     def abandon(self, event_id: str) -> None:
-        """The call may have run, and nothing is known of it: its hold stays until its row comes or its time is up."""
+        """The call may have run, and its cost is unknown: its hold stays until its row arrives or the hold expires."""
         self._running.pop(event_id, None)
 
     async def renew(self) -> None:
@@ -99,7 +99,7 @@ class Limiter:
                 raise result
 
     async def close(self) -> None:
-        """Lets what is being given back arrive."""
+        """Waits for pending settlements."""
         if self._giving_back:
             await asyncio.wait(self._giving_back, timeout=CLOSE_S)
 
@@ -119,7 +119,7 @@ class Limiter:
         return claims
 
     async def _begin(self, claims: list[Claim], keys: frozenset[str]) -> list[Claim]:
-        """Gives counters to budgets that have none yet; a soft one goes without while PostgreSQL is away."""
+        """Creates the missing counters of budgets; a soft budget is skipped while PostgreSQL is away."""
         kept = list(claims)
         for claim in claims:
             if not isinstance(claim, Hold) or claim.key not in keys:
@@ -133,7 +133,7 @@ class Limiter:
         return kept
 
     def _beginning(self, hold: Hold) -> "asyncio.Task[None]":
-        """One question to the ledger for any number of calls that wait for it."""
+        """One query to the ledger for any number of waiting calls."""
         task = self._begun.get(hold.key)
         if task is None:
             task = self._begun[hold.key] = asyncio.get_running_loop().create_task(self._begin_one(hold))

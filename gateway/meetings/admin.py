@@ -31,7 +31,7 @@ async def list_meetings(settings: Settings, *, unassigned: bool, room: str | Non
 
 
 async def assign(settings: Settings, *, meeting: str, user: str) -> User:
-    """Makes somebody the owner of a meeting, for good. Raises OptionError, ConfigError, DependencyDown."""
+    """Sets the owner of a meeting for good. Raises OptionError, ConfigError, DependencyDown."""
     if not is_uuid(meeting):
         raise OptionError("MEETING: our id of it, a UUID; `gateway meetings list --json` has them")
     async with database(settings, _WHY) as pool:

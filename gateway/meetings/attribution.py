@@ -74,7 +74,7 @@ class MeetingAttribution:
         return known.meeting.id
 
     async def _ask(self, name: str, known: _Known | None) -> _Known:
-        """One question for any number of calls; what was known goes on while PostgreSQL is away."""
+        """One query for any number of calls; known meetings stay valid while PostgreSQL is away."""
         task = self._asking.get(name)
         if task is None:
             task = self._asking[name] = asyncio.get_running_loop().create_task(self._look_up(name))

@@ -55,7 +55,7 @@ class NotApplied(Exception):
 
 
 class WebhookEvent(NamedTuple):
-    """One webhook, as it came."""
+    """One webhook, as received."""
 
     id: str
     type: str
@@ -64,7 +64,7 @@ class WebhookEvent(NamedTuple):
 
 
 class InboxCounts(NamedTuple):
-    """Events that are not done, and those that have just lapsed."""
+    """Numbers of unfinished and recently lapsed events."""
 
     new: int
     waiting: int
@@ -100,12 +100,12 @@ class Inbox(Table):
                 raise NotApplied(type(error).__name__) from None
 
     async def mark_failed(self, event_id: str, reason: str) -> None:
-        """An event could not be applied: it comes again, after twice as long each time."""
+        """An event could not be applied: it is retried after a time that doubles with each failure."""
         async with self._connection() as connection:
             await connection.execute(_FAILED, SOURCE, event_id, reason)
 
     async def retry_failed(self) -> int:
-        """Takes up everything anew that has failed; how many."""
+        """Queues every failed event again; returns how many."""
         async with self._connection() as connection:
             return len(await connection.fetch(_AGAIN, SOURCE))
 

@@ -17,7 +17,7 @@ from gateway.meetings.timeline import SLACK, Session, SourcedInstant, better_end
 
 
 class Pin(NamedTuple):
-    """When somebody came and went in one meeting, as REST tells it."""
+    """When somebody joined and left one meeting, according to REST."""
 
     joined: SourcedInstant
     left: SourcedInstant | None
@@ -134,8 +134,8 @@ def _find_overlap(joined: SourcedInstant, left: SourcedInstant, sessions: Sequen
 
 
 def _find_meetings(person: Person, joined: SourcedInstant, sessions: Sequence[Session]) -> list[Session]:
-    """The meeting that somebody came to and, as nobody has seen them leave, those that begin where the last one ended:
-    that is how a session goes on with whoever has been alone."""
+    """The meeting that somebody joined and, as nobody has seen them leave, those that begin where the last one ended: a
+    session continues that way with the person who stayed alone."""
     first = place(sessions, joined.at)
     if first is None:
         return []

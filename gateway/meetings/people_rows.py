@@ -80,10 +80,8 @@ async def _meetings(event: EventTransaction, room: str, people: Sequence[Person]
 
 
 async def _take_out(event: EventTransaction, person: Person, rows: Sequence[PersonRow]) -> Sequence[PersonRow]:
-    """Takes somebody out of all meetings, and has the events that told about them taken up again, to wait.
-
-    Where these were emptied meanwhile there is nothing left to take up, and the rows stay where they are.
-    """
+    """Removes somebody from all meetings, and queues the events about them again, to wait. Where those were emptied
+    meanwhile, there is nothing to apply again, and the rows stay."""
     events = [event_id for event_id in person.events if event_id != event.event_id]
     if not rows or (events and not await event.are_whole(events)):
         return []

@@ -76,7 +76,7 @@ class Session:
         )
 
     def ends(self, next_start: datetime | None) -> datetime | None:
-        """When it ends, as far as anybody can tell; None: it goes on."""
+        """When it ends, as far as known; None: it is still running."""
         if self.end is not None:
             return max(self.end.at, self.start.at)
         return None if next_start is None else max(next_start, self.start.at)

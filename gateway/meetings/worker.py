@@ -37,7 +37,7 @@ class MeetingsWorker:
         self._claim_at_s = 0.0
 
     async def apply_due(self) -> None:
-        """All that is due. Raises DependencyDown where an outage is this worker's to report."""
+        """Applies all due events. Raises DependencyDown where this worker has to report the outage."""
         try:
             while await self.step_once():
                 self._is_used = True

@@ -13,7 +13,7 @@ from gateway.kit.failpoints import Failpoint, pass_by
 
 
 class ProcessArguments(NamedTuple):
-    """What a process is told beside its settings."""
+    """What a process is given in addition to its settings."""
 
     slot: int
     """Of a proxy: its number, which names its journal."""

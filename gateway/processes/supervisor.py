@@ -42,7 +42,7 @@ Ready = Callable[[StatusOf], None]
 
 
 class Watcher(Protocol):
-    """Told about children as they live."""
+    """Gets notified about children."""
 
     def mark_started(self, name: str, pid: int) -> None: ...
     def heard(self, name: str, status: Status) -> None: ...

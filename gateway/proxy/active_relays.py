@@ -1,4 +1,4 @@
-"""All answers that a process is reading: their bounds in time, and their end with the process."""
+"""All answers that a process is reading: enforces their time limits, and ends them with the process."""
 
 import asyncio
 from collections import Counter
@@ -14,10 +14,8 @@ WATCH_S: Final = 1.0
 
 
 class ActiveRelays:
-    """The answers being read in this process, and how many of them for clients that have left.
-
-    One timer looks after all of them: a timer per read, as aiohttp would set, costs more than metering the chunk.
-    """
+    """The answers being read in this process, and how many of them for clients that have left. One timer serves all of
+    them: a timer per read, as aiohttp would set, costs more than metering the chunk."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -50,19 +48,19 @@ class ActiveRelays:
         return self.running > bounds.drains_max and drains >= max(self._of_key.values())
 
     def add(self, relay: "Relay") -> None:
-        """Looks after this one too."""
+        """Registers a relay."""
         self.relays.add(relay)
         if self._given_up:
             relay.give_up("drain_limit")
 
     async def check(self) -> None:
-        """Gives up every answer that is beyond its bounds."""
+        """Gives up every answer that exceeds its bounds."""
         now = asyncio.get_running_loop().time()
         for relay in list(self.relays):
             relay.check(now)
 
     def give_up(self) -> None:
-        """The process is to end: no answer is read any further, and each is settled by what has come."""
+        """The process is stopping: answers are not read any further, and each is settled with what has arrived."""
         self._given_up = True
         for relay in list(self.relays):
             relay.give_up("drain_limit")

@@ -1,4 +1,4 @@
-"""What becomes of an answer that has begun when the gateway fails on it: it never gets a second head."""
+"""Ends an answer that has already begun when the gateway fails on it: it never gets a second head."""
 
 import asyncio
 from typing import Final
@@ -13,7 +13,7 @@ WRITE_S: Final = 5.0
 
 
 class AnswerBegun(Exception):
-    """Raised from what went wrong when a part of the answer may have gone out already."""
+    """Raised from the cause when part of the answer may already have been sent."""
 
     def __init__(self, result: RelayResult, client: web.StreamResponse) -> None:
         super().__init__("the answer has begun")
@@ -22,7 +22,7 @@ class AnswerBegun(Exception):
 
 
 def error_event(error: ApiError) -> bytes:
-    """A stream's own way to say that it ends with an error; the blank line ends an event that went out in part."""
+    """The error event of a stream; the blank line first ends an event that was sent in part."""
     return b"\n\ndata: " + error.body() + b"\n\n"
 
 

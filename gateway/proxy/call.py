@@ -159,7 +159,7 @@ class MeteredCall:
             relay.close()
 
     async def _relay(self, source: UpstreamAnswer, relay: Relay) -> None:
-        """All of the answer but its last bytes."""
+        """Relays all of the answer but its last bytes."""
         shape = self._route.endpoint.stream
         if source.status == 200 and shape is not None and is_event_stream(source, asked=self._asked.stream):
             await relay.relay_stream(StreamMeter(shape, withhold=self._asked.withhold_usage))
@@ -177,7 +177,8 @@ class MeteredCall:
         self._deps.failpoint("proxy.noted")
 
     async def _give_back(self) -> None:
-        """What the limits hold for the call. It stays held when the call may have run and nothing says what it cost."""
+        """Releases what the limits hold for the call. The hold stays when the call may have run and its cost is
+        unknown."""
         if self._settlement.event is None and self._report.sent_s is not None:
             self._deps.limiter.abandon(self._id)
         else:

@@ -1,4 +1,4 @@
-"""What the proxy is made of: the edges and values it was given by the root."""
+"""The dependencies of the proxy, injected by the composition root."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -93,7 +93,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def hides_output(decision: Decision) -> bool:
-    """Whether the answer may have gone on where nobody saw it: not where OpenAI ended it, or refused the call."""
+    """Whether the answer may have continued unseen: not where OpenAI ended it or refused the call."""
     reason = decision.reason or ""
     is_guess = decision.figures in ("counted", "open_record")
     return is_guess and reason not in ("usage_missing", "stream_failed") and not reason.startswith("http_")

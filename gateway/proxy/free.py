@@ -28,7 +28,7 @@ def discard(event_id: str) -> web.Response:
 
 
 def check_shown(route: MatchedRoute, allowed: Allowed | None) -> None:
-    """Raises ApiError 404 for one model that the key is not told of, as OpenAI says it of one that is not there."""
+    """Raises ApiError 404 for a model that the key may not see, worded as OpenAI words it for a missing model."""
     if route.endpoint.name == "models.get":
         name = route.path.partition("?")[0].removeprefix(_MODEL_PATH)
         if not is_shown(name, allowed):
@@ -38,7 +38,7 @@ def check_shown(route: MatchedRoute, allowed: Allowed | None) -> None:
 async def answer_whole(
     request: web.BaseRequest, route: MatchedRoute, source: UpstreamAnswer, allowed: Allowed | None, event_id: str
 ) -> web.Response | None:
-    """The answer to HEAD, or the list of models; None for an answer that is to be relayed. Raises ApiError 502."""
+    """Answers HEAD and the list of models; None for an answer that is to be relayed. Raises ApiError 502."""
     headers = answer_headers(source.headers, event_id)
     if request.method == "HEAD":
         length = source.headers.get("Content-Length")

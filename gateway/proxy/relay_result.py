@@ -1,4 +1,4 @@
-"""What is known of an answer that is being read, or was. Plain values; `relay` writes them."""
+"""What is known of an answer while and after it is relayed. Plain values; `relay` writes them."""
 
 from aiohttp import web
 
@@ -8,7 +8,7 @@ from pricing.stream import StreamMeter
 
 
 class RelayResult:
-    """What came of reading one answer."""
+    """The result of reading one answer."""
 
     def __init__(self) -> None:
         self.said = Said()

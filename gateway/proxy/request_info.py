@@ -1,4 +1,4 @@
-"""What is known of a request by the time that it is refused, for its log line. Never a key, a query or a body."""
+"""Facts of a request for its log line, also when it is refused. Never a key, a query or a body."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ _SHOWN_MAX: Final = 200
 
 
 class RequestInfo:
-    """Of one request; filled in as it goes."""
+    """Facts of one request, filled in as they become known."""
 
     __slots__ = ("endpoint", "is_logged", "model", "principal", "request", "request_id")
 
@@ -35,7 +35,7 @@ def plain(text: str) -> str:
 
 
 def model_in(body: bytes) -> str | None:
-    """The model that a request names which could not be read otherwise; None for one that would take time to read."""
+    """The model named by a request that could not be read otherwise."""
     if len(body) > SMALL_BYTES:
         return None
     model = text_of((read_fields(body) or {}).get("model"))

@@ -61,7 +61,7 @@ class Settlement:
         await self._write(await self._value(decision, said, metadata))
 
     async def interrupt(self) -> None:
-        """The call ends in a way that nobody foresaw. With what is known of it, else from its OPEN alone."""
+        """Settles a call that ends unexpectedly: with what is known of it, else from its OPEN alone."""
         if self.event is not None:
             return
         usage = self.relay_result is not None and self.relay_result.said.usage is not None
@@ -103,7 +103,7 @@ class Settlement:
                 return settler.settle_void(opened, deps.now(), reason, request_id=request_id, metadata=metadata)
 
     async def _count(self) -> Tokens:
-        """The call's tokens, from the request and from what the answer showed."""
+        """The call's tokens, from the request and from the received part of the answer."""
         result = self.relay_result
         meter = None if result is None else result.meter
         shown = result is not None and self.status == 200 and has_output(self._opened.endpoint)

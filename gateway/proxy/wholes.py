@@ -1,4 +1,4 @@
-"""Reads what a whole answer says of itself: kept in memory, or passing by in pieces; decoded where it is coded."""
+"""Reads usage, id and model from a whole answer: buffered, or in pieces as it passes; decoded where it is encoded."""
 
 from gateway.proxy.relay_result import RelayResult
 from pricing.readers.body import object_of, read_fields, read_scan, said_of

@@ -52,7 +52,7 @@ async def due(store: RetentionStore, limits: Limits, now: datetime) -> dict[Kind
 async def take(
     store: RetentionStore, limits: Limits, now: datetime, progress: Callable[[Kind, int], None]
 ) -> dict[Kind, int]:
-    """Takes it away; how much of each kind. `progress` is told as it goes. Raises DependencyDown."""
+    """Deletes it; returns how much of each kind. `progress` is called as it proceeds. Raises DependencyDown."""
     taken = dict.fromkeys(limits, 0)
     for kind, days in limits.items():
         while some := await store.take(kind, now - timedelta(days=days), rows_max=BATCH):

@@ -78,9 +78,8 @@ class Rooms(Table):
         return _one(await self._rows(_INSERT, *written, room.started_at, room.ended_at, room.expires_at))
 
     async def update(self, room: Room, *, sealed_too: bool) -> Room | None:
-        """Writes `room` over the version that it names, the envelope only if told so. The room as it is stored; None
-        when it has changed since, has expired or is not there.
-        """
+        """Writes `room` over the version that it names, the envelope only if asked to. Returns the stored room; None
+        when it has changed since, has expired or does not exist."""
         sealed = room.sealed or (None, None)
         harmless = (room.room_name, room.user_id, room.meeting_id, room.state, json.dumps(room.data))
         times = (room.started_at, room.ended_at, room.expires_at)

@@ -34,7 +34,7 @@ WRONG_SERVER: Final = (
 
 
 class Unfit(ConnectionError):
-    """It cannot be connected to as it is configured (a certificate, an option): somebody has to correct that."""
+    """The configuration does not allow a connection (a certificate, an option): somebody has to correct it."""
 
 
 class Connection(Base):

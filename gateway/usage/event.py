@@ -17,7 +17,7 @@ Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adju
 
 
 class EventFields(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What whoever writes an event and whoever reads it have of it in the same form."""
+    """The fields of an event that have the same form for writers and readers."""
 
     id: str
     user_id: str
