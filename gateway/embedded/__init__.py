@@ -22,6 +22,6 @@ laid beside the data; where it cannot reach the data folder itself, the data lie
 """
 
 from gateway.embedded.errors import AlreadyRunning, EmbeddedError
-from gateway.embedded.house import ALL, Embedded, ephemeral, start, start_sync
+from gateway.embedded.servers import ALL, Embedded, ephemeral, start, start_sync
 
 __all__ = ["ALL", "AlreadyRunning", "Embedded", "EmbeddedError", "ephemeral", "start", "start_sync"]

@@ -54,7 +54,7 @@ def test_every_contract_holds() -> None:
         ("gateway/keys/verify.py", "stripe", "Only billing"),
         ("gateway/rooms/api.py", "rich", "Only commands"),
         ("gateway/rooms/ring.py", "gateway.cli.console", "Use cases"),
-        ("gateway/embedded/house.py", "gateway.config.settings", "The embedded servers"),
+        ("gateway/embedded/servers.py", "gateway.config.settings", "The embedded servers"),
         ("migrations/__init__.py", "pricing.cost", "Migrations"),
     ],
 )

@@ -45,7 +45,7 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/proxy/access_log.py:_add": "writes lines; set again by the next line, whatever has failed",
     # Threads.
     "gateway/journal/writer.py:__init__": "the commit thread: whatever fails is the outcome of its batch",
-    "gateway/embedded/house.py:start": "awaited in the same function",
+    "gateway/embedded/servers.py:start": "awaited in the same function",
 }
 """Each place as `file:function`, and who notices when what it starts fails."""
 
