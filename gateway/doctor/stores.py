@@ -51,7 +51,7 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[CheckResul
                 )
             if server.synchronous_commit in ("off", "local") or server.fsync == "off":
                 says = f"synchronous_commit {server.synchronous_commit}, fsync {server.fsync}: a crash of it loses rows"
-                say("warn", says, "turn both on: the journal lets go of what PostgreSQL has confirmed")
+                say("warn", says, "turn both on: the journal deletes what PostgreSQL has confirmed")
             found += skew("postgres", server.now.timestamp(), begun, asked_s)
             try:
                 versions = await migrator.compare(connection)

@@ -47,7 +47,7 @@ class Embedded:
         return next(filter(None, (server.failure() for server in self._servers.values())), None)
 
     def stop_sync(self) -> None:
-        """Stops the servers cleanly and lets go of the data folder; again does nothing. Raises EmbeddedError."""
+        """Stops the servers cleanly and releases the data folder; idempotent. Raises EmbeddedError."""
         if self._lock_fd is None:
             return
         for server in self._servers.values():

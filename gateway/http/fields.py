@@ -209,5 +209,5 @@ def _bounds(least: Any, most: Any) -> str:
 
 
 def _quote_name(name: str) -> str:
-    """A name that a client made up, as far as it is one: what was meant for a value may stand in its place."""
+    """A name chosen by a client, shown only if it looks like one: it may be a misplaced value."""
     return name if len(name) <= 40 and name.isascii() and name.replace("_", "").isalnum() else "?"

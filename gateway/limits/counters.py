@@ -189,7 +189,7 @@ class Limits:
     async def _send_batch(self, batch: list[tuple[_Script, asyncio.Future[Any]]]) -> None:
         try:
             answers = await self._evaluate([script for script, _ in batch])
-        except Exception as error:  # noqa: BLE001  # whoever waits is told, whatever it is
+        except Exception as error:  # noqa: BLE001  # every error is passed to the waiting calls
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():

@@ -38,7 +38,7 @@ class Walked(NamedTuple):
     """Of these, with something that nobody had told yet; of the last part."""
     until: datetime
     incomplete: int
-    """Meetings of this run whose people could not all be had."""
+    """Meetings of this run whose people are incomplete."""
 
 
 Progress = Callable[[int, int | None], None]

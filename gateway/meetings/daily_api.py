@@ -130,7 +130,7 @@ class DailyMeetings:
         raise ValueError("it is not a reference to a recording or transcript of Daily.co's")
 
     async def _complete(self, meetings: list[dict[str, Any]]) -> str | None:
-        """Asks for the people that a list has left out. What could not be had is said, and loses no meeting."""
+        """Fetches the people that a list has left out. A failure is reported and loses no meeting."""
         problem, down = None, False
         for meeting in meetings:
             if not isinstance(meeting_id := meeting.get("id"), str):

@@ -105,7 +105,7 @@ class Webhooks:
     async def _store_batch(self, batch: list[tuple[WebhookEvent, asyncio.Future[bool]]]) -> None:
         try:
             new = await self._store.store([event for event, _ in batch])
-        except Exception as error:  # noqa: BLE001  # whoever waits is told, whatever it is
+        except Exception as error:  # noqa: BLE001  # every error is passed to the waiting calls
             for _, kept in batch:
                 if not kept.done():
                     kept.set_exception(error)

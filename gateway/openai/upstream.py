@@ -34,7 +34,7 @@ STORED_S: Final = 60.0
 
 
 class NotSent(DependencyDown):
-    """No connection could be had: proven that nothing reached OpenAI."""
+    """No connection could be opened, so it is certain that nothing reached OpenAI."""
 
 
 class Unanswered(DependencyDown):

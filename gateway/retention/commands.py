@@ -34,7 +34,7 @@ async def retention(
     limits = {**limits_of(settings.retention), **limits_of(wanted)}
     if not limits:
         raise OptionError(
-            "nothing is to go: give --participants-after, --inbox-after or --rooms-after in days, "
+            "nothing to delete: give --participants-after, --inbox-after or --rooms-after in days, "
             "or set them under [retention]"
         )
     async with database(settings, "personal data are in PostgreSQL") as pool:

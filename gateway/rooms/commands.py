@@ -45,7 +45,7 @@ async def rotate_key(settings: Settings, console: Console, *, batch: int, as_jso
     elif old:
         named = ", ".join(map(repr, old))
         console.say(f"No room is under {named} any more: once every process runs with {newest!r} first in ROOMS_KEYS,")
-        console.say("run this again; if it then finds nothing, the old may go. Backups made before need them still.")
+        console.say("run this again; if it then finds nothing, remove the old keys. Older backups still need them.")
     return done
 
 

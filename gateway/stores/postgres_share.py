@@ -36,5 +36,5 @@ class Share:
             return await self._pool.fetch(query, *arguments)
 
     async def expire_connections(self) -> None:
-        """Lets go of every connection of the pool, those of other uses too: they lead to the same server."""
+        """Drops every connection of the pool, also those of other uses: they lead to the same server."""
         await self._pool.expire_connections()

@@ -144,7 +144,7 @@ def _webhooks(hooks: Hooks) -> list[tuple[str, str, Handler]]:
 
 
 def _acts(daily: Daily) -> dict[str, Act]:
-    """What may be had happen, by the last part of its path."""
+    """The actions that a test can trigger, by the last part of the path."""
     world = daily.world
 
     def faults(said: dict[str, Any]) -> dict[str, Any]:
