@@ -19,7 +19,9 @@ from gateway.access.good_keys import GoodKeys
 from gateway.access.unknown_keys import UnknownKeyLimit
 from gateway.access.verification import KeyVerifier
 from gateway.access.verification_results import (
+    Linked,
     bounds_missing,
+    check_owner,
     foreign_key,
     lacks_bounds,
     permission_missing,
@@ -39,17 +41,6 @@ REFRESH_SHARE: Final = 0.8
 RETRY_S: Final = 2.0
 """Seconds a failed renewal waits before the next one, so that an outage costs one question, not one per call."""
 KEY_CHARS_MAX: Final = 512
-
-
-class Linked(Protocol):
-    """What the ledger knows of a key's owner."""
-
-    user_id: str
-    is_active: bool
-    api_key_id: str | None
-    key_is_active: bool | None
-    key_enabled_at: datetime | None
-    budgets: str
 
 
 class IdentityLookup(Protocol):
@@ -140,6 +131,8 @@ class Admission:
         self._known: Final[OrderedDict[bytes, _Entry]] = OrderedDict()
         self._refused: Final[OrderedDict[bytes, tuple[float, ApiError]]] = OrderedDict()
         self._asking: Final[dict[bytes, asyncio.Task[Principal]]] = {}
+        self._changes = 0
+        """How often keys were changed: what was asked before the last change is not remembered."""
         self._ended: Final = Ended(settings.revoked_s, settings.negative_max, monotonic=monotonic, unix_s=unix_s)
         self._unknown_keys: Final = UnknownKeyLimit(settings.misses_per_minute, monotonic=monotonic)
 
@@ -179,6 +172,49 @@ class Admission:
         """Asks about a key that `admit` called due, off the path of its call."""
         self._ask(self._digest(key), key, endpoint=endpoint, model=model)
 
+    async def look_again(self, keys: frozenset[str], users: frozenset[str]) -> int:
+        """Asks Postgres about those of these keys (Unkey's ids), and of these users' keys, that are remembered: what it
+        refuses is refused from now on. How many. What was refused may be asked about again. Lets nobody in.
+
+        Raises DependencyDown; then the rest is as it was.
+        """
+        self._forget_questions()
+        found = [
+            (digest, entry)
+            for digest, entry in self._known.items()
+            if entry.principal.unkey_key_id in keys or entry.principal.user_id in users
+        ]
+        ended = 0
+        for digest, entry in found:
+            linked = await self._accounts.identity(entry.principal.user_id, entry.principal.unkey_key_id)
+            try:
+                owner = check_owner(linked, require_row=self._settings.require_row)
+                ends = self._monotonic_of(owner.key_expires_at)
+            except ApiError as refusal:
+                self._known.pop(digest, None)
+                self._refuse(digest, refusal)
+                ended += 1
+            else:  # its end may have moved nearer
+                entry.fresh_until_s = min(entry.fresh_until_s, ends)
+                entry.stale_until_s = min(entry.stale_until_s, ends)
+        return ended
+
+    def doubt_all(self) -> None:
+        """Every key is asked about at its next call; in an outage it goes on as it would have."""
+        self._forget_questions()
+        for entry in self._known.values():
+            entry.fresh_until_s = entry.retry_at_s = -math.inf
+
+    def _monotonic_of(self, at: datetime | None) -> float:
+        """An instant on this process's own clock; never, where there is none."""
+        return math.inf if at is None else self._monotonic() + at.timestamp() - self._unix_s()
+
+    def _forget_questions(self) -> None:
+        """A call that comes now waits for no answer to a question that was sent before, nor is it refused by one."""
+        self._changes += 1
+        self._refused.clear()
+        self._asking.clear()
+
     @property
     def _strict(self) -> bool:
         """Every call asks for itself: an answer to a question that was sent before it came does not count."""
@@ -213,13 +249,13 @@ class Admission:
             self._unknown_keys.give_back(stranger)
 
     async def _verify(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
-        known = self._known.get(digest)
+        known, changes = self._known.get(digest), self._changes
         verdict = await self._verifier.ask(key, endpoint=endpoint, model=model, was_good=known is not None)
         now = self._monotonic()
         refusal = verification_error(verdict, self._unix_s()) or foreign_key(verdict, self._settings.keyspace)
         if refusal is None:
             try:
-                principal = await self._link(digest, verdict, now)
+                principal = await self._link(digest, verdict, now, changes)
             except ApiError as error:
                 refusal = error
             else:
@@ -231,14 +267,19 @@ class Admission:
         if known is not None and has_ended(verdict, known.expires, self._unix_s()):
             self._ended.remember(digest, refusal)
         self._known.pop(digest, None)
-        # A limit that ends sooner than the negative cache is asked about as soon as the client was told to come back.
-        wait = min(self._settings.negative_s, float(refusal.headers.get("Retry-After", math.inf)))
-        self._refused[digest] = (now + wait, refusal)
-        while len(self._refused) > self._settings.negative_max:
-            self._refused.popitem(last=False)
+        if changes == self._changes:
+            self._refuse(digest, refusal)
         raise refusal
 
-    async def _link(self, digest: bytes, verdict: Verification, now: float) -> Principal:
+    def _refuse(self, digest: bytes, refusal: ApiError) -> None:
+        """Remembers a refusal for a while."""
+        # A limit that ends sooner than the negative cache is asked about as soon as the client was told to come back.
+        wait = min(self._settings.negative_s, float(refusal.headers.get("Retry-After", math.inf)))
+        self._refused[digest] = (self._monotonic() + wait, refusal)
+        while len(self._refused) > self._settings.negative_max:
+            self._refused.popitem(last=False)
+
+    async def _link(self, digest: bytes, verdict: Verification, now: float, changes: int) -> Principal:
         """The user behind a valid key. Postgres being away does not end an identity that is already known."""
         key_id = verdict.key_id or ""
         external_id = verdict.identity.external_id if verdict.identity else None
@@ -246,6 +287,8 @@ class Admission:
         if lacks_bounds(verdict):
             raise bounds_missing()
         limits = self._limits_told(verdict, known, now)
+        # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
+        ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()
         try:
             linked = await self._accounts.identity(external_id or None, key_id)
         except DependencyDown:
@@ -253,21 +296,17 @@ class Admission:
                 raise
             principal = known.principal
         else:
-            if linked is None or (linked.api_key_id is None and self._settings.require_row):
-                raise ApiError(403, "key_not_linked", "This API key is valid but not linked to a user of this gateway.")
-            if not linked.is_active:
-                raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
-            if linked.key_is_active is False:
-                raise invalid_key("This API key is disabled.")
-            self._ended.check(digest, linked.key_enabled_at)
+            owner = check_owner(linked, require_row=self._settings.require_row)
+            self._ended.check(digest, owner.key_enabled_at)
+            ends = min(ends, self._monotonic_of(owner.key_expires_at))
             told = msgspec.structs.replace(verdict, ratelimits=limits.ratelimits)
-            key_limits = build_key_limits(told, linked.budgets, self._limits)
+            key_limits = build_key_limits(told, owner.budgets, self._limits)
             given = verdict.permissions or ()
             principal = Principal(
-                linked.user_id, linked.api_key_id, key_id, key_limits, allowed_of(given), granted_of(given)
+                owner.user_id, owner.api_key_id, key_id, key_limits, allowed_of(given), granted_of(given)
             )
-        # Past its expiry a key is neither fresh nor stale: Unkey is asked, and it may have been extended.
-        ends = math.inf if verdict.expires is None else now + verdict.expires / 1000 - self._unix_s()
+        if changes != self._changes:
+            return principal  # for the calls that have waited; Postgres may have been asked before the change
         fresh = now + self._settings.fresh_s
         stale = fresh + self._settings.stale_s
         renew = now + self._settings.fresh_s * REFRESH_SHARE

@@ -11,13 +11,14 @@ from pricing.readers.text import storable
 # Whose key this is: by the key's own row, else by the user id that Unkey holds.
 _IDENTITY: Final = """
 with key as (
-  select id, user_id, is_active and (expires_at is null or expires_at > now()) as is_active, enabled_at
+  select id, user_id, is_active and (expires_at is null or expires_at > now()) as is_active, enabled_at, expires_at
   from public.api_keys where unkey_key_id = $2
 )
 select u.id::text as user_id, u.is_active,
   (select k.id::text from key k where k.user_id = u.id) as api_key_id,
   (select k.is_active from key k) as key_is_active,
   (select k.enabled_at from key k) as key_enabled_at,
+  (select k.expires_at from key k) as key_expires_at,
   u.stripe_customer_id,
   -- What bounds their spending, as limits/budgets reads it; credit is a budget whose limit is what was paid.
   (select coalesce(jsonb_agg(to_jsonb(bound) || jsonb_build_object('since',
@@ -47,6 +48,7 @@ class KeyOwner:
     key_is_active: bool | None
     key_enabled_at: datetime | None
     """When a command last let it in again."""
+    key_expires_at: datetime | None
     stripe_customer_id: str | None
     budgets: str
     """JSON: a list of limits/budgets.Budget."""

@@ -1,11 +1,36 @@
 """The error that a client gets for each of Unkey's answers (Unkey's docs). Everything but a plain VALID is refused."""
 
 import math
+from datetime import datetime
+from typing import Protocol
 
 from gateway.http.credentials import invalid_key
 from gateway.keys.permissions import are_told
 from gateway.keys.verify import AskedTooOften, Verification, meta_of
 from gateway.kit.errors import ApiError, DependencyDown
+
+
+class Linked(Protocol):
+    """What the ledger knows of a key's owner."""
+
+    user_id: str
+    is_active: bool
+    api_key_id: str | None
+    key_is_active: bool | None
+    key_enabled_at: datetime | None
+    key_expires_at: datetime | None
+    budgets: str
+
+
+def check_owner(linked: Linked | None, *, require_row: bool) -> Linked:
+    """Raises the refusal of a key that Unkey may call valid and the ledger does not."""
+    if linked is None or (linked.api_key_id is None and require_row):
+        raise ApiError(403, "key_not_linked", "This API key is valid but not linked to a user of this gateway.")
+    if not linked.is_active:
+        raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
+    if linked.key_is_active is False:
+        raise invalid_key("This API key is disabled.")
+    return linked
 
 
 def verification_error(verdict: Verification, unix_s: float) -> ApiError | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from gateway.accounts.announce import announce, as_fields, bound_of_start, describe
 from gateway.accounts.identify import NAME_MAX, is_email, known_user
 from gateway.accounts.store import Accounts, User, UserRow
 from gateway.billing.customers import NOT_ASKED, ask_all, check_customer, describe_customer, mode_of
@@ -93,7 +94,11 @@ async def set_active(settings: Settings, console: Console, *, who: str, is_activ
     user = user._replace(is_active=is_active)
     verb = "enabled" if is_active else "disabled"
     first = f"{user.email} is {verb}{'' if changed else ' already'}."
-    _say(console, user, f"{first} {_takes_effect(settings.keys, is_active=is_active)}", None, as_json=as_json)
+    announced = await announce(settings, users=[user.id])
+    if as_json:
+        console.print_json(_plain(user) | as_fields(announced), indent=None)
+    else:
+        console.say(f"{first} {describe(announced, _bound(settings.keys, is_active=is_active))}")
     return user
 
 
@@ -169,9 +174,10 @@ async def _taken(accounts: Accounts, email: str, customer: str | None) -> Option
     return OptionError(f"--stripe-customer: {customer} is {whose} already; one customer pays for one user")
 
 
-def _takes_effect(keys: KeySettings, *, is_active: bool) -> str:
+def _bound(keys: KeySettings, *, is_active: bool) -> str:
+    """How long it takes where a proxy has not heard."""
     if is_active:
-        return f"Keys that were refused are asked about again within {keys.negative_s:g} s (keys.negative_s)."
+        return bound_of_start(keys)
     return (
         f"Calls that begin within {keys.fresh_s:g} s may still get in (keys.fresh_s), where a proxy remembers the "
         f"user; up to {keys.fresh_s + keys.stale_s:g} s if Unkey does not answer (with keys.stale_s), and for as long "

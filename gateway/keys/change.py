@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
 from gateway.accounts.store import Accounts, KeyFields, KeyRow
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
@@ -123,7 +124,9 @@ async def set_fields(
             if not await Accounts(pool).change_key(key.id, ours):
                 raise OptionError(f"key: {key.unkey_key_id} was revoked meanwhile")
     different = _different(key, before, after, change)
-    _say(settings, console, key, (before, after), different, as_json=as_json)
+    # Only the end is kept in PostgreSQL too, so it alone can take effect at once.
+    ended = None if change.expires_at is UNSET else await announce(settings, keys=[key.unkey_key_id])
+    _say(settings, console, key, (before, after), different, ended, as_json=as_json)
     return different
 
 
@@ -182,15 +185,16 @@ def _say(
     key: KeyRow,
     sides: tuple[DescribedKey, DescribedKey],
     different: dict[str, Any],
+    ended: Announced | None,
     *,
     as_json: bool,
 ) -> None:
     before, after = sides
     if as_json:
-        document: dict[str, Any] = {"key_id": key.unkey_key_id, "api_key_id": key.id, "email": key.email}
-        document |= {"changed": different, "takes_effect_within_s": told_after_s(settings.keys)}
-        document["warnings"] = warnings_of(after)
-        console.print_json(document, indent=None)
+        plain: dict[str, Any] = {"key_id": key.unkey_key_id, "api_key_id": key.id, "email": key.email}
+        plain |= {"changed": different, "takes_effect_within_s": told_after_s(settings.keys)}
+        plain |= {"new_end": None if ended is None else as_fields(ended), "warnings": warnings_of(after)}
+        console.print_json(plain, indent=None)
         return
     lines = [f"{key.unkey_key_id} ({key.name or 'no name'}) of {key.email}:"]
     lines += [f"  {name}: {_text(one['from'])} → {_text(one['to'])}" for name, one in different.items()]
@@ -201,6 +205,8 @@ def _say(
             f"Calls that begin within {told_after_s(settings.keys):g} s may be judged as before: a node of Unkey may "
             f"have the key as it was for {UNKEY_STALE_S} s, and a proxy for keys.fresh_s after that."
         )
+    if ended is not None and after.expires_at is not None and key.expires_at != after.expires_at:
+        lines.append(f"An earlier end holds sooner. {describe(ended, bound_of_end(settings.keys))}")
     if before.roles and {"models", "endpoints"} & different.keys():
         lines.append(f"It has the roles {', '.join(before.roles)}: what they allow comes on top (at Unkey).")
     lines += [f"warning: {warning}" for warning in warnings_of(after)]

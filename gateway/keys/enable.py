@@ -6,13 +6,13 @@ A revoked key is never enabled again. Whatever fails on the way, running the com
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, bound_of_start, describe
 from gateway.accounts.store import Accounts, KeyRow
 from gateway.cli.console import Console
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import meaning, unkey
 from gateway.keys.listing import state_of
-from gateway.keys.revoke import memory_of
 from gateway.keys.show import linked_key
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange
 from gateway.kit.errors import OptionError
@@ -32,6 +32,7 @@ class Switched(NamedTuple):
     """As it is now."""
     was_active: bool
     known_to_unkey: bool
+    announced: Announced
 
 
 async def disable(settings: Settings, console: Console, *, reference: str, now: datetime, as_json: bool) -> Switched:
@@ -45,7 +46,8 @@ async def disable(settings: Settings, console: Console, *, reference: str, now: 
     with meaning(_HALF.format(key=key.unkey_key_id, verb="disabled" if known else "unknown")):
         async with database(settings, "the key is marked in PostgreSQL") as pool:
             await Accounts(pool).set_key_active(key.id, is_active=False)
-    switched = Switched(key._replace(is_active=False), key.is_active, known)
+    announced = await announce(settings, keys=[key.unkey_key_id])
+    switched = Switched(key._replace(is_active=False), key.is_active, known, announced)
     _say(settings, console, switched, now=now, as_json=as_json)
     return switched
 
@@ -68,7 +70,8 @@ async def enable(settings: Settings, console: Console, *, reference: str, now: d
         if not marked:  # somebody revoked it while Unkey was told
             await _again_disabled(admin, key)
             raise OptionError(_revoked(key))
-    switched = Switched(key._replace(is_active=True), key.is_active, True)
+    announced = await announce(settings, keys=[key.unkey_key_id])
+    switched = Switched(key._replace(is_active=True), key.is_active, True, announced)
     _say(settings, console, switched, now=now, as_json=as_json)
     return switched
 
@@ -89,9 +92,9 @@ def _revoked(key: KeyRow) -> str:
 
 def _say(settings: Settings, console: Console, done: Switched, *, now: datetime, as_json: bool) -> None:
     key, keys = done.key, settings.keys
-    within = keys.negative_s if key.is_active else keys.fresh_s
+    within = 0 if done.announced.in_effect else keys.negative_s if key.is_active else keys.fresh_s
     if as_json:
-        document = {
+        plain = {
             "key_id": key.unkey_key_id,
             "api_key_id": key.id,
             "email": key.email,
@@ -100,8 +103,9 @@ def _say(settings: Settings, console: Console, done: Switched, *, now: datetime,
             "known_to_unkey": done.known_to_unkey,
             "revoked_at": rfc3339(key.revoked_at),
             "takes_effect_within_s": within,
+            **as_fields(done.announced),
         }
-        console.print_json(document, indent=None)
+        console.print_json(plain, indent=None)
     else:
         console.say(*_lines(settings, done, now))
 
@@ -118,11 +122,10 @@ def _lines(settings: Settings, done: Switched, now: datetime) -> list[str]:
             )
         elif state == "user disabled":
             lines.append(f"Its user is disabled: `gateway users enable {key.email}` ends that.")
-        lines.append(f"Where it was refused, it is asked about again within {settings.keys.negative_s:g} s.")
-        return lines
+        return [*lines, describe(done.announced, bound_of_start(settings.keys))]
     if key.revoked_at is not None:
         return [f"{named} is revoked since {minute(key.revoked_at)} UTC, which is more than disabled."]
     lines = [f"{named} is disabled{'' if done.was_active else ' already'}: `gateway keys enable` ends that."]
     if not done.known_to_unkey:
         lines.append("Unkey does not know it: it was deleted there, or UNKEY_ROOT_KEY is of another workspace.")
-    return [*lines, memory_of(settings.keys)]
+    return [*lines, describe(done.announced, bound_of_end(settings.keys))]

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
 from gateway.accounts.store import Accounts, KeyFields, KeyRow
 from gateway.cli.console import Console
 from gateway.cli.text import minute
@@ -20,7 +21,6 @@ from gateway.keys.bounds import carried
 from gateway.keys.create import take_back
 from gateway.keys.described import DescribedKey
 from gateway.keys.listing import state_of
-from gateway.keys.revoke import memory_of
 from gateway.keys.show import linked_key
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey, Pause
 from gateway.kit.errors import DependencyDown, Expected, OptionError
@@ -80,11 +80,13 @@ async def reroll(
         made = await _made(admin, key, old, now)
         done = await _whole(sides, key, old, made, _end(now, span, old))
         failed: BaseException | None = None
+        announced: Announced | None = None
         try:
             await _end_old(sides, old, done)
+            announced = await announce(settings, keys=[key.unkey_key_id])
         except (Expected, asyncio.CancelledError) as error:
             failed = error  # the new key is whole: its secret would be lost
-        _show(console, settings, done, as_json=as_json, ended=failed is None)
+        _show(console, settings, done, as_json=as_json, ended=announced)
         if failed is not None:
             raise failed
     return done
@@ -228,7 +230,8 @@ async def _end_old(sides: Sides, old: DescribedKey, done: Rerolled) -> None:
             await sides.accounts.change_key(key.id, KeyFields(expires_at=at))
 
 
-def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool, ended: bool) -> None:
+def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool, ended: Announced | None) -> None:
+    """`ended`: who has heard that the old key ends; None where it may not."""
     if as_json:
         console.print_json(_document(done, ended=ended), indent=None)
         return
@@ -240,9 +243,9 @@ def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool
         "",
         f"name {old.name or '(none)'} · Unkey id {done.made.key_id} · user {old.user_id}",
     ]
-    if ended and at is None:
-        lines.append(f"{old.unkey_key_id} is revoked. {memory_of(settings.keys)}")
-    elif ended:
+    if ended is not None and at is None:
+        lines.append(f"{old.unkey_key_id} is revoked. {describe(ended, bound_of_end(settings.keys))}")
+    elif ended is not None:
         lines.append(f"{old.unkey_key_id} works until {minute(at)} UTC.")
     if done.credits is not None:
         lines.append(f"Its {done.credits:,} credits are the new key's; the old one has 0 since before this was shown.")
@@ -253,7 +256,7 @@ def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool
     console.say(*lines)
 
 
-def _document(done: Rerolled, *, ended: bool) -> dict[str, Any]:
+def _document(done: Rerolled, *, ended: Announced | None) -> dict[str, Any]:
     return {
         "key": done.made.secret,
         "key_id": done.made.key_id,
@@ -265,6 +268,7 @@ def _document(done: Rerolled, *, ended: bool) -> dict[str, Any]:
         "budgets": done.budgets,
         "old_key_id": done.old.unkey_key_id,
         "old_api_key_id": done.old.id,
-        "old_ended": ended,
+        "old_ended": ended is not None,
         "old_works_until": rfc3339(done.ends_at),
+        **({} if ended is None else as_fields(ended)),
     }

@@ -6,6 +6,7 @@ Whatever fails on the way, the message says what was done and what was not; runn
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
 from gateway.accounts.store import Accounts, KeyRow
 from gateway.cli.console import Console
 from gateway.cli.text import minute
@@ -18,13 +19,14 @@ from gateway.stores.one_connection import database
 
 
 class Revoked(NamedTuple):
-    """A key that no proxy lets in any more, once those that remember it have asked again."""
+    """A key that no proxy lets in any more, once those that remember it have heard of it."""
 
     key: KeyRow
     """As it was before."""
     revoked_at: datetime
     """When it was first revoked."""
     known_to_unkey: bool
+    announced: Announced
 
 
 async def revoke(settings: Settings, console: Console, *, reference: str, as_json: bool = False) -> Revoked:
@@ -40,7 +42,8 @@ async def revoke(settings: Settings, console: Console, *, reference: str, as_jso
     except DependencyDown as error:
         raise DependencyDown(error.what, f"{error.detail}. Nothing was changed: the key works as before") from error
     known = await _disable(settings.unkey_root_key.get_secret_value(), settings.unkey_base_url, key)
-    revoked = Revoked(key, await _mark(settings, key, known_to_unkey=known), known)
+    revoked_at = await _mark(settings, key, known_to_unkey=known)
+    revoked = Revoked(key, revoked_at, known, await announce(settings, keys=[key.unkey_key_id]))
     if as_json:
         console.print_json(_document(revoked, settings.keys), indent=None)
     else:
@@ -87,14 +90,6 @@ UNKEY_STALE_S: Final = 600
 """Seconds for which a node of Unkey may answer with what it knew (Unkey's server source)."""
 
 
-def memory_of(keys: KeySettings) -> str:
-    """How long a proxy may go on with what it has found out about a key (access/admission.py)."""
-    return (
-        f"Calls that begin within {keys.fresh_s:g} s may still get in (keys.fresh_s), where a proxy remembers the key; "
-        f"up to {keys.fresh_s + keys.stale_s:g} s if Unkey does not answer (with keys.stale_s)."
-    )
-
-
 def told_after_s(keys: KeySettings) -> float:
     """Seconds after which every proxy goes by a change that only Unkey knows of, while Unkey answers."""
     return UNKEY_STALE_S + keys.fresh_s
@@ -109,10 +104,11 @@ def _lines(revoked: Revoked, keys: KeySettings) -> list[str]:
             "deleted there, or UNKEY_ROOT_KEY is of another workspace."
         )
     again = [] if key.is_active else [f"It had been revoked before, at {minute(revoked.revoked_at)} UTC."]
-    return [first, *again, memory_of(keys)]
+    return [first, *again, describe(revoked.announced, bound_of_end(keys))]
 
 
 def _document(revoked: Revoked, keys: KeySettings) -> dict[str, Any]:
+    in_effect = revoked.announced.in_effect
     return {
         "key_id": revoked.key.unkey_key_id,
         "api_key_id": revoked.key.id,
@@ -120,6 +116,7 @@ def _document(revoked: Revoked, keys: KeySettings) -> dict[str, Any]:
         "revoked_at": rfc3339(revoked.revoked_at),
         "was_active": revoked.key.is_active,
         "known_to_unkey": revoked.known_to_unkey,
-        "may_work_for_s": keys.fresh_s,
-        "may_work_for_s_without_unkey": keys.fresh_s + keys.stale_s,
+        "may_work_for_s": 0 if in_effect else keys.fresh_s,
+        "may_work_for_s_without_unkey": 0 if in_effect else keys.fresh_s + keys.stale_s,
+        **as_fields(revoked.announced),
     }

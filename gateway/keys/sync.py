@@ -8,6 +8,7 @@ written only if the row is still as it was read. So it may run at any time, besi
 from contextlib import AsyncExitStack
 from typing import Any, Final, Literal, NamedTuple
 
+from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
 from gateway.accounts.store import Accounts, KeyRow
 from gateway.cli.console import Console, TextTable
 from gateway.config.settings import Settings
@@ -23,6 +24,8 @@ from gateway.stores.one_connection import database
 PAGE: Final = 100
 TRIES: Final = 3
 """How often a key is looked at that changes while it is looked at."""
+_HEARD: Final = ("not_linked", "not_at_unkey", "enabled", "expires_at")
+"""Repairs that decide whether a key is let in."""
 Outcome = Literal["differs", "repaired"]
 
 
@@ -41,6 +44,8 @@ class Synced(NamedTuple):
     only_here: int
     """Rows that are not revoked and not in the list of the API."""
     findings: list[Finding]
+    announced: Announced | None
+    """Who has heard of what was repaired; None where nothing was."""
 
     @property
     def left(self) -> int:
@@ -69,15 +74,21 @@ async def sync(
             await run.compare(settings.unkey_api_id)
             await run.revoke(revoke_at_most)
         except Expected:
+            await _announce(settings, run.findings)
             repaired = sum(one.outcome == "repaired" for one in run.findings)
             with meaning(f"{len(run.seen)} keys were compared until then, {repaired} repaired; run it again"):
                 raise
-    synced = Synced(len(run.seen), run.only_here, run.findings)
+    synced = Synced(len(run.seen), run.only_here, run.findings, await _announce(settings, run.findings))
     if as_json:
         console.print_json(_document(synced))
     else:
-        _print(console, synced, repair=repair)
+        _print(console, settings, synced, repair=repair)
     return synced
+
+
+async def _announce(settings: Settings, findings: list[Finding]) -> Announced | None:
+    keys = {one.drift.key_id for one in findings if one.outcome == "repaired" and one.drift.kind in _HEARD}
+    return await announce(settings, keys=sorted(keys)) if keys else None
 
 
 class _Run:
@@ -165,6 +176,7 @@ def _document(synced: Synced) -> dict[str, Any]:
         "repaired": len(synced.findings) - synced.left,
         "left": synced.left,
         "drift": [_plain(one) for one in synced.findings],
+        "announced": None if synced.announced is None else as_fields(synced.announced),
     }
 
 
@@ -173,13 +185,15 @@ def _plain(finding: Finding) -> dict[str, Any]:
     return told | {"hint": None} if finding.outcome == "repaired" else told
 
 
-def _print(console: Console, synced: Synced, *, repair: bool) -> None:
+def _print(console: Console, settings: Settings, synced: Synced, *, repair: bool) -> None:
     if synced.findings:
         console.print_table(_table(synced.findings))
     repaired = len(synced.findings) - synced.left
     lines = [f"{synced.at_unkey:,} keys at Unkey, {synced.only_here:,} only here: {synced.left:,} differences left"]
     if repair:
         lines[0] += f", {repaired:,} repaired"
+    if synced.announced is not None:
+        lines.append(describe(synced.announced, bound_of_end(settings.keys)))
     if synced.left and not repair:
         lines.append("`gateway keys sync --repair` makes our side agree where it may.")
     console.say(*lines)

@@ -17,9 +17,11 @@ import pricing
 import pricing.data
 from gateway.access.admission import Admission
 from gateway.access.breaker import Breaker
+from gateway.access.follow import EVERY_S, FollowChanges, name_of
 from gateway.access.good_keys import EXCHANGE_S, GoodKeys
 from gateway.access.identities import KeyOwners
 from gateway.access.verification import KeyVerifier
+from gateway.accounts.key_changes import KeyChanges
 from gateway.config.settings import Settings, require_values
 from gateway.http.connections import LOOK_S, ClientConnections
 from gateway.http.cors import Cors
@@ -61,6 +63,7 @@ from gateway.proxy.owners import Owners
 from gateway.proxy.recheck import Recheck
 from gateway.proxy.record import Recorder
 from gateway.stores.postgres_share import Share
+from gateway.stores.redis import open_redis
 from gateway.usage.opening import build_settler
 from gateway.usage.settle import Settler
 
@@ -94,7 +97,10 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         admission = _open_admission(settings, verifier, connections, good_keys)
         active_relays, metrics, clients = ActiveRelays(), CallMetrics(), _guard_clients(settings)
         # Before anybody is listened to, until the last call has ended.
-        loops = await stack.enter_async_context(_loops(settings, limiter, active_relays, admission, clients, good_keys))
+        recheck = Recheck(admission, active_relays)
+        follow = await _open_follow(stack, settings, admission, name, recheck)
+        loops = _loops(settings, limiter, active_relays, recheck, follow, clients, good_keys)
+        await stack.enter_async_context(loops)
         cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
             Dependencies(
@@ -204,11 +210,29 @@ def _open_server(
     return open_server(front, clients, cors, keepalive_s=settings.gateway_keepalive_s)
 
 
+async def _open_follow(
+    stack: AsyncExitStack, settings: Settings, admission: Admission, name: str, recheck: Recheck
+) -> FollowChanges:
+    """What tells this proxy of keys that were revoked, from before its first call."""
+    # Connections of its own: one read waits nearly always.
+    redis = open_redis(require_values(settings, "redis_url")["redis_url"], connections_max=2)
+    stack.push_async_callback(redis.aclose)
+    unique = name_of(name, settings.gateway_data_dir / "journal")
+    follow = FollowChanges(KeyChanges(redis), admission, unique, recheck.wake)
+    try:
+        await follow.open()
+    except DependencyDown as error:  # no reason not to start: its loop goes on trying
+        _log.warning("changes of keys are not followed yet", what=error.what, detail=error.detail)
+    stack.push_async_callback(follow.close)
+    return follow
+
+
 def _loops(
     settings: Settings,
     limiter: Limiter,
     active_relays: ActiveRelays,
-    admission: Admission,
+    recheck: Recheck,
+    follow: FollowChanges,
     clients: ClientConnections,
     good_keys: GoodKeys | None,
 ) -> Loops:
@@ -218,8 +242,9 @@ def _loops(
     loops.every("connections", clients.check, every_s=LOOK_S)
     if good_keys is not None:
         loops.every("good keys", good_keys.exchange, every_s=EXCHANGE_S)
+    loops.every("key changes", follow.step_once, every_s=EVERY_S)
     if settings.keys.recheck_s:
-        loops.every("recheck", Recheck(admission, active_relays).step_once, every_s=settings.keys.recheck_s)
+        loops.paced("recheck", partial(recheck.turn, settings.keys.recheck_s))
     return loops
 
 

@@ -4,6 +4,8 @@ Its client is told and let go, and the answer is read on as for any client that 
 outage ends nobody: only a plain refusal does. One timer looks after all answers of the process.
 """
 
+import asyncio
+import contextlib
 from typing import Final
 
 import structlog
@@ -23,6 +25,20 @@ class Recheck:
     def __init__(self, admission: Admission, active_relays: ActiveRelays) -> None:
         self._admission: Final = admission
         self._active_relays: Final = active_relays
+        self._woken: Final = asyncio.Event()
+
+    def wake(self) -> None:
+        """A key was ended: its answers must not wait for the next look."""
+        self._woken.set()
+
+    async def turn(self, every_s: float) -> float:
+        """Looks when it is time, or earlier when it is woken; the next turn waits by itself."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await self._woken.wait()
+        self._woken.clear()
+        await self.step_once()
+        return 0.0
 
     async def step_once(self) -> int:
         """Looks at every answer that has a client. How many were ended."""

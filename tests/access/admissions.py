@@ -30,6 +30,7 @@ class Linked:
     api_key_id: str | None = "api-key"
     key_is_active: bool | None = True
     key_enabled_at: datetime | None = None
+    key_expires_at: datetime | None = None
     budgets: str = "[]"
 
 

@@ -26,10 +26,10 @@ async def test_identity(database_url: str, option: str) -> None:
     )
     assert by_user is not None
     assert by_user == by_key
-    assert astuple(by_user) == (user, True, key, True, None, None, "[]")
+    assert astuple(by_user) == (user, True, key, True, None, None, None, "[]")
     unlinked = await KeyOwners(ledger.pool).identity(other, "key_nobody_linked")
     assert unlinked is not None
-    assert astuple(unlinked) == (other, True, None, None, None, "cus_b", "[]")
+    assert astuple(unlinked) == (other, True, None, None, None, None, "cus_b", "[]")
     # Our own row is the stronger fact, whatever Unkey's externalId says: another user of ours, or another system's id.
     for external_id in (other, "user_2abc", "00000000-0000-7000-8000-00000000000f"):
         assert await KeyOwners(ledger.pool).identity(external_id, "key_a") == by_key

@@ -33,6 +33,7 @@ LOOPS: Final = {
     "connections": "proxy",
     "good keys": "proxy",
     "recheck": "proxy",
+    "key changes": "proxy",
     "flush": "worker",
     "flush helper": "worker",
     "bill": "worker",

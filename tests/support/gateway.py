@@ -103,6 +103,8 @@ class Stack:
             **environ,
         }
         self.key = ""
+        self.key_id = ""
+        """Unkey's."""
         self.user_id = ""
 
     @property
@@ -125,7 +127,7 @@ class Stack:
                 name, _, value = line.removeprefix("export ").partition("=")
                 self.env[name] = value
         made = self.make_key("app@example.com")
-        self.key, self.user_id = made["key"], made["user_id"]
+        self.key, self.key_id, self.user_id = made["key"], made["key_id"], made["user_id"]
 
     def beside(self, folder: Path) -> "Stack":
         """For one more gateway over the same stores, stand-ins and key, with ports and a folder of its own."""
