@@ -46,7 +46,8 @@ def verification_error(verdict: Verification, unix_s: float) -> ApiError | None:
         return ApiError(403, "insufficient_permissions", "This API key lacks the permission for this request.")
     if code == "RATE_LIMITED":
         reset = max((limit.reset for limit in verdict.ratelimits or () if limit.exceeded), default=0)
-        wait = max(1, math.ceil(reset / 1000 - unix_s))
+        # After that instant, not at it: Unkey's window slides, and there the one before still counts in full.
+        wait = max(1, math.floor(reset / 1000 - unix_s) + 1)
         headers = {"Retry-After": str(wait)}
         return ApiError(
             429, "rate_limit_exceeded", "Rate limit reached for this API key.", kind="requests", headers=headers

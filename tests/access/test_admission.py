@@ -51,6 +51,8 @@ async def test_rate_limit_says_when_to_come_back_and_keeps_its_word() -> None:
     assert (await house.refused()).status == 429
     house.now_s = 3.1
     await house.admit()
+    at_reset = no("RATE_LIMITED", ratelimits=[RateLimit(exceeded=True, reset=int(NOW_S * 1000) + 3000)])
+    assert verification_error(at_reset, NOW_S).headers == {"Retry-After": "4"}  # type: ignore[union-attr]  # refused
     assert verification_error(no("RATE_LIMITED"), NOW_S).headers == {"Retry-After": "1"}  # type: ignore[union-attr]  # refused
 
 

@@ -114,7 +114,9 @@ class UnknownLimit(Exception):
 
 
 class RateWindows:
-    """Fixed windows of rate limits."""
+    """Sliding windows of rate limits, as Unkey's server source has them (internal/services/ratelimit): what the fixed
+    window before this one counted weighs as much as is left of this one. `reset` is the end of the fixed window, at
+    which that weight is still whole."""
 
     def __init__(self) -> None:
         self._used: Final[dict[tuple[str, str, int, int], int]] = {}
@@ -123,25 +125,27 @@ class RateWindows:
         """(whether all limits allow their cost, what Unkey says of each). Spends all of them or none."""
         seen = []
         for limit, cost, owner in limits:
-            window = now_ms // limit.duration
+            window, elapsed_ms = divmod(now_ms, limit.duration)
             slot = (owner, limit.name, limit.duration, window)
-            used = self._used.get(slot, 0)
-            seen.append((limit, slot, used, cost, (window + 1) * limit.duration))
-        allowed = all(used + cost <= limit.limit for limit, _, used, cost, _ in seen)
+            before = self._used.get((*slot[:3], window - 1), 0)
+            used = self._used.get(slot, 0) + before * (limit.duration - elapsed_ms) // limit.duration
+            seen.append((limit, slot, used + cost, cost, (window + 1) * limit.duration))
+        allowed = all(wanted <= limit.limit for limit, _, wanted, _, _ in seen)
         said = []
-        for limit, slot, used, cost, reset in seen:
-            after = used + cost if allowed else used
+        for limit, slot, wanted, cost, reset in seen:
+            exceeded = wanted > limit.limit
             if allowed:
-                self._used[slot] = after
+                self._used[slot] = self._used.get(slot, 0) + cost
             said.append(
                 {
-                    "exceeded": used + cost > limit.limit,
+                    "exceeded": exceeded,
                     "id": limit.id or f"rl_{limit.name}",
                     "name": limit.name,
                     "limit": limit.limit,
                     "duration": limit.duration,
                     "reset": reset,
-                    "remaining": max(0, limit.limit - after),
+                    # What was not spent because of another limit is left.
+                    "remaining": max(0, limit.limit - wanted + (0 if allowed or exceeded else cost)),
                     "autoApply": limit.auto_apply,
                 }
             )

@@ -156,15 +156,28 @@ async def test_rate_limits(unkey: Unkey, clock: Clock) -> None:
     limit = seen[2].ratelimits[0]
     assert (limit.exceeded, limit.remaining, limit.reset) == (True, 0, (int(NOW) // 60 + 1) * 60_000)
     assert seen[2].credits == 7  # nothing is spent after a refusal
-    clock.now += 60
+    clock.now += 120
     assert (await verify(unkey, made.key, ratelimits=[{"name": "calls", "cost": 2}])).valid
     adhoc: Any = [{"name": "burst", "limit": 1, "duration": 1000}]
-    clock.now += 60
+    clock.now += 120
     codes = [(await verify(unkey, made.key, ratelimits=adhoc)).code for _ in range(2)]
     assert codes == ["VALID", "RATE_LIMITED"]
     with pytest.raises(UnkeyError) as caught:
         await verify(unkey, made.key, ratelimits=[{"name": "nowhere"}])
     assert caught.value.status_code == 412
+
+
+async def test_the_window_of_a_rate_limit_slides(unkey: Unkey, clock: Clock) -> None:
+    limits: Any = [{"name": "calls", "limit": 4, "duration": 60_000, "auto_apply": True}]
+    made = (await unkey.keys.create_key_async(api_id=API, ratelimits=limits)).data
+    clock.now += 60 - clock.now % 60 + 30  # in the middle of a window
+    seen = [await verify(unkey, made.key) for _ in range(5)]
+    assert [found.code for found in seen] == ["VALID"] * 4 + ["RATE_LIMITED"]
+    reset = seen[4].ratelimits[0].reset / 1000
+    for since_reset_s, passes in ((0, 0), (0.001, 1), (16, 1), (31, 1), (46, 1), (60.001, 1)):
+        clock.now = reset + since_reset_s
+        codes = [(await verify(unkey, made.key)).code for _ in range(passes + 1)]
+        assert codes == ["VALID"] * passes + ["RATE_LIMITED"], since_reset_s
 
 
 async def test_permissions(unkey: Unkey) -> None:
