@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from gateway.kit.errors import DependencyDown, Refused
+from gateway.kit.errors import DependencyDown, DependencyRefused
 
 STREAM: Final = "keys:changes"
 PROXIES: Final = "keys:proxies"
@@ -97,6 +97,6 @@ async def _asked(reply: Any) -> Any:
     try:
         return await cast("Awaitable[Any]", reply)
     except (AuthenticationError, NoPermissionError) as error:
-        raise Refused("redis", f"{type(error).__name__}: {error}") from error
+        raise DependencyRefused("redis", f"{type(error).__name__}: {error}") from error
     except (RedisError, OSError, RuntimeError) as error:  # RuntimeError: uvloop, of a connection half-closed
         raise DependencyDown("redis", f"{type(error).__name__}: {error}") from error

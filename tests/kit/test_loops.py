@@ -126,6 +126,37 @@ async def test_a_bug_ends_every_loop_and_says_where_but_not_what(error: BaseExce
     assert others == ["ended"]
 
 
+@pytest.mark.parametrize("made_of_it", [DependencyDown("redis", "Connection closed by server."), None])
+async def test_a_cancellation_that_a_library_keeps_for_itself_ends_the_loop(made_of_it: DependencyDown | None) -> None:
+    loops, waits, swallowed = Loops(uniform=steady), asyncio.Event(), False
+
+    async def swallows() -> None:
+        nonlocal swallowed
+        waits.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if swallowed:
+                raise
+            swallowed = True
+            if made_of_it is not None:
+                raise made_of_it from None
+
+    async def fails() -> None:
+        await waits.wait()
+        raise KeyError
+
+    loops.every("swallows", swallows, every_s=1)
+    loops.every("fails", fails, every_s=1)
+
+    async def run() -> None:
+        with pytest.raises(LoopFailed):
+            async with loops:
+                await loops.until(asyncio.Event())
+
+    await asyncio.wait_for(run(), ENDS_S)
+
+
 async def test_a_bug_that_nobody_waits_for_does_not_disturb_the_end() -> None:
     """Whoever takes things down in order is not cancelled, and hears of it afterwards."""
     loops, went = Loops(uniform=steady), asyncio.Event()
