@@ -152,7 +152,7 @@ async def test_a_cancellation_that_a_library_keeps_for_itself_ends_the_loop(made
     async def run() -> None:
         with pytest.raises(LoopFailed):
             async with loops:
-                await loops.until(asyncio.Event())
+                await loops.run_until(asyncio.Event())
 
     await asyncio.wait_for(run(), ENDS_S)
 
