@@ -27,7 +27,7 @@ def audit(
     stripe: Annotated[bool, typer.Option("--stripe", help="Also compare with Stripe's meter summaries.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Checks the invariants of the ledger (docs/audit.md); exits 1 on any breach."""
+    """Checks the invariants of the ledger (docs/audit.md); exits 1 on any breach, else 3 if Stripe did not answer."""
     wanted = audit_command.AuditOptions(since, until, everything, grace, stripe)
     report = run(audit_command.run_audit(settings(), Console(), now=datetime.now(UTC), wanted=wanted, as_json=as_json))
-    raise typer.Exit(1 if report.breached else 0)
+    raise typer.Exit(report.exit_status)

@@ -27,7 +27,7 @@ from gateway.stores.postgres import Pool, open_pool
 
 STATEMENT_S: Final = 3600.0
 """Seconds one question of the audit may take; a large ledger is summed in one."""
-_COLOURS: Final = {"ok": "green", "breach": "bold red", "not checked": "yellow"}
+_COLOURS: Final = {"ok": "green", "breach": "bold red", "not checked": "yellow", "no answer": "bold yellow"}
 
 
 class AuditOptions(NamedTuple):
@@ -45,7 +45,7 @@ class AuditOptions(NamedTuple):
 async def run_audit(
     settings: Settings, console: Console, *, now: datetime, wanted: AuditOptions, as_json: bool = False
 ) -> AuditReport:
-    """Prints every invariant and returns the report; a breach is `report.breached`.
+    """Prints every invariant and returns the report, which has the exit status.
 
     Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
     """
@@ -78,11 +78,12 @@ async def run_audit(
 
 
 def to_json(report: AuditReport) -> dict[str, object]:
-    """The report as plain values; `breached` says what the exit status says."""
+    """The report as plain values; `breached` and `unanswered` say what the exit status says."""
     return {
         "from": rfc3339(report.span.since),
         "until": rfc3339(report.span.until),
         "breached": report.breached,
+        "unanswered": list(report.unanswered),
         "invariants": [verdict.to_json() for verdict in report.verdicts],
     }
 

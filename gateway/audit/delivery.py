@@ -10,7 +10,7 @@ from gateway.audit.reads.delivery import Counted, DeliveredHour
 from gateway.audit.reads.snapshot import AuditRange
 from gateway.audit.result import Collector, InvariantResult, judge, not_checked
 from gateway.billing.windows import Customer, Rejected
-from gateway.kit.errors import ConfigError
+from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.kit.instants import Period
 
 LAG: Final = timedelta(minutes=15)
@@ -52,27 +52,45 @@ async def stripe_agrees(
 
     `hours` are those of `asked`, in order of meter and customer; one with an event that is in doubt, or was delivered
     within LAG, is not compared. A customer that Stripe does not have is a breach at once: Stripe has received its
-    events and will never count them. On a breach: an invoice will be wrong. Raises ConfigError, DependencyDown.
+    events and will never count them. On a breach: an invoice will be wrong. Where Stripe does not answer, refuses the
+    key or lacks the meter, the other customers are not asked about: a breach found until then is one, else the result
+    is "no answer". Raises DependencyDown("postgres").
     """
     async with aclosing(hours), aclosing(_by_customer(hours)) as groups:
         return await _compare(groups, asked, stripe)
 
 
 async def _compare(groups: AsyncIterator[list[DeliveredHour]], asked: Period, stripe: Summaries) -> InvariantResult:
-    seen = _Seen()
+    seen, why_not = _Seen(), ""
     async for own in groups:
-        first = own[0]
         seen.customers += 1
-        has = await stripe.read_counts(first.meter, first.customer, asked.since, asked.until)
-        is_empty = isinstance(has, Rejected) or (not any(has.values()) and any(hour.micro_usd for hour in own))
-        problem = await _problem(stripe, first.customer) if is_empty else None
-        if problem is not None:
-            seen.lost(own, problem)
-        elif isinstance(has, Rejected):
-            seen.untold(first.customer, has.reason)
-        else:
-            seen.compare(own, has)
-    return judge("INV-7", _TITLE, seen.figures(), seen.wrong.offenders(), _LOOK)
+        if not why_not:
+            try:
+                await _compare_customer(seen, own, asked, stripe)
+            except (DependencyDown, ConfigError) as error:
+                why_not = str(error)
+        seen.not_compared += bool(why_not)
+    result = judge("INV-7", _TITLE, seen.figures(), seen.wrong.offenders(), _LOOK)
+    if not why_not:
+        return result
+    missing = f"{seen.not_compared} of {seen.customers} customers were not compared: {why_not}. Run it again"
+    if result.state == "breach":
+        return result._replace(look=f"{missing}. {result.look}")
+    return result._replace(state="no answer", look=missing)
+
+
+async def _compare_customer(seen: "_Seen", own: list[DeliveredHour], asked: Period, stripe: Summaries) -> None:
+    """Raises ConfigError, DependencyDown("stripe")."""
+    first = own[0]
+    has = await stripe.read_counts(first.meter, first.customer, asked.since, asked.until)
+    is_empty = isinstance(has, Rejected) or (not any(has.values()) and any(hour.micro_usd for hour in own))
+    problem = await _problem(stripe, first.customer) if is_empty else None
+    if problem is not None:
+        seen.lost(own, problem)
+    elif isinstance(has, Rejected):
+        seen.untold(first.customer, has.reason)
+    else:
+        seen.compare(own, has)
 
 
 async def _problem(stripe: Summaries, customer: str) -> str | None:
@@ -88,6 +106,8 @@ class _Seen:
 
     def __init__(self) -> None:
         self.wrong: Final = Collector()
+        self.not_compared = 0
+        """Customers that Stripe gave no answer about."""
         self.customers = self._compared = self._events = self._micro = self._unsettled = 0
         self._lost_customers = self._lost_events = self._lost_micro = 0
 

@@ -5,7 +5,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 from gateway.audit.reads.snapshot import AuditRange, Offenders
 
-State = Literal["ok", "breach", "not checked"]
+State = Literal["ok", "breach", "not checked", "no answer"]
+"""`not checked` was not asked for or is not here; `no answer` was asked for, and whoever knows did not answer."""
 Figures = Mapping[str, int | str]
 EXAMPLES_MAX: Final = 10
 
@@ -43,6 +44,16 @@ class AuditReport(NamedTuple):
     def breached(self) -> bool:
         """Whether anything is wrong."""
         return any(verdict.state == "breach" for verdict in self.verdicts)
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """The invariants that could not be judged although that was asked for."""
+        return tuple(verdict.name for verdict in self.verdicts if verdict.state == "no answer")
+
+    @property
+    def exit_status(self) -> int:
+        """1 on a breach, 3 when nothing is known to be wrong but not everything could be judged."""
+        return 1 if self.breached else 3 if self.unanswered else 0
 
 
 def judge(

@@ -53,8 +53,8 @@ async def audit(
 
     `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there; `budgets` is what
     the comparison of their counters gave. Raises
-    DependencyDown when Postgres or Stripe does not answer or the journal may not be read, ConfigError when the login
-    does not see every row or Stripe refuses the key.
+    DependencyDown when Postgres does not answer or the journal may not be read, ConfigError when the login does not see
+    every row. Stripe not answering is a result.
     """
     if not await view.sees_all():
         raise ConfigError(

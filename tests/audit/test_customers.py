@@ -12,7 +12,7 @@ from gateway.audit.reads.delivery import Counted, DeliveredHour
 from gateway.audit.result import InvariantResult
 from gateway.billing.stripe import Billing
 from gateway.billing.windows import Customer, Delivered, MeterEvent, Rejected
-from gateway.kit.errors import ConfigError
+from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.kit.instants import Period
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox
@@ -88,7 +88,7 @@ async def test_an_amount_that_was_never_counted_of_a_customer_that_is_there(sand
 class Mute:
     """A Stripe that refuses to sum up one customer, whose key may not read customers."""
 
-    async def counted(self, event_name: str, customer: str, since: datetime, until: datetime) -> Counted | Rejected:
+    async def read_counts(self, event_name: str, customer: str, since: datetime, until: datetime) -> Counted | Rejected:
         return Rejected("400: the range is too long") if customer == "cus_b" else {TEN: Decimal(5)}
 
     async def customer(self, customer_id: str) -> Customer:
@@ -101,3 +101,34 @@ async def test_a_customer_without_summaries_hides_no_other() -> None:
     assert verdict.wrong == ("1 × customer that Stripe says nothing about",)
     assert verdict.examples == ("cus_b: 400: the range is too long",)
     assert verdict.figures["hours compared"] == 2
+
+
+class Fading:
+    """A Stripe that answers about the first customers only."""
+
+    def __init__(self, error: Exception, counted: int) -> None:
+        self.error = error
+        self.counted = counted
+        self.asked: list[str] = []
+
+    async def read_counts(self, event_name: str, customer: str, since: datetime, until: datetime) -> Counted | Rejected:
+        self.asked.append(customer)
+        if customer != "cus_a":
+            raise self.error
+        return {TEN: Decimal(self.counted)}
+
+    async def customer(self, customer_id: str) -> Customer:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [DependencyDown("stripe", "timed out"), ConfigError("Stripe has no such meter")])
+@pytest.mark.parametrize(("counted", "state"), [(5, "no answer"), (6, "breach")])
+async def test_what_stripe_does_not_answer_is_told_beside_what_it_does(
+    error: Exception, counted: int, state: str
+) -> None:
+    hours = [DeliveredHour(METER, customer, TEN, 5, 1, unsettled=False) for customer in ("cus_a", "cus_b", "cus_c")]
+    fading = Fading(error, counted)
+    verdict = await judge(hours, fading)
+    assert (verdict.state, verdict.figures["hours compared"], verdict.figures["customers"]) == (state, 1, 3)
+    assert verdict.look.startswith(f"2 of 3 customers were not compared: {error}. Run it again")
+    assert fading.asked == ["cus_a", "cus_b"]  # an outage is met once, not once a customer

@@ -42,6 +42,7 @@ from tests.support.audit_plants import (
     rows_deleted,
 )
 from tests.support.audits import fill, insert, lines, segment
+from tests.support.servers import free_port
 from tests.support.stand_ins import sandbox_at
 
 
@@ -233,6 +234,20 @@ async def test_stripe_has_what_was_sent(house: House, stripe_has_it: Billing) ->
     assert settled.figures["micro-USD"] == sent > 0
     # Stripe's summaries lag behind, so what it took a moment ago is not held against it.
     assert soon.figures["hours not settled yet"] == settled.figures["hours compared"]
+
+
+@pytest.mark.usefixtures("stripe_has_it")
+async def test_stripe_away_hides_no_other_result(house: House) -> None:
+    away = Billing(credentials.STRIPE_SECRET_KEY, base_url=f"http://127.0.0.1:{free_port()}")
+    async with undone(house):
+        asked = await house.audit(now=LATER)
+        report = await house.audit(now=LATER, stripe=away)
+    await away.close()
+    assert (report.breached, report.unanswered, report.exit_status) == (False, ("INV-7",), 3)
+    assert "1 of 1 customers were not compared: stripe: " in by_name(report)["INV-7"].look
+    assert [one for one in report.verdicts if one.name != "INV-7"] == [
+        one for one in asked.verdicts if one.name != "INV-7"
+    ]
 
 
 async def test_an_event_sent_twice_is_noticed(house: House, stripe_has_it: Billing) -> None:
