@@ -5,12 +5,12 @@ PostgreSQL has the change by then. Here nothing fails: a proxy that is not reach
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from typing import Any, Final, NamedTuple
 
-from gateway.accounts.key_changes import KeyChanges
+from gateway.accounts.opening import open_key_changes
 from gateway.config.settings import KeySettings, Settings
 from gateway.kit.errors import ConfigError, DependencyDown
-from gateway.stores.redis import open_redis
 
 WAIT_S: Final = 2.0
 """Seconds that running proxies have to confirm."""
@@ -42,9 +42,8 @@ async def announce(settings: Settings, *, keys: Iterable[str] = (), users: Itera
         return Announced(0, problem="REDIS_URL is not set")
     confirmed: set[str] = set()
     try:
-        redis = open_redis(settings.redis_url.get_secret_value(), timeout_s=TIMEOUT_S, connections_max=1)
-        try:
-            changes = KeyChanges(redis)
+        async with AsyncExitStack() as stack:
+            changes = open_key_changes(stack, settings.redis_url.get_secret_value(), timeout_s=TIMEOUT_S)
             entry_id = await changes.publish(keys, users)
             # After the entry: a proxy that is not in the list yet begins behind it.
             proxies = await changes.proxies()
@@ -55,8 +54,6 @@ async def announce(settings: Settings, *, keys: Iterable[str] = (), users: Itera
                 if running <= confirmed or asyncio.get_running_loop().time() > deadline:
                     break
                 await asyncio.sleep(LOOK_S)
-        finally:
-            await redis.aclose()
     except (DependencyDown, ConfigError) as error:
         return Announced(len(confirmed), problem=str(error))
     return Announced(len(confirmed), tuple(sorted(proxies.keys() - confirmed)))

@@ -21,7 +21,7 @@ from gateway.access.follow import EVERY_S, FollowChanges, name_of
 from gateway.access.good_keys import EXCHANGE_S, GoodKeys
 from gateway.access.identities import KeyOwners
 from gateway.access.verification import KeyVerifier
-from gateway.accounts.key_changes import KeyChanges
+from gateway.accounts.opening import open_key_changes
 from gateway.config.settings import Settings, require_values
 from gateway.http.connections import LOOK_S, ClientConnections
 from gateway.http.cors import Cors
@@ -63,7 +63,6 @@ from gateway.proxy.owners import Owners
 from gateway.proxy.recheck import Recheck
 from gateway.proxy.record import Recorder
 from gateway.stores.postgres_share import Share
-from gateway.stores.redis import open_redis
 from gateway.usage.opening import build_settler
 from gateway.usage.settle import Settler
 
@@ -214,11 +213,9 @@ async def _open_follow(
     stack: AsyncExitStack, settings: Settings, admission: Admission, name: str, recheck: Recheck
 ) -> FollowChanges:
     """What tells this proxy of keys that were revoked, from before its first call."""
-    # Connections of its own: one read waits nearly always.
-    redis = open_redis(require_values(settings, "redis_url")["redis_url"], connections_max=2)
-    stack.push_async_callback(redis.aclose)
+    changes = open_key_changes(stack, require_values(settings, "redis_url")["redis_url"])
     unique = name_of(name, settings.gateway_data_dir / "journal")
-    follow = FollowChanges(KeyChanges(redis), admission, unique, recheck.wake)
+    follow = FollowChanges(changes, admission, unique, recheck.wake)
     try:
         await follow.open()
     except DependencyDown as error:  # no reason not to start: its loop goes on trying

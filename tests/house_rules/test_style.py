@@ -31,6 +31,7 @@ OPEN_HERE: Final = (
     "gateway/http/outbound.py",
     "gateway/billing/stripe_http.py",
     # Opened from settings for whoever closes them.
+    "gateway/accounts/opening.py",
     "gateway/ledger/opening.py",
     "gateway/limits/opening.py",
     # Commands that need the ledger at their end only, or not always.
