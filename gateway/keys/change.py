@@ -1,4 +1,4 @@
-"""`gateway keys set`: changes a key at Unkey and then here: name, description, end, what it may call and how often.
+"""Changes a key at Unkey and then here: name, description, end, what it may call and how often.
 
 What is not named stays as it is, also what others have left at the key. Whatever fails on the way, running the command
 again is right.
@@ -6,14 +6,13 @@ again is right.
 
 import asyncio
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
+from gateway.accounts.announce import Announced, announce
 from gateway.accounts.store import Accounts, KeyFields, KeyRow
-from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import meaning, unkey
 from gateway.keys.bounds import (
@@ -24,12 +23,10 @@ from gateway.keys.bounds import (
     limit,
     model_permissions,
     plain_bounds,
-    warnings_of,
 )
 from gateway.keys.create import key_description, key_name
 from gateway.keys.described import DescribedKey, unix_ms
 from gateway.keys.key_permissions import change_permissions
-from gateway.keys.revoke import UNKEY_STALE_S, told_after_s
 from gateway.keys.show import linked_key
 from gateway.keys.unkey_admin import RIGHTS_TO_SET, KeyAdmin, KeyChange, Pause
 from gateway.kit.errors import OptionError
@@ -91,16 +88,21 @@ def wanted(
     return change
 
 
-async def set_fields(
-    settings: Settings,
-    console: Console,
-    *,
-    reference: str,
-    change: Wanted,
-    as_json: bool = False,
-    pause: Pause = asyncio.sleep,
-) -> dict[str, Any]:
-    """Changes the key with this id, ours or Unkey's; prints and returns what is different: `{field: {from, to}}`.
+class ChangedKey(NamedTuple):
+    """A key that was changed."""
+
+    key: KeyRow
+    """As it was."""
+    before: DescribedKey
+    after: DescribedKey
+    different: dict[str, Any]
+    """What is different: `{field: {from, to}}`."""
+    ended: Announced | None
+    """Who has heard of a new end; None where it has none."""
+
+
+async def set_fields(settings: Settings, *, reference: str, change: Wanted, pause: Pause = asyncio.sleep) -> ChangedKey:
+    """Changes the key with this id, ours or Unkey's.
 
     Raises OptionError when there is no such key, it is revoked, or Unkey does not know it or take a value; ConfigError,
     DependencyDown; the message says what was done.
@@ -126,8 +128,7 @@ async def set_fields(
     different = _different(key, before, after, change)
     # Only the end is kept in PostgreSQL too, so it alone can take effect at once.
     ended = None if change.expires_at is UNSET else await announce(settings, keys=[key.unkey_key_id])
-    _say(settings, console, key, (before, after), different, ended, as_json=as_json)
-    return different
+    return ChangedKey(key, before, after, different, ended)
 
 
 async def _tell(admin: KeyAdmin, before: DescribedKey, plan: Changed, fields: dict[str, Any]) -> DescribedKey:
@@ -177,41 +178,3 @@ def _different(key: KeyRow, before: DescribedKey, after: DescribedKey, change: W
         document["expires_at"] = rfc3339(document["expires_at"])
     old, new = old | plain_bounds(before), new | plain_bounds(after)
     return {name: {"from": old[name], "to": new[name]} for name in old if old[name] != new[name]}
-
-
-def _say(
-    settings: Settings,
-    console: Console,
-    key: KeyRow,
-    sides: tuple[DescribedKey, DescribedKey],
-    different: dict[str, Any],
-    ended: Announced | None,
-    *,
-    as_json: bool,
-) -> None:
-    before, after = sides
-    if as_json:
-        plain: dict[str, Any] = {"key_id": key.unkey_key_id, "api_key_id": key.id, "email": key.email}
-        plain |= {"changed": different, "takes_effect_within_s": told_after_s(settings.keys)}
-        plain |= {"new_end": None if ended is None else as_fields(ended), "warnings": warnings_of(after)}
-        console.print_json(plain, indent=None)
-        return
-    lines = [f"{key.unkey_key_id} ({key.name or 'no name'}) of {key.email}:"]
-    lines += [f"  {name}: {_text(one['from'])} → {_text(one['to'])}" for name, one in different.items()]
-    if not different:
-        lines.append("  nothing changed at Unkey, it was so before.")
-    else:
-        lines.append(
-            f"Calls that begin within {told_after_s(settings.keys):g} s may be judged as before: a node of Unkey may "
-            f"have the key as it was for {UNKEY_STALE_S} s, and a proxy for keys.fresh_s after that."
-        )
-    if ended is not None and after.expires_at is not None and key.expires_at != after.expires_at:
-        lines.append(f"An earlier end holds sooner. {describe(ended, bound_of_end(settings.keys))}")
-    if before.roles and {"models", "endpoints"} & different.keys():
-        lines.append(f"It has the roles {', '.join(before.roles)}: what they allow comes on top (at Unkey).")
-    lines += [f"warning: {warning}" for warning in warnings_of(after)]
-    console.say(*lines)
-
-
-def _text(value: Any) -> str:
-    return "(none)" if value is None else ", ".join(value) if isinstance(value, list) else str(value)

@@ -8,14 +8,11 @@ import typer
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 from gateway.keys import change as set_command
-from gateway.keys import commands
+from gateway.keys import change_commands, commands
 from gateway.keys import create as create_command
-from gateway.keys import enable as enable_command
-from gateway.keys import reroll as reroll_command
-from gateway.keys import revoke as revoke_command
-from gateway.keys import sync as sync_command
 from gateway.keys.bounds import key_bounds
-from gateway.kit.instants import parse_expiry
+from gateway.keys.reroll import OVERLAP_MAX
+from gateway.kit.instants import parse_expiry, parse_span
 
 app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user (docs/keys.md).")
 
@@ -109,27 +106,27 @@ def set_fields(
         tpm=(tpm, no_tpm),
         concurrent=(concurrent, no_concurrent),
     )
-    run(set_command.set_fields(settings(), Console(), reference=key, change=change, as_json=as_json))
+    run(change_commands.set_fields(settings(), Console(), reference=key, change=change, as_json=as_json))
 
 
 @app.command()
 def disable(key: KeyId, as_json: Json = False) -> None:
     """Refuses a key, at Unkey and here, until it is enabled; idempotent."""
     now = datetime.now(UTC)
-    run(enable_command.disable(settings(), Console(), reference=key, now=now, as_json=as_json))
+    run(change_commands.disable(settings(), Console(), reference=key, now=now, as_json=as_json))
 
 
 @app.command()
 def enable(key: KeyId, as_json: Json = False) -> None:
     """Enables a disabled key; a revoked one stays revoked."""
     now = datetime.now(UTC)
-    run(enable_command.enable(settings(), Console(), reference=key, now=now, as_json=as_json))
+    run(change_commands.enable(settings(), Console(), reference=key, now=now, as_json=as_json))
 
 
 @app.command()
 def revoke(key: KeyId, as_json: Json = False) -> None:
     """Disables a key at Unkey and here, for good; idempotent."""
-    run(revoke_command.revoke(settings(), Console(), reference=key, as_json=as_json))
+    run(change_commands.revoke(settings(), Console(), reference=key, as_json=as_json))
 
 
 @app.command()
@@ -140,7 +137,16 @@ def reroll(
 ) -> None:
     """Replaces a key by a new one with the same rights, shown once; the old one ends."""
     now = datetime.now(UTC)
-    run(reroll_command.reroll(settings(), Console(), reference=key, overlap=overlap, now=now, as_json=as_json))
+    run(
+        change_commands.reroll(
+            settings(),
+            Console(),
+            reference=key,
+            overlap=parse_span(overlap, "--overlap", OVERLAP_MAX),
+            now=now,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command()
@@ -153,6 +159,6 @@ def sync(
 ) -> None:
     """Compares all keys at Unkey with those linked here; exits 1 while anything differs."""
     synced = run(
-        sync_command.sync(settings(), Console(), repair=repair, revoke_at_most=revoke_at_most, as_json=as_json)
+        change_commands.sync(settings(), Console(), repair=repair, revoke_at_most=revoke_at_most, as_json=as_json)
     )
     raise typer.Exit(1 if synced.left else 0)

@@ -1,20 +1,19 @@
-"""`gateway keys reroll`: a new key in the place of one that is linked, shown once; the old one ends at once or soon.
+"""Rerolls a key: a new one in the place of one that is linked, shown once; the old one ends at once or soon.
 
 Until the new key is whole (same limits and permissions, linked, the credits its own) its secret is shown to nobody, and
 whatever fails takes it back. Unkey copies what is left of the credits to the new key, which could then be spent twice
 (Unkey's docs): the old key has none any more before the new one is shown. That does not stop it here, where a
-verification costs none; ending it does. The secret goes to standard output only.
+verification costs none; ending it does. The secret goes to whoever asked, into no log and no error.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
+from gateway.accounts.announce import Announced, announce
 from gateway.accounts.store import Accounts, KeyFields, KeyRow
-from gateway.cli.console import Console
-from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import meaning, unkey
 from gateway.keys.bounds import carried
@@ -24,7 +23,7 @@ from gateway.keys.listing import state_of
 from gateway.keys.show import linked_key
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey, Pause
 from gateway.kit.errors import DependencyDown, Expected, OptionError
-from gateway.kit.instants import parse_span, rfc3339
+from gateway.kit.instants import rfc3339
 from gateway.stores.one_connection import database
 
 OVERLAP_MAX: Final = timedelta(days=90)
@@ -45,6 +44,8 @@ class Rerolled(NamedTuple):
     """How the credits come back, where Unkey did not give that to the new key."""
     budgets: int
     """Spending limits of the old key that hold for the new one as well."""
+    ended: Announced | None = None
+    """Who has heard that the old key ends; None where it may not."""
 
 
 class Sides(NamedTuple):
@@ -56,20 +57,19 @@ class Sides(NamedTuple):
 
 async def reroll(
     settings: Settings,
-    console: Console,
     *,
     reference: str,
-    overlap: str,
+    overlap: timedelta,
     now: datetime,
-    as_json: bool = False,
+    show: Callable[[Rerolled], None],
     pause: Pause = asyncio.sleep,
 ) -> Rerolled:
-    """Makes the new key, prints it once, and ends the old one after `overlap` (`0s`, `12h`, …).
+    """Makes the new key, and ends the old one after `overlap`. `show` is told once, as soon as the new key is whole and
+    its end was tried: whatever fails after that, its secret is not lost.
 
-    When the old key could not be ended, the new one has been printed and the reason is then raised. Raises OptionError
+    When the old key could not be ended, the reason is raised after that. Raises OptionError
     when there is no such key, or it is not active, ConfigError, DependencyDown; the message says what holds.
     """
-    span = parse_span(overlap, "--overlap", OVERLAP_MAX)
     async with AsyncExitStack() as stack:
         with meaning("Nothing was changed"):
             admin = await stack.enter_async_context(unkey(settings, "a key is rerolled at Unkey", pause))
@@ -78,15 +78,14 @@ async def reroll(
             key = await linked_key(settings, reference)
             old = await _usable(admin, key, now)
         made = await _made(admin, key, old, now)
-        done = await _whole(sides, key, old, made, _end(now, span, old))
+        done = await _whole(sides, key, old, made, _end(now, overlap, old))
         failed: BaseException | None = None
-        announced: Announced | None = None
         try:
             await _end_old(sides, old, done)
-            announced = await announce(settings, keys=[key.unkey_key_id])
+            done = done._replace(ended=await announce(settings, keys=[key.unkey_key_id]))
         except (Expected, asyncio.CancelledError) as error:
             failed = error  # the new key is whole: its secret would be lost
-        _show(console, settings, done, as_json=as_json, ended=announced)
+        show(done)
         if failed is not None:
             raise failed
     return done
@@ -196,7 +195,7 @@ async def _undo(sides: Sides, old: DescribedKey, made: MadeKey, linked: list[str
         try:
             await sides.admin.update_key(old.key_id, KeyChange(expires_at=old.expires_at))
         except Expected as error:
-            ends = "never" if old.expires_at is None else minute(old.expires_at)
+            ends = "never" if old.expires_at is None else rfc3339(old.expires_at)
             told.append(f"Whether {old.key_id} still ends as it did ({ends}) is not known ({error}): look there.")
     if old.credits is None or not linked:
         return " ".join([*told, f"{old.key_id} works as before"])
@@ -228,47 +227,3 @@ async def _end_old(sides: Sides, old: DescribedKey, done: Rerolled) -> None:
             await sides.accounts.revoke_key(key.id)
         else:
             await sides.accounts.change_key(key.id, KeyFields(expires_at=at))
-
-
-def _show(console: Console, settings: Settings, done: Rerolled, *, as_json: bool, ended: Announced | None) -> None:
-    """`ended`: who has heard that the old key ends; None where it may not."""
-    if as_json:
-        console.print_json(_document(done, ended=ended), indent=None)
-        return
-    old, at = done.old, done.ends_at
-    lines = [
-        f"New API key for {old.email}, in the place of {old.unkey_key_id}. It is shown only this once:",
-        "",
-        f"  {done.made.secret}",
-        "",
-        f"name {old.name or '(none)'} · Unkey id {done.made.key_id} · user {old.user_id}",
-    ]
-    if ended is not None and at is None:
-        lines.append(f"{old.unkey_key_id} is revoked. {describe(ended, bound_of_end(settings.keys))}")
-    elif ended is not None:
-        lines.append(f"{old.unkey_key_id} works until {minute(at)} UTC.")
-    if done.credits is not None:
-        lines.append(f"Its {done.credits:,} credits are the new key's; the old one has 0 since before this was shown.")
-    if done.refill is not None:
-        lines.append(f"Unkey does not refill them as the old key's ({done.refill}): set that in its dashboard.")
-    if done.budgets:
-        lines.append(f"Its {done.budgets} budget(s) hold for the new key as well, which begins with nothing spent.")
-    console.say(*lines)
-
-
-def _document(done: Rerolled, *, ended: Announced | None) -> dict[str, Any]:
-    return {
-        "key": done.made.secret,
-        "key_id": done.made.key_id,
-        "api_key_id": done.api_key_id,
-        "user_id": done.old.user_id,
-        "email": done.old.email,
-        "name": done.old.name,
-        "credits": done.credits,
-        "budgets": done.budgets,
-        "old_key_id": done.old.unkey_key_id,
-        "old_api_key_id": done.old.id,
-        "old_ended": ended is not None,
-        "old_works_until": rfc3339(done.ends_at),
-        **({} if ended is None else as_fields(ended)),
-    }

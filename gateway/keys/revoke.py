@@ -1,20 +1,17 @@
-"""`gateway keys revoke`: Unkey is told first, our database second, so that what we call revoked works nowhere.
+"""Revokes a key: Unkey is told first, our database second, so that what we call revoked works nowhere.
 
 Whatever fails on the way, the message says what was done and what was not; running it again is always right.
 """
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
+from gateway.accounts.announce import Announced, announce
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.console import Console
-from gateway.cli.text import minute
 from gateway.config.settings import KeySettings, Settings
 from gateway.keys.show import linked_key
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange
 from gateway.kit.errors import ConfigError, DependencyDown
-from gateway.kit.instants import rfc3339
 from gateway.stores.one_connection import database
 
 
@@ -29,8 +26,8 @@ class Revoked(NamedTuple):
     announced: Announced
 
 
-async def revoke(settings: Settings, console: Console, *, reference: str, as_json: bool = False) -> Revoked:
-    """Disables the key with this id, ours or Unkey's, at Unkey and then here; says how long it may still work.
+async def revoke(settings: Settings, reference: str) -> Revoked:
+    """Disables the key with this id, ours or Unkey's, at Unkey and then here.
 
     A key that Unkey does not know is marked here all the same. Raises OptionError when no such key is linked,
     ConfigError naming the setting, DependencyDown; the message says what was done.
@@ -43,12 +40,7 @@ async def revoke(settings: Settings, console: Console, *, reference: str, as_jso
         raise DependencyDown(error.what, f"{error.detail}. Nothing was changed: the key works as before") from error
     known = await _disable(settings.unkey_root_key.get_secret_value(), settings.unkey_base_url, key)
     revoked_at = await _mark(settings, key, known_to_unkey=known)
-    revoked = Revoked(key, revoked_at, known, await announce(settings, keys=[key.unkey_key_id]))
-    if as_json:
-        console.print_json(_document(revoked, settings.keys), indent=None)
-    else:
-        console.say(*_lines(revoked, settings.keys))
-    return revoked
+    return Revoked(key, revoked_at, known, await announce(settings, keys=[key.unkey_key_id]))
 
 
 async def _disable(root_key: str, base_url: str, key: KeyRow) -> bool:
@@ -93,30 +85,3 @@ UNKEY_STALE_S: Final = 600
 def told_after_s(keys: KeySettings) -> float:
     """Seconds after which every proxy goes by a change that only Unkey knows of, while Unkey answers."""
     return UNKEY_STALE_S + keys.fresh_s
-
-
-def _lines(revoked: Revoked, keys: KeySettings) -> list[str]:
-    key = revoked.key
-    first = f"Revoked {key.unkey_key_id} ({key.name or 'no name'}) of {key.email}: disabled at Unkey and marked here."
-    if not revoked.known_to_unkey:
-        first = (
-            f"Revoked {key.unkey_key_id} ({key.name or 'no name'}) of {key.email} here. Unkey does not know it: it was "
-            "deleted there, or UNKEY_ROOT_KEY is of another workspace."
-        )
-    again = [] if key.is_active else [f"It had been revoked before, at {minute(revoked.revoked_at)} UTC."]
-    return [first, *again, describe(revoked.announced, bound_of_end(keys))]
-
-
-def _document(revoked: Revoked, keys: KeySettings) -> dict[str, Any]:
-    in_effect = revoked.announced.in_effect
-    return {
-        "key_id": revoked.key.unkey_key_id,
-        "api_key_id": revoked.key.id,
-        "email": revoked.key.email,
-        "revoked_at": rfc3339(revoked.revoked_at),
-        "was_active": revoked.key.is_active,
-        "known_to_unkey": revoked.known_to_unkey,
-        "may_work_for_s": 0 if in_effect else keys.fresh_s,
-        "may_work_for_s_without_unkey": 0 if in_effect else keys.fresh_s + keys.stale_s,
-        **as_fields(revoked.announced),
-    }

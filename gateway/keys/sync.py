@@ -1,4 +1,4 @@
-"""`gateway keys sync`: compares every key of the Unkey API with our rows, and with `--repair` makes ours agree.
+"""Compares every key of the Unkey API with our rows, and with `--repair` makes ours agree.
 
 At Unkey it makes and deletes no key, and changes nothing but the mark of a bound one. Lists are only a first look,
 because keys change while pages are turned: what seems to differ is read again, the row first and Unkey second, and
@@ -8,9 +8,8 @@ written only if the row is still as it was read. So it may run at any time, besi
 from contextlib import AsyncExitStack
 from typing import Any, Final, Literal, NamedTuple
 
-from gateway.accounts.announce import Announced, announce, as_fields, bound_of_end, describe
+from gateway.accounts.announce import Announced, announce
 from gateway.accounts.store import Accounts, KeyRow
-from gateway.cli.console import Console, TextTable
 from gateway.config.settings import Settings
 from gateway.keys.at_unkey import key_pages, meaning, unkey
 from gateway.keys.bounds import BOUND
@@ -53,10 +52,8 @@ class Synced(NamedTuple):
         return sum(one.outcome == "differs" for one in self.findings)
 
 
-async def sync(
-    settings: Settings, console: Console, *, repair: bool, revoke_at_most: int, as_json: bool = False
-) -> Synced:
-    """Compares, repairs if asked, prints and returns what was found.
+async def sync(settings: Settings, *, repair: bool, revoke_at_most: int) -> Synced:
+    """Compares, and repairs if asked.
 
     With `repair`, rows whose key Unkey does not know are marked revoked unless they are more than `revoke_at_most`:
     then the root key is probably of another workspace. Raises OptionError, ConfigError naming the setting,
@@ -78,12 +75,7 @@ async def sync(
             repaired = sum(one.outcome == "repaired" for one in run.findings)
             with meaning(f"{len(run.seen)} keys were compared until then, {repaired} repaired; run it again"):
                 raise
-    synced = Synced(len(run.seen), run.only_here, run.findings, await _announce(settings, run.findings))
-    if as_json:
-        console.print_json(_document(synced))
-    else:
-        _print(console, settings, synced, repair=repair)
-    return synced
+    return Synced(len(run.seen), run.only_here, run.findings, await _announce(settings, run.findings))
 
 
 async def _announce(settings: Settings, findings: list[Finding]) -> Announced | None:
@@ -167,56 +159,3 @@ class _Run:
         if row is None:
             return await self._accounts.adopt_key(str(key.external_id), key.key_id, **fields)
         return await self._accounts.agree(row, **fields)
-
-
-def _document(synced: Synced) -> dict[str, Any]:
-    return {
-        "keys_at_unkey": synced.at_unkey,
-        "rows_only_here": synced.only_here,
-        "repaired": len(synced.findings) - synced.left,
-        "left": synced.left,
-        "drift": [_plain(one) for one in synced.findings],
-        "announced": None if synced.announced is None else as_fields(synced.announced),
-    }
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    told = finding.drift.to_json() | {"outcome": finding.outcome}
-    return told | {"hint": None} if finding.outcome == "repaired" else told
-
-
-def _print(console: Console, settings: Settings, synced: Synced, *, repair: bool) -> None:
-    if synced.findings:
-        console.print_table(_table(synced.findings))
-    repaired = len(synced.findings) - synced.left
-    lines = [f"{synced.at_unkey:,} keys at Unkey, {synced.only_here:,} only here: {synced.left:,} differences left"]
-    if repair:
-        lines[0] += f", {repaired:,} repaired"
-    if synced.announced is not None:
-        lines.append(describe(synced.announced, bound_of_end(settings.keys)))
-    if synced.left and not repair:
-        lines.append("`gateway keys sync --repair` makes our side agree where it may.")
-    console.say(*lines)
-
-
-def _table(findings: list[Finding]) -> TextTable:
-    table = TextTable()
-    for name in ("key id", "differs in", "here", "at Unkey", "", "what to do"):
-        table.add_column(name, no_wrap=name == "key id")
-    for finding in findings:
-        drift = finding.drift
-        table.add_row(
-            drift.key_id,
-            drift.kind.replace("_", " "),
-            _side(drift, drift.here),
-            _side(drift, drift.at_unkey),
-            finding.outcome,
-            "" if finding.outcome == "repaired" else drift.hint,
-        )
-    return table
-
-
-def _side(drift: Drift, value: str | None) -> str:
-    if value is not None:
-        return value
-    return "unknown" if drift.kind in ("not_linked", "not_at_unkey") else "none"

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.bounds import carried
-from gateway.keys.reroll import complete_key, reroll
+from gateway.keys.change_commands import reroll
+from gateway.keys.reroll import complete_key
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
@@ -219,16 +220,18 @@ async def test_an_interrupt_never_leaves_half_a_key(house: House, monkeypatch: p
         return await set_credits(admin, key_id, remaining)
 
     monkeypatch.setattr(KeyAdmin, "set_credits", interrupt)
+    now = datetime.now(NOW.tzinfo)
     with pytest.raises(asyncio.CancelledError):
-        await reroll(settings, Console(file=out), reference="key_ann", overlap="0s", now=datetime.now(NOW.tzinfo))
+        await reroll(settings, Console(file=out), reference="key_ann", overlap=timedelta(), now=now, as_json=False)
     assert (out.getvalue(), others(house), house.kept("key_ann").remaining) == ("", [], 1000)
 
     async def cancelled(admin: KeyAdmin, key_id: str, change: KeyChange) -> bool:
         raise asyncio.CancelledError
 
     monkeypatch.setattr(KeyAdmin, "update_key", cancelled)
+    now = datetime.now(NOW.tzinfo)
     with pytest.raises(asyncio.CancelledError):
-        await reroll(settings, Console(file=out), reference="key_ann", overlap="0s", now=datetime.now(NOW.tzinfo))
+        await reroll(settings, Console(file=out), reference="key_ann", overlap=timedelta(), now=now, as_json=False)
     (new,) = others(house)
     assert new.key_id in out.getvalue()  # it is whole, so it was shown
     assert (await house.lets_in(new.key_id), house.kept("key_ann").remaining) == ((True, True), 0)

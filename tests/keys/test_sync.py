@@ -1,7 +1,6 @@
 """`keys sync`: names every way in which the two sides can differ, repairs what it may and nothing else, at any time."""
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +10,6 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.described import DescribedKey, KeyPage
 from gateway.keys.sync import Synced, sync
@@ -137,7 +135,7 @@ def settings_of(house: House) -> Settings:
 
 
 async def synced(house: House, *, repair: bool = True) -> Synced:
-    return await sync(settings_of(house), Console(file=io.StringIO()), repair=repair, revoke_at_most=10)
+    return await sync(settings_of(house), repair=repair, revoke_at_most=10)
 
 
 async def many(house: House, count: int) -> None:

@@ -1,6 +1,5 @@
 """`gateway keys …` where Unkey is as it really is: roles, a replica that lags, older servers, rights masked as 404."""
 
-import io
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -9,12 +8,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.keys.bounds import BoundsChange
 from gateway.keys.change import Wanted, set_fields
 from gateway.keys.create import create
-from gateway.keys.reroll import reroll
+from gateway.keys.reroll import Rerolled, reroll
 from gateway.kit.errors import DependencyDown, OptionError
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
@@ -85,9 +83,9 @@ async def test_a_change_that_a_role_makes_untrue_is_refused(
     async def pause(seconds: float) -> None:
         waited.append(seconds)
 
-    change, out = Wanted(name="other", bounds=bounds), Console(file=io.StringIO())
+    change = Wanted(name="other", bounds=bounds)
     with pytest.raises(OptionError) as refused:
-        await set_fields(settings_of(house), out, reference="key_ann", change=change, pause=pause)
+        await set_fields(settings_of(house), reference="key_ann", change=change, pause=pause)
     assert f"its roles (wide) give it {of_role}, so this would not hold. Nothing was changed." in str(refused.value)
     assert str(refused.value).endswith("in Unkey's dashboard")  # not "run it again": that cannot help
     assert waited  # a replica might have been behind
@@ -222,17 +220,18 @@ async def test_a_new_key_that_cannot_be_found_yet_is_waited_for(house: House) ->
         waited.append(seconds)
         await control(house.sandbox, "unkey", "/clock", seconds=seconds)
 
-    out, at = io.StringIO(), datetime.fromtimestamp(house.sandbox.unkey.now_s(), UTC)
-    done = await reroll(settings_of(house), Console(file=out), reference="key_ann", overlap="0s", now=at, pause=pause)
+    at = datetime.fromtimestamp(house.sandbox.unkey.now_s(), UTC)
+    shown: list[Rerolled] = []
+    done = await reroll(
+        settings_of(house), reference="key_ann", overlap=timedelta(), now=at, show=shown.append, pause=pause
+    )
     assert sum(waited) > 2.9
-    assert done.made.secret in out.getvalue()
+    assert shown == [done]
     assert house.kept(done.made.key_id).permissions == ["openai.chat"]
     await control(house.sandbox, "unkey", "/clock", seconds=9)
     change = Wanted(name="desk")
-    changed = await set_fields(
-        settings_of(house), Console(file=out), reference=done.made.key_id, change=change, pause=pause
-    )
-    assert changed == {"name": {"from": "ann", "to": "desk"}}  # what Unkey says in the end, not what was sent
+    changed = await set_fields(settings_of(house), reference=done.made.key_id, change=change, pause=pause)
+    assert changed.different == {"name": {"from": "ann", "to": "desk"}}  # what Unkey says in the end, not what was sent
 
 
 @pytest.mark.parametrize(("lag_s", "says"), [(3.0, "nothing is left over"), (60.0, "does not find it yet")])
