@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.accounts import users as users_command
+from gateway.accounts import commands as users_command
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 
