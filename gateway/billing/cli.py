@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.billing import held as billing_command
+from gateway.billing import commands as billing_command
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 

@@ -1,12 +1,10 @@
-"""`gateway journal inspect|adopt`: what a journal folder holds, and taking over that of a host that is dead."""
+"""What a journal folder holds, and taking over that of a host that is dead."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from gateway.cli.console import Console, TextTable
-from gateway.cli.text import Say
 from gateway.config.settings import Settings
 from gateway.journal.folder import SegmentInfo, copy_journal, living_slots, look, oldest_ms, segments_of
 from gateway.kit.errors import OptionError
@@ -42,12 +40,11 @@ def journal_of(settings: Settings) -> Path:
     return settings.gateway_data_dir / "journal"
 
 
-async def inspect(settings: Settings, console: Console, *, folder: Path | None, as_json: bool) -> list[Slot]:
-    """Prints what `folder` (ours by default) holds, a line per slot. Asks PostgreSQL what is missing there, where
+async def inspect(settings: Settings, folder: Path) -> list[Slot]:
+    """What `folder` holds, by slot. Asks PostgreSQL what is missing there, where
     DATABASE_URL is set. Raises OptionError, DependencyDown."""
-    path = journal_of(settings) if folder is None else folder
-    alive = living_slots(path) if path.is_dir() else set()
-    infos = [look(segment) for segment in segments_of(path)]
+    alive = living_slots(folder)
+    infos = [look(segment) for segment in segments_of(folder)]
     known: set[str] | None = None
     if settings.database_url is not None:
         ids = sorted(set().union(*(info.opened | info.settled for info in infos)))
@@ -56,28 +53,23 @@ async def inspect(settings: Settings, console: Console, *, folder: Path | None, 
             known = set()
             for start in range(0, len(ids), IDS_MAX):
                 known |= await ledger.find_confirmed(ids[start : start + IDS_MAX])
-    slots = _slots(infos, alive, known)
-    if as_json:
-        console.print_json([slot.to_json() for slot in slots])
-    else:
-        console.print_table(_table(path, slots))
-        for slot in slots:
-            for event_id in slot.missing or ():
-                console.say(f"not in PostgreSQL: {event_id} ({slot.name})")
-    return slots
+    return _slots(infos, alive, known)
 
 
-def take_over(settings: Settings, say: Say, *, folder: Path) -> None:
+class Adopted(NamedTuple):
+    """What was taken over."""
+
+    target: Path
+    taken: list[SegmentInfo]
+    known: int
+    """Segments that had been taken before."""
+
+
+def take_over(settings: Settings, folder: Path) -> Adopted:
     """Copies the segments of `folder` into our own. Raises OptionError, DependencyDown."""
     target = journal_of(settings)
     taken, known = copy_journal(folder, target)
-    for info in taken:
-        unsettled = len(info.opened - info.settled)
-        say(f"adopted {info.path.name}: {len(info.opened | info.settled)} calls, {unsettled} of them without a settle")
-    say(f"{len(taken)} segment(s) adopted into {target}, {known} had been before.")
-    if taken:
-        say("The keeper of `gateway serve` on this folder ships them, and settles what is open; start it if none runs.")
-        say(f"Keep {folder} until `gateway journal inspect` says that nothing is missing in PostgreSQL.")
+    return Adopted(target, taken, known)
 
 
 def _slots(infos: Sequence[SegmentInfo], alive: set[str], known: set[str] | None) -> list[Slot]:
@@ -105,26 +97,6 @@ def _slot(
         corrupt=sum(info.corrupt for info in parts),
         confirmed=sum(info.confirmed for info in parts),
     )
-
-
-def _table(path: Path, slots: Sequence[Slot]) -> TextTable:
-    table = TextTable(title=f"journal {path}", boxed=True)
-    for name in ("slot", "writer"):
-        table.add_column(name)
-    columns: Mapping[str, Any] = {
-        "segments": lambda slot: slot.segments,
-        "confirmed": lambda slot: slot.confirmed,
-        "bytes": lambda slot: slot.bytes,
-        "calls": lambda slot: slot.calls,
-        "without settle": lambda slot: len(slot.unsettled),
-        "not in PostgreSQL": lambda slot: "not asked" if slot.missing is None else len(slot.missing),
-        "corrupt lines": lambda slot: slot.corrupt,
-    }
-    for name in columns:
-        table.add_column(name, right=True)
-    for slot in slots:
-        table.add_row(slot.name, "alive" if slot.alive else "dead", *(str(figure(slot)) for figure in columns.values()))
-    return table
 
 
 def _when(unix_ms: int | None) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.accounts.store import Accounts
-from gateway.billing import held as billing
+from gateway.billing import commands, held
 from gateway.billing.outbox import Outbox
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
@@ -46,7 +46,7 @@ def settings(database_url: str) -> Settings:
 
 async def test_what_waits_is_listed(waiting: list[str], settings: Settings) -> None:
     out = io.StringIO()
-    await billing.list_held(settings, Console(file=out, width=200))
+    await commands.list_held(settings, Console(file=out, width=200), as_json=False)
     rejected, unknown = waiting
     lines = {line.split()[0]: line for line in out.getvalue().splitlines()}
     assert "0.000005" in lines[rejected]
@@ -54,7 +54,7 @@ async def test_what_waits_is_listed(waiting: list[str], settings: Settings) -> N
     assert "-1.234567" in lines[unknown]
     assert "in doubt" in lines[unknown]
     out = io.StringIO()
-    await billing.list_held(settings, Console(file=out), as_json=True)
+    await commands.list_held(settings, Console(file=out), as_json=True)
     assert {row["identifier"]: row["value"] for row in json.loads(out.getvalue())} == {rejected: 5, unknown: -1_234_567}
 
 
@@ -63,12 +63,13 @@ async def test_both_ways_out(waiting: list[str], settings: Settings, pool: Pool)
     console = Console(file=out, width=200)
     rejected, unknown = waiting
     with pytest.raises(OptionError, match="gateway billing held"):
-        await billing.mark_delivered(settings, console, identifier=rejected, now=LATER)  # Stripe said no
-    fresh = await billing.requeue(settings, console, identifier=rejected, now=LATER)
-    await billing.mark_delivered(settings, console, identifier=unknown, now=LATER)
+        await held.mark_delivered(settings, identifier=rejected, now=LATER)  # Stripe said no
+    await commands.requeue(settings, console, identifier=rejected, now=LATER)
+    fresh = await pool.fetchval("select identifier from stripe_meter_events where state = 'pending'")
+    await held.mark_delivered(settings, identifier=unknown, now=LATER)
     with pytest.raises(OptionError, match="gateway billing held"):
-        await billing.requeue(settings, console, identifier=unknown, now=LATER)
-    await billing.list_held(settings, console)
+        await held.requeue(settings, identifier=unknown, now=LATER)
+    await commands.list_held(settings, console, as_json=False)
     assert fresh in out.getvalue()
     assert "No meter event waits" in out.getvalue()
     assert (await Outbox(pool).status()).counts == {"pending": 1, "sent": 1}
@@ -76,4 +77,4 @@ async def test_both_ways_out(waiting: list[str], settings: Settings, pool: Pool)
 
 async def test_without_a_database_the_setting_is_named() -> None:
     with pytest.raises(ConfigError, match="DATABASE_URL"):
-        await billing.list_held(Settings(), Console(file=io.StringIO()))
+        await held.list_held(Settings())

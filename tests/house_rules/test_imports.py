@@ -42,6 +42,7 @@ def test_every_contract_holds() -> None:
     ("file", "module", "contract"),
     [
         ("gateway/keys/verify.py", "gateway.proxy.relay", "Packages"),
+        ("gateway/keys/sync.py", "gateway.keys.commands", "Use cases"),
         ("gateway/usage/event.py", "gateway.processes.proxy", "Packages"),
         ("pricing/cost.py", "gateway.usage.event", "Packages"),
         ("gateway/billing/reporter.py", "gateway.limits.limiter", "Packages"),
@@ -78,3 +79,20 @@ def test_a_file_that_says_pure_is_checked() -> None:
     ]
     assert len(said) > 20
     assert [module for module in said if not any(f"{module}.".startswith(f"{each}.") for each in held)] == []
+
+
+def test_only_files_of_commands_know_the_command_line() -> None:
+    """So a new use case cannot forget the contract: what draws or reads options is called so."""
+    names = r"(\w+_)?(cli|commands?|output)|as_table|config_show|demo"
+    named = re.compile(rf"gateway/(cli/.*|.*/({names})\.py|__main__\.py)")
+    drawing = [
+        file
+        for file in files()
+        if file.startswith("gateway/")
+        and any(
+            isinstance(node, ast.ImportFrom) and node.module in ("gateway.cli.console", "gateway.cli.command")
+            for node in ast.walk(tree(file))
+        )
+    ]
+    assert len(drawing) > 30
+    assert [file for file in drawing if not named.fullmatch(file)] == []

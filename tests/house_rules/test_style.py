@@ -36,7 +36,6 @@ OPEN_HERE: Final = (
     "gateway/limits/opening.py",
     # Commands that need the ledger at their end only, or not always.
     "gateway/audit/commands.py",
-    "gateway/billing/held.py",
 )
 """Where connections are opened; everything else is given what it uses."""
 
