@@ -17,7 +17,6 @@ from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Outbox
 from gateway.config.settings import KeySettings, Settings
 from gateway.doctor.command import FIX_STATEMENT
-from gateway.embedded import Embedded
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
@@ -64,7 +63,7 @@ async def test_openai_s_clock_is_compared_with_ours() -> None:
         assert [finding.level for finding in await found("openai", loaded)] == ["ok"]
 
 
-async def test_a_login_without_any_right(database_url: str, embedded: Embedded, tmp_path: Path) -> None:
+async def test_a_login_without_any_right(database_url: str, redis_url: str, tmp_path: Path) -> None:
     role = f"nobody_{uuid4().hex[:8]}"
     await on(database_url, f"create role {role} login")
     parts = urlsplit(database_url)
@@ -73,7 +72,7 @@ async def test_a_login_without_any_right(database_url: str, embedded: Embedded, 
         (refused,) = await found("postgres", settings(database_url=dsn))
         assert (refused.level, refused.fix) == ("fail", FIX_STATEMENT)
         assert "permission denied for schema supabase_migrations" in refused.says
-        said = await refusal(tmp_path, environment(dsn, embedded.redis_url, tmp_path))
+        said = await refusal(tmp_path, environment(dsn, redis_url, tmp_path))
         assert "DATABASE_URL: postgres refuses a statement: InsufficientPrivilegeError" in said
     finally:
         await on(database_url, f"drop role {role}")

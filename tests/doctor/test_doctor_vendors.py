@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from gateway.config.settings import BillingSettings, KeySettings, Settings
 from gateway.doctor import command as doctor
 from gateway.doctor import findings, vendors
-from gateway.embedded import Embedded
 from gateway.keys.unkey_admin import KeyAdmin
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
@@ -167,10 +166,10 @@ def test_clocks_addresses_and_prices() -> None:
     assert (stale.level, "gpt-" in listed.says) == ("warn", True)
 
 
-async def test_the_command(tmp_path: Path, sandbox: Sandbox, database_url: str, embedded: Embedded) -> None:
+async def test_the_command(tmp_path: Path, sandbox: Sandbox, database_url: str, redis_url: str) -> None:
     env = {
         "DATABASE_URL": database_url,
-        "REDIS_URL": embedded.redis_url,
+        "REDIS_URL": redis_url,
         "OPENAI_API_KEY": credentials.OPENAI_API_KEY,
         "OPENAI_BASE_URL": sandbox.openai_base_url,
         "UNKEY_ROOT_KEY": credentials.UNKEY_ROOT_KEY,

@@ -8,7 +8,6 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from gateway.embedded import Embedded
 from tests.journal.test_full_disk import fill, small_disk
 from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows
@@ -18,13 +17,13 @@ BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"
 
 
 @pytest.fixture
-def on_small_disk(small_disk: Path, embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+def on_small_disk(small_disk: Path, redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     environ = {
         "GATEWAY_DATA_DIR": str(small_disk),
         "JOURNAL__RESERVE_BYTES": "262144",
         "FLUSH__STREAM": f"usage-{uuid4().hex}",
     }
-    with stack(tmp_path, database_url, embedded.redis_url, **environ) as made:
+    with stack(tmp_path, database_url, redis_url, **environ) as made:
         yield made
 
 

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.embedded import Embedded
 from tests.chaos.payers import make_payer
 from tests.chaos.planted import BUGS
 from tests.faults.scene import QUICK, scene
@@ -45,9 +44,9 @@ CAUGHT: Final = {
 
 
 @pytest.fixture
-def ground(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+def ground(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     """A ground of this test's own: the bug spoils it."""
-    with stack(tmp_path, database_url, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}", **QUICK) as made:
+    with stack(tmp_path, database_url, redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}", **QUICK) as made:
         made.prepare()
         yield made
 

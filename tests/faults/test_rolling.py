@@ -10,7 +10,6 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from gateway.embedded import Embedded
 from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows
 
@@ -19,14 +18,14 @@ NOTICE_S = "1.5"
 
 
 @pytest.fixture
-def pair(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[tuple[Stack, Stack]]:
+def pair(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[tuple[Stack, Stack]]:
     """Two hosts, so to speak: one ledger, one Redis, one set of vendors, two journals."""
     environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "GATEWAY_STOP_NOTICE_S": NOTICE_S}
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     with (
-        stack(tmp_path / "one", database_url, embedded.redis_url, **environ) as one,
-        stack(tmp_path / "two", database_url, embedded.redis_url, **environ) as two,
+        stack(tmp_path / "one", database_url, redis_url, **environ) as one,
+        stack(tmp_path / "two", database_url, redis_url, **environ) as two,
     ):
         one.start()
         for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "UNKEY_ROOT_KEY", "UNKEY_API_ID", "UNKEY_BASE_URL"):

@@ -11,7 +11,6 @@ from uuid import uuid4
 import openai
 import pytest
 
-from gateway.embedded import Embedded
 from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows
 
@@ -25,7 +24,7 @@ WORST_USD = Decimal("0.00007")
 
 
 @pytest.fixture
-def limited(embedded: Embedded, database_url: str, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Stack]:
+def limited(redis_url: str, database_url: str, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Stack]:
     environ = {
         "FLUSH__STREAM": f"usage-{uuid4().hex}",
         "KEYS__FRESH_S": "0.2",
@@ -33,7 +32,7 @@ def limited(embedded: Embedded, database_url: str, tmp_path: Any, request: pytes
         "JOURNAL__CONFIRM_AFTER_S": "0.3",
         **getattr(request, "param", {}),
     }
-    with stack(tmp_path, database_url, embedded.redis_url, **environ) as made:
+    with stack(tmp_path, database_url, redis_url, **environ) as made:
         made.start(workers=2)
         yield made
 

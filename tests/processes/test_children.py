@@ -12,7 +12,6 @@ from uuid import uuid4
 import pytest
 import structlog
 
-from gateway.embedded import Embedded
 from gateway.kit.metrics import Sample, Status
 from gateway.processes.supervisor import Child
 from gateway.processes.vitals import Reporter
@@ -94,11 +93,11 @@ def open_pipes() -> int:
 
 
 async def test_a_process_at_its_limit_of_open_files_says_how_it_is(
-    embedded: Embedded, database_url: str, tmp_path: Path
+    redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
     env = clean_environment() | {
         "DATABASE_URL": database_url,
-        "REDIS_URL": embedded.redis_url,
+        "REDIS_URL": redis_url,
         "FLUSH__STREAM": f"usage-{uuid4().hex}",
         "GATEWAY_DATA_DIR": str(tmp_path / "data"),
         "OPENAI_API_KEY": "sk-none",

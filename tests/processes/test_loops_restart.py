@@ -13,7 +13,6 @@ from uuid import uuid4
 import pytest
 
 from gateway.config.key_ring import entry_of
-from gateway.embedded import Embedded
 from gateway.kit.metrics import Status
 from gateway.processes.supervisor import Child
 from tests.chaos.entry import MODULE
@@ -92,12 +91,12 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
     "loop", [loop if loop in QUICK else pytest.param(loop, marks=pytest.mark.long) for loop in LOOPS]
 )
 async def test_a_loop_that_fails_ends_its_process_which_is_started_again(
-    loop: str, embedded: Embedded, database_url: str, tmp_path: Path
+    loop: str, redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
     away = f"http://127.0.0.1:{free_port()}"
     env = clean_environment() | {
         "DATABASE_URL": database_url,
-        "REDIS_URL": embedded.redis_url,
+        "REDIS_URL": redis_url,
         "FLUSH__STREAM": f"usage-{uuid4().hex}",
         "GATEWAY_DATA_DIR": str(tmp_path / "data"),
         "OPENAI_API_KEY": "sk-none",

@@ -147,9 +147,9 @@ def with_mistake(mistake: str, env: dict[str, str], known: dict[str, str]) -> di
 
 @pytest.mark.parametrize("mistake", AS_PROCESS)
 async def test_a_mistake_ends_the_command(
-    mistake: str, tmp_path: Path, database_url: str, embedded: Embedded, known: dict[str, str]
+    mistake: str, tmp_path: Path, database_url: str, redis_url: str, known: dict[str, str]
 ) -> None:
-    env = with_mistake(mistake, environment(database_url, embedded.redis_url, tmp_path), known)
+    env = with_mistake(mistake, environment(database_url, redis_url, tmp_path), known)
     said = await refusal(tmp_path, env)
     assert "gateway: " in said
     assert MISTAKES[mistake][1] in said
@@ -157,10 +157,10 @@ async def test_a_mistake_ends_the_command(
 
 @pytest.mark.parametrize("mistake", [mistake for mistake in MISTAKES if mistake not in AS_PROCESS])
 def test_a_mistake_is_named_with_its_fix(
-    mistake: str, tmp_path: Path, database_url: str, embedded: Embedded, known: dict[str, str]
+    mistake: str, tmp_path: Path, database_url: str, redis_url: str, known: dict[str, str]
 ) -> None:
     """No coroutine, as `serve` has an event loop of its own, which must be the main thread's to hear signals."""
-    env = with_mistake(mistake, environment(database_url, embedded.redis_url, tmp_path), known)
+    env = with_mistake(mistake, environment(database_url, redis_url, tmp_path), known)
     done = gateway_here(env, "serve", "--wait", "0")
     assert done.status == 1
     assert MISTAKES[mistake][1] in done.error

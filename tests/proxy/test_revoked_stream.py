@@ -12,7 +12,6 @@ import openai
 import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector
 
-from gateway.embedded import Embedded
 from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows
 
@@ -22,9 +21,9 @@ CHUNKS = 80
 
 
 @pytest.fixture
-def quick(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+def quick(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "KEYS__FRESH_S": "0.3", "KEYS__RECHECK_S": "0.3"}
-    with stack(tmp_path, database_url, embedded.redis_url, **environ) as made:
+    with stack(tmp_path, database_url, redis_url, **environ) as made:
         made.start()
         yield made
 

@@ -17,7 +17,6 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.embedded import Embedded
 from gateway.stores.redis import open_redis
 from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows
@@ -36,7 +35,7 @@ TROUBLES: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.fixture
-def secret_stack(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+def secret_stack(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     """Its pepper is known: what the operating system gives for it is not random here."""
     patched = tmp_path / "patched"
     patched.mkdir()
@@ -52,7 +51,7 @@ def secret_stack(embedded: Embedded, database_url: str, tmp_path: Path) -> Itera
         "PYTHONPATH": str(patched),
         "BILLING__INTERVAL_S": "0.2",
     }
-    with stack(tmp_path, database_url, embedded.redis_url, **environ) as made:
+    with stack(tmp_path, database_url, redis_url, **environ) as made:
         made.prepare()
         made.control("unkey", path="/keys", body={"key": "sk_CANARY_OF_KEYS"})
         made.serve = made.run("serve")

@@ -9,7 +9,6 @@ from uuid import uuid4
 import openai
 import pytest
 
-from gateway.embedded import Embedded
 from tests.conftest import admin
 from tests.meetings.daily_lives import ended, joined, started
 from tests.meetings.test_webhooks import post, rows, signed, until_done
@@ -21,13 +20,13 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def modest(embedded: Embedded, postgres_dsn: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+def modest(redis_url: str, postgres_dsn: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     login, name = f"app_{uuid4().hex[:8]}", database_url.split("?")[0].rsplit("/", 1)[1]
     asyncio.run(admin(postgres_dsn, f"create role {login} login", f"grant service_role to {login}"))
     ring = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
     environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "ROOMS_KEYS": ring}
     try:
-        with stack(tmp_path, on_database(postgres_dsn, name, login), embedded.redis_url, **environ) as made:
+        with stack(tmp_path, on_database(postgres_dsn, name, login), redis_url, **environ) as made:
             made.start()
             yield made
     finally:

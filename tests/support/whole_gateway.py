@@ -65,9 +65,9 @@ def beside_running(running: Stack, tmp_path: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def fresh_stack(embedded: Embedded, database_url: str, tmp_path: Path) -> Iterator[Stack]:
+def fresh_stack(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     """A stack of this test's own, not started: for tests that kill it."""
-    with stack(tmp_path, database_url, embedded.redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
+    with stack(tmp_path, database_url, redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
         yield made
 
 
