@@ -51,7 +51,7 @@ async def test_a_worker_passes_by_an_event_that_another_one_is_claiming(
     await one_pending(ledger, outbox)
     now = TEN + 2 * HOUR
     async with pool.acquire() as other, other.transaction():
-        claimed = await other.fetch(sql.CLAIM, now, now + timedelta(seconds=60), 5, now - 20 * HOUR)
+        claimed = await other.fetch(sql.CLAIM, now, now + timedelta(seconds=60), 5, now - 20 * HOUR, None)
         assert len(claimed) == 1
         assert await asyncio.wait_for(outbox.claim(now, lease_s=60, events_max=5), HANGS_S) == []
     assert await outbox.claim(now, lease_s=60, events_max=5) == []
