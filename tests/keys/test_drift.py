@@ -83,7 +83,7 @@ def test_each_case(name: str) -> None:
     ("external_id", "known", "says"),
     [
         (ANN, True, "`gateway keys sync --repair` links it"),
-        ("somebody", False, "is no user here"),
+        ("somebody", False, "is not a user here"),
         (None, False, "it has no externalId"),
     ],
 )
