@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.config.dsn import read_dsn
 from gateway.config.redis_url import read_redis_url
+from gateway.config.secret_table import NEEDED_BY, file_variable, variable
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 
@@ -26,11 +27,6 @@ def names() -> list[str]:
         inner = field.default
         found += [f"{name}.{each}" for each in type(inner).model_fields] if isinstance(inner, BaseModel) else [name]
     return found
-
-
-def variable(name: str) -> str:
-    """The environment variable of a setting."""
-    return name.replace(".", "__").upper()
 
 
 def read_toml(path: str, data: bytes) -> dict[str, Any]:
@@ -52,9 +48,13 @@ def is_given(name: str, given: Mapping[str, Any]) -> bool:
 
 
 def source(name: str, environ: Mapping[str, str], given: Mapping[str, Any], path: str | None) -> str:
-    """Where a setting comes from: `environment`, the file's path, or `default`."""
+    """Where a setting comes from: `environment`, the variable that names a secret's file, the path of GATEWAY_CONFIG,
+    or `default`.
+    """
     if environ.get(variable(name)):
         return "environment"
+    if name in NEEDED_BY and environ.get(file_variable(name)):
+        return file_variable(name)
     return path or "default" if is_given(name, given) else "default"
 
 
@@ -77,8 +77,9 @@ def _problem(
     if not name:
         return message.removeprefix("Value error, ")
     where = source(name, environ, given, path)
-    shown = variable(name) if where == "environment" else name
-    place = f" (in {where})" if where not in ("environment", "default") else ""
+    by_file = where == file_variable(name)
+    shown = where if by_file else variable(name) if where == "environment" else name
+    place = f" (in {where})" if where not in ("environment", "default") and not by_file else ""
     if kind == "model_type":
         return f"{shown}{place}: it must be a table, [{name}]"
     if kind == "extra_forbidden":
@@ -97,7 +98,7 @@ def _suggestion(name: str, where: str) -> str:
 
 def find_misspelled(environ: Mapping[str, str]) -> list[str]:
     """Variables that are ours but for a slip. Others that begin with GATEWAY_ may be anybody's (an orchestrator's)."""
-    known = {variable(name) for name in names()} | {"GATEWAY_CONFIG"}
+    known = {variable(name) for name in names()} | {file_variable(name) for name in NEEDED_BY} | {"GATEWAY_CONFIG"}
     tails = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]
     found = []
     for name in sorted(environ):

@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from gateway.config import values as config_values
-from gateway.config.environment import Environment, is_section
+from gateway.config.environment import Environment
 from gateway.config.values import (
     Credential,
     HttpUrl,
@@ -334,13 +334,8 @@ class Settings(BaseSettings):
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
-        """The settings of a process with this environment."""
-        given = {
-            name: environ[name.upper()]
-            for name, field in cls.model_fields.items()
-            if environ.get(name.upper()) and not is_section(field)
-        }
-        return cls(**given)  # type: ignore[arg-type]  # strings, as from the environment
+        """The settings of a process with this environment. Raises ConfigError, ValidationError."""
+        return cls(**Environment(cls, environ)())
 
     @classmethod
     def settings_customise_sources(

@@ -16,6 +16,7 @@ from gateway.config.egress import parse_proxy
 from gateway.config.key_ring import parse_ring
 from gateway.config.redis_url import read_redis_url
 from gateway.config.secrets import secret_of
+from gateway.kit.loopback import is_loopback
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 """What a header's value or a request line can hold without a space, a line break or an encoding to guess."""
@@ -45,7 +46,9 @@ def items(value: Any) -> Any:
 
 
 def url(*schemes: str, ends: str = "") -> AfterValidator:
-    """A URL with one of these schemes and a host, without query or fragment. The message never has the value in it."""
+    """A URL with one of these schemes and a host, without query or fragment; `http` only to this machine, because keys,
+    prompts and answers would cross a network in the clear. The message never has the value in it.
+    """
 
     def check(value: str) -> str:
         value = value.strip()
@@ -58,6 +61,8 @@ def url(*schemes: str, ends: str = "") -> AfterValidator:
             raise ValueError("it is not a URL") from None
         if parts.scheme not in schemes or not parts.hostname or port == 0:
             raise ValueError(f"it must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("http:// is only for this machine (localhost, 127.0.0.1, [::1]): use https://")
         if parts.query or parts.fragment:
             raise ValueError("it must have neither a query (?) nor a fragment (#)")
         if not value.endswith(ends):

@@ -20,7 +20,7 @@ from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, CheckResult, Level
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
-from gateway.kit.sockets import is_loopback
+from gateway.kit.loopback import is_loopback
 
 CHECK_S: Final = 20.0
 PRICES_AGE_MAX_DAYS: Final = 30

@@ -9,8 +9,9 @@ from pydantic import SecretStr
 
 from gateway.cli.console import Console, TextTable
 from gateway.config.dsn import read_dsn
-from gateway.config.problems import names, source, variable
+from gateway.config.problems import names, source
 from gateway.config.redis_url import read_redis_url
+from gateway.config.secret_table import variable
 from gateway.config.settings import Settings
 
 
@@ -22,7 +23,7 @@ class ShownSetting(NamedTuple):
     value: str | None
     """As text; of a secret only whether it is set."""
     source: str
-    """`default`, `environment`, or the path of the file."""
+    """`default`, `environment`, the variable that names a secret's file, or the path of GATEWAY_CONFIG."""
 
 
 def list_settings(
@@ -62,7 +63,15 @@ def _text(value: Any) -> str | None:
         return _secret(value.get_secret_value())
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or None
+    if isinstance(value, str):
+        return _without_login(value)
     return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _without_login(text: str) -> str:
+    """A URL may hold a user name and a password: what stands between `://` and the last `@` is not shown."""
+    scheme, mark, rest = text.partition("://")
+    return f"{scheme}://(login hidden)@{rest.rpartition('@')[2]}" if mark and "@" in rest else text
 
 
 def _secret(secret: str) -> str:

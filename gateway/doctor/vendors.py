@@ -17,7 +17,7 @@ from gateway.keys.permissions import are_told
 from gateway.keys.unkey_admin import KeyAdmin
 from gateway.keys.verify import Keys, Verification, meta_of
 from gateway.kit.errors import ConfigError
-from gateway.kit.sockets import is_loopback
+from gateway.kit.loopback import is_loopback
 from gateway.openai.upstream import Upstream
 from gateway.usage.regions import region_of
 

@@ -4,7 +4,6 @@ A network may forget a connection without a word to either end: NAT gateways and
 of silence, a host that loses its power at once. TCP alone notices the first never and the second after 15 minutes.
 """
 
-import ipaddress
 import socket
 import sys
 from typing import Final, Protocol
@@ -54,14 +53,6 @@ def keep_alive(sock: Socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in TCP_OPTIONS.items():
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def acknowledged_bytes(sock: Socket) -> int | None:

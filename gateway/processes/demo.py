@@ -17,6 +17,7 @@ from gateway.billing.stripe import Billing
 from gateway.cli.command import note, say
 from gateway.cli.console import Console, TextTable
 from gateway.cli.text import Say
+from gateway.config.secret_files import with_file_values
 from gateway.embedded import EmbeddedError
 from gateway.keys import create as keys
 from gateway.kit.errors import ConfigError, DependencyDown
@@ -177,7 +178,7 @@ def _check(rows: list[asyncpg.Record], ids: list[str], events: list[dict[str, An
 def main() -> None:
     """`python -m gateway.processes.demo`; exits by SystemExit."""
     try:
-        asyncio.run(demo(os.environ, say, Console()))
+        asyncio.run(demo(with_file_values(os.environ), say, Console()))
     except (ConfigError, DependencyDown, EmbeddedError, ChildFailed, MigrationFailed, DemoFailed) as error:
         note(f"gateway: {error}")
         raise SystemExit(1) from None

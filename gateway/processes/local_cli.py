@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.command import run, say, settings
+from gateway.config.secret_files import with_file_values
 from gateway.embedded import EmbeddedError
 from gateway.kit.errors import ConfigError
 from gateway.processes import local, sandbox_command
@@ -25,7 +26,7 @@ def up(
     """Everything on one machine, with the sandbox for every vendor and one ready-to-use key."""
     vendors = frozenset(filter(None, (name.strip() for name in real.split(","))))
     try:
-        run(up_command.up(settings(), os.environ, real=vendors, workers=workers, say=say))
+        run(up_command.up(settings(), with_file_values(os.environ), real=vendors, workers=workers, say=say))
     except EmbeddedError as error:
         raise ConfigError(str(error)) from error
 

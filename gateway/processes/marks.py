@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
-from gateway.kit.sockets import is_loopback
+from gateway.kit.loopback import is_loopback
 from gateway.stores.database_mark import Kind, connected, has_rows, read_mark, set_mark
 
 Command = Literal["serve", "worker", "up"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.config.problems import find_misspelled, names, variable
+from gateway.config.problems import find_misspelled, names
+from gateway.config.secret_table import variable
 from gateway.config.settings import Settings
 from tests.config.test_example import uncommented
 from tests.support.invoke import gateway
@@ -45,6 +46,10 @@ async def said(env: Mapping[str, str]) -> str:
         ({"REDIS_URL": "redis://h/0?db=2"}, "REDIS_URL: it names two databases"),
         ({"REDIS_URL": SECRET}, "REDIS_URL: it must begin with redis:// or rediss:// or unix://"),
         ({"OPENAI_BASE_URL": "http://h/a b/v1"}, "OPENAI_BASE_URL: there is a space, a line break"),
+        ({"OPENAI_BASE_URL": "http://10.0.0.1/v1"}, "OPENAI_BASE_URL: http:// is only for this machine"),
+        ({"UNKEY_BASE_URL": "http://api.unkey.com"}, "UNKEY_BASE_URL: http:// is only for this machine"),
+        ({"STRIPE_BASE_URL": f"http://127.0.0.1:{SECRET}@s.example"}, "STRIPE_BASE_URL: http:// is only for"),
+        ({"DAILY_BASE_URL": "HTTP://localhost.example/v1"}, "DAILY_BASE_URL: http:// is only for this machine"),
         ({"CORS__ORIGINS": f"https://{SECRET}/path,*"}, "CORS__ORIGINS: an origin is https://HOST"),
         ({"CORS__ORIGINS": f'["{SECRET}'}, "CORS__ORIGINS: it must be a list: a,b or"),
         ({"CORS__ORIGINS": "[1]"}, "CORS__ORIGINS: it must be a list: a,b or"),

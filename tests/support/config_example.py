@@ -16,7 +16,8 @@ from gateway.config.settings import Settings
 HEAD = """\
 # Every setting of the gateway, with its default. Copy this file, take the # away from what you change, and name the
 # copy in GATEWAY_CONFIG. An environment variable wins: the same name in capitals, a section's field with two
-# underscores (KEYS__FRESH_S). Keep secrets in the environment.
+# underscores (KEYS__FRESH_S). Keep secrets in the environment, or in files that variables with _FILE at the end name
+# (OPENAI_API_KEY_FILE=/run/secrets/openai_api_key).
 """
 
 

@@ -1,0 +1,39 @@
+"""Which settings are secrets, and which of the gateway's processes need each. Pure.
+
+A process is given what is listed for it and nothing else: one that is broken into must not lose what it never used.
+A test compares the names with the settings that hold a secret.
+"""
+
+from typing import Final, Literal
+
+Kind = Literal["proxy", "keeper", "worker", "sandbox"]
+FILE: Final = "_FILE"
+"""At the end of a secret's variable: the value is the file that holds the secret."""
+
+_STORES: Final[frozenset[Kind]] = frozenset({"proxy", "keeper", "worker"})
+NEEDED_BY: Final[dict[str, frozenset[Kind]]] = {
+    "database_url": _STORES,
+    "redis_url": _STORES,
+    # The keeper and the worker ask OpenAI how calls ended that nobody saw the end of.
+    "openai_api_key": _STORES,
+    "unkey_root_key": frozenset({"proxy"}),
+    "keys.canary": frozenset({"proxy"}),
+    "stripe_secret_key": frozenset({"worker"}),
+    "daily_api_key": frozenset({"worker"}),
+    "daily_webhook_secret": frozenset({"proxy"}),
+    "rooms_keys": frozenset({"proxy"}),
+    # What one of them marks in Redis the others check.
+    "gateway_secrets": _STORES,
+    "egress.proxy": _STORES,
+}
+"""Setting → processes. The sandbox has credentials of its own."""
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: `keys.fresh_s` is KEYS__FRESH_S."""
+    return name.replace(".", "__").upper()
+
+
+def file_variable(name: str) -> str:
+    """The variable that names the file of a secret."""
+    return variable(name) + FILE
