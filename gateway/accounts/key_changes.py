@@ -26,7 +26,7 @@ KNOWN_S: Final = 3600
 _HERE: Final = "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], ARGV[1]) return 1"
 
 
-class Change(NamedTuple):
+class AnnouncedChange(NamedTuple):
     """One entry: what one command has changed."""
 
     entry_id: bytes
@@ -65,16 +65,16 @@ class KeyChanges:
         found = await _asked(self._redis.xrevrange(STREAM, count=1))
         return cast("bytes", found[0][0]) if found else b"0-0"
 
-    async def read(self, after: bytes, *, wait_s: float) -> list[Change]:
+    async def read(self, after: bytes, *, wait_s: float) -> list[AnnouncedChange]:
         """The entries after this one, the oldest first; waits so long for the first."""
         reply = await _asked(self._redis.xread({STREAM: after}, count=READ_MAX, block=int(wait_s * 1000)))
         return [
-            Change(entry_id, _ids(fields, b"keys"), _ids(fields, b"users"))
+            AnnouncedChange(entry_id, _ids(fields, b"keys"), _ids(fields, b"users"))
             for _, entries in reply or ()
             for entry_id, fields in entries
         ]
 
-    async def confirm(self, proxy: str, changes: Iterable[Change]) -> None:
+    async def confirm(self, proxy: str, changes: Iterable[AnnouncedChange]) -> None:
         """This proxy follows, and has acted on these."""
         pipe = self._redis.pipeline(transaction=False)
         for change in changes:
