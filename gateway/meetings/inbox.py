@@ -33,7 +33,7 @@ where source = $1 and processed_at is null and next_attempt_at <= now() and atte
 order by next_attempt_at, received_at limit 1 for update skip locked
 """
 _FAILED: Final = """
-update public.webhook_inbox set attempts = attempts + 1, last_error = left($3, 500),
+update public.webhook_inbox set attempts = greatest(attempts + 1, $4), last_error = left($3, 500),
   next_attempt_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, attempts))
 where source = $1 and event_id = $2 and processed_at is null
 """
@@ -99,10 +99,12 @@ class Inbox(Table):
             except _REFUSED as error:
                 raise NotApplied(type(error).__name__) from None
 
-    async def mark_failed(self, event_id: str, reason: str) -> None:
-        """An event could not be applied: it is retried after a time that doubles with each failure."""
+    async def mark_failed(self, event_id: str, reason: str, *, for_good: bool = False) -> None:
+        """An event could not be applied: it is retried after a time that doubles with each failure. `for_good`: another
+        attempt would read the same bytes, so it waits for a person at once, with the reason."""
+        least = ATTEMPTS_MAX if for_good else 0
         async with self._connection() as connection:
-            await connection.execute(_FAILED, SOURCE, event_id, reason)
+            await connection.execute(_FAILED, SOURCE, event_id, reason, least)
 
     async def retry_failed(self) -> int:
         """Queues every failed event again; returns how many."""

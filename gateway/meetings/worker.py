@@ -59,8 +59,10 @@ class MeetingsWorker:
                 await apply(event, self._new_id)
         except DependencyDown:
             raise
-        except (UnreadableEvent, NotApplied) as error:
-            await self._mark_failed(event_id, str(error))
+        except UnreadableEvent as error:
+            await self._mark_failed(event_id, str(error), for_good=True)
+        except NotApplied as error:
+            await self._mark_failed(event_id, str(error), for_good=False)
         except Exception as error:  # noqa: BLE001  # a bug must not hold up the events behind this one
             # Where, never what: a message may quote somebody's name.
             where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
@@ -68,6 +70,6 @@ class MeetingsWorker:
             await self._inbox.mark_failed(event_id, type(error).__name__)
         return True
 
-    async def _mark_failed(self, event_id: str, reason: str) -> None:
-        _log.warning("an event could not be applied", id=event_id, reason=reason)
-        await self._inbox.mark_failed(event_id, reason)
+    async def _mark_failed(self, event_id: str, reason: str, *, for_good: bool) -> None:
+        _log.warning("an event could not be applied", id=event_id, reason=reason, for_good=for_good)
+        await self._inbox.mark_failed(event_id, reason, for_good=for_good)
