@@ -94,7 +94,7 @@ class LimitSettings(_Section):
     proxy_concurrent: int = Field(1_000, ge=0)
     """Calls of one key at the same time at one proxy, where the key has no limit of its own; 0: any number."""
     free_requests: int = Field(6_000, ge=0)
-    """Free and refused calls per minute of one key at one proxy; 0: any number."""
+    """Free calls per minute of one key at one proxy, and calls that OpenAI refuses, each; 0: any number."""
     rates_need_redis: bool = False
     """Whether calls with a rate limit are refused while Redis is away; hard budgets and credit always are."""
     recount_s: float = Field(5, gt=0)

@@ -1,7 +1,8 @@
 """What one proxy counts of each key in its own memory, before a request's body is read and without Redis.
 
-It holds off what Redis would refuse anyway, bounds keys that have no limits of their own, and gives free and refused
-calls a bucket of their own, so that neither costs a paid call its place. Other proxies are not counted here.
+It holds off what Redis would refuse anyway, bounds keys that have no limits of their own, and counts three things that
+cost no money apart: free calls, calls that the gateway refuses, and calls that OpenAI refuses. Only the last can hold
+off calls that cost something, because each of them makes a row. Other proxies are not counted here.
 """
 
 from collections.abc import Callable
@@ -22,12 +23,15 @@ _LOOKED_AT: Final = 64
 class KeyUse:
     """What one key does here. The instants are those at which a bucket is full again."""
 
-    __slots__ = ("calls_full_s", "free_full_s", "running")
+    __slots__ = ("calls_full_s", "free_full_s", "running", "void_full_s")
 
     def __init__(self) -> None:
         self.running = 0
         self.calls_full_s = 0.0
         self.free_full_s = 0.0
+        """Free calls, and those that the gateway refused."""
+        self.void_full_s = 0.0
+        """Calls that OpenAI refused: rows that cost nothing."""
 
 
 class LocalLimits:
@@ -50,8 +54,8 @@ class LocalLimits:
         if slots and use.running >= slots:
             taken = Taken(Slots(key, slots), refused=True, used=use.running, more=0, wait_ms=0)
             raise limit_error(taken, [taken])
-        if self._free and use.free_full_s > now:
-            self._check_free(use, now)
+        if use.void_full_s > now:
+            self._take(use.void_full_s, now)
         if rate is not None:
             full_s = max(use.calls_full_s, now) + rate[1] / rate[0]
             if full_s - now > rate[1] * (1 + 1e-9):
@@ -61,34 +65,41 @@ class LocalLimits:
         return use
 
     def end(self, use: KeyUse, key_limits: KeyLimits | None, error: ApiError | None = None) -> None:
-        """The call has ended; where the gateway has refused it with `error`, it was no call but a refused one."""
+        """The call has ended; where the gateway has refused it with `error`, it counts as a refused call instead, as
+        long as the key may have more of those, and as a call after that."""
         use.running -= 1
         if error is None or error.status >= 500:
             return
+        if self._free:
+            now = self._monotonic()
+            try:
+                use.free_full_s = self._take(use.free_full_s, now)
+            except ApiError:
+                return
         own = None if key_limits is None else key_limits.of_key.requests
         rate = own or self._requests
         if rate is not None:
             use.calls_full_s -= rate[1] / rate[0]
-        self.note_refused(use)
 
-    def note_refused(self, use: KeyUse) -> None:
-        """A call was refused, by the gateway or by OpenAI."""
+    def note_void(self, use: KeyUse) -> None:
+        """OpenAI has refused a call: it has a row, and costs nothing."""
         if self._free:
             now = self._monotonic()
-            use.free_full_s = min(max(use.free_full_s, now) + MINUTE_S / self._free, now + 2 * MINUTE_S)
+            use.void_full_s = min(max(use.void_full_s, now) + MINUTE_S / self._free, now + 2 * MINUTE_S)
 
     def take_free(self, key: str) -> None:
         """A call that costs nothing. Raises ApiError 429."""
         if self._free:
             use = self._uses.get(key) or self._remember(key)
-            now = self._monotonic()
-            self._check_free(use, now)
-            use.free_full_s = max(use.free_full_s, now) + MINUTE_S / self._free
+            use.free_full_s = self._take(use.free_full_s, self._monotonic())
 
-    def _check_free(self, use: KeyUse, now: float) -> None:
-        over_s = max(use.free_full_s, now) + MINUTE_S / self._free - now - MINUTE_S
+    def _take(self, full_s: float, now: float) -> float:
+        """When the bucket is full again, after one more. Raises ApiError 429 when it is empty."""
+        later_s = max(full_s, now) + MINUTE_S / self._free
+        over_s = later_s - now - MINUTE_S
         if over_s > 1e-6:
             raise too_many_free(self._free, int(over_s * 1000) + 1)
+        return later_s
 
     def _remember(self, key: str) -> KeyUse:
         if len(self._uses) >= KEYS_MAX:

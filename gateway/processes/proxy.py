@@ -35,6 +35,7 @@ from gateway.kit.loops import Loops
 from gateway.kit.metrics import Sample, Status
 from gateway.ledger.opening import open_buffer
 from gateway.limits.limiter import RENEW_S, Limiter
+from gateway.limits.local_limits import LocalLimits
 from gateway.limits.opening import open_limits
 from gateway.limits.spending import Spending
 from gateway.meetings.attribution import MeetingAttribution
@@ -125,7 +126,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        server = _open_server(settings, connections, proxy, admission, clients, cors)
+        server = _open_server(settings, connections, proxy, admission, limiter.local, clients, cors)
         await _listen(stack, server, listener, loops, active_relays)
         ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops, clients))
         try:
@@ -199,11 +200,12 @@ def _open_server(
     connections: ProxyConnections,
     proxy: Proxy,
     admission: Admission,
+    local: LocalLimits,
     clients: ClientConnections,
     cors: Cors | None,
 ) -> web.Server:
     """The public port: the proxy, and what is beside it."""
-    rooms = open_rooms(settings, connections.rooms, admission, clients.uploads.read)
+    rooms = open_rooms(settings, connections.rooms, admission, local, clients)
     webhooks = open_webhooks(settings, connections.webhooks, clients.uploads.read)
     front = Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
     return open_server(front, clients, cors, keepalive_s=settings.gateway_keepalive_s)

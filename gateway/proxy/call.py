@@ -131,7 +131,7 @@ class MeteredCall:
         self._deps.failpoint("proxy.headers")
         settlement.status, settlement.request_id = source.status, request_id_of(source)
         if 400 <= source.status < 500:  # a row that costs nothing: there must be no end of them
-            self._deps.limiter.local.note_refused(self._use)
+            self._deps.limiter.local.note_void(self._use)
         return source
 
     async def _pass_on(self, source: UpstreamAnswer) -> web.StreamResponse:

@@ -65,39 +65,64 @@ def test_limits_of_the_key_take_the_place_of_the_defaults() -> None:
         local.begin("other", only_tokens)
 
 
+def free_refused(local: LocalLimits) -> str:
+    with pytest.raises(ApiError) as raised:
+        local.take_free("key")
+    assert (raised.value.status, raised.value.code) == (429, "rate_limit_exceeded")
+    return raised.value.message
+
+
 def test_a_refused_call_is_no_request_but_a_refused_one() -> None:
     local, clock = made(proxy_requests=1, free_requests=5)
     for _ in range(5):
         local.end(local.begin("key", None), None, ApiError(400, "x", "y"))
-    assert "5 free or refused calls" in refused(local).message
-    with pytest.raises(ApiError):
-        local.take_free("key")
-    clock.now += 12.1
+    assert "5 free or refused calls" in free_refused(local)
     local.end(local.begin("key", None), None)
+    clock.now += 12.1
+    local.take_free("key")
+
+
+def test_a_flood_of_refused_calls_is_bounded_by_the_limit_of_calls() -> None:
+    local, _ = made(proxy_requests=3, free_requests=5)
+    for _ in range(5 + 3):
+        local.end(local.begin("key", None), None, ApiError(400, "x", "y"))
+    assert "3 requests per minute" in refused(local).message
 
 
 def test_a_call_that_failed_for_us_is_not_held_against_its_key() -> None:
     local, _ = made(free_requests=1)
     for _ in range(3):
         local.end(local.begin("key", None), None, ApiError(503, "x", "y"))
+    local.take_free("key")
 
 
-def test_free_calls_and_rows_of_refused_ones_share_one_bucket() -> None:
+def test_free_and_refused_calls_share_a_bucket_that_holds_off_no_other_call() -> None:
     local, _ = made(free_requests=10)
     for _ in range(5):
         local.take_free("key")
-    for _ in range(5):
+        local.end(local.begin("key", None), None, ApiError(400, "x", "y"))
+    free_refused(local)
+    for _ in range(100):
+        local.end(local.begin("key", None), None)
+
+
+def test_rows_of_calls_that_openai_refuses_are_bounded() -> None:
+    local, clock = made(free_requests=10)
+    for _ in range(10):
         use = local.begin("key", None)
-        local.note_refused(use)  # OpenAI's 404, say
+        local.note_void(use)  # OpenAI's 404, say
         local.end(use, None)
-    refused(local)
+    assert "10 free or refused calls" in refused(local).message
+    local.take_free("key")
+    clock.now += 6.1
+    local.end(local.begin("key", None), None)
 
 
 def test_debts_end() -> None:
     local, clock = made(free_requests=10)
     use = local.begin("key", None)
     for _ in range(1_000):
-        local.note_refused(use)
+        local.note_void(use)
     clock.now += 121
     local.end(local.begin("key", None), None)
 
@@ -105,7 +130,7 @@ def test_debts_end() -> None:
 def test_zero_is_any_number() -> None:
     local, _ = made(proxy_requests=0, proxy_concurrent=0, free_requests=0)
     for _ in range(2_000):
-        local.note_refused(local.begin("key", None))
+        local.note_void(local.begin("key", None))
         local.take_free("key")
 
 

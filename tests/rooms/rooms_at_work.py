@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,12 +15,15 @@ from multidict import CIMultiDictProxy
 
 from gateway.accounts.store import Accounts
 from gateway.config.key_ring import KeyRing
-from gateway.config.settings import ConnectionSettings
+from gateway.config.settings import Settings
+from gateway.http.connections import ClientConnections
 from gateway.http.framing import refusal
 from gateway.http.uploads import Uploads
 from gateway.kit.errors import ApiError
+from gateway.limits.local_limits import LocalLimits
 from gateway.processes.front import Front
 from gateway.processes.rooms_api import handler
+from gateway.processes.server import open_server
 from gateway.proxy.handler import Proxy
 from gateway.proxy.request_info import RequestInfo
 from gateway.rooms.service import RoomKeeper
@@ -96,13 +100,16 @@ class House:
 
 
 @asynccontextmanager
-async def house(pool: Pool, ring: KeyRing = BOTH) -> AsyncIterator[House]:
+async def house(pool: Pool, ring: KeyRing = BOTH, settings: Settings | None = None) -> AsyncIterator[House]:
     """Serves until the context ends."""
     admission = AdmissionHouse()
     keeper = RoomKeeper(Rooms(pool), ring, random_bytes=os.urandom, now=lambda: NOW)
-    rooms = handler(keeper, admission.admission, Uploads(ConnectionSettings()).read, new_id=lambda: str(uuid4()))
+    settings = Settings() if settings is None else settings
+    clients = ClientConnections(settings.connections, Uploads(settings.connections), files=20_000, write_stall_s=60)
+    local = LocalLimits(settings.limits, monotonic=time.monotonic)
+    rooms = handler(keeper, admission.admission, local, clients, new_id=lambda: str(uuid4()))
     front = Front(cast(Proxy, _OnlyIds()), {"/rooms": rooms})
-    runner = web.ServerRunner(web.Server(front.handle, access_log=None))
+    runner = web.ServerRunner(open_server(front, clients, None, keepalive_s=75))
     await runner.setup()
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()

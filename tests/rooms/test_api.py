@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 
+from gateway.config.settings import ConnectionSettings, LimitSettings, Settings
 from gateway.rooms.expire import Expiry
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres import Pool
@@ -293,3 +295,24 @@ async def test_the_database_itself_keeps_an_expired_room_empty(api: House, pool:
     await api.call("POST", f"/rooms/{room['id']}/expire")
     with pytest.raises(Exception, match="rooms_expired_is_erased"):
         await pool.execute("update rooms set sealed = 'x', sealed_key_id = 'k' where id = $1", room["id"])
+
+
+async def test_calls_count_in_the_limits_of_their_key(pool: Pool) -> None:
+    limits = LimitSettings(proxy_requests=2, free_requests=1)
+    async with house(pool, settings=Settings(limits=limits)) as rooms:
+        assert [(await rooms.call("GET", "/rooms")).status for _ in range(2)] == [200, 200]
+        refused = await rooms.call("GET", "/rooms")
+        assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
+        assert refused.headers["Cache-Control"] == "no-store"
+
+
+async def test_connections_and_bodies_count_for_their_key(pool: Pool) -> None:
+    connections = ConnectionSettings(per_key_max=1, bodies_bytes_max=1024 * 1024)
+    async with house(pool, settings=Settings(connections=connections)) as rooms:
+        assert (await rooms.call("GET", "/rooms")).status == 200
+        await rooms.made(data={"text": "x" * 400_000})
+        refused = await rooms.call("POST", "/rooms", {"room_name": "interview", "data": {"text": "x" * 600_000}})
+        assert (refused.status, refused.code) == (503, "too_many_uploads")  # half of all of them is for one key
+        headers = {"Authorization": "Bearer krooms.*"}
+        async with aiohttp.request("GET", f"{rooms.url}/rooms", headers=headers) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (429, "too_many_connections")

@@ -8,6 +8,7 @@ import urllib.request
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -17,8 +18,10 @@ from pydantic import SecretStr
 
 from gateway.config.settings import Settings
 from gateway.embedded import Embedded
+from gateway.http.connections import ClientConnection, ClientConnections
 from gateway.http.uploads import Uploads
 from gateway.kit.errors import ApiError
+from gateway.limits.local_limits import LocalLimits
 from gateway.processes.proxy_connections import open_connections
 from gateway.processes.rooms_api import open_rooms
 from tests.access.admissions import House, valid
@@ -90,17 +93,20 @@ def test_rooms_behind_a_gateway(embedded: Embedded, module_database: str, tmp_pa
 
 
 async def test_rooms_are_answered_only_with_a_key_ring(database_url: str) -> None:
-    request = cast(web.BaseRequest, make_mocked_request("GET", "/rooms", headers={"Authorization": "Bearer k"}))
+    connection = Mock(spec=ClientConnection, owner=None)
+    mocked = make_mocked_request("GET", "/rooms", headers={"Authorization": "Bearer k"}, protocol=connection)
+    request = cast(web.BaseRequest, mocked)
     house = House()
     house.keys.answer = valid(permissions=["rooms.read"])
     settings = Settings(database_url=SecretStr(database_url), rooms_keys=SecretStr(spelled(BOTH)))
-    read = Uploads(settings.connections).read
+    clients = ClientConnections(settings.connections, Uploads(settings.connections), files=20_000, write_stall_s=60)
+    local = LocalLimits(settings.limits, monotonic=time.monotonic)
     async with AsyncExitStack() as stack:
         share = (await open_connections(stack, settings, "proxy-test")).rooms
-        off = open_rooms(settings.model_copy(update={"rooms_keys": None}), share, house.admission, read)
+        off = open_rooms(settings.model_copy(update={"rooms_keys": None}), share, house.admission, local, clients)
         with pytest.raises(ApiError) as refused:
             await off(request, "event")
         assert (refused.value.status, refused.value.code) == (503, "rooms_not_configured")
-        on = open_rooms(settings, share, house.admission, read)
+        on = open_rooms(settings, share, house.admission, local, clients)
         answer = await on(request, "event")
         assert (answer.status, answer.headers["x-gateway-event-id"]) == (200, "event")
