@@ -188,6 +188,8 @@ class FlushSettings(_Section):
     """Seconds to let a batch grow before it is written."""
     claim_idle_s: float = Field(30, gt=0)
     """Seconds after which another writer's unacknowledged entries are taken over."""
+    admit_unsigned: bool = False
+    """With `gateway_secrets`: whether entries without a MAC become rows, only until every host signs."""
 
 
 class BillingSettings(_Section):
@@ -293,7 +295,7 @@ class Settings(BaseSettings):
     rooms_keys: Annotated[SecretStr, AfterValidator(ring)] | None = None
     """Key ring for sealed data of rooms: `id:base64 of 32 bytes`, comma-separated, the newest first."""
     gateway_secrets: Annotated[SecretStr, AfterValidator(ring)] | None = None
-    """Key ring in the format of ROOMS_KEYS, for marks in Redis that a key was valid (docs/keys.md)."""
+    """Key ring in the format of ROOMS_KEYS for MACs and HMACs; the same on all hosts (docs/operations.md)."""
     gateway_host: str = "127.0.0.1"
     """Address the proxies listen on."""
     gateway_port: int = Field(8080, ge=0, le=65535)

@@ -59,7 +59,7 @@ async def doctor(settings: Settings, console: Console, *, today: date, verbose: 
 async def look(settings: Settings, *, today: date, verbose: bool = False) -> list[CheckResult]:
     """Every finding, in the order of CHECKS."""
     found = await asyncio.gather(*(run(what, check, settings) for what, check in CHECKS))
-    own = [*prices(read_book(), today, verbose=verbose), *check_host(settings)]
+    own = [*prices(read_book(), today, verbose=verbose), *check_host(settings), *check_secrets(settings)]
     return [*(finding for part in found for finding in part), *own]
 
 
@@ -125,6 +125,17 @@ def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[CheckResul
         says = f"{len(low)} rates of {len(models)} models are undecided, the higher one is charged{listed}"
         found.append(CheckResult("prices", "warn", says, "docs/prices.md says what each rests on"))
     return found
+
+
+def check_secrets(settings: Settings) -> list[CheckResult]:
+    """Whether what comes from Redis is believed only when a gateway has written it."""
+    if settings.gateway_secrets is None:
+        says = "not set: whoever can write to Redis can add usage, and a new proxy knows no good key"
+        return [CheckResult("GATEWAY_SECRETS", "warn", says, "the same ring on every host (docs/operations.md)")]
+    if settings.flush.admit_unsigned:
+        says = "flush.admit_unsigned: usage that no gateway has signed is believed"
+        return [CheckResult("GATEWAY_SECRETS", "warn", says, "turn it off once every host has GATEWAY_SECRETS")]
+    return []
 
 
 def check_host(settings: Settings) -> list[CheckResult]:

@@ -76,11 +76,12 @@ class Flush:
         self._failpoint("flush.read")
         refused: dict[str, list[str]] = {}
         outcome = await self._ledger.insert_batch(
-            [LedgerEntry(entry.event_id, entry.raw) for entry in entries],
+            [LedgerEntry(entry.event_id, entry.raw, entry.distrust) for entry in entries],
             refused=lambda event_id, kind: refused.setdefault(kind, []).append(event_id),
         )
         if outcome.duplicates:
-            await correct_estimates(self._ledger, [entry.raw for entry in entries], self._now())
+            raws = [entry.raw for entry in entries if entry.distrust is None]
+            await correct_estimates(self._ledger, raws, self._now())
         self._failpoint("flush.committed")
         await self._buffer.ack([entry.stream_id for entry in entries])
         self._failpoint("flush.acked")

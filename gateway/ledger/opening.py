@@ -2,7 +2,9 @@
 
 from contextlib import AsyncExitStack
 
+from gateway.config.key_ring import parse_ring
 from gateway.config.settings import Settings
+from gateway.ledger.signing import EntrySigner
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
 from gateway.stores.postgres import Pool
@@ -18,4 +20,12 @@ def open_buffer(stack: AsyncExitStack, settings: Settings, url: str) -> Buffer:
     """The Redis side, closed by the stack."""
     redis = open_redis(url)
     stack.push_async_callback(redis.aclose)
-    return Buffer(redis, stream=settings.flush.stream)
+    return Buffer(redis, stream=settings.flush.stream, signer=build_signer(settings))
+
+
+def build_signer(settings: Settings) -> EntrySigner | None:
+    """What signs entries of the stream; None without GATEWAY_SECRETS."""
+    if settings.gateway_secrets is None:
+        return None
+    ring = parse_ring(settings.gateway_secrets.get_secret_value())
+    return EntrySigner(ring, admit_unsigned=settings.flush.admit_unsigned)

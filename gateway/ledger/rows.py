@@ -19,6 +19,8 @@ class LedgerEntry(NamedTuple):
 
     event_id: str
     raw: bytes
+    distrust: str | None = None
+    """Why it cannot be of this gateway, in a word: it never becomes a row."""
 
     @classmethod
     def of(cls, event: UsageEvent) -> "LedgerEntry":
@@ -46,6 +48,12 @@ class _Items(msgspec.Struct, frozen=True):
     item_ids: tuple[str, ...] = ()
 
 
+DISTRUST: Final = {
+    "unsigned": "its entry has no MAC, so a gateway with GATEWAY_SECRETS did not write it",
+    "wrong_mac": "its entry's MAC is of no secret in GATEWAY_SECRETS: it was forged, altered or given another id",
+}
+"""Why an entry is not believed, by ledger/signing's word."""
+
 Row = tuple[object, ...]
 """One value per sql.COLUMNS."""
 
@@ -56,6 +64,8 @@ _items_decoder: Final = msgspec.json.Decoder(_Items)
 
 def to_row(entry: LedgerEntry) -> Row:
     """The columns of one entry, in the order of sql.COLUMNS. Raises NotARow."""
+    if entry.distrust is not None:
+        raise NotARow(entry.distrust, DISTRUST[entry.distrust])
     try:
         e, kept = _read(entry.raw)
         lines, usage, metadata = str(e.cost_lines, "utf-8"), str(kept.usage, "utf-8"), str(e.metadata, "utf-8")

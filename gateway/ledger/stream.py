@@ -20,6 +20,7 @@ from redis.exceptions import (
 )
 
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused
+from gateway.ledger.signing import EntrySigner
 
 GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
@@ -38,6 +39,8 @@ class StreamEntry(NamedTuple):
     stream_id: bytes
     event_id: str
     raw: bytes
+    distrust: str | None = None
+    """Why it is not believed to be ours, in a word. Then it names no call, and `raw` is all its fields."""
 
 
 class Depth(NamedTuple):
@@ -70,9 +73,13 @@ class RedisState(NamedTuple):
 class Buffer:
     """One stream with its one group of writers. All methods raise DependencyDown("redis")."""
 
-    def __init__(self, redis: "Redis", *, stream: str, owner_ttl_s: int = OWNER_TTL_S) -> None:
+    def __init__(
+        self, redis: "Redis", *, stream: str, signer: EntrySigner | None = None, owner_ttl_s: int = OWNER_TTL_S
+    ) -> None:
+        """Without a `signer` entries are not signed, and every entry is believed."""
         self._redis: Final = redis
         self._stream: Final = stream
+        self._signer: Final = signer
         self._owner_ttl_s: Final = owner_ttl_s
 
     async def check_policy(self) -> None:
@@ -142,10 +149,15 @@ class Buffer:
         When it raises, some may have been added; adding them again is harmless.
         """
         stream_ids: list[bytes] = []
+        signer = self._signer
         for start in range(0, len(entries), PIPELINE_MAX):
             pipe = self._redis.pipeline(transaction=False)
             for event_id, raw in entries[start : start + PIPELINE_MAX]:
-                pipe.execute_command("XADD", self._stream, "*", "e", raw, "id", event_id)
+                if signer is None:
+                    pipe.execute_command("XADD", self._stream, "*", "e", raw, "id", event_id)
+                else:
+                    mac = signer.sign(event_id, raw)
+                    pipe.execute_command("XADD", self._stream, "*", "e", raw, "id", event_id, "m", mac)
             stream_ids += await _all(pipe)
         return stream_ids
 
@@ -188,7 +200,7 @@ class Buffer:
         found = await self._run_on_group(
             lambda: self._redis.xreadgroup(GROUP, consumer, {self._stream: ">"}, count=count, block=block_ms or None)
         )
-        return _entries(found[0][1]) if found else []
+        return self._entries(found[0][1]) if found else []
 
     async def claim(self, consumer: str, min_idle_ms: int, count: int) -> list[StreamEntry]:
         """Takes over up to `count` entries that another writer read `min_idle_ms` ago and never acknowledged."""
@@ -198,7 +210,7 @@ class Buffer:
                 partial(self._redis.xautoclaim, self._stream, GROUP, consumer, min_idle_ms, cursor, count)
             )
             if found or cursor == b"0-0":
-                return _entries(found)
+                return self._entries(found)
 
     async def ack(self, stream_ids: Sequence[bytes]) -> None:
         """Acknowledges and deletes, both or neither: an entry that is only acknowledged would stay for ever."""
@@ -238,6 +250,18 @@ class Buffer:
         """For objects whose owner Postgres has by now."""
         await _await_reply(self._redis.unlink(*(OWNER_PREFIX + object_id for object_id in object_ids)))
 
+    def _entries(self, found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[StreamEntry]:
+        """Entries as the server lists them. One without our fields keeps what it has, and will not decode later on."""
+        entries, signer = [], self._signer
+        for stream_id, named in found:
+            raw, event_id = named.get(b"e"), named.get(b"id", b"").decode("utf-8", "replace")
+            distrust = None if signer is None else signer.judge(event_id, raw or b"", named.get(b"m"))
+            if distrust is not None:
+                entries.append(StreamEntry(stream_id, "", _all_fields(named), distrust))
+            else:
+                entries.append(StreamEntry(stream_id, event_id, _all_fields(named) if raw is None else raw))
+        return entries
+
     async def _run_on_group(self, command: Callable[[], Any]) -> Any:
         """One command on the group, which is made again when a flush or failover has taken it away."""
         try:
@@ -247,6 +271,10 @@ class Buffer:
                 raise
         await self.ensure_group()
         return await _await_reply(command())
+
+
+def _all_fields(named: dict[bytes, bytes]) -> bytes:
+    return b"\n".join(name + b"=" + value for name, value in named.items())
 
 
 def _place(stream_id: bytes) -> tuple[int, int]:
@@ -273,14 +301,3 @@ async def _all(pipe: "Pipeline") -> list[Any]:
         if isinstance(reply, RedisError):
             raise DependencyDown("redis", str(reply)) from reply
     return list(replies)
-
-
-def _entries(found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[StreamEntry]:
-    """Entries as the server lists them. One without our fields keeps what it has, and will not decode later on."""
-    entries = []
-    for stream_id, named in found:
-        raw = named.get(b"e")
-        if raw is None:
-            raw = b"\n".join(name + b"=" + value for name, value in named.items())
-        entries.append(StreamEntry(stream_id, named.get(b"id", b"").decode("utf-8", "replace"), raw))
-    return entries

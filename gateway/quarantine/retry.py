@@ -7,7 +7,7 @@ committed. Must not change an entry: what its bytes say is what OpenAI was asked
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
-from gateway.ledger.rows import LedgerEntry, NotARow
+from gateway.ledger.rows import DISTRUST, LedgerEntry, NotARow
 from gateway.ledger.store import Ledger
 from gateway.quarantine.store import Quarantine
 
@@ -37,7 +37,8 @@ async def retry(quarantine: Quarantine, ledger: Ledger, correct: Correct, entry_
         return Retried(entry_id, entry.event_id, "closed")
     raw = await quarantine.raw(entry_id)
     try:
-        inserted = await ledger.insert_again(LedgerEntry(entry.event_id or "", raw))
+        distrust = entry.kind if entry.kind in DISTRUST else None
+        inserted = await ledger.insert_again(LedgerEntry(entry.event_id or "", raw, distrust))
     except NotARow as error:
         return Retried(entry_id, entry.event_id, "refused", f"{error.kind}: {error}")
     if not inserted:

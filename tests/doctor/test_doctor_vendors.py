@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway.config.settings import BillingSettings, KeySettings, Settings
+from gateway.config.key_ring import entry_of
+from gateway.config.settings import BillingSettings, FlushSettings, KeySettings, Settings
 from gateway.doctor import command as doctor
 from gateway.doctor import findings, vendors
 from gateway.keys.unkey_admin import KeyAdmin
@@ -147,6 +148,15 @@ async def test_stripe(sandbox: Sandbox, database_url: str) -> None:
     )
     seen = says(await found("stripe", behind(sandbox, database_url=database_url)))
     assert ("warn", "1 user(s) with amounts have no Stripe customer; they accrue") in seen
+
+
+def test_who_may_add_usage_through_redis() -> None:
+    ring = entry_of("one", b"k" * 32)
+    assert [finding.level for finding in doctor.check_secrets(settings())] == ["warn"]
+    assert doctor.check_secrets(settings(gateway_secrets=ring)) == []
+    admitting = settings(gateway_secrets=ring, flush=FlushSettings(admit_unsigned=True))
+    (finding,) = doctor.check_secrets(admitting)
+    assert (finding.level, "admit_unsigned" in finding.says) == ("warn", True)
 
 
 def test_clocks_addresses_and_prices() -> None:
