@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: a migrated database of its own, an empty Valkey, and the edges over them."""
+"""Fixtures that every test may use: a migrated database of its own, an empty Valkey, and the stores over them."""
 
 import asyncio
 import signal

@@ -28,7 +28,7 @@ _LOOK: Final = (
 
 
 class Summaries(Protocol):
-    """What this needs of the Stripe edge."""
+    """What this needs of Stripe."""
 
     async def read_counts(
         self, event_name: str, customer: str, since: datetime, until: datetime

@@ -40,7 +40,7 @@ STOPPED_S: Final = 300.0
 
 
 class OutboxStore(Protocol):
-    """What billing needs of the outbox edge."""
+    """What billing needs of the outbox."""
 
     async def freeze_closed(self, now: datetime, grace_s: float, *, account: str) -> FreezeCounts: ...
     async def of_other_accounts(self, account: str) -> dict[str, int]: ...
@@ -52,7 +52,7 @@ class OutboxStore(Protocol):
 
 
 class StripeSender(Protocol):
-    """What billing needs of the Stripe edge."""
+    """What billing needs of Stripe."""
 
     async def account(self) -> str: ...
     async def send(self, event: MeterEvent) -> Outcome: ...

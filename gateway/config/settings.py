@@ -1,4 +1,4 @@
-"""Every setting, its unit and its default. Read once by the root and handed down; nobody reads os.environ.
+"""Every setting, its unit and its default. Read once when a process starts, and handed down; nobody reads os.environ.
 
 Names of environment variables are public. Sections hold the tuning; in the
 environment a section's field is spelled with two underscores (`KEYS__FRESH_S`).

@@ -1,7 +1,7 @@
 """Real PostgreSQL and real Valkey as child processes of ours, from the wheels of the extra `embedded`.
 
-For `gateway up`, `gateway demo` and the tests; `serve` uses servers that others run. Belongs to the root layer:
-flows and edges never import it and only ever see a `database_url` and a `redis_url`.
+For `gateway up`, `gateway demo` and the tests; `serve` uses servers that others run. Only gateway/processes/
+and tests import it; everything else sees a `database_url` and a `redis_url`.
 
 Where things are, under the data folder:
   postgres/ and valkey/   the data, kept over restarts; the Unix sockets lie in them (mode 0700: nobody else gets in,

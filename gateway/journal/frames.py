@@ -1,4 +1,4 @@
-"""The format of one journal record on disk: `<crc32 hex> <kind> <payload JSON>\n`. Pure; the journal edge does the I/O.
+"""The format of a journal record on disk: `<crc32 hex> <kind> <payload JSON>\n`. Pure; writer.py and reader.py do I/O.
 
 Self-delimiting and checksummed, so a torn or corrupt line costs that record only.
 """

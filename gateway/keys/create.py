@@ -88,8 +88,8 @@ async def create_key(
 ) -> CreatedKey:
     """Finds or makes the user, makes the key at Unkey with externalId = users.id, and links it.
 
-    Raises OptionError when the user or an option is wrong, else what the edges raise; a key that could not be
-    linked is deleted at Unkey first.
+    Raises OptionError when the user or an option is wrong, else what Unkey and PostgreSQL raise; a key that could not
+    be linked is deleted at Unkey first.
     """
     if name is not None:
         key_name(name)

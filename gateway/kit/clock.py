@@ -1,4 +1,4 @@
-"""The clock, for the composition roots that inject it."""
+"""The clock, for the processes and commands that hand it down."""
 
 import time
 from datetime import UTC, datetime

@@ -1,7 +1,8 @@
 """Failpoints: the named places of the money path at which a crash must be harmless.
 
-The root hands a failpoint down to the flows; in production it is `pass_by`, and no setting and no environment variable
-makes it another one: what kills at a failpoint is handed in by the tests' own entry (tests/chaos/entry.py).
+Each process (gateway/processes/) hands a failpoint down to its parts; in production it is `pass_by`, and no setting and
+no environment variable makes it another one: what kills at a failpoint is handed in by the tests' own entry
+(tests/chaos/entry.py).
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How everything but the per-call line is logged: one JSON object a line, same field names. Set up by the root.
+"""How everything but the per-call line is logged: one JSON object a line, same field names. Set up at the start.
 
 Never log a key, a prompt or an answer, nor an exception's message that could carry one.
 """

@@ -38,7 +38,7 @@ class _Loop(NamedTuple):
 
 
 class Loops:
-    """Name the loops first, then `async with loops:` runs them. `await loops.until(stop)` in its body."""
+    """Name the loops first, then `async with loops:` runs them. `await loops.run_until(stop)` in its body."""
 
     def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
         """`uniform` gives the jitter, so that processes do not march in step."""

@@ -1,4 +1,4 @@
-"""The ledger edge: batches into `openai_usage` with every sum beside it. Never prices.
+"""The ledger in PostgreSQL: batches into `openai_usage` with every sum beside it. Never prices.
 
 Repeats are harmless: sums grow only by rows that were really inserted, in the same
 statement. What cannot be a row is kept byte for byte in `usage_quarantine`; nothing is dropped.

@@ -1,4 +1,4 @@
-"""What a call claims before it runs: requests, tokens, a slot, money. Plain values; the edge takes and gives back.
+"""What a call claims before it runs: requests, tokens, a slot, money. Plain values; counters.py counts them in Redis.
 
 Whose a limit is, is part of its key: of a key (`k:`) or of a user (`u:`), so that all proxies count together.
 """

@@ -14,7 +14,7 @@ from typing import Final
 import tiktoken
 
 TEXT_CHARS_MAX: Final = 2_000_000
-"""Beyond this a text is counted by its bytes: tiktoken needs 0.5 s for 1 MB in its worst case (facts §9)."""
+"""Beyond this a text is counted by its bytes: tiktoken needs 0.5 s for 1 MB in its worst case."""
 BYTES_PER_TOKEN: Final = 4
 PIECE_CHARS: Final = 50_000
 """A text is counted in pieces: in a run of 1,000,000 spaces tiktoken's pattern fails ("Max stack size exceeded"), and

@@ -1,7 +1,7 @@
-"""The composition root: one file per kind of process, each builds its parts from settings, runs them, and takes them
-down in order.
+"""What a process is given. This folder has one file per kind of process: each builds its parts from settings, runs
+them, and takes them down in order.
 
-Decides nothing: who may do what is said by the flows, what is true by the core. `proxy` (one per worker slot, answers
+Decides nothing: rules are in the folders of their subjects. `proxy` (one per slot of the journal, answers
 clients), `keeper` (one per journal folder: ships, confirms, sweeps), `worker` (any number, on any host: flushes the
 Redis stream into Postgres, bills), `sandbox` (the vendors' stand-ins). Each file has `run`, and says once a second how
 its process is. They do not import each other: a proxy that is started again must not wait for Stripe's SDK.

@@ -1,6 +1,6 @@
-"""The public port: each path goes to the flow that answers it; what nobody else has claimed goes to the proxy.
+"""The public port: each path goes to what answers it; what nobody else has claimed goes to the proxy.
 
-A flow beside the proxy answers, or raises an ApiError; what else it raises is told as the proxy tells it, in OpenAI's
+What is beside the proxy answers, or raises an ApiError; what else it raises is told as the proxy tells it, in OpenAI's
 envelope, so that no path of this port ever shows a trace.
 """
 

@@ -35,7 +35,7 @@ async def serve(settings: Settings, *, workers: int, background: bool, wait_s: f
         admin_url = await open_admin(settings.gateway_admin_host, settings.gateway_admin_port, board, stack)
         gateway = Gateway(os.environ, host=host, port=port, slots=slots, background=background, watcher=board)
         await gateway.start(stack)
-        say(f"serving http://{host}:{port}/v1 with {workers} worker(s)")
+        say(f"serving http://{host}:{port}/v1 with {workers} {'proxy' if workers == 1 else 'proxies'}")
         say(f"metrics and readiness on {admin_url}")
         if settings.stripe_secret_key is None:
             say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")

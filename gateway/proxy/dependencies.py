@@ -1,4 +1,4 @@
-"""The dependencies of the proxy, injected by the composition root."""
+"""The dependencies of the proxy, put together by gateway/processes/proxy.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -15,12 +15,12 @@ def open_traces(stack: AsyncExitStack, settings: Settings) -> Traces | None:
         return None
     try:
         # Here and by name: an extra that is not installed, and costs half a second where it is.
-        edge = import_module("gateway.proxy.traces")
+        traces_module = import_module("gateway.proxy.traces")
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"traces.otlp_endpoint is set, but {error.name} is not installed: pip install 'pailflow-gateway[otel]'"
         ) from None
-    traces = edge.open_traces(endpoint, settings.traces.sample_ratio)
+    traces = traces_module.open_traces(endpoint, settings.traces.sample_ratio)
     stack.callback(traces.close)
     opened: Traces = traces
     return opened

@@ -18,14 +18,14 @@ from gateway.usage.usage_block import NO_USAGE, StoredUsage, keep
 from pricing.readers.body import Said
 
 BYTES_PER_TOKEN: Final = 4
-"""Where no tokenizer was asked: bytes of text per token, as a OpenAI's rule of thumb."""
+"""Where no tokenizer was asked: bytes of text per token, OpenAI's rule of thumb."""
 MEDIA_TOKENS: Final = 1_000
 """An image or file part in an estimate, tokens."""
 CONTEXT_TOKENS_MAX: Final = 1_050_000
 """The context of a model whose own is not in the book, tokens; more than any that is."""
 MEDIA_TOKENS_MAX: Final = 25_000
-"""An image in a bound, tokens: 10,000 patches at the highest multiplier of facts §3. A file or sound is at least that:
-a compressed one may hold more than it has bytes."""
+"""An image in a bound, tokens: 10,000 patches at the highest multiplier (OpenAI's docs). A file or sound is at least
+that: a compressed one may hold more than it has bytes."""
 
 
 UNSEEN: Final = "unseen_output"

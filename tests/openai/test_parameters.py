@@ -13,6 +13,7 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import input_token_count_params, response_compact_params, response_create_params
 
 from gateway.kit.errors import ApiError
+from gateway.openai.families.catalogue import ENDPOINT_OF
 from gateway.openai.request import read_counted, read_request
 
 FUNCTION: Final = {"type": "function", "name": "f", "parameters": {"type": "object"}}
@@ -158,6 +159,11 @@ def read(endpoint: str, body: dict[str, Any]) -> bytes:
         read_counted(endpoint, raw)
         return raw
     return read_request(endpoint, raw).body
+
+
+def test_every_endpoint_whose_body_is_read_is_here() -> None:
+    is_read = {name for name, endpoint in ENDPOINT_OF.items() if endpoint.kind in ("metered", "counted")}
+    assert is_read == OF_THE_SDK.keys() == PASSES.keys() == REFUSED.keys()
 
 
 @pytest.mark.parametrize("endpoint", OF_THE_SDK)

@@ -85,7 +85,7 @@ async def test_a_thousand_calls(fresh_stack: Stack) -> None:
 
 
 def assert_right(row: asyncpg.Record, truth: dict[str, Any], prices: dict[str, str]) -> None:
-    """The row says what OpenAI charged, at the cost that tests/recompute finds on its own."""
+    """The row says what OpenAI charged, at the cost that tests/support/recompute.py finds on its own."""
     usage = json.loads(row["usage"])
     assert usage == truth["usage"]
     cost = recompute(prices, row["endpoint"], row["model"], row["service_tier"], row["started_at"], usage)

@@ -10,7 +10,7 @@ POST   /_control/transcribe    {"meeting_id", "duration"?} → {"transcript_id"}
 POST   /_control/meetings      a whole past meeting that nobody is told about: {"id", "room", "start", "end", "people":
                                [{"session_id", "name", "joined_at", "left_at"}]}
 POST   /_control/enter         {"room", "name", "user_id"?, "owner"?, "at"?} → {"session_id"}: somebody comes into a
-                               room; sessions begin and end by Daily.co's own rules (`daily_rooms`), in order of time
+                               room; sessions begin and end by Daily.co's own rules (rooms.py), in order of time
 POST   /_control/exit          {"session_id", "at"?}: they go
 POST   /_control/pass          {"at"?} → {"meetings"}: what the rules bring about until then; ids of all meetings
 POST   /_control/webhooks      {"foreign"?: entries of `GET /webhooks` that are not ours, or "odd" for odd ones,

@@ -1,7 +1,7 @@
 """The Daily.co stand-in's world: rooms, sessions, people, recordings, and the events that tell about them.
 
 Holds no HTTP. Follows Daily.co's docs. Everything may be given an instant of
-its own, so that a test can tell a life. What Daily.co itself makes of who comes and goes is in `daily_rooms`.
+its own, so that a test can tell a life. What Daily.co itself makes of who comes and goes is in rooms.py.
 """
 
 import base64

@@ -1,10 +1,10 @@
 """The OpenAI stand-in's routes: OpenAI's own under `/v1`, and the control calls of tests under `/_control`.
 
 GET    /_control            the behaviours that wait
-POST   /_control            adds one: a JSON object with the fields of `openai_calls.Behaviour`; unknown ones are 400
+POST   /_control            adds one: a JSON object with the fields of `Behaviour` (calls.py); unknown ones are 400
 DELETE /_control            the regular behaviour again, for everything
 POST   /_control/pace       {"first_s": 0, "interval_s": 0}: how fast answers come, seconds
-GET    /_control/calls      {"calls": […]} with the fields of `openai_calls.Call`; `?after=N` leaves out the first N
+GET    /_control/calls      {"calls": […]} with the fields of `ReceivedCall`; `?after=N` leaves out the first N
 DELETE /_control/calls      forgets the calls
 """
 

@@ -1,7 +1,7 @@
 """The OpenAI stand-in: chat, responses, embeddings and models as OpenAI's API serves them, with real token counts.
 
 It is the truth of the tests: what its call log holds is what a real OpenAI would have charged. Must not know that a
-gateway calls it. The control calls are in `openai_control`.
+gateway calls it. Its routes and control calls are in routes.py, the smaller endpoints in more.py.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 `events` is what it counts, the tests' truth. A 200 says that an event was received, no more: one whose customer it does
 not have is never counted, and is reported later. Must not know that a gateway calls it. Its HTTP and idempotency are in
-`stripe_http`, its control calls in `stripe_control`.
+http.py, its control calls in routes.py.
 """
 
 import secrets

@@ -1,7 +1,7 @@
-"""All that the Unkey stand-in answers: its API (unkey_http), and the control calls of tests under `/_control`.
+"""All that the Unkey stand-in answers: its API (http.py), and the control calls of tests under `/_control`.
 
 GET    /_control          the troubles that wait
-POST   /_control          adds one: a JSON object with the fields of `Trouble`; unknown ones are 400
+POST   /_control          adds one: a JSON object with the fields of `UnkeyTrouble`; unknown ones are 400
 DELETE /_control          no trouble, `Mode` as at first, and all permissions for the root key
 POST   /_control/mode     how the server behaves: the fields of `Mode`; what is not named is as at first
 POST   /_control/clock    {"seconds": 60}: the server's clock goes forward

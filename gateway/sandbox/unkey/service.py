@@ -1,7 +1,7 @@
 """The Unkey stand-in: verifies and administers API keys as Unkey's API v2 does (Unkey's docs).
 
-A verification always answers 200, whatever it finds. Must not know that a gateway calls it. Its HTTP and its control
-calls are in `unkey_control`, its database, replica and caches in `unkey_store`.
+A verification always answers 200, whatever it finds. Must not know that a gateway calls it. Its HTTP is in http.py,
+its control calls in routes.py, its database in store.py, the replica and caches in nodes.py.
 """
 
 import secrets

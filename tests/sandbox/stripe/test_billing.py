@@ -1,6 +1,6 @@
-"""Our Stripe edge against the Stripe stand-in: whatever goes wrong on the way, an event is counted once.
+"""Our client of Stripe against the Stripe stand-in: whatever goes wrong on the way, an event is counted once.
 
-The truth is what the stand-in accepted, never what the edge was answered.
+The truth is what the stand-in accepted, never what the client was answered.
 """
 
 from collections.abc import AsyncIterator
@@ -29,9 +29,9 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def billing(sandbox: Sandbox) -> AsyncIterator[Billing]:
-    edge = Billing(credentials.STRIPE_SECRET_KEY, base_url=sandbox.stripe_base_url, timeout_s=5)
-    yield edge
-    await edge.close()
+    billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=sandbox.stripe_base_url, timeout_s=5)
+    yield billing
+    await billing.close()
 
 
 def counted(sandbox: Sandbox) -> list[tuple[str, str, str, int]]:
@@ -49,7 +49,7 @@ ONCE: Final = [("cus_1", "1235", EVENT.identifier, int(EVENT.timestamp.timestamp
         ({"drop": True, "accept": True}, Retry, Delivered),
         ({"status": 429, "reason": "global-rate"}, Retry, Delivered),
         ({"status": 409, "code": "lock_timeout"}, Retry, Delivered),
-        # Stripe plays a stored 500 back, so the edge asks once more under a fresh key.
+        # Stripe plays a stored 500 back, so the client asks once more under a fresh key.
         ({"status": 500}, Retry, Delivered),
         ({"status": 500, "accept": True}, Retry, Duplicate),
         ({"status": 401}, CredentialsRefused, Delivered),
@@ -89,9 +89,9 @@ async def test_a_no_is_kept_for_its_key(sandbox: Sandbox, billing: Billing) -> N
 
 
 async def test_a_wrong_key_counts_nothing(sandbox: Sandbox) -> None:
-    edge = Billing("sk_test_wrong", base_url=sandbox.stripe_base_url, timeout_s=5)
-    outcome = await edge.send(EVENT)
-    await edge.close()
+    billing = Billing("sk_test_wrong", base_url=sandbox.stripe_base_url, timeout_s=5)
+    outcome = await billing.send(EVENT)
+    await billing.close()
     assert isinstance(outcome, CredentialsRefused)
     assert counted(sandbox) == []
 
@@ -117,14 +117,14 @@ async def test_stripes_state_can_outlive_a_restart(tmp_path: Path) -> None:
         running = await start(clock=clock, paced=False, coder=CODER, stripe_file=path)
         if not seen:
             running.stripe.customers.add(0, {}, customer_id="cus_1")
-        edge = Billing(credentials.STRIPE_SECRET_KEY, base_url=running.stripe_base_url, timeout_s=5)
-        assert isinstance(await edge.send(EVENT), expected)
+        billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=running.stripe_base_url, timeout_s=5)
+        assert isinstance(await billing.send(EVENT), expected)
         if expected is Delivered:
-            await edge.create_customer("user-1", "a@example.com")
-            await edge.ensure_meter("other_meter")
+            await billing.create_customer("user-1", "a@example.com")
+            await billing.ensure_meter("other_meter")
         assert counted(running) == ONCE
         seen.append((running.stripe.customers.all, running.stripe.meters))
-        await edge.close()
+        await billing.close()
         await running.close()
     assert seen[0] == seen[1]
     assert [meter.event_name for meter in seen[1][1].values()] == [METER, "other_meter"]
