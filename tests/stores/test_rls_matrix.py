@@ -49,7 +49,16 @@ TABLES: Final = {
     "daily_backfills": (NOTHING, WRITES),
     "database_mark": (NOTHING, APPENDS),
 }
-HIDDEN_COLUMNS: Final = {"api_keys": {"unkey_key_id"}, "rooms": {"data", "sealed", "sealed_key_id", "source_id"}}
+HIDDEN_COLUMNS: Final = {
+    "api_keys": {"unkey_key_id", "enabled_at"},
+    "rooms": {"data", "sealed", "sealed_key_id", "source_id"},
+    # What a call cost us, and so our margin; and what the operator notes.
+    "users": {"metadata"},
+    "openai_usage": {"cost_usd", "cost_lines", "metadata"},
+    "usage_hourly": {"cost_usd"},
+}
+OWNERS: Final = {"users": "id", "participants": "meeting_id"}
+"""The column that says whose a row is, where it is not `user_id`."""
 CLAIMS: Final = {
     "A": f'{{"sub": "{A}", "role": "authenticated"}}',
     "B": f'{{"sub": "{B}"}}',
@@ -152,7 +161,7 @@ async def test_the_matrix(superuser: Connection) -> None:
             for operation in OPERATIONS:
                 statement = COMMANDS[operation].format(table=table, column=column)
                 if operation == "select" and role == "authenticated" and table in HIDDEN_COLUMNS:
-                    statement = f"select count(id) from public.{table}"
+                    statement = f"select count({OWNERS.get(table, 'user_id')}) from public.{table}"
                 if await allowed(superuser, role, claims, statement) != (operation in may):
                     wrong.append((role, table, operation))
     assert wrong == []
@@ -166,7 +175,7 @@ async def test_each_sees_their_own_rows_only(superuser: Connection, who: str, ro
         async with superuser.transaction():
             await superuser.execute("set local role authenticated")
             await superuser.execute("select set_config('request.jwt.claims', $1, true)", CLAIMS[who])
-            owner = {"users": "id", "participants": "meeting_id"}.get(table, "user_id")
+            owner = OWNERS.get(table, "user_id")
             found = [str(row[0]) for row in await superuser.fetch(f"select {owner} from public.{table}")]
             assert found == ([{"A": A, "B": B}[who]] if rows else []), table
             if table not in HIDDEN_COLUMNS:
@@ -182,10 +191,18 @@ async def test_hidden_columns_stay_hidden(superuser: Connection) -> None:
     for table, hidden in HIDDEN_COLUMNS.items():
         for column in hidden:
             assert not await allowed(superuser, "authenticated", CLAIMS["A"], f"select {column} from public.{table}")
-            assert not await allowed(
-                superuser, "authenticated", CLAIMS["A"], f"select id from public.{table} where {column} is not null"
-            )
+            asked = f"select count(*) from public.{table} where {column} is not null"
+            assert not await allowed(superuser, "authenticated", CLAIMS["A"], asked)
         assert not await allowed(superuser, "authenticated", CLAIMS["A"], f"select * from public.{table}")
+        columns = {
+            row["column_name"]
+            for row in await superuser.fetch(
+                "select column_name from information_schema.columns where table_schema = 'public'"
+                " and table_name = $1", table,
+            )
+        }  # fmt: skip
+        shown = ", ".join(sorted(columns - hidden))
+        assert await allowed(superuser, "authenticated", CLAIMS["A"], f"select {shown} from public.{table}"), table
 
 
 @pytest.mark.parametrize("claims", ["not json", '{"sub": "no-uuid"}', '["x"]', '{"sub": 7}'])
@@ -230,7 +247,7 @@ async def test_what_policies_ask_for_has_an_index(superuser: Connection) -> None
     assert {row["tablename"] for row in own} == {table for table, (signed_in, _) in TABLES.items() if signed_in}
     for row in own:
         assert "SELECT auth.uid()" in row["qual"], row["policyname"]
-        column = {"users": "id", "participants": "meeting_id"}.get(row["tablename"], "user_id")
+        column = OWNERS.get(row["tablename"], "user_id")
         first = """
           select count(*) from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
           where i.indrelid = $1::text::regclass and a.attname = $2 and i.indpred is null"""
