@@ -42,6 +42,15 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
+class Caller(NamedTuple):
+    """Who sends a request."""
+
+    granted: frozenset[str]
+    """Permissions of the key."""
+    key_id: str
+    """Unkey's id of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class RouteCall(Generic[P, Q, B]):
     """One request, as far as its route reads it."""
@@ -49,13 +58,16 @@ class RouteCall(Generic[P, Q, B]):
     path: P
     query: Q
     body: B
-    granted: frozenset[str]
-    """The caller's permissions."""
+    caller: Caller
     headers: Mapping[str, str] = field(repr=False)
+
+    def has(self, permission: str) -> bool:
+        """Whether the caller has a permission."""
+        return is_granted(self.caller.granted, permission)
 
     def require(self, permission: str) -> None:
         """Raises ApiError 403 when the caller lacks a permission that only some requests of a route need."""
-        require(self.granted, permission)
+        require(self.caller.granted, permission)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +142,12 @@ class Route(Generic[P, Q, B]):
         return [*found, *self.refusals]
 
 
+def is_granted(granted: frozenset[str], permission: str) -> bool:
+    """Whether the permission is among these, by itself or by all of its kind (`rooms.*`)."""
+    return permission in granted or f"{permission.partition('.')[0]}.*" in granted
+
+
 def require(granted: frozenset[str], permission: str) -> None:
     """Raises ApiError 403 naming the permission, when it is not among these."""
-    if permission not in granted and f"{permission.partition('.')[0]}.*" not in granted:
+    if not is_granted(granted, permission):
         raise ApiError(403, "insufficient_permissions", f"This API key lacks the permission {permission!r}.")

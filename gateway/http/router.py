@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from gateway.http.fields import Fields, Nothing, read_body, read_path, read_query
-from gateway.http.route import Answer, Route, RouteCall, require
+from gateway.http.route import Answer, Caller, Route, RouteCall, require
 from gateway.kit.errors import ApiError
 
 
@@ -52,7 +52,7 @@ class Router(Generic[R]):
         prefix: str,
         routes: Sequence[AnyRoute],
         *,
-        admit: Callable[[R], Awaitable[frozenset[str]]],
+        admit: Callable[[R], Awaitable[Caller]],
         read_body: Callable[[R, int], Awaitable[bytes]],
         body_bytes_max: int,
         tells_methods: bool = True,
@@ -74,14 +74,14 @@ class Router(Generic[R]):
     async def handle(self, request: R) -> Reply:
         """Answers. Raises ApiError, and what the routes raise."""
         path, _, rest = request.raw_path.partition("?")
-        granted = await self._admit(request)
+        caller = await self._admit(request)
         route, given = self._find(request.method, path)
         parameters = read_path(given, route.path_fields)
         if route.permission is not None:
-            require(granted, route.permission)
+            require(caller.granted, route.permission)
         query = read_query(rest.partition("#")[0], route.query)
         body = await self._body(request, route)
-        answer = await route.handle(RouteCall(parameters, query, body, granted, request.headers))
+        answer = await route.handle(RouteCall(parameters, query, body, caller, request.headers))
         return _reply(route, answer)
 
     def _find(self, method: str, path: str) -> tuple[AnyRoute, dict[str, str]]:

@@ -128,8 +128,8 @@ def _bound_cells(key: DescribedKey | None) -> tuple[str, str, str]:
         return "?", "?", "unknown to Unkey"
     bound = plain_bounds(key)
     return (
-        "all" if bound["models"] is None else ", ".join(bound["models"]),
-        "all" if bound["endpoints"] is None else ", ".join(bound["endpoints"]),
+        _names(bound["models"]),
+        _names(bound["endpoints"]),
         _limits_text(bound) or "none",
     )
 
@@ -192,7 +192,7 @@ def _here(key: KeyRow, now: datetime) -> dict[str, str]:
 
 
 def _names(names: list[str] | None) -> str:
-    return "all" if names is None else ", ".join(names)
+    return "all" if names is None else ", ".join(names) or "none"
 
 
 def _there(unkey: DescribedKey) -> dict[str, str]:

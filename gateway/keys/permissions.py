@@ -4,6 +4,7 @@
 belongs to it: `openai.responses` allows `responses.compact` and `responses.get` as well. `openai.model.<model>` allows
 a model and its dated snapshots, `openai.model.gpt-5*` all whose names begin so. A key is bound by a kind only when it
 has some of it: one with models and no endpoints may call every endpoint with them, one with neither may do everything.
+Except a key for rooms (`rooms.read`, `rooms.*`): it belongs to a backend, and needs a permission to call OpenAI.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from gateway.openai.models import is_fine_tuned, is_model
 EVERYTHING: Final = "openai.*"
 MODEL: Final = "openai.model."
 ENDPOINT: Final = "openai."
+ROOMS: Final = "rooms."
 
 
 class Allowed(NamedTuple):
@@ -46,17 +48,24 @@ def may_call_model(allowed: Allowed | None, name: str) -> bool:
 
 def allowed_of(permissions: Iterable[str]) -> Allowed | None:
     """What these permissions allow; None when they bind nothing. Those of others (`usage.read`) do not matter here."""
-    ours = {name for name in permissions if name.startswith(ENDPOINT)}
-    if not ours or EVERYTHING in ours:
+    bounds = {name for name in permissions if _binds(name)}
+    ours = {name for name in bounds if name.startswith(ENDPOINT)}
+    if not bounds or EVERYTHING in ours:
         return None
+    if not ours:
+        return Allowed(frozenset(), None)
     models = frozenset(name.removeprefix(MODEL) for name in ours if name.startswith(MODEL))
     endpoints = frozenset(name.removeprefix(ENDPOINT) for name in ours if not name.startswith(MODEL))
     return Allowed(endpoints or None, models or None)
 
 
 def are_told(permissions: Iterable[str]) -> bool:
-    """Whether any of these is about OpenAI's API: a key that is bound has some, or they were left out."""
-    return any(name.startswith(ENDPOINT) for name in permissions)
+    """Whether any of these binds: a key that is bound has some, or they were left out."""
+    return any(map(_binds, permissions))
+
+
+def _binds(name: str) -> bool:
+    return name.startswith((ENDPOINT, ROOMS))
 
 
 def granted_of(permissions: Iterable[str]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from gateway.config.settings import Settings
 from gateway.http.connections import ClientConnections
 from gateway.http.credentials import key_of
 from gateway.http.framing import EVENT_ID, check_framing
+from gateway.http.route import Caller
 from gateway.kit.clock import now
 from gateway.kit.errors import ApiError
 from gateway.limits.claims import KeyLimits
@@ -56,7 +57,7 @@ def handler(
 ) -> Handler:
     """The API over these rooms and this admission. What a key holds and asks for counts as it does below /v1."""
 
-    async def admit(request: web.BaseRequest) -> frozenset[str]:
+    async def admit(request: web.BaseRequest) -> Caller:
         check_framing(request)
         key = key_of(request.headers)
         principal = await admission.admit(key, endpoint="rooms", peer=request.remote)
@@ -65,7 +66,7 @@ def handler(
         key_id = principal.unkey_key_id
         clients.own(request.protocol, key_id)
         request[_CALL] = _Call(key_id, principal.key_limits, local.begin(key_id, principal.key_limits))
-        return principal.granted
+        return Caller(principal.granted, key_id)
 
     async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
         return await clients.uploads.read(request, bytes_max, request[_CALL].key)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.http.fields import Nothing
 from gateway.http.openapi import About, build_document
-from gateway.http.route import Answer, Refusal, Result, Route, RouteCall
+from gateway.http.route import Answer, Caller, Refusal, Result, Route, RouteCall
 from gateway.http.router import AnyRoute, Router
 from gateway.kit.errors import ApiError
 from gateway.kit.version import VERSION
@@ -20,13 +20,13 @@ from gateway.rooms.request import NewRoom, RoomChange, RoomListQuery, RoomPath, 
 from gateway.rooms.room import READ, READ_SENSITIVE, WRITE, Room
 from gateway.rooms.sealing import NotOpened
 from gateway.rooms.service import RoomKeeper
-from gateway.rooms.view import RoomList, RoomView, view_of
+from gateway.rooms.view import RoomList, RoomView, WrittenRoom, view_of, written_view_of
 
 PATH: Final = "/rooms"
 BODY_BYTES_MAX: Final = 1024 * 1024
 
-Admit = Callable[[web.BaseRequest], Awaitable[frozenset[str]]]
-"""The permissions of whoever sends this request. Raises ApiError for who may not come in at all."""
+Admit = Callable[[web.BaseRequest], Awaitable[Caller]]
+"""Whoever sends this request. Raises ApiError for who may not come in at all."""
 ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
 """The body, up to so many bytes. Raises ApiError."""
 
@@ -87,10 +87,11 @@ class RoomsApi:
     def _list_routes(self) -> list[AnyRoute]:
         one = f"{PATH}/{{id}}"
         shown = {200: Result(RoomView, "The room.", _ETAG)}
+        written = {200: Result(WrittenRoom, "The room.", _ETAG)}
         return [
             Route(
                 "POST", PATH, "create_room", "Create a room.", WRITE, Nothing, Nothing, NewRoom, self._create,
-                {201: Result(RoomView, "The new room.", {**_ETAG, "Location": "Its path."})},
+                {201: Result(WrittenRoom, "The new room.", {**_ETAG, "Location": "Its path."})},
                 (Refusal(409, "room_exists", "there is a room of this id already"), _TOO_LARGE),
             ),
             Route(
@@ -107,7 +108,7 @@ class RoomsApi:
             ),
             Route(
                 "PATCH", one, "update_room", "Change a room.", WRITE, RoomPath, Nothing, RoomChange, self._update,
-                shown,
+                written,
                 (
                     Refusal(400, "missing_field", "the body names nothing to change"),
                     _NOT_FOUND,
@@ -120,14 +121,14 @@ class RoomsApi:
             ),
             Route(
                 "POST", f"{one}/expire", "expire_room", "Erase the sensitive fields of a room, for good.", WRITE,
-                RoomPath, Nothing, Nothing, self._expire, shown, (_NOT_FOUND,),
+                RoomPath, Nothing, Nothing, self._expire, written, (_NOT_FOUND,),
                 no_body="Expiring a room takes no body.",
             ),
         ]  # fmt: skip
 
     async def _create(self, call: RouteCall[Nothing, Nothing, NewRoom]) -> Answer:
         room = await self._keeper.create(call.body.id or self._new_id(), call.body.change())
-        return Answer(201, view_of(room), {"Location": f"{PATH}/{room.id}", **_with_etag(room)})
+        return Answer(201, _view_for(call, room), {"Location": f"{PATH}/{room.id}", **_with_etag(room)})
 
     async def _page(self, call: RouteCall[Nothing, RoomListQuery, Nothing]) -> Answer:
         query = call.query
@@ -146,15 +147,20 @@ class RoomsApi:
     async def _update(self, call: RouteCall[RoomPath, Nothing, RoomChange]) -> Answer:
         change, version = call.body.change(call.headers.get("If-Match"))
         room = await self._keeper.update(call.path.id, change, version=version)
-        return Answer(200, view_of(room), _with_etag(room))
+        return Answer(200, _view_for(call, room), _with_etag(room))
 
     async def _expire(self, call: RouteCall[RoomPath, Nothing, Nothing]) -> Answer:
         room = await self._keeper.expire(call.path.id)
-        return Answer(200, view_of(room), _with_etag(room))
+        return Answer(200, _view_for(call, room), _with_etag(room))
 
     async def _describe(self, _call: RouteCall[Nothing, Nothing, Nothing]) -> Answer:
         about = About("Rooms", VERSION, "Rooms of interviews and meetings, for the platform's backend.", COMMON)
         return Answer(200, build_document(about, self.routes))
+
+
+def _view_for(call: RouteCall[Any, Any, Any], room: Room) -> WrittenRoom:
+    """What who has written a room is shown of it."""
+    return written_view_of(room, may_read=call.has(READ))
 
 
 def _with_etag(room: Room) -> dict[str, str]:

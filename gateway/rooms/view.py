@@ -37,6 +37,30 @@ class RoomView(msgspec.Struct, frozen=True, kw_only=True):
         return f"RoomView({self.id})"  # its fields may be secret
 
 
+class WrittenRoom(msgspec.Struct, frozen=True, kw_only=True):
+    """A room after it was written. A key without `rooms.read` gets `id` and `version` alone."""
+
+    object: Literal["room"] = "room"
+    id: Uuid
+    version: int
+    room_name: str | UnsetType = UNSET
+    user_id: Uuid | UnsetType | None = UNSET
+    meeting_id: Uuid | UnsetType | None = UNSET
+    state: str | UnsetType = UNSET
+    data: dict[str, Any] | UnsetType = UNSET
+    has_sensitive: bool | UnsetType = UNSET
+    source_id: str | UnsetType | None = UNSET
+    started_at: Instant | UnsetType | None = UNSET
+    ended_at: Instant | UnsetType | None = UNSET
+    expires_at: Instant | UnsetType | None = UNSET
+    expired_at: Instant | UnsetType | None = UNSET
+    created_at: Instant | UnsetType = UNSET
+    updated_at: Instant | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return f"WrittenRoom({self.id})"  # its fields may be secret
+
+
 class RoomList(msgspec.Struct, frozen=True, kw_only=True):
     """A page of rooms, the newest first."""
 
@@ -66,3 +90,12 @@ def view_of(room: Room, sensitive: dict[str, Any] | UnsetType | None = UNSET) ->
         version=room.version,
         sensitive=sensitive,
     )
+
+
+def written_view_of(room: Room, *, may_read: bool) -> WrittenRoom:
+    """As much of it as its writer may read."""
+    if not may_read:
+        return WrittenRoom(id=room.id, version=room.version)
+    shown = msgspec.structs.asdict(view_of(room))
+    del shown["sensitive"]
+    return WrittenRoom(**shown)

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.http.fields import Fields, Nothing
 from gateway.http.openapi import About, build_document
-from gateway.http.route import Answer, Refusal, Result, Route, RouteCall
+from gateway.http.route import Answer, Caller, Refusal, Result, Route, RouteCall
 from gateway.http.router import AnyRoute, Reply, Router
 from gateway.kit.errors import ApiError
 
@@ -99,8 +99,8 @@ class Parcels:
         assert SECRET not in refused.value.message
         return refused.value
 
-    async def _admit(self, _request: Request) -> frozenset[str]:
-        return self.granted
+    async def _admit(self, _request: Request) -> Caller:
+        return Caller(self.granted, "key_1")
 
     async def _read_body(self, _request: Request, bytes_max: int) -> bytes:
         self.read += 1
@@ -126,7 +126,7 @@ def test_a_route_gets_what_it_declares() -> None:
     assert api.seen.path == ParcelPath(depot=7, id=UUID(ID))
     assert api.seen.body == NewParcel(name="n", box=Box(3), tags=None)
     assert SECRET not in repr(
-        RouteCall(api.seen.path, api.seen.query, NewParcel(name=SECRET), frozenset(), {"x": SECRET})
+        RouteCall(api.seen.path, api.seen.query, NewParcel(name=SECRET), Caller(frozenset(), "key_1"), {"x": SECRET})
     )
     api.call("GET", "/parcels?sender=a%20b&limit=50&fragile=true&size=large#x")
     assert api.seen.query == Search(sender="a b", limit=50, fragile=True, size="large")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.keys.bounds import BOUND, KeyBounds
 from gateway.keys.permissions import allowed_of
 from gateway.openai.routing import CATALOGUE
 
@@ -17,6 +18,21 @@ def test_an_endpoint_allows_what_belongs_to_it_and_every_model() -> None:
     names = {entry.name for entry in CATALOGUE if allowed.endpoint(entry.name)}
     assert names == {name for name in (e.name for e in CATALOGUE) if name.startswith(("responses", "embeddings"))}
     assert allowed.model("gpt-99")
+
+
+@pytest.mark.parametrize("given", ["rooms.*", "rooms.read", "rooms.read_sensitive", "rooms.write"])
+def test_a_key_for_rooms_calls_openai_only_with_a_permission_for_that(given: str) -> None:
+    allowed = allowed_of([given, "usage.read"])
+    assert allowed is not None
+    assert [entry.name for entry in CATALOGUE if allowed.endpoint(entry.name)] == []
+    assert allowed_of([given, "openai.*"]) is None
+    both = allowed_of([given, "openai.chat"])
+    assert both is not None
+    assert [entry.name for entry in CATALOGUE if both.endpoint(entry.name)] == [
+        entry.name for entry in CATALOGUE if entry.name.partition(".")[0] == "chat"
+    ]
+    # Such a key is marked as bound, so that an answer of Unkey without its permissions is no free pass.
+    assert KeyBounds((given,)).meta() == {BOUND: True}
 
 
 def test_a_part_of_an_endpoint_allows_only_itself() -> None:

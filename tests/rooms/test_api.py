@@ -119,6 +119,20 @@ async def test_who_may_what(api: House, permissions: list[str], may: set[str]) -
             assert CANARY not in json.dumps(answer.body)
 
 
+async def test_who_may_only_write_is_shown_nothing_of_a_room(api: House) -> None:
+    room = await api.made(data={"step": CANARY}, sensitive=SECRETS)
+    path = f"/rooms/{room['id']}"
+    api.permissions = ["rooms.write"]
+    changed = await api.call("PATCH", path, {"state": "x"})
+    assert (changed.status, changed.body) == (200, {"object": "room", "id": room["id"], "version": 2})
+    expired = await api.call("POST", f"{path}/expire")
+    assert (expired.status, expired.body) == (200, {"object": "room", "id": room["id"], "version": 3})
+    made = await api.call("POST", "/rooms", {"room_name": "r", "data": {"step": CANARY}})
+    assert (made.status, sorted(made.body)) == (201, ["id", "object", "version"])
+    api.permissions = ["rooms.write", "rooms.read"]
+    assert (await api.call("PATCH", f"/rooms/{made.body['id']}", {"state": "y"})).body["data"] == {"step": CANARY}
+
+
 async def test_without_a_key_nothing(api: House) -> None:
     answer = await api.call("GET", "/rooms", Authorization="Basic x")
     assert (answer.status, answer.code) == (401, "invalid_api_key")

@@ -70,7 +70,13 @@ def test_rooms_behind_a_gateway(embedded: Embedded, module_database: str, tmp_pa
         assert status == 201, room
         path = f"/rooms/{room['id']}"
         assert call(made, reader, "GET", f"{path}?include=sensitive")[1]["sensitive"] == SECRETS
-        for key, method, target in ((writer, "GET", path), (reader, "POST", "/rooms"), (made.key, "GET", path)):
+        for key, method, target in (
+            (writer, "GET", path),
+            (reader, "POST", "/rooms"),
+            (made.key, "GET", path),
+            (reader, "GET", "/v1/models"),
+            (writer, "POST", "/v1/chat/completions"),
+        ):
             status, refused = call(made, key, method, target, {} if method == "POST" else None)
             assert (status, refused["error"]["code"]) == (403, "insufficient_permissions")
         made.env["ROOMS_KEYS"] = spelled(BOTH)
