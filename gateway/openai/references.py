@@ -74,7 +74,12 @@ def check_item_types(name: str, raw: bytes) -> None:
 
 
 def _refuse_unknown(name: str, raw: bytes) -> None:
-    for at, item in enumerate(msgspec.json.decode(raw)):
+    try:
+        items = msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        # The typed decoder stopped at the type; what comes after it is read here for the first time.
+        raise unreadable(f"'{name}'") from None
+    for at, item in enumerate(items):
         where = f"{name}[{at}]"
         if not isinstance(item, dict):
             raise bad_request(f"Invalid type for '{where}': expected an object.", where, "invalid_type")

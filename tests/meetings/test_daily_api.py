@@ -97,7 +97,7 @@ async def test_links(house: House) -> None:
         "daily-recording:a/b",
         "",
     ):
-        with pytest.raises(ValueError, match="no reference"):
+        with pytest.raises(ValueError, match="not a reference"):
             await house.client.link(wrong)
 
 
