@@ -1,11 +1,15 @@
-"""The pages of the repository: every relative link leads somewhere, and README stays short enough to be read."""
+"""The pages of the repository: every relative link leads somewhere, every file that is named is there, the table of
+background loops is complete, and README stays short enough to be read."""
 
+import ast
 import re
 from typing import Final
 
-from tests.support.source import TOP
+from tests.support.source import TOP, all_files, files, tree
 
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+NAMED_FILE: Final = re.compile(r"`([a-z_]+(?:/[a-z0-9_]+)+\.py)")
+"""A Python file, named from the top or from `gateway/`."""
 README_LINES_MAX: Final = 150
 
 
@@ -31,3 +35,28 @@ def test_readme_is_short_and_leads_to_every_page() -> None:
     linked = set(LINK.findall(readme))
     pages = {f"docs/{page.name}" for page in (TOP / "docs").glob("*.md")}
     assert sorted(pages - linked) == []
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    there, named, missing = set(all_files()), 0, []
+    for page in ["README.md", "CONTRIBUTING.md", *(name for name in all_files() if re.match(r"docs/\w+\.md", name))]:
+        for name in NAMED_FILE.findall((TOP / page).read_text()):
+            named += 1
+            if not {name, f"gateway/{name}"} & there:
+                missing.append(f"{page}: {name}")
+    assert named > 50
+    assert missing == []
+
+
+def test_architecture_has_every_background_loop() -> None:
+    loops = {
+        node.args[0].value
+        for file in files()
+        if file.startswith("gateway/processes/")
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("every", "paced")
+        if isinstance(node.args[0], ast.Constant)
+    }
+    table = (TOP / "docs/architecture.md").read_text().partition("| process | loops |")[2].partition("\n\n")[0]
+    assert len(loops) > 10
+    assert loops == set(re.findall(r"`([a-z ]+)`", table.replace("`/metrics`", "")))
