@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.audit import commands as audit_command
+from gateway.audit.stores import AuditOptions
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 
@@ -28,6 +29,6 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Checks the invariants of the ledger (docs/audit.md); exits 1 on any breach, else 3 if Stripe did not answer."""
-    wanted = audit_command.AuditOptions(since, until, everything, grace, stripe)
-    report = run(audit_command.run_audit(settings(), Console(), now=datetime.now(UTC), wanted=wanted, as_json=as_json))
-    raise typer.Exit(report.exit_status)
+    wanted = AuditOptions(since, until, everything, grace, stripe)
+    done = audit_command.audit(settings(), Console(), now=datetime.now(UTC), wanted=wanted, as_json=as_json)
+    raise typer.Exit(run(done))

@@ -1,83 +1,28 @@
-"""`gateway audit`: asks for the audit and prints it, as a table or as JSON. Judges nothing itself."""
+"""What `gateway audit` shows."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
-import pricing
-import pricing.data
-from gateway.audit.budgets import Counted, compare
-from gateway.audit.delivery import NO_KEY, NOT_ASKED
-from gateway.audit.reads.snapshot import Offenders, snapshot
 from gateway.audit.result import AuditReport, InvariantResult
-from gateway.audit.run import GRACE_S, Policy, audit
-from gateway.audit.span import audited_span
-from gateway.billing.opening import open_billing
-from gateway.billing.stripe import Billing
+from gateway.audit.stores import AuditOptions, audit_stores
 from gateway.cli.console import Console, TextTable, cell, lines
 from gateway.config.settings import Settings
-from gateway.kit.errors import ConfigError
 from gateway.kit.instants import rfc3339
-from gateway.limits.opening import open_limits
-from gateway.limits.recount import QUIET_PASSES
-from gateway.limits.spending import Spending
-from gateway.stores.postgres import Pool, open_pool
 
-STATEMENT_S: Final = 3600.0
-"""Seconds one question of the audit may take; a large ledger is summed in one."""
 _COLOURS: Final = {"ok": "green", "breach": "bold red", "not checked": "yellow", "no answer": "bold yellow"}
 
 
-class AuditOptions(NamedTuple):
-    """What is to be audited, as people name it."""
-
-    since: str | None = None
-    until: str | None = None
-    everything: bool = False
-    grace_s: float = GRACE_S
-    """Seconds that a settled call has to arrive in."""
-    stripe: bool = False
-    """Whether Stripe is asked too."""
-
-
-async def run_audit(
-    settings: Settings, console: Console, *, now: datetime, wanted: AuditOptions, as_json: bool = False
-) -> AuditReport:
-    """Prints every invariant and returns the report, which has the exit status.
-
-    Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
-    """
-    span = audited_span(wanted.since, wanted.until, now, everything=wanted.everything)
-    policy = Policy(
-        markup=settings.billing.markup,
-        open_max_s=settings.journal.open_max_s,
-        billing_grace_s=settings.billing.grace_s,
-        grace_s=wanted.grace_s,
-        has_stripe_key=settings.stripe_secret_key is not None,
-    )
-    budgets = await _budgets(settings)
-    async with _database(settings) as pool, _stripe(settings, wanted) as stripe, snapshot(pool) as view:
-        report = await audit(
-            view,
-            span,
-            now,
-            book=pricing.parse(pricing.data.read_texts()),
-            policy=policy,
-            folder=settings.gateway_data_dir / "journal",
-            budgets=budgets,
-            stripe=stripe,
-            why_no_stripe=NO_KEY if wanted.stripe else NOT_ASKED,
-        )
+async def audit(settings: Settings, console: Console, *, now: datetime, wanted: AuditOptions, as_json: bool) -> int:
+    """Every invariant, as a table or as JSON; the exit status."""
+    report = await audit_stores(settings, now=now, wanted=wanted)
     if as_json:
-        console.print_json(to_json(report))
+        console.print_json(_to_json(report))
     else:
-        console.print_table(to_table(report))
-    return report
+        console.print_table(_to_table(report))
+    return report.exit_status
 
 
-def to_json(report: AuditReport) -> dict[str, object]:
+def _to_json(report: AuditReport) -> dict[str, object]:
     """The report as plain values; `breached` and `unanswered` say what the exit status says."""
     return {
         "from": rfc3339(report.span.since),
@@ -88,7 +33,7 @@ def to_json(report: AuditReport) -> dict[str, object]:
     }
 
 
-def to_table(report: AuditReport) -> TextTable:
+def _to_table(report: AuditReport) -> TextTable:
     """The report for a terminal."""
     since, until = (f"{at:%Y-%m-%d %H:%M}" if at else None for at in report.span)
     title = f"gateway audit, completed from {since or 'the beginning'} until {until or 'now'} (UTC)"
@@ -97,51 +42,21 @@ def to_table(report: AuditReport) -> TextTable:
         table.add_column(name)
     for verdict in report.verdicts:
         state = cell(("BREACH" if verdict.state == "breach" else verdict.state, _COLOURS[verdict.state]))
-        table.add_row(f"{verdict.name} {verdict.title}", state, lines(_figures(verdict)), lines(_look(verdict)))
+        table.add_row(
+            f"{verdict.name} {verdict.title}", state, lines(_format_figures(verdict)), lines(_advice(verdict))
+        )
     return table
 
 
-def _figures(verdict: InvariantResult) -> list[str]:
-    told = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in verdict.figures.items()]
+def _format_figures(verdict: InvariantResult) -> list[str]:
+    figures = [f"{name.replace('_', ' ')} {_format_number(value)}" for name, value in verdict.figures.items()]
     days = [f"{day['day']}: {day['estimated']} estimated, {day['cost_usd']} USD" for day in verdict.days]
-    return ["; ".join(told), *days]
+    return ["; ".join(figures), *days]
 
 
-def _number(value: int | str) -> str:
+def _format_number(value: int | str) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _look(verdict: InvariantResult) -> list[str]:
+def _advice(verdict: InvariantResult) -> list[str]:
     return [part for part in (*verdict.wrong, *verdict.examples, verdict.look) if part]
-
-
-async def _budgets(settings: Settings) -> Counted:
-    """Counters of budgets against the ledger, where there is a Redis."""
-    if settings.redis_url is None:
-        return Counted(0, Offenders(), "counters of budgets not compared: REDIS_URL is not set")
-    async with _database(settings) as pool, AsyncExitStack() as stack:
-        limits = open_limits(stack, settings, settings.redis_url.get_secret_value())
-        recount_s = settings.limits.recount_s * (QUIET_PASSES + 1)
-        return await compare(limits, Spending(pool), recount_s=recount_s, sleep=asyncio.sleep)
-
-
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Pool]:
-    if settings.database_url is None:
-        raise ConfigError("DATABASE_URL is not set: the audit reads the ledger in PostgreSQL")
-    dsn = settings.database_url.get_secret_value()
-    pool = await open_pool(dsn, connections_max=1, statement_timeout_s=STATEMENT_S)
-    try:
-        yield pool
-    finally:
-        await pool.close()
-
-
-@asynccontextmanager
-async def _stripe(settings: Settings, wanted: AuditOptions) -> AsyncIterator[Billing | None]:
-    """Stripe, where it is wanted and there is a key."""
-    if not wanted.stripe or settings.stripe_secret_key is None:
-        yield None
-        return
-    async with AsyncExitStack() as stack:
-        yield await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())

@@ -7,7 +7,7 @@ import typer
 
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
-from gateway.doctor import command as doctor_command
+from gateway.doctor import commands as doctor_command
 
 app = typer.Typer()
 

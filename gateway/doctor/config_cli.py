@@ -11,7 +11,8 @@ from gateway.config.dsn import read_dsn
 from gateway.config.files import check_files
 from gateway.config.problems import bare_sections, without_effect
 from gateway.config.redis_url import read_redis_url
-from gateway.doctor import config_show as config_command
+from gateway.doctor.commands import show_settings
+from gateway.doctor.effective_settings import list_settings
 
 app = typer.Typer(no_args_is_help=True, help="The effective settings. Needs no database.")
 
@@ -21,7 +22,7 @@ def show(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Lists every setting, its value and its source; for secrets only whether they are set."""
     loaded = settings()
     path, given = config_file()
-    config_command.show(config_command.list_settings(loaded, os.environ, given, path), Console(), as_json=as_json)
+    show_settings(list_settings(loaded, os.environ, given, path), Console(), as_json=as_json)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 from gateway.kit.errors import OptionError
 from gateway.reports import commands as report_command
+from gateway.reports.queries import UsageOptions
 
 app = typer.Typer(no_args_is_help=True, help="Usage for finance (docs/reports.md).")
 
@@ -54,7 +55,7 @@ def usage(
             since=since,
             until=until,
             during=during,
-            wanted=report_command.UsageOptions(user, key, meeting, model, endpoint),
+            wanted=UsageOptions(user, key, meeting, model, endpoint),
             form="json" if as_json else "csv" if as_csv else "table",
             totals=totals,
             output=output,

@@ -1,18 +1,16 @@
-"""`gateway retention`: shows which personal data are due, and deletes them with `--apply`."""
+"""What `gateway retention` shows."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from gateway.cli.command import note
 from gateway.cli.console import Console, TextTable
 from gateway.config.settings import RetentionSettings, Settings
-from gateway.kit.errors import OptionError
-from gateway.kit.instants import rfc3339
-from gateway.retention.retention import due, limits_of, take
-from gateway.retention.store import Kind, Retention
-from gateway.stores.one_connection import database
+from gateway.retention.admin import DueData, apply_retention
+from gateway.retention.store import Kind
 
-_WHAT: Final[dict[Kind, str]] = {
+_LABELS: Final[dict[Kind, str]] = {
     "participants": "names and addresses of participants",
     "inbox": "bodies of webhooks",
     "rooms": "what is sealed in rooms",
@@ -20,68 +18,29 @@ _WHAT: Final[dict[Kind, str]] = {
 
 
 async def retention(
-    settings: Settings,
-    console: Console,
-    *,
-    now: datetime,
-    wanted: RetentionSettings,
-    apply: bool,
-    as_json: bool = False,
-) -> dict[str, Any]:
-    """Prints what is due after so many days, or takes it away. `wanted` goes before the settings. Raises OptionError
-    when neither names anything, ConfigError, DependencyDown.
-    """
-    limits = {**limits_of(settings.retention), **limits_of(wanted)}
-    if not limits:
-        raise OptionError(
-            "nothing to delete: give --participants-after, --inbox-after or --rooms-after in days, "
-            "or set them under [retention]"
-        )
-    async with database(settings, "personal data are in PostgreSQL") as pool:
-        store = Retention(pool)
-        months = await due(store, limits, now)
+    settings: Settings, console: Console, *, now: datetime, wanted: RetentionSettings, apply: bool, as_json: bool
+) -> None:
+    """What is due by kind and month, and how much of it was deleted."""
 
-        def progress(kind: Kind, count: int) -> None:
-            if not as_json:
-                note(f"{_WHAT[kind]}: {count:,}")
+    def progress(kind: Kind, count: int) -> None:
+        if not as_json:
+            note(f"{_LABELS[kind]}: {count:,}")
 
-        taken = await take(store, limits, now, progress) if apply else {}
-    plain: dict[str, Any] = {
-        "applied": apply,
-        "kinds": {
-            kind: {
-                "after_days": days,
-                "due": sum(month.many for month in months[kind]),
-                "taken": taken.get(kind, 0),
-                "months": [
-                    month._asdict() | {"oldest": rfc3339(month.oldest), "newest": rfc3339(month.newest)}
-                    for month in months[kind]
-                ],
-            }
-            for kind, days in limits.items()
-        },
-    }
+    found = await apply_retention(settings, now=now, wanted=wanted, delete=apply, progress=progress)
     if as_json:
-        console.print_json(plain)
-        return plain
-    _show(console, plain)
-    return plain
+        console.print_json({"applied": apply, "kinds": {kind: data.to_json() for kind, data in found.items()}})
+        return
+    console.print_table(_table(found))
+    taken = sum(data.taken for data in found.values())
+    console.say(f"Taken away for good: {taken:,}." if apply else "Nothing was changed; --apply takes it away for good.")
 
 
-def _show(console: Console, plain: dict[str, Any]) -> None:
-    table = TextTable()
-    for name in ("what", "month", "oldest", "newest"):
-        table.add_column(name)
+def _table(found: Mapping[Kind, DueData]) -> TextTable:
+    table = TextTable("what", "month", "oldest", "newest")
     table.add_column("how many", right=True)
-    for kind, one in plain["kinds"].items():
-        table.add_row(f"{_WHAT[kind]}, over for {one['after_days']:g} days", "", "", "", f"{one['due']:,}")
-        for month in one["months"]:
-            table.add_row("", month["month"], month["oldest"][:10], month["newest"][:10], f"{month['many']:,}")
-    console.print_table(table)
-    taken = sum(one["taken"] for one in plain["kinds"].values())
-    said = (
-        f"Taken away for good: {taken:,}."
-        if plain["applied"]
-        else "Nothing was changed; --apply takes it away for good."
-    )
-    console.say(said)
+    for kind, data in found.items():
+        table.add_row(f"{_LABELS[kind]}, over for {data.after_days:g} days", "", "", "", f"{data.due:,}")
+        for month in data.months:
+            days = (f"{month.oldest:%Y-%m-%d}", f"{month.newest:%Y-%m-%d}")
+            table.add_row("", month.month, *days, f"{month.many:,}")
+    return table

@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 
 from gateway.config.settings import Settings
-from gateway.doctor import command as doctor
+from gateway.doctor import checks as doctor
 from gateway.doctor.findings import CheckResult
 from tests.config.test_problems import SECRET
 
@@ -17,7 +17,7 @@ def settings(**given: Any) -> Settings:
 
 async def found(name: str, loaded: Settings) -> list[CheckResult]:
     """What one check finds; never a secret."""
-    seen = await doctor.run(name, dict(doctor.CHECKS)[name], loaded)
+    seen = await doctor.run_check(name, dict(doctor.CHECKS)[name], loaded)
     assert SECRET not in repr(seen)
     assert all(finding.fix for finding in seen if finding.level != "ok")
     return seen

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.doctor import command as doctor
+from gateway.doctor import checks as doctor
 from gateway.doctor import stores
 from gateway.stores import disk
 from gateway.stores.redis import open_redis

@@ -16,7 +16,7 @@ from aiohttp import web
 from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Outbox
 from gateway.config.settings import KeySettings, Settings
-from gateway.doctor.command import FIX_STATEMENT
+from gateway.doctor.checks import FIX_STATEMENT
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from gateway.config.key_ring import entry_of
 from gateway.config.settings import BillingSettings, FlushSettings, KeySettings, Settings
-from gateway.doctor import command as doctor
+from gateway.doctor import checks as doctor
 from gateway.doctor import findings, vendors
 from gateway.keys.unkey_admin import KeyAdmin
 from gateway.sandbox import credentials

@@ -83,7 +83,7 @@ def test_a_file_that_says_pure_is_checked() -> None:
 
 def test_only_files_of_commands_know_the_command_line() -> None:
     """So a new use case cannot forget the contract: what draws or reads options is called so."""
-    names = r"(\w+_)?(cli|commands?|output)|as_table|config_show|demo"
+    names = r"(\w+_)?(cli|commands?|output)|as_table|demo"
     named = re.compile(rf"gateway/(cli/.*|.*/({names})\.py|__main__\.py)")
     drawing = [
         file

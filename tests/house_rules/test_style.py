@@ -35,7 +35,7 @@ OPEN_HERE: Final = (
     "gateway/ledger/opening.py",
     "gateway/limits/opening.py",
     # Commands that need the ledger at their end only, or not always.
-    "gateway/audit/commands.py",
+    "gateway/audit/stores.py",
 )
 """Where connections are opened; everything else is given what it uses."""
 

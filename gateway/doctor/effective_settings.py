@@ -1,4 +1,4 @@
-"""`gateway config show`: every setting with its effective value and its source. No secret is shown."""
+"""Every setting with its effective value and its source. No secret is shown."""
 
 import contextlib
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway.cli.console import Console, TextTable
 from gateway.config.dsn import read_dsn
 from gateway.config.problems import names, source
 from gateway.config.redis_url import read_redis_url
@@ -34,21 +33,6 @@ def list_settings(
         ShownSetting(name, variable(name), _text(_value(settings, name)), source(name, environ, given, path))
         for name in names()
     ]
-
-
-def show(lines: list[ShownSetting], console: Console, *, as_json: bool) -> None:
-    """Prints them."""
-    if as_json:
-        console.print_json([line._asdict() for line in lines])
-        return
-    table = TextTable(title="gateway config", boxed=True)
-    for column in ("setting", "value", "from"):
-        table.add_column(column)
-    for line in lines:
-        style = "dim" if line.source == "default" else ""
-        cells = (line.name, "not set" if line.value is None else line.value, line.source)
-        table.add_row(*cells, style=style)
-    console.print_table(table)
 
 
 def _value(settings: Settings, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`gateway doctor`: asks every dependency, and says what is wrong and how to fix it. Changes nothing.
+"""Asks every dependency, and says what is wrong and how to fix it. Changes nothing.
 
 A finding is `fail` when a call could not be metered, `warn` when something else deserves a look. The checks run side by
 side, none of them for longer than CHECK_S seconds.
@@ -14,7 +14,6 @@ from redis.exceptions import MasterDownError, ReadOnlyError
 
 import pricing
 import pricing.data
-from gateway.cli.console import Console, TextTable, cell
 from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
@@ -46,24 +45,14 @@ FIXES: Final = {
 FIX_STATEMENT: Final = "gateway migrate, or grant the login what docs/schema.md says; else it is a bug of this version"
 
 
-async def doctor(settings: Settings, console: Console, *, today: date, verbose: bool, as_json: bool) -> int:
-    """Prints every finding; the exit status: 1 when a call could not be metered."""
-    findings = await look(settings, today=today, verbose=verbose)
-    if as_json:
-        console.print_json([finding._asdict() for finding in findings])
-    else:
-        _show(findings, console)
-    return 1 if any(finding.level == "fail" for finding in findings) else 0
-
-
-async def look(settings: Settings, *, today: date, verbose: bool = False) -> list[CheckResult]:
+async def run_checks(settings: Settings, *, today: date, verbose: bool = False) -> list[CheckResult]:
     """Every finding, in the order of CHECKS."""
-    found = await asyncio.gather(*(run(what, check, settings) for what, check in CHECKS))
+    found = await asyncio.gather(*(run_check(what, check, settings) for what, check in CHECKS))
     own = [*prices(read_book(), today, verbose=verbose), *check_host(settings), *check_secrets(settings)]
     return [*(finding for part in found for finding in part), *own]
 
 
-async def run(what: str, check: Check, settings: Settings) -> list[CheckResult]:
+async def run_check(what: str, check: Check, settings: Settings) -> list[CheckResult]:
     """One check, with what it opened closed again. Never raises for what is wrong out there."""
     try:
         async with asyncio.timeout(CHECK_S), AsyncExitStack() as stack:
@@ -94,17 +83,6 @@ def _away(what: str, error: DependencyDown) -> CheckResult:
 def _level(what: str) -> Level:
     """Without these a call is metered all the same."""
     return "warn" if what in ("stripe", "daily", "rooms") else "fail"
-
-
-def _show(findings: list[CheckResult], console: Console) -> None:
-    table = TextTable(title="gateway doctor", boxed=True)
-    for name in ("what", "", "finding", "how to fix it"):
-        table.add_column(name)
-    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-    for finding in findings:
-        level = cell((finding.level, colours[finding.level]))
-        table.add_row(finding.what, level, finding.says, finding.fix)
-    console.print_table(table)
 
 
 def read_book() -> pricing.Book:

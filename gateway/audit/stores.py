@@ -1,0 +1,99 @@
+"""Opens the stores that an audit reads, and runs it over them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import pricing
+import pricing.data
+from gateway.audit.budgets import Counted, compare
+from gateway.audit.delivery import NO_KEY, NOT_ASKED
+from gateway.audit.reads.snapshot import Offenders, snapshot
+from gateway.audit.result import AuditReport
+from gateway.audit.run import GRACE_S, Policy, audit
+from gateway.audit.span import audited_span
+from gateway.billing.opening import open_billing
+from gateway.billing.stripe import Billing
+from gateway.config.settings import Settings
+from gateway.kit.errors import ConfigError
+from gateway.limits.opening import open_limits
+from gateway.limits.recount import QUIET_PASSES
+from gateway.limits.spending import Spending
+from gateway.stores.postgres import Pool, open_pool
+
+STATEMENT_S: Final = 3600.0
+"""Seconds one question of the audit may take; a large ledger is summed in one."""
+
+
+class AuditOptions(NamedTuple):
+    """What is to be audited, as people name it."""
+
+    since: str | None = None
+    until: str | None = None
+    everything: bool = False
+    grace_s: float = GRACE_S
+    """Seconds that a settled call has to arrive in."""
+    stripe: bool = False
+    """Whether Stripe is asked too."""
+
+
+async def audit_stores(settings: Settings, *, now: datetime, wanted: AuditOptions) -> AuditReport:
+    """Every invariant, over what PostgreSQL, Redis, this host's journal and Stripe say.
+
+    Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
+    """
+    span = audited_span(wanted.since, wanted.until, now, everything=wanted.everything)
+    policy = Policy(
+        markup=settings.billing.markup,
+        open_max_s=settings.journal.open_max_s,
+        billing_grace_s=settings.billing.grace_s,
+        grace_s=wanted.grace_s,
+        has_stripe_key=settings.stripe_secret_key is not None,
+    )
+    budgets = await _budgets(settings)
+    async with _database(settings) as pool, _stripe(settings, wanted) as stripe, snapshot(pool) as view:
+        return await audit(
+            view,
+            span,
+            now,
+            book=pricing.parse(pricing.data.read_texts()),
+            policy=policy,
+            folder=settings.gateway_data_dir / "journal",
+            budgets=budgets,
+            stripe=stripe,
+            why_no_stripe=NO_KEY if wanted.stripe else NOT_ASKED,
+        )
+
+
+async def _budgets(settings: Settings) -> Counted:
+    """Counters of budgets against the ledger, where there is a Redis."""
+    if settings.redis_url is None:
+        return Counted(0, Offenders(), "counters of budgets not compared: REDIS_URL is not set")
+    async with _database(settings) as pool, AsyncExitStack() as stack:
+        limits = open_limits(stack, settings, settings.redis_url.get_secret_value())
+        recount_s = settings.limits.recount_s * (QUIET_PASSES + 1)
+        return await compare(limits, Spending(pool), recount_s=recount_s, sleep=asyncio.sleep)
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Pool]:
+    if settings.database_url is None:
+        raise ConfigError("DATABASE_URL is not set: the audit reads the ledger in PostgreSQL")
+    dsn = settings.database_url.get_secret_value()
+    pool = await open_pool(dsn, connections_max=1, statement_timeout_s=STATEMENT_S)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def _stripe(settings: Settings, wanted: AuditOptions) -> AsyncIterator[Billing | None]:
+    """Stripe, where it is wanted and there is a key."""
+    if not wanted.stripe or settings.stripe_secret_key is None:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        yield await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())

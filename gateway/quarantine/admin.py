@@ -1,0 +1,92 @@
+"""What a person does about usage that could not become a ledger row: look, retry, close (docs/operations.md)."""
+
+import getpass
+import socket
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from gateway.config.settings import Settings
+from gateway.kit.errors import OptionError
+from gateway.ledger.flush import correct_estimates
+from gateway.ledger.store import Ledger
+from gateway.quarantine.retry import Retried, retry, retry_all
+from gateway.quarantine.store import Quarantine, QuarantinedEntry
+from gateway.stores.one_connection import database
+
+SHOWN_MAX: Final = 1000
+REASON_CHARS_MAX: Final = 1000
+_WHY: Final = "the quarantine is in PostgreSQL"
+
+
+async def list_entries(settings: Settings, *, everything: bool) -> list[QuarantinedEntry]:
+    """The entries that wait, or all, oldest first; SHOWN_MAX at most. Raises ConfigError, DependencyDown."""
+    async with database(settings, _WHY) as pool:
+        return await Quarantine(pool).entries(resolved_too=everything, entries_max=SHOWN_MAX)
+
+
+async def read_entry(settings: Settings, *, entry_id: int) -> tuple[QuarantinedEntry, bytes]:
+    """One entry and its bytes. Raises OptionError when there is none, ConfigError, DependencyDown."""
+    async with database(settings, _WHY) as pool:
+        quarantine = Quarantine(pool)
+        entry = await quarantine.entry(entry_id)
+        if entry is None:
+            raise no_entry(entry_id)
+        return entry, await quarantine.raw(entry_id)
+
+
+async def retry_entries(
+    settings: Settings, *, entry_ids: Sequence[int], everything: bool, by: str | None, now: datetime
+) -> AsyncIterator[Retried]:
+    """Tries again to make rows of entries, and yields what became of each.
+
+    Raises OptionError when neither entries nor all are asked for, ConfigError, DependencyDown.
+    """
+    if bool(entry_ids) == everything:
+        raise OptionError("name the entries to retry, or give --all")
+    who = _name_operator(by)
+    async with database(settings, _WHY) as pool:
+        quarantine = Quarantine(pool)
+        ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
+        correct = partial(correct_estimates, ledger, now=now)
+        if everything:
+            async for retried in retry_all(quarantine, ledger, correct, who):
+                yield retried
+        for entry_id in entry_ids:
+            yield await retry(quarantine, ledger, correct, entry_id, who)
+
+
+async def resolve(settings: Settings, *, entry_id: int, reason: str, by: str | None) -> tuple[QuarantinedEntry, bool]:
+    """Closes an entry that will not become a row, with who and why; False when it was closed before.
+
+    Raises OptionError when there is none or no reason is given, ConfigError, DependencyDown.
+    """
+    reason = reason.strip()
+    if not reason or len(reason) > REASON_CHARS_MAX or not reason.isprintable():
+        raise OptionError(f"--reason: say why in 1 to {REASON_CHARS_MAX} printable characters")
+    async with database(settings, _WHY) as pool:
+        quarantine = Quarantine(pool)
+        closed_now = await quarantine.resolve(entry_id, _name_operator(by), reason)
+        entry = await quarantine.entry(entry_id)
+    if entry is None:
+        raise no_entry(entry_id)
+    return entry, closed_now
+
+
+def no_entry(entry_id: int) -> OptionError:
+    """No entry has this id."""
+    return OptionError(f"id: there is no entry {entry_id}; `gateway quarantine list --all` lists them")
+
+
+def _name_operator(by: str | None) -> str:
+    """Who does this: as they say, else the login on this host."""
+    if by is not None:
+        if not by.strip() or len(by) > REASON_CHARS_MAX or not by.isprintable():
+            raise OptionError(f"--by: a name of 1 to {REASON_CHARS_MAX} printable characters")
+        return by.strip()
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        login = "unknown"
+    return f"{login}@{socket.gethostname()}"
