@@ -118,6 +118,11 @@ class UsageReporter:
         self._failures = 0
         """Passes in a row in which Stripe took nothing."""
 
+    @property
+    def others_waiting(self) -> int:
+        """How many events waited for another Stripe account at the last pass."""
+        return sum(self._others.values())
+
     async def step_once(self, now: datetime, *, grace_s: float | None = None) -> BillCounts:
         """Freezes what is closed at `now` and sends what is due. `grace_s` replaces the usual one; negative closes
         windows before their end.

@@ -1,5 +1,6 @@
 """Interprets Stripe's answers, and finds problems of a meter (Stripe's docs)."""
 
+import re
 from typing import Any, Final
 
 import aiohttp
@@ -14,6 +15,8 @@ VALUE_KEY: Final = "value"
 _DUPLICATE: Final = "An event already exists with identifier"
 _NOES: Final = (400, 402, 404)
 """With an error of Stripe's these say that nothing was done, and nothing will be."""
+_MISSING: Final = re.compile(r"Having the '(rak_[a-z0-9_]+)' permission would allow")
+"""Stripe's words to a restricted key, 403 (stripe/stripe-node issue 2246)."""
 _NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """No connection was made, so no byte of the request can have arrived."""
 
@@ -40,6 +43,8 @@ def outcome_of(error: stripe.StripeError) -> Outcome:
         return Duplicate()
     if status in (401, 403):
         # Not Stripe's own words: its message repeats part of the key.
+        if missing := _MISSING.search(message):
+            return CredentialsRefused(f"Stripe answered {status}: STRIPE_SECRET_KEY lacks the permission {missing[1]}")
         return CredentialsRefused(f"Stripe answered {status}: check STRIPE_SECRET_KEY and what it may do")
     if status in _NOES and headers.get("stripe-should-retry") != "true":
         return Rejected(f"{status}: {message}")

@@ -121,7 +121,8 @@ def check_host(settings: Settings) -> list[CheckResult]:
     found = [CheckResult("configuration", "warn", line, "remove them") for line in without_effect(settings)]
     if not is_loopback(settings.gateway_host):
         says = f"GATEWAY_HOST {settings.gateway_host}: reached from outside, and without TLS of its own"
-        found.append(CheckResult("address", "warn", says, "a proxy with TLS before it"))
+        before = "" if settings.connections.trusted_proxies else ", named in CONNECTIONS__TRUSTED_PROXIES"
+        found.append(CheckResult("address", "warn", says, f"a proxy with TLS before it{before}"))
     if not is_loopback(settings.gateway_admin_host):
         says = f"GATEWAY_ADMIN_HOST {settings.gateway_admin_host}: the admin address has no password"
         found.append(CheckResult("address", "warn", says, "an address that only your monitoring reaches"))

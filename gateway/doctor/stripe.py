@@ -21,6 +21,8 @@ REAL_OPENAI: Final = "api.openai.com"
 CUSTOMERS_MAX: Final = 50
 """Customers asked about at most; `users list --stripe` asks about all."""
 NAMED_MAX: Final = 5
+READ_ACCOUNT: Final = "rak_accounts_kyc_basic_read"
+"""As Stripe's errors name it (their form: stripe/stripe-node issue 2246); its docs have no list of names."""
 REPORTED: Final = timedelta(days=29)
 """Error reports looked at; Stripe keeps them for 30 days."""
 
@@ -73,7 +75,8 @@ async def _of_other_accounts(billing: Billing, outbox: Outbox) -> list[CheckResu
         others = await outbox.of_other_accounts(await billing.account())
     except ConfigError as error:
         says = f"whose account the key is of cannot be read, so nothing is billed: {error}"
-        return [CheckResult("stripe", "fail", says, "a key that may read the account")]
+        fix = f"give the restricted key the permission to read its account ({READ_ACCOUNT}), or use another key"
+        return [CheckResult("stripe", "fail", says, fix)]
     return [
         CheckResult(
             "stripe", "fail", f"{count} meter event(s) wait for the Stripe account {account}", "docs/billing.md"

@@ -104,6 +104,9 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
     "gateway_quarantined_total": MetricFamily("counter", "Events put into usage_quarantine."),
     "gateway_quarantine_rows": MetricFamily("gauge", "Rows of usage_quarantine that nobody has resolved.", merge="max"),
     "gateway_meter_events": MetricFamily("gauge", "Stripe meter events in the outbox.", ("state",), merge="max"),
+    "gateway_meter_events_of_other_accounts": MetricFamily(
+        "gauge", "Of the pending ones, those that are for another Stripe account than the key's.", merge="max"
+    ),
     "gateway_webhook_events": MetricFamily(
         "gauge",
         "Events of the inbox: new, waiting for their meeting, failed; lapsed without one in the last day.",

@@ -75,12 +75,14 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             stack.push_async_callback(writer.leave)
         loops.paced("flush", flush.turn_pause_s, finishes=True)
         loops.paced("flush helper", partial(helper.turn_pause_s, helps=flush), finishes=True)
+        bill: UsageReporter | None = None
         if settings.stripe_secret_key is not None:
             # Cancelled at the end: between a send and its mark an event is in doubt; its lease ends, and the identifier
             # makes it harmless.
             billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
-            bill, bill_s = build_bill(settings, pool, billing, arguments.failpoint), settings.billing.interval_s
-            loops.paced("bill", lambda: bill.turn_s(now(), interval_s=bill_s))
+            reporter, bill_s = build_bill(settings, pool, billing, arguments.failpoint), settings.billing.interval_s
+            loops.paced("bill", lambda: reporter.turn_s(now(), interval_s=bill_s))
+            bill = reporter
         recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         _poll(loops, stack, settings, ledger, pool)
@@ -91,7 +93,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
         loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
         async with loops:
-            ready(partial(status, (flush, helper), loops, backlog))
+            ready(partial(status, (flush, helper), loops, backlog, bill))
             await loops.run_until(stop)
 
 
@@ -200,7 +202,7 @@ class Backlog:
         return self._samples
 
 
-def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog) -> Status:
+def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog, bill: UsageReporter | None = None) -> Status:
     """A worker waits when any of its loops does: a store that still answers questions may take no writes. Nothing is
     lost by that."""
     return Status(
@@ -210,6 +212,7 @@ def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog) -> Status:
             Sample("gateway_flushed_total", (), sum(each.entries_total for each in writers)),
             Sample("gateway_quarantined_total", (), sum(each.quarantined_total for each in writers)),
             Sample("gateway_waiting", ("worker",), int(loops.waiting_on is not None)),
+            Sample("gateway_meter_events_of_other_accounts", (), 0 if bill is None else bill.others_waiting),
             *backlog.samples(),
             *process.samples("worker"),
         ),

@@ -11,6 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 METER: Final = "openai_usage_micro_usd"
+KEY_END: Final = "qs8Kgd"
+"""Stripe's message about a restricted key repeats the key's end (stripe/stripe-node issue 2246)."""
 
 
 class StripeTruth:
@@ -30,7 +32,10 @@ class StripeTruth:
         self._running: Final[Counter[str]] = Counter()
         app = web.Application()
         self.account = "acct_truth"
+        self.lacks: str | None = None
+        """The permission that a restricted key lacks to read its account."""
         app.router.add_get("/v1/account", self._account)
+        app.router.add_get("/v1/billing/meters", self._meters)
         app.router.add_post("/v1/billing/meter_events", self._meter_event)
         self._server: Final = TestServer(app)
 
@@ -50,7 +55,16 @@ class StripeTruth:
         return sum(value for who, value in self.events.values() if customer in (None, who))
 
     async def _account(self, _: web.Request) -> web.Response:
+        if self.lacks is not None:
+            said = (
+                f"The provided key 'rk_test_****{KEY_END}' does not have the required permissions for this endpoint on"
+            )
+            told = f"account 'acct_1'. Having the '{self.lacks}' permission would allow this request to continue."
+            return _error(403, f"{said} {told}")
         return web.json_response({"id": self.account, "object": "account"})
+
+    async def _meters(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [], "has_more": False, "url": "/v1/billing/meters"})
 
     async def _meter_event(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()

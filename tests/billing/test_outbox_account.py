@@ -16,7 +16,7 @@ from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from gateway.stores.postgres import Pool
 from tests.billing.outboxes import GRACE_S, HOUR, TEN, book, customer
-from tests.billing.stripe_truth import StripeTruth
+from tests.billing.stripe_truth import KEY_END, StripeTruth
 from tests.support.stand_ins import sandbox_at
 
 NOW = TEN + 2 * HOUR
@@ -74,6 +74,35 @@ async def test_an_event_in_flight_is_not_sent_under_another_account(
     assert truth.total() == 12
     rows = await pool.fetch("select account, value from stripe_meter_events order by id")
     assert [tuple(row) for row in rows] == [("acct_truth", 5), ("acct_other", 7)]
+
+
+async def test_what_waits_for_another_account_is_counted(ledger: Ledger, pool: Pool, truth: StripeTruth) -> None:
+    await book(ledger, await customer(ledger), TEN, 5_000)
+    truth.always = "429"
+    ours = Reporter(pool, truth, "sk_live_1")
+    await ours.bill.step_once(NOW)
+    assert ours.bill.others_waiting == 0
+    await ours.billing.close()
+    truth.always, truth.account = "ok", "acct_other"
+    other = Reporter(pool, truth, "sk_live_2")
+    await other.bill.step_once(NOW + HOUR)
+    assert other.bill.others_waiting == 1
+    await other.billing.close()
+
+
+async def test_a_restricted_key_that_may_not_read_its_account_bills_nothing(
+    ledger: Ledger, pool: Pool, truth: StripeTruth
+) -> None:
+    await book(ledger, await customer(ledger), TEN, 5_000)
+    truth.lacks = "rak_accounts_kyc_basic_read"
+    ours = Reporter(pool, truth, "rk_live_1")
+    stopped = (await ours.bill.step_once(NOW)).stopped
+    await ours.billing.close()
+    assert stopped is not None
+    assert "lacks the permission rak_accounts_kyc_basic_read" in stopped
+    assert KEY_END not in stopped
+    assert truth.calls == []
+    assert (await Outbox(pool).status()).counts == {}
 
 
 async def test_live_and_test_mode_of_one_account_are_two(ledger: Ledger, pool: Pool, truth: StripeTruth) -> None:

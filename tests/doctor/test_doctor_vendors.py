@@ -18,6 +18,7 @@ from gateway.keys.unkey_admin import KeyAdmin
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from gateway.sandbox.unkey.keys import NamedLimit
+from tests.billing.stripe_truth import StripeTruth
 from tests.config.test_problems import SECRET
 from tests.doctor.doctors import found, on, says, settings
 from tests.support.invoke import gateway
@@ -157,6 +158,31 @@ def test_who_may_add_usage_through_redis() -> None:
     admitting = settings(gateway_secrets=ring, flush=FlushSettings(admit_unsigned=True))
     (finding,) = doctor.check_secrets(admitting)
     assert (finding.level, "admit_unsigned" in finding.says) == ("warn", True)
+
+
+async def test_a_stripe_key_that_may_not_read_its_account(database_url: str) -> None:
+    async with StripeTruth() as truth:
+        truth.lacks = "rak_accounts_kyc_basic_read"
+        loaded = settings(database_url=database_url, stripe_base_url=truth.url, stripe_secret_key=f"rk_test_{SECRET}")
+        (failed,) = [one for one in await found("stripe", loaded) if one.level == "fail"]
+    assert "nothing is billed: Stripe answered 403" in failed.says
+    assert "rak_accounts_kyc_basic_read" in failed.says
+    assert "rak_accounts_kyc_basic_read" in failed.fix
+
+
+async def test_meter_events_of_another_stripe_account(sandbox: Sandbox, database_url: str) -> None:
+    owner = "00000000-0000-4000-8000-000000000003"
+    await on(
+        database_url,
+        f"insert into users (id, email) values ('{owner}', 'p@example.com')",
+        "insert into stripe_meter_events (user_id, customer, meter, window_start, window_seconds, seq, value,"
+        " nano, carry_nano_after, event_timestamp, identifier, next_attempt_at, account) values"
+        f" ('{owner}', 'cus_1', 'm', '2026-11-01', 3600, 0, 5, 5000, 0, now(), 'i', now(), 'acct_other')",
+    )
+    (failed,) = [
+        one for one in await found("stripe", behind(sandbox, database_url=database_url)) if one.level == "fail"
+    ]
+    assert failed.says == "1 meter event(s) wait for the Stripe account acct_other"
 
 
 def test_clocks_addresses_and_prices() -> None:
