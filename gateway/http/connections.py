@@ -32,6 +32,9 @@ TAKEN_BYTES_MIN: Final = 16 * 1024
 """What a client must take of its answer within `write_stall_s`: one that takes a byte now and then takes nothing."""
 UNREAD_BYTES: Final = 64 * 1024
 """Bytes of a body after which nothing more is read of a connection before somebody wants them (twice that at most)."""
+HEAD_END: Final = b"\r\n\r\n"
+PIECES_MAX: Final = 16
+"""Pieces in which data is given to the parser, at most: a body may hold any number of empty lines."""
 _RECEIVE: Final = web.RequestHandler.data_received
 
 Refusal = Literal["total", "address", "key", "proxy_header"]
@@ -99,13 +102,30 @@ class ClientConnection(web.RequestHandler):
         """aiohttp's hook; on the way of every call."""
         if self._awaits_header:
             data = self._after_header(data)
-        _RECEIVE(self, data)
+        if self._waiter is not None and data.count(HEAD_END) > 1:
+            self._receive_each(data)
+        else:
+            _RECEIVE(self, data)
         waiter = self._waiter
         if waiter is None:
             if self._messages:
                 self._end_broken_body()
         elif not waiter.done():
             self._begin_head()  # nobody is being served, and what has come is no whole head
+
+    def _receive_each(self, data: bytes) -> None:
+        """Where aiohttp's parser finds an error it forgets the whole requests that came before it in the same piece."""
+        *heads, rest = data.split(HEAD_END, PIECES_MAX)
+        for head in heads:
+            _RECEIVE(self, head + HEAD_END)
+            if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+                break
+        else:
+            _RECEIVE(self, rest)
+        if len(self._messages) > 1 and isinstance(self._messages[-1][0], _ErrInfo):
+            _, body = self._messages[-2]
+            if not body.is_eof():
+                body.set_exception(BrokenBody())
 
     def _end_broken_body(self) -> None:
         """aiohttp queues what its parser refuses as one more request, and the one whose body it is would wait."""

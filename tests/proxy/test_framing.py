@@ -184,3 +184,22 @@ async def test_plain_chunks_in_any_pieces_are_taken(running: Stack, good: list[s
 def test_compressed_bodies_are_not_inflated(running: Stack) -> None:
     answer = exchange(running, head(running, b"Content-Encoding: gzip", LENGTH, b"Connection: close") + CHAT)
     check_refused(running, answer, (415,))
+
+
+@pytest.mark.parametrize("end", [chunk(CHAT) + b"0\r\n\r\n", CHAT], ids=["chunked", "length"])
+@pytest.mark.parametrize("case", ["length and chunked", "two lengths"])
+def test_whole_requests_before_a_broken_one_are_answered(
+    running: Stack, good: list[str], case: str, end: bytes
+) -> None:
+    fields, body = BROKEN[case]
+    first = head(running, LENGTH if end == CHAT else CHUNKED) + end
+    good += [case, case]
+    answer = exchange(running, first + first + head(running, *fields) + body + first)
+    assert statuses(answer) == [200, 200, 400]
+
+
+def test_empty_lines_in_a_body_are_a_body(running: Stack, good: list[str]) -> None:
+    body = CHAT + b"\r\n\r\n" * 100
+    good.append("empty lines")
+    fields = (b"Content-Length: %d" % len(body), b"Connection: close")
+    assert statuses(exchange(running, head(running, *fields) + body)) == [200]
