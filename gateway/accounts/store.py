@@ -197,7 +197,8 @@ class Accounts(Table):
         """Links a user to a Stripe customer, or to none; False, and nothing done, when it is another user's."""
         async with self._connection() as connection:
             try:
-                await connection.execute(_SET_CUSTOMER, user_id, stripe_customer_id)
+                async with connection.transaction():  # what is refused must not end a transaction around it
+                    await connection.execute(_SET_CUSTOMER, user_id, stripe_customer_id)
             except asyncpg.UniqueViolationError:
                 return False
         return True

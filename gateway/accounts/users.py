@@ -16,6 +16,8 @@ from gateway.billing.windows import Customer
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.stores.one_connection import database
+from gateway.trail.record import recording
+from gateway.trail.store import Deed
 
 CUSTOMER_MAX: Final = 255
 _CUSTOMER: Final = re.compile(r"cus_[A-Za-z0-9_]+", re.ASCII)
@@ -59,11 +61,12 @@ async def create(
     title = None if name is None else valid_name(name)
     customer = None if stripe_customer is None else valid_customer(stripe_customer)
     known = None if customer is None else await check_customer(settings, customer)
-    async with database(settings, _WHY) as pool:
-        accounts = Accounts(pool)
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
+        accounts = Accounts(record.connections)
         made = await accounts.create(address, name=title, stripe_customer_id=customer)
         if made is None:
             raise await _taken(accounts, address, customer)
+        await record.write(Deed("create", "user", made.id, None, made._asdict()))
     return ChangedUser(None, made, customer, known)
 
 
@@ -81,10 +84,12 @@ async def list_users(
 
 async def set_active(settings: Settings, *, who: str, is_active: bool) -> SwitchedUser:
     """Disables or enables a user. Raises OptionError when there is none, ConfigError, DependencyDown."""
-    async with database(settings, _WHY) as pool:
-        accounts = Accounts(pool)
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
+        accounts = Accounts(record.connections)
         user = await known_user(accounts, who)
         changed = await accounts.set_active(user.id, is_active=is_active)
+        verb, before = "enable" if is_active else "disable", {"is_active": changed ^ is_active}
+        await record.write(Deed(verb, "user", user.id, before, {"is_active": is_active}))
     return SwitchedUser(user._replace(is_active=is_active), changed, await announce(settings, users=[user.id]))
 
 
@@ -108,8 +113,8 @@ async def set_fields(
     customer = None if stripe_customer is None else valid_customer(stripe_customer)
     title = valid_name(name) if name else None
     known = None if customer is None else await check_customer(settings, customer)
-    async with database(settings, _WHY) as pool:
-        accounts = Accounts(pool)
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
+        accounts = Accounts(record.connections)
         before = after = await known_user(accounts, who)
         if stripe_customer is not None or unlink:
             if not await accounts.set_stripe_customer(before.id, customer):
@@ -118,6 +123,7 @@ async def set_fields(
         if name is not None:
             await accounts.set_name(before.id, title)
             after = after._replace(name=title)
+        await record.write(Deed("set", "user", before.id, before._asdict(), after._asdict()))
     return ChangedUser(before, after, customer, known)
 
 

@@ -10,6 +10,8 @@ from gateway.billing.outbox import Held, Outbox
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.stores.one_connection import database
+from gateway.trail.record import recording
+from gateway.trail.store import Deed
 
 WAITING: Final = ("rejected", "unknown")
 """States that only a person ends."""
@@ -28,11 +30,13 @@ async def requeue(settings: Settings, *, identifier: str, now: datetime) -> str:
 
     Raises OptionError when no such event waits, ConfigError, DependencyDown.
     """
-    async with database(settings, _WHY) as pool:
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
         try:
-            return await Outbox(pool).reissue(identifier, now)
+            fresh = await Outbox(record.connections).reissue(identifier, now)
         except KeyError:
             raise _not_waiting(identifier) from None
+        await record.write(Deed("again", "meter_event", identifier, None, {"state": "pending", "identifier": fresh}))
+    return fresh
 
 
 async def mark_delivered(settings: Settings, *, identifier: str, now: datetime) -> None:
@@ -40,11 +44,12 @@ async def mark_delivered(settings: Settings, *, identifier: str, now: datetime) 
 
     Raises OptionError when no such event is unknown, ConfigError, DependencyDown.
     """
-    async with database(settings, _WHY) as pool:
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
         try:
-            await Outbox(pool).resolve_delivered(identifier, now)
+            await Outbox(record.connections).resolve_delivered(identifier, now)
         except KeyError:
             raise _not_waiting(identifier) from None
+        await record.write(Deed("delivered", "meter_event", identifier, {"state": "unknown"}, {"state": "sent"}))
 
 
 def _not_waiting(identifier: str) -> OptionError:

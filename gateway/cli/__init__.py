@@ -27,7 +27,7 @@ PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "config": (),
         "journal": (),
     },
-    "People, keys and limits": {"users": (), "keys": (), "budgets": (), "credits": ()},
+    "People, keys and limits": {"users": (), "keys": (), "budgets": (), "credits": (), "log": ("log",)},
     "Usage and money": {"report": (), "audit": ("audit",), "quarantine": (), "billing": (), "price": ("price",)},
     "Meetings and rooms": {"meetings": (), "daily": (), "rooms": (), "retention": ("retention",)},
 }
@@ -45,6 +45,7 @@ HOMES: Final = {
     "keys": "keys.cli",
     "budgets": "limits.cli",
     "credits": "limits.credits_cli",
+    "log": "trail.cli",
     "report": "reports.cli",
     "audit": "audit.cli",
     "quarantine": "quarantine.cli",

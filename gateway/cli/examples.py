@@ -34,6 +34,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "gateway budgets set --user ann@example.com --limit 5 --period day --model gpt-5 --soft",
     ),
     "credits": ("gateway credits add ann@example.com 20 --reference invoice-17",),
+    "log": ("gateway log --since yesterday", "gateway log --what 'key revoke' --by ann"),
     "billing": ("gateway billing held",),
     "report": (
         "gateway report usage --by user,model --during last-month",

@@ -310,6 +310,8 @@ class Settings(BaseSettings):
     """Address of /metrics and of the readiness details; never reachable from the internet."""
     gateway_admin_port: int = Field(8081, ge=0, le=65535)
     """Port of the same; 0 takes a free one."""
+    gateway_operator: str | None = Field(None, max_length=1000)
+    """Who runs commands, as `gateway log` names them. Default: the login on this host."""
     gateway_data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(Path(".gateway"), validate_default=True)
     """Folder of the journal, and of the embedded servers of `gateway up`."""
 

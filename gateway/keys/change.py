@@ -32,6 +32,9 @@ from gateway.keys.unkey_admin import RIGHTS_TO_SET, KeyAdmin, KeyChange, Pause
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import parse_expiry, rfc3339
 from gateway.stores.one_connection import database
+from gateway.stores.postgres import in_transaction
+from gateway.trail.record import Intent, intending
+from gateway.trail.store import Deed
 
 _WHY: Final = "a key is changed at Unkey first. Nothing was changed"
 Tri = str | UnsetType | None
@@ -117,18 +120,31 @@ async def set_fields(settings: Settings, *, reference: str, change: Wanted, paus
                 raise OptionError(f"key: Unkey does not know {key.unkey_key_id}")
         plan = changed(before, change.bounds)
         fields = _fields(change) | plan.fields
-        after = await _tell(admin, before, plan, fields)
-    with meaning(
-        f"{key.unkey_key_id} is changed at Unkey, but not here: run this command again, or `gateway keys sync --repair`"
-    ):
-        async with database(settings, "the key is changed in PostgreSQL") as pool:
-            ours = KeyFields(name=change.name, description=change.description, expires_at=change.expires_at)
-            if not await Accounts(pool).change_key(key.id, ours):
-                raise OptionError(f"key: {key.unkey_key_id} was revoked meanwhile")
-    different = _different(key, before, after, change)
+        wanted = before._replace(**fields, permissions=tuple(plan.permissions))
+        async with intending(settings, _deed(key, _different(key, before, wanted, change))) as intent:
+            after = await _tell(admin, before, plan, fields)
+            different = _different(key, before, after, change)
+            await _keep(settings, key, change, intent, different)
     # Only the end is kept in PostgreSQL too, so it alone can take effect at once.
     ended = None if change.expires_at is UNSET else await announce(settings, keys=[key.unkey_key_id])
     return ChangedKey(key, before, after, different, ended)
+
+
+def _deed(key: KeyRow, different: dict[str, Any]) -> Deed:
+    old, new = ({name: one[side] for name, one in different.items()} for side in ("from", "to"))
+    return Deed("set", "key", key.unkey_key_id, old, new)
+
+
+async def _keep(settings: Settings, key: KeyRow, change: Wanted, intent: Intent, different: dict[str, Any]) -> None:
+    """Changes our side."""
+    with meaning(
+        f"{key.unkey_key_id} is changed at Unkey, but not here: run this command again, or `gateway keys sync --repair`"
+    ):
+        async with database(settings, "the key is changed in PostgreSQL") as pool, in_transaction(pool) as connections:
+            ours = KeyFields(name=change.name, description=change.description, expires_at=change.expires_at)
+            if not await Accounts(connections).change_key(key.id, ours):
+                raise OptionError(f"key: {key.unkey_key_id} was revoked meanwhile")
+            await intent.succeed(connections, _deed(key, different).after)
 
 
 async def _tell(admin: KeyAdmin, before: DescribedKey, plan: Changed, fields: dict[str, Any]) -> DescribedKey:

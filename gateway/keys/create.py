@@ -6,6 +6,7 @@ The secret is returned once, and goes into no log and no error.
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -18,7 +19,11 @@ from gateway.keys.unkey_admin import KeyAdmin, Pause
 from gateway.kit.errors import ConfigError, DependencyDown, OptionError
 from gateway.kit.ids import is_uuid
 from gateway.stores.one_connection import database
+from gateway.trail.record import intending, recording
+from gateway.trail.store import Deed
 
+MakeUser = Callable[[str], Awaitable[None]]
+"""Makes the user with this e-mail address."""
 UNBOUND: Final = KeyBounds()
 DESCRIPTION_MAX: Final = 1000
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_]{1,16}", re.ASCII)
@@ -64,12 +69,22 @@ async def create(
     if settings.unkey_api_id is None or missing:
         raise ConfigError(f"{', '.join(missing)} must be set to make API keys")
     why = "a key is made there, and linked in PostgreSQL"
+    wanted = {"user": user, "name": name, "expires_at": expires_at, **bounds._asdict()}
     async with database(settings, why) as pool, unkey(settings, why, pause) as admin:
-        created = await create_key(
-            Accounts(pool), admin, settings.unkey_api_id,
-            user=user, name=name, description=description, prefix=prefix,
-            create_user=create_user, expires_at=expires_at, bounds=bounds,
-        )  # fmt: skip
+
+        async def make_user(email: str) -> None:
+            async with recording(settings, pool) as record:
+                user_id = await Accounts(record.connections).create_user(email)
+                await record.write(Deed("create", "user", user_id, None, {"email": email}))
+
+        async with intending(settings, Deed("create", "key", None, None, wanted)) as intent:
+            created = await create_key(
+                Accounts(pool), admin, settings.unkey_api_id,
+                user=user, name=name, description=description, prefix=prefix,
+                make_user=make_user if create_user else None, expires_at=expires_at, bounds=bounds,
+            )  # fmt: skip
+            told = {"api_key_id": created.api_key_id, "user_id": created.user_id, "email": created.email}
+            intent.learn(wanted | told, subject_id=created.unkey_key_id)
         return created._replace(warnings=await _warnings(admin, created, bounds))
 
 
@@ -80,7 +95,7 @@ async def create_key(
     *,
     user: str,
     name: str | None,
-    create_user: bool,
+    make_user: MakeUser | None,
     expires_at: datetime | None,
     description: str | None = None,
     prefix: str | None = None,
@@ -97,7 +112,7 @@ async def create_key(
         key_description(description)
     if prefix is not None and _PREFIX.fullmatch(prefix) is None:
         raise OptionError(f"--prefix: 1 to 16 letters, digits and _, not {prefix!r}")
-    owner, user_created = await _owner(accounts, user, create_user=create_user)
+    owner, user_created = await _owner(accounts, user, make_user)
     made = await admin.create_key(
         api_id,
         external_id=owner.id,
@@ -141,18 +156,18 @@ def key_description(text: str) -> str:
     return text
 
 
-async def _owner(accounts: Accounts, user: str, *, create_user: bool) -> tuple[User, bool]:
+async def _owner(accounts: Accounts, user: str, make_user: MakeUser | None) -> tuple[User, bool]:
     who = user.strip()
     found = await accounts.find(who)
-    created = found is None and create_user
+    created = found is None and make_user is not None
     if found is None:
         if is_uuid(who):
             raise OptionError(f"user: there is no user {who}; a new one is made by e-mail address")
         if not is_email(who):
             raise OptionError(f"user: {who!r} is neither an e-mail address nor a UUID")
-        if not create_user:
+        if make_user is None:
             raise OptionError(f"user: there is no user {who}; --create-user makes one")
-        await accounts.create_user(who)
+        await make_user(who)
         found = await accounts.find(who)
         if found is None:
             raise DependencyDown("postgres", f"the user {who} was made and cannot be read")

@@ -25,6 +25,8 @@ from gateway.keys.unkey_admin import KeyAdmin, KeyChange, MadeKey, Pause
 from gateway.kit.errors import DependencyDown, Expected, OptionError
 from gateway.kit.instants import rfc3339
 from gateway.stores.one_connection import database
+from gateway.trail.record import intending
+from gateway.trail.store import Deed
 
 OVERLAP_MAX: Final = timedelta(days=90)
 
@@ -77,8 +79,11 @@ async def reroll(
             sides = Sides(admin, Accounts(pool))
             key = await linked_key(settings, reference)
             old = await _usable(admin, key, now)
+        ends_at = _end(now, overlap, old)
+        intent = await stack.enter_async_context(intending(settings, _deed(key, old, ends_at)))
         made = await _made(admin, key, old, now)
-        done = await _whole(sides, key, old, made, _end(now, overlap, old))
+        intent.learn({"new_key_id": made.key_id, "ends_at": ends_at or now})
+        done = await _whole(sides, key, old, made, ends_at)
         failed: BaseException | None = None
         try:
             await _end_old(sides, old, done)
@@ -89,6 +94,10 @@ async def reroll(
         if failed is not None:
             raise failed
     return done
+
+
+def _deed(key: KeyRow, old: DescribedKey, ends_at: datetime | None) -> Deed:
+    return Deed("reroll", "key", key.unkey_key_id, {"ends_at": old.expires_at}, {"ends_at": ends_at})
 
 
 async def _usable(admin: KeyAdmin, key: KeyRow, now: datetime) -> DescribedKey:

@@ -13,6 +13,9 @@ from gateway.keys.show import linked_key
 from gateway.keys.unkey_admin import KeyAdmin, KeyChange
 from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.stores.one_connection import database
+from gateway.stores.postgres import in_transaction
+from gateway.trail.record import Intent, intending
+from gateway.trail.store import Deed
 
 
 class Revoked(NamedTuple):
@@ -38,8 +41,10 @@ async def revoke(settings: Settings, reference: str) -> Revoked:
         key = await linked_key(settings, reference)
     except DependencyDown as error:
         raise DependencyDown(error.what, f"{error.detail}. Nothing was changed: the key works as before") from error
-    known = await _disable(settings.unkey_root_key.get_secret_value(), settings.unkey_base_url, key)
-    revoked_at = await _mark(settings, key, known_to_unkey=known)
+    before = {"is_active": key.is_active, "revoked_at": key.revoked_at}
+    async with intending(settings, Deed("revoke", "key", key.unkey_key_id, before)) as intent:
+        known = await _disable(settings.unkey_root_key.get_secret_value(), settings.unkey_base_url, key)
+        revoked_at = await _mark(settings, key, intent, known_to_unkey=known)
     return Revoked(key, revoked_at, known, await announce(settings, keys=[key.unkey_key_id]))
 
 
@@ -62,10 +67,12 @@ async def _disable(root_key: str, base_url: str, key: KeyRow) -> bool:
             ) from error
 
 
-async def _mark(settings: Settings, key: KeyRow, *, known_to_unkey: bool) -> datetime:
+async def _mark(settings: Settings, key: KeyRow, intent: Intent, *, known_to_unkey: bool) -> datetime:
     try:
-        async with database(settings, "the key is marked in PostgreSQL") as pool:
-            revoked_at = await Accounts(pool).revoke_key(key.id)
+        async with database(settings, "the key is marked in PostgreSQL") as pool, in_transaction(pool) as connections:
+            revoked_at = await Accounts(connections).revoke_key(key.id)
+            after = {"is_active": False, "revoked_at": revoked_at, "known_to_unkey": known_to_unkey}
+            await intent.succeed(connections, after)
     except DependencyDown as error:
         done = "is disabled at Unkey" if known_to_unkey else "is not known to Unkey"
         raise DependencyDown(

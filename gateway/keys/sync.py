@@ -19,6 +19,9 @@ from gateway.keys.unkey_admin import KeyAdmin, KeyChange
 from gateway.kit.errors import ConfigError, Expected, OptionError
 from gateway.kit.ids import is_uuid
 from gateway.stores.one_connection import database
+from gateway.stores.postgres import Pool
+from gateway.trail.record import intending, recording
+from gateway.trail.store import Deed
 
 PAGE: Final = 100
 TRIES: Final = 3
@@ -66,7 +69,7 @@ async def sync(settings: Settings, *, repair: bool, revoke_at_most: int) -> Sync
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(unkey(settings, "every key is asked about at Unkey"))
         pool = await stack.enter_async_context(database(settings, "keys are compared with those in PostgreSQL"))
-        run = _Run(admin, Accounts(pool), repair=repair)
+        run = _Run(settings, admin, pool, repair=repair)
         try:
             await run.compare(settings.unkey_api_id)
             await run.revoke(revoke_at_most)
@@ -86,9 +89,11 @@ async def _announce(settings: Settings, findings: list[Finding]) -> Announced | 
 class _Run:
     """One comparison."""
 
-    def __init__(self, admin: KeyAdmin, accounts: Accounts, *, repair: bool) -> None:
+    def __init__(self, settings: Settings, admin: KeyAdmin, pool: Pool, *, repair: bool) -> None:
+        self._settings: Final = settings
         self._admin: Final = admin
-        self._accounts: Final = accounts
+        self._pool: Final = pool
+        self._accounts: Final = Accounts(pool)
         self._repair: Final = repair
         self.seen: Final[set[str]] = set()
         """Unkey's ids of the keys in its list."""
@@ -117,7 +122,10 @@ class _Run:
         many = len(self._gone) > at_most
         for row, drift in self._gone:
             if self._repair and not many:
-                await self._accounts.revoke_key(row.id)
+                async with recording(self._settings, self._pool) as record:
+                    revoked_at = await Accounts(record.connections).revoke_key(row.id)
+                    after = {"is_active": False, "revoked_at": revoked_at}
+                    await record.write(_deed(row.unkey_key_id, _look_of(row), after))
                 self.findings.append(Finding(drift, "repaired"))
                 continue
             hint = (
@@ -150,12 +158,30 @@ class _Run:
         """Marks a bound key, and makes our side agree; False when either has changed since it was read."""
         kinds = {one.kind for one in found if one.fixable}
         if "mark" in kinds:
+            marking = _deed(key.key_id, {BOUND: False}, {BOUND: True})
             with meaning(f"{key.key_id} could not be marked as a bound key", right="api.*.update_key"):
-                if not await self._admin.update_key(key.key_id, KeyChange(meta=key.meta | {BOUND: True})):
-                    return False
+                async with intending(self._settings, marking) as intent:
+                    if not await self._admin.update_key(key.key_id, KeyChange(meta=key.meta | {BOUND: True})):
+                        intent.learn({BOUND: False, "known_to_unkey": False})
+                        return False
         if kinds == {"mark"}:
             return True
         fields: dict[str, Any] = {"name": key.name, "is_active": key.enabled, "expires_at": key.expires_at}
-        if row is None:
-            return await self._accounts.adopt_key(str(key.external_id), key.key_id, **fields)
-        return await self._accounts.agree(row, **fields)
+        async with recording(self._settings, self._pool) as record:
+            accounts = Accounts(record.connections)
+            if row is None:
+                fixed = await accounts.adopt_key(str(key.external_id), key.key_id, **fields)
+            else:
+                fixed = await accounts.agree(row, **fields)
+            if fixed:
+                await record.write(_deed(key.key_id, None if row is None else _look_of(row), fields))
+        return fixed
+
+
+def _deed(key_id: str, before: dict[str, Any] | None, after: dict[str, Any]) -> Deed:
+    return Deed("sync", "key", key_id, before, after)
+
+
+def _look_of(row: KeyRow) -> dict[str, Any]:
+    """What a repair may change of our side."""
+    return {"name": row.name, "is_active": row.is_active, "expires_at": row.expires_at}

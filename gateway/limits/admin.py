@@ -5,7 +5,7 @@ Whether a call still fits is decided by the proxies, which read what is written 
 
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 from gateway.accounts.identify import known_user
 from gateway.accounts.store import Accounts, User
@@ -16,6 +16,8 @@ from gateway.limits.budgets import LIMIT_USD_MAX, Budget, Period
 from gateway.limits.spending import BudgetRow, CreditEntry, Spending
 from gateway.stores.one_connection import database
 from gateway.stores.postgres import Pool
+from gateway.trail.record import recording
+from gateway.trail.store import Deed
 
 _WHY: Final = "budgets are in PostgreSQL"
 NANO: Final = 1_000_000_000
@@ -88,8 +90,8 @@ def budget_options(
 
 async def set_budget(settings: Settings, options: BudgetOptions) -> SetBudget:
     """Makes a budget or changes its limit. Raises OptionError, ConfigError, DependencyDown."""
-    async with database(settings, _WHY) as pool:
-        accounts = Accounts(pool)
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
+        accounts, spending = Accounts(record.connections), Spending(record.connections)
         owner = await known_user(accounts, options.user)
         budget = Budget(
             id="",
@@ -102,9 +104,11 @@ async def set_budget(settings: Settings, options: BudgetOptions) -> SetBudget:
             meeting_id=options.meeting,
             model=options.model,
         )
-        made = await Spending(pool).set_budget(budget, options.usd)
-    if made is None:
-        raise OptionError(f"--key, --meeting: not of {owner.email}")
+        before = await spending.same_budget(budget)
+        made = await spending.set_budget(budget, options.usd)
+        if made is None:
+            raise OptionError(f"--key, --meeting: not of {owner.email}")
+        await record.write(Deed("set", "budget", made, before, _as_set(budget, options.usd)))
     return SetBudget(made, owner, budget, options.usd)
 
 
@@ -122,8 +126,16 @@ async def list_budgets(
 async def end_budget(settings: Settings, budget_id: str) -> None:
     """Takes a budget out of use; it stays in the table. Raises OptionError, ConfigError, DependencyDown."""
     async with database(settings, _WHY) as pool:
-        if not is_uuid(budget_id) or not await Spending(pool).end_budget(budget_id):
+        if not is_uuid(budget_id) or not await _end(settings, pool, budget_id):
             raise OptionError(f"BUDGET: there is none with id {budget_id!r}; `gateway budgets list` has all of them")
+
+
+async def _end(settings: Settings, pool: Pool, budget_id: str) -> bool:
+    async with recording(settings, pool) as record:
+        was_active = await Spending(record.connections).end_budget(budget_id)
+        if was_active is not None:
+            await record.write(Deed("end", "budget", budget_id, {"is_active": was_active}, {"is_active": False}))
+    return was_active is not None
 
 
 def credit_usd(amount: str) -> Decimal:
@@ -141,8 +153,12 @@ async def add_credit(
     said_note = None if note is None else _text("--note", note)
     said_reference = None if reference is None else _text("--reference", reference)
     async with database(settings, _WHY) as pool:
-        owner = await known_user(Accounts(pool), user)
-        added = await Spending(pool).add_credit(owner.id, usd, said_note, said_reference)
+        async with recording(settings, pool) as record:
+            owner = await known_user(Accounts(record.connections), user)
+            added = await Spending(record.connections).add_credit(owner.id, usd, said_note, said_reference)
+            after = {"user_id": owner.id, "amount_usd": usd, "note": said_note, "reference": said_reference}
+            if added is not None:
+                await record.write(Deed("add", "credit", added, None, after))
         left, _ = await _balance(pool, owner.id, now)
     return AddedCredit(added, owner, usd, left)
 
@@ -152,6 +168,19 @@ async def list_credits(settings: Settings, *, user: str, now: datetime) -> Balan
     async with database(settings, _WHY) as pool:
         owner = await known_user(Accounts(pool), user)
         return Balance(owner, *await _balance(pool, owner.id, now))
+
+
+def _as_set(budget: Budget, usd: Decimal) -> dict[str, Any]:
+    return {
+        "user_id": budget.user_id,
+        "api_key_id": budget.api_key_id,
+        "meeting_id": budget.meeting_id,
+        "model": budget.model,
+        "period": budget.period,
+        "is_hard": budget.hard,
+        "limit_usd": usd,
+        "is_active": True,
+    }
 
 
 def valid_usd(option: str, text: str, *, least: Decimal) -> Decimal:

@@ -51,7 +51,15 @@ where ($2::uuid is null or exists (select from public.api_keys where id = $2 and
 on conflict on constraint budgets_key do update set limit_usd = excluded.limit_usd, is_active = true
 returning id::text
 """
-_END: Final = "update public.budgets set is_active = false where id = $1::uuid returning id::text"
+_SAME: Final = """
+select limit_usd, is_active from public.budgets
+where user_id = $1::uuid and api_key_id is not distinct from $2::uuid and meeting_id is not distinct from $3::uuid
+  and model is not distinct from $4 and period = $5 and is_hard = $6 for update
+"""
+_END: Final = """
+with old as (select id, is_active from public.budgets where id = $1::uuid for update)
+update public.budgets b set is_active = false from old where b.id = old.id returning old.is_active
+"""
 _ADD_CREDIT: Final = """
 insert into public.credit_entries (user_id, amount_usd, note, reference) values ($1::uuid, $2::numeric, $3, $4)
 on conflict (reference) do nothing returning id::text
@@ -115,9 +123,16 @@ class Spending(Table):
         rows = await self._rows(_SET, *scope, limit_usd)
         return str(rows[0][0]) if rows else None
 
-    async def end_budget(self, budget_id: str) -> bool:
-        """Takes a budget (a UUID) out of use. False when there is none."""
-        return bool(await self._rows(_END, budget_id))
+    async def same_budget(self, budget: Budget) -> dict[str, Any] | None:
+        """The limit of the budget with this scope and period, and whether it is in use; None when there is none."""
+        scope = (budget.user_id, budget.api_key_id, budget.meeting_id, budget.model, budget.period, budget.hard)
+        rows = await self._rows(_SAME, *scope)
+        return dict(rows[0]) if rows else None
+
+    async def end_budget(self, budget_id: str) -> bool | None:
+        """Takes a budget (a UUID) out of use: whether it was in use; None when there is none."""
+        rows = await self._rows(_END, budget_id)
+        return bool(rows[0][0]) if rows else None
 
     async def add_credit(self, user_id: str, amount_usd: Any, note: str | None, reference: str | None) -> str | None:
         """A credit entry's id; None when its reference was used before. `amount_usd` is a Decimal, negative to take

@@ -9,6 +9,8 @@ from gateway.kit.ids import is_uuid
 from gateway.meetings.inbox import Inbox, InboxCounts
 from gateway.meetings.listing import Listed, MeetingListing
 from gateway.stores.one_connection import database
+from gateway.trail.record import recording
+from gateway.trail.store import Deed
 
 LIMIT_MAX: Final = 1000
 _WHY: Final = "meetings are in PostgreSQL"
@@ -34,19 +36,25 @@ async def assign(settings: Settings, *, meeting: str, user: str) -> User:
     """Sets the owner of a meeting for good. Raises OptionError, ConfigError, DependencyDown."""
     if not is_uuid(meeting):
         raise OptionError("MEETING: our id of it, a UUID; `gateway meetings list --json` has them")
-    async with database(settings, _WHY) as pool:
-        owner = await Accounts(pool).find(user)
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
+        owner = await Accounts(record.connections).find(user)
         if owner is None:
             raise OptionError(f"--user: there is no user {user}; `gateway users list --all` has all of them")
-        done = await MeetingListing(pool).assign(meeting, owner.id)
-    if done is None:
-        raise OptionError(f"MEETING: there is no meeting {meeting}")
-    if not done:
-        raise OptionError(f"MEETING: usage or a budget of another user belongs to {meeting}; its owner cannot change")
+        meetings = MeetingListing(record.connections)
+        before = await meetings.owner(meeting)
+        done = await meetings.assign(meeting, owner.id)
+        if done is None:
+            raise OptionError(f"MEETING: there is no meeting {meeting}")
+        if not done:
+            whose = f"usage or a budget of another user belongs to {meeting}"
+            raise OptionError(f"MEETING: {whose}; its owner cannot change")
+        await record.write(Deed("assign", "meeting", meeting, {"user_id": before}, {"user_id": owner.id}))
     return owner
 
 
 async def retry(settings: Settings) -> int:
     """Has failed events applied again; returns how many. Raises ConfigError, DependencyDown."""
-    async with database(settings, _WHY) as pool:
-        return await Inbox(pool).retry_failed()
+    async with database(settings, _WHY) as pool, recording(settings, pool) as record:
+        count = await Inbox(record.connections).retry_failed()
+        await record.write(Deed("retry", "meeting_events", None, None, {"events": count}))
+    return count

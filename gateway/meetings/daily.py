@@ -16,6 +16,8 @@ from gateway.meetings.listing import MeetingListing
 from gateway.meetings.opening import open_daily
 from gateway.meetings.registration import ACTIVE, Webhook
 from gateway.stores.one_connection import database
+from gateway.trail.record import intending
+from gateway.trail.store import Deed
 
 PATH: Final = "/webhooks/daily"
 EVENT_TYPES: Final = (
@@ -77,10 +79,17 @@ async def register(settings: Settings, *, url: str) -> Registered:
     async with AsyncExitStack() as stack:
         daily = await open_daily(stack, settings)
         ours = find_ours(await daily.webhooks(), url)
-        if ours is None:
-            return Registered(await daily.create_webhook(wanted), True, [])
-        problems = problems_of(ours, secret)
-        return Registered(await daily.update_webhook(ours.uuid, wanted) if problems else ours, False, problems)
+        problems = [] if ours is None else problems_of(ours, secret)
+        if ours is not None and not problems:
+            return Registered(ours, False, problems)
+        deed = Deed("register", "webhook", None if ours is None else ours.uuid, {"problems": problems}, {"url": url})
+        async with intending(settings, deed) as intent:
+            if ours is None:
+                made = await daily.create_webhook(wanted)
+            else:
+                made = await daily.update_webhook(ours.uuid, wanted)
+            intent.learn({"url": url, "state": made.state}, subject_id=made.uuid)
+        return Registered(made, ours is None, problems)
 
 
 async def status(settings: Settings, *, url: str | None) -> Health:
@@ -117,7 +126,11 @@ async def backfill(
         raise OptionError("--from must be before --to")
     async with database(settings, "meetings are in PostgreSQL") as pool, AsyncExitStack() as stack:
         walk = Backfill(await open_daily(stack, settings), Inbox(pool), BackfillCursors(pool))
-        return await walk.run(since, until, now=now, room=room, again=again, progress=progress)
+        deed = Deed("backfill", "meetings", None, None, {"from": since, "to": until, "room": room, "restart": again})
+        async with intending(settings, deed) as intent:
+            walked = await walk.run(since, until, now=now, room=room, again=again, progress=progress)
+            intent.learn({**(deed.after or {}), **walked._asdict()})
+        return walked
 
 
 async def link(settings: Settings, *, meeting: str, transcript: bool) -> MediaLink:

@@ -20,6 +20,7 @@ where id = $1::uuid and (user_id = $2::uuid or not exists (select from public.op
 returning id
 """
 _REFERENCES: Final = "select recording_url, transcript_url from public.meetings where id = $1::uuid"
+_OWNER: Final = "select user_id::text from public.meetings where id = $1::uuid for update"
 _EXISTS: Final = "select exists (select from public.meetings where id = $1::uuid)"
 # Meetings of the last days that nobody owns, and whose room has a record with an owner since.
 _CLAIM: Final = """
@@ -70,6 +71,11 @@ class MeetingListing(Table):
         if await self._rows(_ASSIGN, meeting_id, user_id):
             return True
         return False if (await self._rows(_EXISTS, meeting_id))[0][0] else None
+
+    async def owner(self, meeting_id: str) -> str | None:
+        """Whose a meeting (UUID) is, which then nobody else changes in this transaction; None when it is nobody's."""
+        rows = await self._rows(_OWNER, meeting_id)
+        return rows[0]["user_id"] if rows else None
 
     async def references(self, meeting_id: str) -> MediaReferences | None:
         """Of one meeting (UUID); None when there is no such meeting."""

@@ -23,6 +23,7 @@ from gateway.rooms.api import RoomsApi
 from gateway.rooms.service import RoomKeeper
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres_share import Share
+from gateway.trail.store import Trail
 
 
 class _Call(NamedTuple):
@@ -43,7 +44,7 @@ def open_rooms(
     if settings.rooms_keys is None:
         return _not_configured
     ring = parse_ring(settings.rooms_keys.get_secret_value())
-    keeper = RoomKeeper(Rooms(connections), ring, random_bytes=os.urandom, now=now)
+    keeper = RoomKeeper(Rooms(connections), Trail(connections), ring, random_bytes=os.urandom, now=now)
     return handler(keeper, admission, local, clients, new_id=lambda: str(uuid4()))
 
 

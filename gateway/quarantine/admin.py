@@ -1,7 +1,5 @@
 """What a person does about usage that could not become a ledger row: look, retry, close (docs/operations.md)."""
 
-import getpass
-import socket
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -14,6 +12,10 @@ from gateway.ledger.store import Ledger
 from gateway.quarantine.retry import Retried, retry, retry_all
 from gateway.quarantine.store import Quarantine, QuarantinedEntry
 from gateway.stores.one_connection import database
+from gateway.stores.postgres import Connections
+from gateway.trail.actor import operator
+from gateway.trail.record import recording
+from gateway.trail.store import Deed
 
 SHOWN_MAX: Final = 1000
 REASON_CHARS_MAX: Final = 1000
@@ -45,16 +47,17 @@ async def retry_entries(
     """
     if bool(entry_ids) == everything:
         raise OptionError("name the entries to retry, or give --all")
-    who = _name_operator(by)
+    operator(settings, by)  # a wrong name is said before anything is done
     async with database(settings, _WHY) as pool:
         quarantine = Quarantine(pool)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
         correct = partial(correct_estimates, ledger, now=now)
+        close = partial(_close, settings, pool, "retry", by)
         if everything:
-            async for retried in retry_all(quarantine, ledger, correct, who):
+            async for retried in retry_all(quarantine, ledger, correct, close):
                 yield retried
         for entry_id in entry_ids:
-            yield await retry(quarantine, ledger, correct, entry_id, who)
+            yield await retry(quarantine, ledger, correct, entry_id, close)
 
 
 async def resolve(settings: Settings, *, entry_id: int, reason: str, by: str | None) -> tuple[QuarantinedEntry, bool]:
@@ -66,9 +69,8 @@ async def resolve(settings: Settings, *, entry_id: int, reason: str, by: str | N
     if not reason or len(reason) > REASON_CHARS_MAX or not reason.isprintable():
         raise OptionError(f"--reason: say why in 1 to {REASON_CHARS_MAX} printable characters")
     async with database(settings, _WHY) as pool:
-        quarantine = Quarantine(pool)
-        closed_now = await quarantine.resolve(entry_id, _name_operator(by), reason)
-        entry = await quarantine.entry(entry_id)
+        closed_now = await _close(settings, pool, "resolve", by, entry_id, reason)
+        entry = await Quarantine(pool).entry(entry_id)
     if entry is None:
         raise no_entry(entry_id)
     return entry, closed_now
@@ -79,14 +81,12 @@ def no_entry(entry_id: int) -> OptionError:
     return OptionError(f"id: there is no entry {entry_id}; `gateway quarantine list --all` lists them")
 
 
-def _name_operator(by: str | None) -> str:
-    """Who does this: as they say, else the login on this host."""
-    if by is not None:
-        if not by.strip() or len(by) > REASON_CHARS_MAX or not by.isprintable():
-            raise OptionError(f"--by: a name of 1 to {REASON_CHARS_MAX} printable characters")
-        return by.strip()
-    try:
-        login = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        login = "unknown"
-    return f"{login}@{socket.gethostname()}"
+async def _close(
+    settings: Settings, pool: Connections, verb: str, by: str | None, entry_id: int, resolution: str
+) -> bool:
+    """Closes an entry, with who did it; False when it is closed already, or not there."""
+    async with recording(settings, pool, by=by) as record:
+        closed = await Quarantine(record.connections).resolve(entry_id, record.actor.name, resolution)
+        if closed:
+            await record.write(Deed(verb, "quarantine", str(entry_id), None, {"resolution": resolution}))
+    return closed

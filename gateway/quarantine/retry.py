@@ -16,6 +16,9 @@ RESOLUTION: Final = {"row": "retried: became a row", "known": "retried: the ledg
 Correct = Callable[[Sequence[bytes]], Awaitable[None]]
 """Corrects the estimates of calls that have settled after all; each has a row."""
 
+Resolve = Callable[[int, str], Awaitable[bool]]
+"""Closes an entry with a reason, in somebody's name; False when it is closed already."""
+
 
 class Retried(NamedTuple):
     """What became of one entry."""
@@ -28,7 +31,7 @@ class Retried(NamedTuple):
     """Why it is refused still."""
 
 
-async def retry(quarantine: Quarantine, ledger: Ledger, correct: Correct, entry_id: int, who: str) -> Retried:
+async def retry(quarantine: Quarantine, ledger: Ledger, correct: Correct, entry_id: int, resolve: Resolve) -> Retried:
     """One entry. Raises DependencyDown; nothing is lost by that."""
     entry = await quarantine.entry(entry_id)
     if entry is None:
@@ -44,13 +47,15 @@ async def retry(quarantine: Quarantine, ledger: Ledger, correct: Correct, entry_
     if not inserted:
         await correct([raw])
     became: Literal["row", "known"] = "row" if inserted else "known"
-    await quarantine.resolve(entry_id, who, RESOLUTION[became])
+    await resolve(entry_id, RESOLUTION[became])
     return Retried(entry_id, entry.event_id, became)
 
 
-async def retry_all(quarantine: Quarantine, ledger: Ledger, correct: Correct, who: str) -> AsyncIterator[Retried]:
+async def retry_all(
+    quarantine: Quarantine, ledger: Ledger, correct: Correct, resolve: Resolve
+) -> AsyncIterator[Retried]:
     """Every entry that nobody has resolved, oldest first."""
     last = 0
     while waiting := await quarantine.waiting(last):
         for last in waiting:
-            yield await retry(quarantine, ledger, correct, last, who)
+            yield await retry(quarantine, ledger, correct, last, resolve)

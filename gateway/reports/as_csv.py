@@ -6,16 +6,11 @@ Nor may it steer a terminal: what would is written as its escape.
 
 import csv
 import io
-import re
 from typing import Any, Final
 
-from gateway.cli.text import legible_lines
+from gateway.cli.csv_text import text_field
 from gateway.reports.usage import UsageReport, amounts
 
-# A spreadsheet takes a cell that begins so for a formula, full-width forms too; and where its list separator is not
-# the comma, a cell may begin in the middle of a field.
-_SIGNS: Final = "=+\\-@\uff1d\uff0b\uff0d\uff20"
-_FORMULA: Final = re.compile(rf"\A(?=[{_SIGNS}\t\r\n])|(?<=[;\t\r\n])(?=[{_SIGNS}])")
 TOTAL: Final = "total"
 
 
@@ -35,13 +30,3 @@ def usage_csv(report: UsageReport, *, totals: bool = False) -> str:
         blank: list[Any] = [TOTAL, *[""] * (len(labels) - 1)] if labels else []
         writer.writerow([*blank, *amounts(report.totals).values()])
     return out.getvalue()
-
-
-def text_field(text: str | None) -> str:
-    """A field of text that others chose: no formula, and nothing that steers a terminal; its lines stay."""
-    return legible_lines(escape_formula(text))
-
-
-def escape_formula(text: str | None) -> str:
-    """Text with an apostrophe before whatever a spreadsheet would take for a formula; None is empty."""
-    return "" if text is None else _FORMULA.sub("'", text)

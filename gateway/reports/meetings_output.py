@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from gateway.cli.console import TextTable, cell
-from gateway.reports.as_csv import text_field
+from gateway.cli.csv_text import text_field
 from gateway.reports.meetings import MeetingReport
 
 _ID_SHOWN: Final = 8

@@ -10,6 +10,8 @@ from gateway.kit.instants import rfc3339
 from gateway.retention.retention import due, limits_of, take
 from gateway.retention.store import Kind, Month, Retention
 from gateway.stores.one_connection import database
+from gateway.trail.record import intending
+from gateway.trail.store import Deed
 
 
 class DueData(NamedTuple):
@@ -59,5 +61,11 @@ async def apply_retention(
     async with database(settings, "personal data are in PostgreSQL") as pool:
         store = Retention(pool)
         months = await due(store, limits, now)
-        taken = await take(store, limits, now, progress) if delete else {}
+        taken: dict[Kind, int] = {}
+        if delete:
+            numbers = {kind: sum(month.many for month in months[kind]) for kind in limits}
+            before = {"after_days": dict(limits), "due": numbers}
+            async with intending(settings, Deed("apply", "retention", None, before)) as intent:
+                taken = await take(store, limits, now, progress)
+                intent.learn({"taken": taken})
     return {kind: DueData(days, months[kind], taken.get(kind, 0)) for kind, days in limits.items()}

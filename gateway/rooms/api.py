@@ -142,7 +142,8 @@ class RoomsApi:
             return Answer(200, view_of(room), _with_etag(room))
         call.require(READ_SENSITIVE)
         room = await self._keeper.get(call.path.id)
-        return Answer(200, view_of(room, self._keeper.sensitive_of(room)), _with_etag(room))
+        sensitive = await self._keeper.read_sensitive(room, call.caller.key_id)
+        return Answer(200, view_of(room, sensitive), _with_etag(room))
 
     async def _update(self, call: RouteCall[RoomPath, Nothing, RoomChange]) -> Answer:
         change, version = call.body.change(call.headers.get("If-Match"))

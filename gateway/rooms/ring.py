@@ -12,6 +12,8 @@ from gateway.kit.errors import ConfigError, OptionError
 from gateway.rooms.bulk_store import BulkRooms
 from gateway.rooms.rotate import Checked, Progress, Rotated, Rotation, check_rooms
 from gateway.stores.one_connection import database
+from gateway.trail.record import intending
+from gateway.trail.store import Deed
 
 WHY: Final = "rooms are in PostgreSQL"
 
@@ -44,7 +46,11 @@ async def rotate_key(settings: Settings, *, batch: int, progress: Progress) -> R
     ring = read_ring(settings)
     async with database(settings, WHY) as pool:
         rotation = Rotation(BulkRooms(pool), ring, random_bytes=os.urandom, sleep=asyncio.sleep, progress=progress)
-        return RingRotated(ring.ids, await rotation.run(batch=batch))
+        async with intending(settings, Deed("rotate-key", "rooms", None, None, {"newest": ring.newest})) as intent:
+            done = await rotation.run(batch=batch)
+            told = {"resealed": done.resealed, "left": done.left, "failed": len(done.failed)}
+            intent.learn({"newest": ring.newest, **told})
+        return RingRotated(ring.ids, done)
 
 
 async def check(settings: Settings, *, progress: Progress) -> RingChecked:

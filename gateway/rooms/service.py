@@ -14,6 +14,8 @@ from gateway.kit.strict_json import DEPTH_MAX, check, merge_patch, size
 from gateway.rooms.room import Room, RoomFilter, place_of
 from gateway.rooms.sealing import RandomBytes, Sealed, open_sealed, seal
 from gateway.rooms.store import Rooms
+from gateway.trail.actor import Actor
+from gateway.trail.store import Deed, Trail
 
 TRIES: Final = 20
 """How often a change is made again on top of somebody else's, before its writer is told."""
@@ -41,8 +43,11 @@ class Change(NamedTuple):
 class RoomKeeper:
     """One per process. Methods raise ApiError, DependencyDown and, where an envelope is opened, NotOpened."""
 
-    def __init__(self, rooms: Rooms, ring: KeyRing, *, random_bytes: RandomBytes, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, rooms: Rooms, trail: Trail, ring: KeyRing, *, random_bytes: RandomBytes, now: Callable[[], datetime]
+    ) -> None:
         self._rooms: Final = rooms
+        self._trail: Final = trail
         self._ring: Final = ring
         self._random_bytes: Final = random_bytes
         self._now: Final = now
@@ -65,9 +70,15 @@ class RoomKeeper:
             raise ApiError(404, "room_not_found", "There is no such room.")
         return room
 
-    def sensitive_of(self, room: Room) -> dict[str, Any] | None:
-        """The sensitive fields; None when there are none. Raises NotOpened."""
-        return None if room.sealed is None else open_sealed(self._ring, room.sealed, place_of(room.id))
+    async def read_sensitive(self, room: Room, key_id: str) -> dict[str, Any] | None:
+        """The sensitive fields, once it is recorded that this key (Unkey's id) has read them; None when there are none.
+        Raises NotOpened."""
+        if room.sealed is None:
+            return None
+        fields = open_sealed(self._ring, room.sealed, place_of(room.id))
+        # Before they leave: what cannot be recorded is not shown.
+        await self._trail.write(Actor("key", key_id), Deed("read_sensitive", "room", room.id))
+        return fields
 
     async def page(self, wanted: RoomFilter, *, after: str | None, rows_max: int) -> tuple[list[Room], bool]:
         """The newest rooms after `after`, and whether there are more."""

@@ -10,7 +10,7 @@ from gateway.config.dsn import read_dsn
 from gateway.config.files import check_files
 from gateway.kit.errors import DependencyDown, DependencyRefused, StatementRefused
 from gateway.stores import postgres_connections as connections
-from gateway.stores.postgres_share import Share
+from gateway.stores.postgres_share import OneTransaction, Share
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     Pool = asyncpg.Pool
     Connection = Any
-Connections = Pool | Share
+Connections = Pool | Share | OneTransaction
 """What statements are sent through."""
 
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -155,6 +155,14 @@ class Table:
         with translating_errors():
             async with self._pool.acquire() as connection:
                 yield connection
+
+
+@asynccontextmanager
+async def in_transaction(pool: Connections) -> AsyncIterator[OneTransaction]:
+    """A transaction for several tables: it commits at the end of the block, and is undone by whatever is raised."""
+    with translating_errors():
+        async with pool.acquire() as connection, connection.transaction():
+            yield OneTransaction(connection)
 
 
 async def _leave_as_is(_connection: object) -> None:

@@ -13,7 +13,7 @@ import asyncpg
 from asyncpg.connection import LoggedQuery
 
 from gateway.kit.sockets import keep_alive
-from gateway.stores.postgres_share import Share
+from gateway.stores.postgres_share import OneTransaction, Share
 
 if TYPE_CHECKING:
     Base = asyncpg.Connection[asyncpg.Record]
@@ -80,7 +80,9 @@ class Watch:
             task.add_done_callback(self._tasks.discard)
 
 
-async def fetch_within(pool: Pool | Share, answer_s: float, query: str, *arguments: object) -> "list[asyncpg.Record]":
+async def fetch_within(
+    pool: Pool | Share | OneTransaction, answer_s: float, query: str, *arguments: object
+) -> "list[asyncpg.Record]":
     """The rows, or TimeoutError after `answer_s`, connecting included.
 
     A connection that stays silent is closed at once. Asking the server to cancel, as asyncpg does after a timeout,

@@ -38,3 +38,23 @@ class Share:
     async def expire_connections(self) -> None:
         """Drops every connection of the pool, also those of other uses: they lead to the same server."""
         await self._pool.expire_connections()
+
+
+class OneTransaction:
+    """A connection in a transaction that somebody else ends; it is asked like a pool. One statement at a time."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection: Final = connection
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        """The connection. A transaction on it is a savepoint."""
+        yield self._connection
+
+    async def fetch(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
+        """All rows of one statement."""
+        rows: list[asyncpg.Record] = await self._connection.fetch(query, *arguments)
+        return rows
+
+    async def expire_connections(self) -> None:
+        """Nothing: the transaction ends with its connection."""

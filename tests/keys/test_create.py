@@ -222,10 +222,13 @@ class Unlinkable(Accounts):
 
 
 async def unlinked(settings: Settings, pool: Pool, failure: BaseException) -> None:
+    async def make_user(email: str) -> None:
+        await Accounts(pool).create_user(email)
+
     async with KeyAdmin(ROOT_KEY, base_url=settings.unkey_base_url) as admin:
         await create_key(
             Unlinkable(pool, failure), admin, "api_1",
-            user="ada@example.com", name=None, create_user=True, expires_at=None,
+            user="ada@example.com", name=None, make_user=make_user, expires_at=None,
         )  # fmt: skip
 
 

@@ -126,7 +126,10 @@ async def test_several_at_once_make_one_row_of_each(ledger: Ledger, pool: Pool) 
         return None
 
     async def run(who: str) -> list[str]:
-        return [done.became async for done in retry_all(Quarantine(pool), ledger, correct, who)]
+        async def resolve(entry_id: int, resolution: str) -> bool:
+            return await Quarantine(pool).resolve(entry_id, who, resolution)
+
+        return [done.became async for done in retry_all(Quarantine(pool), ledger, correct, resolve)]
 
     became = [each for done in await asyncio.gather(*(run(f"p{number}") for number in range(4))) for each in done]
     assert became.count("row") == 12

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from gateway.accounts.store import Accounts
+from gateway.cli.csv_text import escape_formula
 from gateway.kit.errors import OptionError
 from gateway.ledger.store import Ledger
-from gateway.reports.as_csv import escape_formula
 from gateway.reports.output import write_whole
 from gateway.stores.postgres import Pool
 from tests.support.invoke import gateway

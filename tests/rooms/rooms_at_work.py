@@ -29,6 +29,7 @@ from gateway.proxy.request_info import RequestInfo
 from gateway.rooms.service import RoomKeeper
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres import Pool
+from gateway.trail.store import Trail
 from tests.access.admissions import House as AdmissionHouse
 from tests.access.admissions import valid
 from tests.support.servers import free_port
@@ -103,7 +104,7 @@ class House:
 async def house(pool: Pool, ring: KeyRing = BOTH, settings: Settings | None = None) -> AsyncIterator[House]:
     """Serves until the context ends."""
     admission = AdmissionHouse()
-    keeper = RoomKeeper(Rooms(pool), ring, random_bytes=os.urandom, now=lambda: NOW)
+    keeper = RoomKeeper(Rooms(pool), Trail(pool), ring, random_bytes=os.urandom, now=lambda: NOW)
     settings = Settings() if settings is None else settings
     clients = ClientConnections(settings.connections, Uploads(settings.connections), files=20_000, write_stall_s=60)
     local = LocalLimits(settings.limits, monotonic=time.monotonic)

@@ -119,6 +119,23 @@ async def test_who_may_what(api: House, permissions: list[str], may: set[str]) -
             assert CANARY not in json.dumps(answer.body)
 
 
+async def test_who_has_read_what_is_sealed_is_recorded_without_what_it_was(api: House) -> None:
+    room, empty = await api.made(sensitive=SECRETS), await api.made()
+    before = await api.pool.fetchval("select count(*) from admin_events")
+    await api.call("GET", f"/rooms/{room['id']}")
+    await api.call("GET", f"/rooms/{empty['id']}?include=sensitive")  # nothing is sealed in it
+    assert await api.pool.fetchval("select count(*) from admin_events") == before
+    assert await sensitive(api, room["id"]) == SECRETS
+    (row,) = await api.pool.fetch("select * from admin_events where subject_id = $1", room["id"])
+    assert (row["actor_kind"], row["actor"]) == ("key", "uk_1")
+    assert (row["subject"], row["verb"], row["phase"]) == ("room", "read_sensitive", "done")
+    assert CANARY not in str(dict(row))
+    # What cannot be recorded is not shown.
+    await api.pool.execute("alter table admin_events rename to gone")
+    refused = await api.call("GET", f"/rooms/{room['id']}?include=sensitive")
+    assert (refused.status, CANARY in json.dumps(refused.body)) == (503, False)
+
+
 async def test_who_may_only_write_is_shown_nothing_of_a_room(api: House) -> None:
     room = await api.made(data={"step": CANARY}, sensitive=SECRETS)
     path = f"/rooms/{room['id']}"

@@ -48,6 +48,7 @@ TABLES: Final = {
     "webhook_inbox": (NOTHING, WRITES),
     "daily_backfills": (NOTHING, WRITES),
     "database_mark": (NOTHING, APPENDS),
+    "admin_events": (NOTHING, APPENDS),
 }
 HIDDEN_COLUMNS: Final = {
     "api_keys": {"unkey_key_id", "enabled_at"},

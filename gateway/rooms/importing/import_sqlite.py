@@ -6,8 +6,9 @@ Never writes to the file, nor beside it.
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,8 @@ from gateway.rooms.importing.mapping import RoomMap, Unmappable, guess, map_row,
 from gateway.rooms.importing.sqlite_file import SqliteFile, SqliteTable, open_sqlite
 from gateway.rooms.ring import WHY, read_ring
 from gateway.stores.one_connection import database
+from gateway.trail.record import intending
+from gateway.trail.store import Deed
 
 GUESS_ROWS: Final = 200
 """Rows that must bear out what the columns' names say."""
@@ -99,9 +102,19 @@ async def run_import(settings: Settings, plan: Import, *, read: Progress, verifi
     options = plan.options
     async with database(settings, WHY) as pool:
         loader = Loader(BulkRooms(pool), plan.ring, random_bytes=os.urandom, new_id=lambda: str(uuid4()))
-        loaded = await loader.load(plan.rows, update=options.update, dry_run=options.dry_run, progress=read)
+        loading = partial(loader.load, plan.rows, update=options.update, dry_run=options.dry_run, progress=read)
+        loaded = await (loading() if options.dry_run else _load(settings, plan, loading))
         proof = None if options.dry_run else await loader.verify(plan.rows, verified)
         return Imported(loaded, proof, await BulkRooms(pool).with_prefix(plan.mapping.source))
+
+
+async def _load(settings: Settings, plan: Import, loading: Callable[[], Awaitable[ImportCounts]]) -> ImportCounts:
+    """Loads, and leaves an event of how many rooms were made and changed."""
+    source = {"source": plan.mapping.source, "update": plan.options.update}
+    async with intending(settings, Deed("import-sqlite", "rooms", None, None, source)) as intent:
+        loaded = await loading()
+        intent.learn({**source, "made": loaded.made, "updated": loaded.updated, "failed": len(loaded.failed)})
+    return loaded
 
 
 def begin_map(file: Path, table: str | None) -> str:

@@ -1,0 +1,181 @@
+"""Every command that changes something leaves an event in `admin_events`; a new command must say whether it does."""
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer.main
+
+from gateway.cli import build
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
+from tests.billing.test_held import waiting
+from tests.keys.unkey_at_work import House, house_at
+from tests.meetings.daily_server import KEY, daily_server
+from tests.quarantine.test_quarantine import arrives, stranger
+from tests.rooms.rooms_at_work import BOTH, OLD
+from tests.rooms.test_rotation import fill, spelled
+from tests.support.invoke import gateway
+from tests.support.whole_gateway import DAILY_SECRET
+
+__all__ = ["waiting"]
+
+CHANGES: Final[dict[str, str]] = {
+    "users create": "user create",
+    "users disable": "user disable",
+    "users enable": "user enable",
+    "users set": "user set",
+    "keys create": "key create",
+    "keys set": "key set",
+    "keys disable": "key disable",
+    "keys enable": "key enable",
+    "keys reroll": "key reroll",
+    "keys revoke": "key revoke",
+    "keys sync": "key sync",
+    "budgets set": "budget set",
+    "budgets end": "budget end",
+    "credits add": "credit add",
+    "billing again": "meter_event again",
+    "billing delivered": "meter_event delivered",
+    "quarantine retry": "quarantine retry",
+    "quarantine resolve": "quarantine resolve",
+    "retention": "retention apply",
+    "meetings assign": "meeting assign",
+    "meetings retry": "meeting_events retry",
+    "daily register": "webhook register",
+    "daily backfill": "meetings backfill",
+    "rooms rotate-key": "rooms rotate-key",
+    "rooms import-sqlite": "rooms import-sqlite",
+}
+"""Command → subject and verb of its event."""
+READS: Final = frozenset({
+    "users list", "keys list", "keys show", "budgets list", "credits list", "log", "report usage", "report meetings",
+    "audit", "quarantine list", "quarantine show", "billing held", "price", "meetings list", "daily status",
+    "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show", "config check",
+    "journal inspect",
+})  # fmt: skip
+OTHERS: Final = {
+    "up": "starts the gateway on this machine; the key that it makes is made as by `keys create`",
+    "demo": "has a database of its own",
+    "sandbox": "has no database",
+    "serve": "starts the gateway",
+    "worker": "starts a worker",
+    "migrate": "what it has applied is in supabase_migrations.schema_migrations",
+    "journal adopt": "copies files on this host; what they hold becomes rows as always",
+}
+"""Commands that change something and leave no event, and why."""
+URL: Final = "https://gateway.example.com/webhooks/daily"
+
+
+def every_command() -> Iterator[str]:
+    program: Any = typer.main.get_command(build([]))
+    for name, command in program.commands.items():
+        inner = getattr(command, "commands", None)
+        yield from (name,) if inner is None else (f"{name} {each}" for each in inner)
+
+
+def test_every_command_says_whether_it_changes_something() -> None:
+    kinds = [set(CHANGES), set(READS), set(OTHERS)]
+    assert set(every_command()) == set().union(*kinds)
+    assert sum(map(len, kinds)) == len(set().union(*kinds))
+
+
+@pytest.fixture
+async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
+    async with house_at(database_url, ledger, pool) as made:
+        for name in ("ann", "bob", "cid"):
+            await made.key(name, meta={"plan": 1})
+        made.kept("key_cid").name = "another name"
+        yield made
+
+
+@pytest.mark.long
+async def test_every_command_that_changes_something_leaves_an_event(
+    house: House, waiting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.meetings.daily_api.PACE_S", 0.0)
+    pool = house.pool
+    for _ in range(2):
+        await stranger(house.ledger)
+    ids = [row["id"] for row in await pool.fetch("select id from usage_quarantine")]
+    await arrives(pool)
+    meeting = await pool.fetchval("insert into meetings (room_name) values ('r') returning id::text")
+    await fill(pool, 2, OLD)
+    with sqlite3.connect(file := tmp_path / "rooms.db") as source:
+        source.execute("create table rooms (id integer primary key, room_name text)")
+        source.execute("insert into rooms (room_name) values ('old')")
+    source.close()
+    async with daily_server() as server:
+        house.env |= {
+            "DAILY_API_KEY": KEY,
+            "DAILY_BASE_URL": server.base_url,
+            "DAILY_WEBHOOK_SECRET": DAILY_SECRET,
+            "ROOMS_KEYS": spelled(BOTH),
+            "GATEWAY_OPERATOR": "Ada",
+        }
+        lines: dict[str, tuple[str, ...]] = {
+            "users create": ("zoe@example.com", "--name", "Zoe"),
+            "users disable": ("zoe@example.com",),
+            "users enable": ("zoe@example.com",),
+            "users set": ("zoe@example.com", "--name", "Zoë"),
+            "keys create": ("--user", "yan@example.com", "--create-user"),
+            "keys set": ("key_ann", "--rpm", "5"),
+            "keys disable": ("key_ann",),
+            "keys enable": ("key_ann",),
+            "keys reroll": ("key_ann",),
+            "keys revoke": ("key_bob",),
+            "keys sync": ("--repair",),
+            "budgets set": ("--user", "zoe@example.com", "--limit", "5"),
+            "budgets end": ("{budget}",),
+            "credits add": ("zoe@example.com", "20"),
+            "billing again": (waiting[0],),
+            "billing delivered": (waiting[1],),
+            "quarantine retry": (str(ids[0]),),
+            "quarantine resolve": (str(ids[1]), "--reason", "a test"),
+            "retention": ("--participants-after", "0", "--apply"),
+            "meetings assign": (meeting, "--user", "zoe@example.com"),
+            "meetings retry": (),
+            "daily register": ("--url", URL),
+            "daily backfill": ("--from", "yesterday"),
+            "rooms rotate-key": (),
+            "rooms import-sqlite": (str(file),),
+        }
+        assert lines.keys() == CHANGES.keys()
+        missing = [told for command in lines if (told := await left_no_event(house, command, lines[command]))]
+    assert missing == []
+    told = [row["event"] for row in await pool.fetch("select admin_events::text as event from admin_events")]
+    assert [event for event in told if "canary" in event.lower() or DAILY_SECRET in event or KEY in event] == []
+
+
+async def left_no_event(house: House, command: str, arguments: tuple[str, ...]) -> str | None:
+    """What is wrong with the events of a command that is run now; None where all is well."""
+    pool = house.pool
+    last = await pool.fetchval("select coalesce(max(id), 0) from admin_events")
+    budget = str(await pool.fetchval("select id from budgets limit 1"))
+    given = [each.replace("{budget}", budget) for each in arguments]
+    done = await gateway(house.env, *command.split(), *given)
+    assert (done.status, done.error) == (0, ""), (command, done)
+    rows = await pool.fetch("select * from admin_events where id > $1 order by id", last)
+    named = [row for row in rows if f"{row['subject']} {row['verb']}" == CHANGES[command] and row["actor"] == "Ada"]
+    outcomes = {row["intent_id"] for row in named if row["phase"] == "done"}
+    without = [row["id"] for row in named if row["phase"] == "intent" and row["id"] not in outcomes]
+    if not outcomes or without:
+        return f"{command}: {[dict(row) for row in rows]}"
+    if command == "keys create":
+        secret = done.out.split("\n")[2].strip()
+        assert len(secret) > 10
+        assert not any(secret in json.dumps(dict(row), default=str) for row in rows)
+        assert {"user create", "key create"} == {f"{row['subject']} {row['verb']}" for row in rows}
+    return None
+
+
+async def test_a_command_that_leaves_none_is_noticed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.env |= {"GATEWAY_OPERATOR": "Ada"}
+    monkeypatch.setitem(CHANGES, "users list", "user list")
+    assert await left_no_event(house, "users list", ()) is not None
+    await house.pool.execute("insert into users (email) values ('x@example.com')")
+    monkeypatch.setitem(CHANGES, "users disable", "user enable")
+    assert await left_no_event(house, "users disable", ("x@example.com",)) is not None
