@@ -146,8 +146,8 @@ async def test_every_command_that_changes_something_leaves_an_event(
         assert lines.keys() == CHANGES.keys()
         missing = [told for command in lines if (told := await left_no_event(house, command, lines[command]))]
     assert missing == []
-    told = [row["event"] for row in await pool.fetch("select admin_events::text as event from admin_events")]
-    assert [event for event in told if "canary" in event.lower() or DAILY_SECRET in event or KEY in event] == []
+    written = [row["event"] for row in await pool.fetch("select admin_events::text as event from admin_events")]
+    assert [event for event in written if "canary" in event.lower() or DAILY_SECRET in event or KEY in event] == []
 
 
 async def left_no_event(house: House, command: str, arguments: tuple[str, ...]) -> str | None:

@@ -207,7 +207,10 @@ async def test_no_retry_makes_a_row_of_what_is_not_believed(
     async def correct(_: object) -> None:
         raise AssertionError("there is nothing to correct")
 
-    done = await retry(quarantine, ledger, correct, entry, "a test")
+    async def resolve(_entry_id: int, _resolution: str) -> bool:
+        raise AssertionError("there is nothing to resolve")
+
+    done = await retry(quarantine, ledger, correct, entry, resolve)
     assert (done.became, done.reason.split(":")[0]) == ("refused", "unsigned")
     assert await rows(pool) == []
 
