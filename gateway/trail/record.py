@@ -20,7 +20,7 @@ _WHY: Final = "what is changed by hand is recorded in PostgreSQL"
 _ERROR_MAX: Final = 500
 
 
-class Record:
+class TrailTransaction:
     """One transaction: what is changed over `connections`, and the events of it."""
 
     def __init__(self, connections: OneTransaction, actor: Actor) -> None:
@@ -62,11 +62,11 @@ class Intent:
 
 
 @asynccontextmanager
-async def recording(settings: Settings, pool: Connections, *, by: str | None = None) -> AsyncIterator[Record]:
+async def recording(settings: Settings, pool: Connections, *, by: str | None = None) -> AsyncIterator[TrailTransaction]:
     """A transaction for changes and their events: all of it commits, or nothing. Raises OptionError, DependencyDown."""
     actor = operator(settings, by)
     async with in_transaction(pool) as connections:
-        yield Record(connections, actor)
+        yield TrailTransaction(connections, actor)
 
 
 @asynccontextmanager
