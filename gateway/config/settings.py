@@ -270,6 +270,14 @@ class Settings(BaseSettings):
 
     database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
     """PostgreSQL, `postgresql://…`."""
+    proxy_database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
+    """The same database with the login of the proxies, a member of `gateway_proxy`; else as DATABASE_URL."""
+    keeper_database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
+    """The same for the keeper: `gateway_keeper`."""
+    worker_database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
+    """The same for workers: `gateway_worker`."""
+    reports_database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
+    """The same for reports: `gateway_reports`."""
     redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
     openai_api_key: Credential | None = None

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
+from gateway.config.database_logins import PROCESSES
 from gateway.config.settings import Settings, require_values
 from gateway.doctor.findings import CheckResult, size, skew
 from gateway.journal.folder import living_slots
@@ -15,6 +16,7 @@ from gateway.ledger.stream import Buffer
 from gateway.stores import disk, migrator
 from gateway.stores.postgres import open_pool, translating_errors
 from gateway.stores.postgres_health import read_ledger, read_server, try_write
+from gateway.stores.process_roles import find_missing
 from gateway.stores.redis import open_redis
 
 POSTGRES_MIN: Final = 15
@@ -70,6 +72,9 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[CheckResul
                     f"{len(versions.ahead)} migration(s) that this version does not know: {', '.join(versions.ahead)}"
                 )
                 say("warn", says, "a newer gateway has migrated it: upgrade this one")
+            if missing := await find_missing(connection, PROCESSES):
+                says = f"role(s) {', '.join(missing)} missing: every process has all rights of DATABASE_URL"
+                say("warn", says, "let an administrator make them, and run the _policies.sql again (docs/schema.md)")
             ledger = await read_ledger(connection)
             if ledger.may_write and not server.read_only:
                 await try_write(connection)

@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway import embedded
 from gateway.cli.text import Say
+from gateway.config.database_logins import PROCESSES, setting
 from gateway.config.key_ring import KEY_BYTES, entry_of
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
@@ -23,6 +24,7 @@ from gateway.processes.supervisor import Child, Watcher
 from gateway.sandbox import credentials
 from gateway.sandbox.server import mount_urls
 from gateway.stores import migrator
+from gateway.stores.process_roles import make_logins
 
 VENDORS: Final[dict[str, tuple[str, ...]]] = {
     "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET"),
@@ -162,6 +164,9 @@ async def running(
         report = await migrator.migrate(env["DATABASE_URL"])
         say(f"database: {len(report.applied)} migration(s) applied, {report.already} there before")
         await marks.mark(env["DATABASE_URL"], "up", real, is_own=is_own)
+        if is_own:
+            logins = await make_logins(env["DATABASE_URL"], PROCESSES)
+            env |= {setting(process).upper(): logins[process] for process in PROCESSES}
         log = data_dir / "gateway.log"
         log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, log_fd)

@@ -8,6 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.config.database_logins import environment_of
+from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 from gateway.processes import admin
 from gateway.processes.supervisor import Child, Watcher, listen, probe
@@ -63,8 +65,11 @@ class Gateway:
         log_fd: int | None = None,
         watcher: Watcher | None = None,
     ) -> None:
-        def child(name: str, *arguments: str) -> Child:
-            return Child(name, arguments, env, log_fd=log_fd, watcher=watcher)
+        settings = Settings.of(env)
+
+        def child(name: str, kind: str, *arguments: str) -> Child:
+            own = environment_of(kind, env, settings)
+            return Child(name, (kind, *arguments), own, log_fd=log_fd, watcher=watcher)
 
         where = ("--host", host, "--port", str(port))
         self._children: Final = [

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from gateway.cli.text import Say
+from gateway.config.database_logins import with_own_login
 from gateway.config.settings import Settings, require_values
 from gateway.processes import worker as worker_process
 from gateway.processes.admin import Board
@@ -21,6 +22,7 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
     """Until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     stop_on_signals(stop)
+    settings = with_own_login(settings, "worker")
     require_values(settings, "database_url", "redis_url")
     check_egress(settings, os.environ)
     try:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from gateway.accounts.store import Accounts
+from gateway.config.database_logins import with_own_login
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
@@ -45,7 +46,8 @@ async def query_usage(
 
     Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
     """
-    async with database(settings, "the usage report reads the ledger in PostgreSQL") as pool:
+    own = with_own_login(settings, "reports")
+    async with database(own, "the usage report reads the ledger in PostgreSQL") as pool:
         of = await _find_ids(pool, wanted)
         return await usage_report(Reports(pool), by=by, now=now, since=since, until=until, during=during, of=of)
 
@@ -60,7 +62,8 @@ async def query_meetings(
     user: str | None = None,
 ) -> MeetingReport:
     """What meetings have cost in that range. Raises the same."""
-    async with database(settings, "the report of meetings reads the ledger in PostgreSQL") as pool:
+    own = with_own_login(settings, "reports")
+    async with database(own, "the report of meetings reads the ledger in PostgreSQL") as pool:
         of = await _find_ids(pool, UsageOptions(user=user))
         return await meeting_report(Reports(pool), now=now, since=since, until=until, during=during, user_id=of.user_id)
 

@@ -89,6 +89,13 @@ async def test_postgres_that_refuses_or_is_not_there(database_url: str, monkeypa
     assert "no answer within" in slow.says
 
 
+async def test_postgres_without_the_roles_of_processes(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "PROCESSES", ("proxy", "absent"))
+    seen = says(await found("postgres", settings(database_url=database_url)))
+    text = "role(s) gateway_absent missing: every process has all rights of DATABASE_URL"
+    assert ("warn", text) in seen
+
+
 async def test_postgres_without_rights(database_url: str) -> None:
     role = f"reader_{uuid4().hex[:8]}"
     await on(database_url, f"create role {role} login", f"grant usage on schema supabase_migrations to {role}",

@@ -1,4 +1,6 @@
-"""A whole gateway on a login that owns nothing: a member of `service_role`, as docs/schema.md recommends."""
+"""A whole gateway on a login that owns nothing: a member of `service_role`, as docs/schema.md recommends. Its processes
+have logins of their own, which may do less.
+"""
 
 import asyncio
 import json
@@ -14,7 +16,7 @@ from tests.meetings.daily_lives import ended, joined, started
 from tests.meetings.test_webhooks import post, rows, signed, until_done
 from tests.support.gateway import Stack, stack
 from tests.support.servers import on_database
-from tests.support.whole_gateway import row_of
+from tests.support.whole_gateway import own_logins, row_of
 
 pytestmark = pytest.mark.long
 
@@ -24,7 +26,7 @@ def modest(redis_url: str, postgres_dsn: str, database_url: str, tmp_path: Path)
     login, name = f"app_{uuid4().hex[:8]}", database_url.split("?")[0].rsplit("/", 1)[1]
     asyncio.run(admin(postgres_dsn, f"create role {login} login", f"grant service_role to {login}"))
     ring = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
-    environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "ROOMS_KEYS": ring}
+    environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "ROOMS_KEYS": ring} | asyncio.run(own_logins(database_url))
     try:
         with stack(tmp_path, on_database(postgres_dsn, name, login), redis_url, **environ) as made:
             made.start()

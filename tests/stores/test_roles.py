@@ -55,7 +55,8 @@ alter default privileges for role migrator in schema public grant all on tables 
 alter default privileges for role migrator in schema public grant all on functions to anon, authenticated, service_role;
 alter default privileges for role migrator in schema public grant all on sequences to anon, authenticated, service_role;
 """
-ROLES = ("authenticator", "migrator", "supabase_auth_admin", "service_role", "authenticated", "anon")
+PROCESS_ROLES = ("gateway_proxy", "gateway_keeper", "gateway_worker", "gateway_reports")
+ROLES = ("authenticator", "migrator", "supabase_auth_admin", "service_role", "authenticated", "anon", *PROCESS_ROLES)
 BARE_AGAIN = (
     "drop database if exists app with (force)",
     "do $$ begin if to_regrole('migrator') is not null then drop owned by migrator; end if; end $$",
@@ -191,13 +192,14 @@ async def test_a_login_that_may_make_roles_but_no_bypass_gets_policies_instead(b
 async def test_a_login_that_may_make_no_roles_goes_on_and_says_so(bare: str) -> None:
     dsn = await database_of(bare, "")
     report = await migrate(dsn)
-    for role in ("anon", "authenticated", "service_role"):
+    for role in ("anon", "authenticated", "service_role", *PROCESS_ROLES):
         assert any(f"role {role} is missing" in notice for notice in report.notices)
     owner = await asyncpg.connect(dsn)
     await owner.execute(two_users())  # the owner is not bound by row security
     assert await owner.fetchval("select count(*) from openai_usage") == 2
     # The roles come later: the policies' file may be run again by hand.
-    await admin(bare, "create role anon", "create role authenticated", "create role service_role")
+    made = ("anon", "authenticated", "service_role", *PROCESS_ROLES)
+    await admin(bare, *(f"create role {role}" for role in made))
     for each in load():
         if each.name.endswith("_policies"):
             await owner.execute(each.sql)
@@ -208,7 +210,7 @@ async def test_a_login_that_may_make_no_roles_goes_on_and_says_so(bare: str) -> 
     )
     policies = await owner.fetchval("select count(*) from pg_policies where schemaname = 'public'")
     await owner.close()
-    assert policies == len(OWN_ONLY) * 3 + len(SERVICE_ONLY) * 2  # the owner has one on each
+    assert policies == len(OWN_ONLY) * 4 + len(SERVICE_ONLY) * 3  # the owner and the processes have one on each
 
 
 async def test_the_owner_passes_by_a_policy_and_not_without_it(bare: str) -> None:

@@ -9,7 +9,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from gateway.config.database_logins import PROCESSES, setting
 from gateway.embedded import Embedded
+from gateway.stores.process_roles import make_logins
 from tests.conftest import admin
 from tests.support.gateway import Stack, stack
 from tests.support.hostile import Hostile
@@ -38,7 +40,7 @@ def running(
     name, folder = f"running_{uuid4().hex}", tmp_path_factory.mktemp("stack")
     asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
     database = on_database(postgres_dsn, name)
-    environ = {"DAILY_WEBHOOK_SECRET": DAILY_SECRET}
+    environ = {"DAILY_WEBHOOK_SECRET": DAILY_SECRET} | asyncio.run(own_logins(database))
     # A database of its own: its worker would recount, and drop, what other tests count.
     with stack(folder, database, embedded.redis_url.replace("db=0", "db=1"), **environ) as made:
         made.start()
@@ -69,6 +71,12 @@ def fresh_stack(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[S
     """A stack of this test's own, not started: for tests that kill it."""
     with stack(tmp_path, database_url, redis_url, FLUSH__STREAM=f"usage-{uuid4().hex}") as made:
         yield made
+
+
+async def own_logins(database: str) -> dict[str, str]:
+    """For an environment: each process works on this database under a login that may do nothing but its own work."""
+    logins = await make_logins(database, PROCESSES)
+    return {setting(process).upper(): logins[process] for process in PROCESSES}
 
 
 async def settled_rows(database_url: str, count: int, *, within_s: float = 90.0) -> list[asyncpg.Record]:
