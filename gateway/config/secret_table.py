@@ -12,7 +12,12 @@ FILE: Final = "_FILE"
 
 _STORES: Final[frozenset[Kind]] = frozenset({"proxy", "keeper", "worker"})
 NEEDED_BY: Final[dict[str, frozenset[Kind]]] = {
+    # The login of each process itself: the parent hands it on as DATABASE_URL (database_logins.py).
     "database_url": _STORES,
+    "proxy_database_url": frozenset(),
+    "keeper_database_url": frozenset(),
+    "worker_database_url": frozenset(),
+    "reports_database_url": frozenset(),
     "redis_url": _STORES,
     # The keeper and the worker ask OpenAI how calls ended that nobody saw the end of.
     "openai_api_key": _STORES,

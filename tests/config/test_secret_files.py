@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from gateway.config import secret_files
+from gateway.config.database_logins import PROCESSES, setting
 from gateway.config.secret_table import NEEDED_BY, file_variable, variable
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
@@ -15,8 +16,10 @@ from tests.support.invoke import gateway
 
 MARK: Final = "Xq7"
 RING: Final = "k1:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
+DSN: Final = f"postgresql://u:{MARK}@127.0.0.1/d"
 VALUES: Final = {
-    "database_url": f"postgresql://u:{MARK}@127.0.0.1/d",
+    "database_url": DSN,
+    **{setting(process): DSN for process in PROCESSES},
     "redis_url": f"redis://:{MARK}@127.0.0.1/0",
     "daily_webhook_secret": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "rooms_keys": RING,
