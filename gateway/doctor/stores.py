@@ -72,9 +72,7 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[CheckResul
                     f"{len(versions.ahead)} migration(s) that this version does not know: {', '.join(versions.ahead)}"
                 )
                 say("warn", says, "a newer gateway has migrated it: upgrade this one")
-            if missing := await find_missing(connection, PROCESSES):
-                says = f"role(s) {', '.join(missing)} missing: every process has all rights of DATABASE_URL"
-                say("warn", says, "let an administrator make them, and run the _policies.sql again (docs/schema.md)")
+            found += _missing_roles(await find_missing(connection, PROCESSES))
             ledger = await read_ledger(connection)
             if ledger.may_write and not server.read_only:
                 await try_write(connection)
@@ -90,6 +88,14 @@ async def postgres(settings: Settings, stack: AsyncExitStack) -> list[CheckResul
         models = ", ".join(ledger.unpriced[:SHOWN_MAX]) + (", …" if len(ledger.unpriced) > SHOWN_MAX else "")
         say("warn", f"calls of the last 7 days without a price: {models}", "add the price (docs/prices.md)")
     return found or [CheckResult("postgres", "ok", f"version {server.version}, all migrations applied")]
+
+
+def _missing_roles(missing: list[str]) -> list[CheckResult]:
+    if not missing:
+        return []
+    says = f"role(s) {', '.join(missing)} missing: every process has all rights of DATABASE_URL"
+    fix = "let an administrator make them, and run the _policies.sql again (docs/schema.md)"
+    return [CheckResult("postgres", "warn", says, fix)]
 
 
 async def redis(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:

@@ -164,9 +164,7 @@ async def running(
         report = await migrator.migrate(env["DATABASE_URL"])
         say(f"database: {len(report.applied)} migration(s) applied, {report.already} there before")
         await marks.mark(env["DATABASE_URL"], "up", real, is_own=is_own)
-        if is_own:
-            logins = await make_logins(env["DATABASE_URL"], PROCESSES)
-            env |= {setting(process).upper(): logins[process] for process in PROCESSES}
+        env |= await _own_logins(env["DATABASE_URL"]) if is_own else {}
         log = data_dir / "gateway.log"
         log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, log_fd)
@@ -186,6 +184,12 @@ async def running(
             gateway=gateway,
             servers=servers,
         )
+
+
+async def _own_logins(dsn: str) -> dict[str, str]:
+    """A login for each process, on a server that is ours."""
+    logins = await make_logins(dsn, PROCESSES)
+    return {setting(process).upper(): logins[process] for process in PROCESSES}
 
 
 def local_ring(data_dir: Path, name: str) -> str:
