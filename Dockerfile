@@ -2,7 +2,9 @@
 # No secret belongs in here: all settings come with the environment (docs/configuration.md). How to run it: deploy/.
 # Two stages of one base, so that the virtual environment finds the same Python in both.
 
-FROM python:3.13-slim-bookworm AS build
+# By digest, where one is given: python:3.13-slim-bookworm@sha256:… (deploy/README.md).
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
 # The build tool is pinned by its hash, like everything in the lock.
 COPY .ci/build-requirements.txt .ci/
@@ -21,7 +23,7 @@ RUN /build/tools/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-iso
         --require-hashes --only-binary :all: -r requirements.txt \
     && /build/tools/bin/python -m pip --python /opt/gateway/bin/python check
 
-FROM python:3.13-slim-bookworm
+FROM ${PYTHON_IMAGE}
 # Nothing that installs or builds stays in what serves.
 RUN python -m pip uninstall --yes --root-user-action ignore pip \
     && groupadd --gid 10001 gateway \

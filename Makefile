@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 # Tests and benches start hundreds of processes: each would compile the whole gateway anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test test-faults chaos test-clients replay check bench bench-scale bench-drain package lock clean
+.PHONY: help demo up test test-faults chaos test-clients replay check bench bench-scale bench-drain package lock sbom audit-deps clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,15 @@ package: .venv/.ready ## build the wheel, install it into an empty environment o
 lock: .venv/.ready ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for the newest of everything)
 	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \
 		--generate-hashes --extra embedded --extra otel --extra dev $(UPGRADE) --output-file requirements.lock pyproject.toml
+
+	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \
+		--generate-hashes $(UPGRADE) --output-file .ci/audit.lock .ci/audit.in
+
+sbom: .venv/.ready ## what the lock consists of, as a CycloneDX file: dist/sbom.cdx.json
+	@$(RUN) .ci/audit.py sbom
+
+audit-deps: .venv/.ready ## known vulnerabilities of what the lock pins (needs a network)
+	@$(RUN) .ci/audit.py deps
 
 clean: ## remove .venv and the caches; the data in .gateway stay
 	rm -rf .venv .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -89,7 +89,9 @@ def _install(started: float) -> None:
     """Runs pip; its whole output is shown when it fails."""
     count = sum("==" in line for line in LOCK.read_text().splitlines())
     options = ["--no-user", "--no-input", "--no-compile", "--progress-bar", "off", "--disable-pip-version-check"]
-    status = _run(["pip", "install", "--require-hashes", "-r", str(LOCK), *options], started, lambda: _progress(count))
+    # Wheels only: a source package would run its own code here.
+    safely = ["--require-hashes", "--only-binary", ":all:"]
+    status = _run(["pip", "install", *safely, "-r", str(LOCK), *options], started, lambda: _progress(count))
     if status != 0:
         sys.stderr.write(LOG.read_text(errors="replace"))
         sys.exit("The locked packages could not be installed; pip's own words are above.")

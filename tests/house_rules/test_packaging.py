@@ -123,12 +123,10 @@ def test_the_build_tool_meets_its_floor() -> None:
 
 
 def test_the_image_has_one_base_in_both_stages() -> None:
-    bases = [re.match(r"FROM python:(3\.\d+)-slim-\w+", stage) for stage in STAGES]
-    assert len(bases) == 2
-    assert all(bases)
-    assert len({base.group() for base in bases if base}) == 1
-    assert bases[0]
-    assert bases[0].group(1) in PYTHONS, "a Python that the tests have seen"
+    assert [stage.split()[1] for stage in STAGES] == ["${PYTHON_IMAGE}"] * 2  # so that a digest holds for both
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=python:(3\.\d+)-slim-\w+$", DOCKERFILE, re.MULTILINE)
+    assert base in PYTHONS, "a Python that the tests have seen"
+    assert f"PYTHON_IMAGE: ${{PYTHON_IMAGE:-python:{base}-slim-bookworm}}" in COMPOSE
 
 
 def test_the_final_stage_neither_builds_nor_runs_as_root() -> None:
@@ -202,11 +200,32 @@ def test_the_image_is_built_from_what_the_wheel_is_built_from() -> None:
 
 
 def test_valkey_neither_forgets_nor_evicts() -> None:
-    words = re.findall(r"^      - (.+)$", service("valkey"), re.MULTILINE)
-    options = dict(zip(words[1::2], words[2::2], strict=True))
+    command = service("valkey").partition("    command:\n")[2].partition("    volumes:\n")[0]
+    words = re.findall(r"^      - (.+)$", command, re.MULTILINE)
+    options = dict(zip(words[::2], words[1::2], strict=True))
     assert options["--maxmemory-policy"] == "noeviction"
     assert options["--appendonly"] == '"yes"'
-    assert "valkey:/data" in service("valkey")
+    assert "- valkey:/data\n" in service("valkey")
+
+
+def test_no_process_is_a_superuser_of_postgresql_and_valkey_asks_for_a_password() -> None:
+    superuser = re.search(r"POSTGRES_USER: \$\{POSTGRES_SUPERUSER:-(\w+)\}", service("postgres"))
+    assert superuser
+    logins = re.findall(r"^      (\w*DATABASE_URL): postgresql://([^:]+):", COMPOSE, re.MULTILINE)
+    assert logins == [
+        ("DATABASE_URL", "${OWNER_LOGIN"),  # migrate
+        ("DATABASE_URL", "gateway_app"),
+        ("PROXY_DATABASE_URL", "gateway_proxy_login"),
+        ("KEEPER_DATABASE_URL", "gateway_keeper_login"),
+        ("REPORTS_DATABASE_URL", "gateway_reports_login"),
+        ("DATABASE_URL", "gateway_worker_login"),
+    ]
+    assert "OWNER_LOGIN:-gateway_owner" in service("migrate")
+    assert superuser.group(1) not in {login for _, login in logins}
+    assert 'entrypoint: ["/start.sh"]' in service("valkey")
+    assert "user: valkey\n" in service("valkey")
+    for script in ("postgres/logins.sh", "valkey/start.sh"):
+        assert os.access(TOP / "deploy" / script, os.X_OK), script
 
 
 def test_calls_in_flight_may_finish_before_the_kill() -> None:
@@ -233,7 +252,8 @@ def test_nothing_is_published_beyond_loopback() -> None:
 def test_no_secret_has_a_default() -> None:
     given = re.findall(r"\$\{(\w+)(:?[-?][^}]*)?\}", COMPOSE)
     secrets = {(name, default) for name, default in given if re.search("PASSWORD|_KEY$", name)}
-    needed = {"POSTGRES_PASSWORD", "OPENAI_API_KEY", "UNKEY_ROOT_KEY"}
+    logins = ("POSTGRES", "OWNER", "APP", "PROXY", "KEEPER", "WORKER", "REPORTS", "VALKEY")
+    needed = {*(f"{login}_PASSWORD" for login in logins), "OPENAI_API_KEY", "UNKEY_ROOT_KEY"}
     assert {name for name, default in secrets if default.startswith(":?")} == needed
     assert {default for name, default in secrets if name not in needed} == {":-"}
     example = (TOP / "deploy" / "env.example").read_text()
