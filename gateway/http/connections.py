@@ -246,8 +246,8 @@ class ClientConnections:
     def own(self, connection: web.RequestHandler, key_id: str) -> None:
         """A call of this key has come on it. Raises ApiError 429 when the key has too many."""
         assert isinstance(connection, ClientConnection)
-        if connection.owner == key_id:
-            return
+        if connection.owner == key_id or connection not in self._open:
+            return  # a client may leave while its key is asked about: nothing would take that count back
         if self._owners[key_id] >= self.settings.per_key_max:
             self.refused["key"] += 1
             message = "This API key has as many connections as it may have; close some of them."

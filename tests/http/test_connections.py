@@ -172,6 +172,22 @@ async def test_a_key_with_too_many_connections_is_told_and_others_are_not() -> N
             assert (await client.answer())[0] == 200
 
 
+async def test_a_client_that_left_before_its_key_was_known_holds_no_place_of_the_key() -> None:
+    async with guarded(per_key_max=2) as server:
+        for _ in range(3):
+            client = await server.open()
+            await client.ask()
+            assert (await client.answer())[0] == 200
+            (connection,) = server.connections._open
+            client.writer.transport.abort()
+            await settle()
+            server.connections.own(connection, "one")  # the answer about the key came too late
+        assert not server.connections._owners
+        client = await server.open()
+        await client.ask("Key: one")
+        assert (await client.answer())[0] == 200
+
+
 async def test_the_counts_come_back_to_nothing() -> None:
     async with guarded(max=4, per_address_max=3) as server:
         for _ in range(5):
