@@ -24,6 +24,7 @@ from gateway.retention import store as retention
 from gateway.rooms import store as rooms
 from gateway.stores import database_mark, migrator, postgres_health
 from gateway.stores.process_roles import find_missing, make_logins, role_of
+from gateway.trail import store as trail
 from tests.support.servers import on_database
 from tests.support.whole_gateway import own_logins
 
@@ -41,7 +42,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
     "proxy": {
         "users": READS, "api_keys": READS, "budgets": READS, "credit_entries": READS, "usage_hourly": READS,
         "openai_usage": READS, "upstream_objects": READS, "meetings": READS, "rooms": CHANGES,
-        "webhook_inbox": APPENDS,
+        "webhook_inbox": APPENDS, "admin_events": APPENDS,
     },
     "keeper": {"openai_usage": READS, "usage_quarantine": READS},
     "worker": {
@@ -67,6 +68,12 @@ REFUSED: Final = (
     ("proxy", "insert into credit_entries (user_id, amount_usd) values (gen_random_uuid(), 1)"),
     ("proxy", "select body from webhook_inbox"),
     ("proxy", "delete from rooms"),
+    ("proxy", "select actor from admin_events"),
+    (
+        "proxy",
+        "insert into admin_events (actor_kind, actor, verb, subject) values ('operator', 'Ada', 'create', 'credit')",
+    ),
+    ("worker", "insert into admin_events (actor_kind, actor, verb, subject) values ('key', 'k', 'x', 'y')"),
     ("proxy", "select from stripe_windows"),
     ("keeper", "select user_id from openai_usage"),
     ("keeper", "delete from usage_quarantine"),
@@ -173,6 +180,7 @@ STATEMENTS: Final = (
     ("proxy", spending, ("_SUMS",)),
     ("proxy", rooms, ("_GET", "_LIST", "_INSERT", "_UPDATE", "_EXPIRE", "_USER", "_MEETING")),
     ("proxy", inbox, ("_STORE",)),
+    ("proxy", trail, ("_WRITE",)),
     ("keeper", ledger, ("CONFIRMED",)),
     ("worker", ledger, None),
     ("worker", open_items, None),
