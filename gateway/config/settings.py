@@ -122,6 +122,12 @@ class UpstreamSettings(_Section):
     """The same, per key."""
     write_stall_s: float = Field(60, gt=0)
     """Seconds within which a client must take the next 16 KiB, else it counts as gone."""
+    cache_key_per_user: bool = False
+    """Whether `prompt_cache_key` becomes the user's own, so that users share no prompt cache (docs/clients.md)."""
+    safety_identifier_per_user: bool = False
+    """Whether OpenAI gets a `safety_identifier` of each user's own (docs/clients.md)."""
+    own_user: str | None = None
+    """`users.id` of one user whose `Idempotency-Key` goes unchanged, given `gateway_secrets`; `up` names its own."""
 
 
 class ConnectionSettings(_Section):

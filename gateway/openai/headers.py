@@ -11,14 +11,13 @@ from typing import Final
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.http.framing import EVENT_ID, SERVER
+from gateway.openai.namespaces import IDEMPOTENCY_KEY, Namespaces
 from gateway.openai.trace_context import TRACEPARENT, TRACESTATE
 from gateway.openai.upstream import UpstreamAnswer
 from pricing.readers.body import read_fields, text_of
 from pricing.readers.text import storable
 
-_FORWARDED: Final = frozenset(
-    {"content-type", "accept", "openai-beta", "idempotency-key", "user-agent", TRACEPARENT, TRACESTATE}
-)
+_FORWARDED: Final = frozenset({"accept", "openai-beta", IDEMPOTENCY_KEY, "user-agent", TRACEPARENT, TRACESTATE})
 _CODE: Final = re.compile(r"[a-z0-9_.\-]{1,64}")
 _PASSED_BACK: Final = frozenset(
     {
@@ -38,13 +37,23 @@ _PASSED_BACK: Final = frozenset(
 operator together, and the gateway sends those of the key itself."""
 
 
-def forwarded_headers(headers: "CIMultiDictProxy[str]", event_id: str) -> dict[str, str]:
-    """The request headers that OpenAI gets; our id goes as `X-Client-Request-Id`."""
+def forwarded_headers(
+    headers: "CIMultiDictProxy[str]", event_id: str, namespaces: Namespaces, user_id: str, *, has_body: bool
+) -> dict[str, str]:
+    """The request headers that OpenAI gets; our id goes as `X-Client-Request-Id`.
+
+    Every body that is served is JSON in UTF-8, as the gateway has read it, so that is what is said of it: recorded
+    calls to these endpoints have no other type. A client's own could make OpenAI read the bytes in another way.
+    """
     passed = {"X-Client-Request-Id": event_id}
+    if has_body:
+        passed["content-type"] = "application/json"
     for name, value in headers.items():
         lower = name.lower()
         if lower in _FORWARDED or lower.startswith("x-stainless-"):
             passed[lower] = value  # one of each: two spellings of a name are one header
+    if IDEMPOTENCY_KEY in passed:
+        passed[IDEMPOTENCY_KEY] = namespaces.name_key(user_id, passed[IDEMPOTENCY_KEY])
     return passed
 
 

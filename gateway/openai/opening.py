@@ -2,9 +2,11 @@
 
 from contextlib import AsyncExitStack
 
+from gateway.config.key_ring import parse_ring
 from gateway.config.settings import Settings
 from gateway.http.outbound import proxy_for
 from gateway.kit.failpoints import Failpoint, pass_by
+from gateway.openai.namespaces import Namespaces
 from gateway.openai.upstream import Upstream
 
 
@@ -23,3 +25,18 @@ def open_upstream(
     )
     stack.push_async_callback(upstream.close)
     return upstream
+
+
+def build_namespaces(settings: Settings) -> Namespaces:
+    """What each user has of its own at OpenAI. The newest of GATEWAY_SECRETS makes the names."""
+    bounds, secrets = settings.upstream, settings.gateway_secrets
+    ring = None if secrets is None else parse_ring(secrets.get_secret_value())
+    wanted = {
+        "prompt_cache_key": bounds.cache_key_per_user,
+        "safety_identifier": bounds.safety_identifier_per_user,
+    }
+    return Namespaces(
+        None if ring is None else ring.key(ring.newest),
+        own_user=bounds.own_user,
+        fields=frozenset(name for name, is_wanted in wanted.items() if is_wanted),
+    )

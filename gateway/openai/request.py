@@ -16,6 +16,7 @@ from gateway.openai.families.family import Family
 from gateway.openai.json_fields import FIELDS_MAX, DuplicateField, Field, TooManyFields, fields
 from gateway.openai.media import NONE as NO_MEDIA
 from gateway.openai.media import Media, read_media
+from gateway.openai.namespaces import SetField
 from gateway.openai.references import check_item_types, read_references
 from gateway.openai.request_errors import bad_request, duplicate, too_complex, unreadable, unsupported_error
 from gateway.openai.tools import refuse_hosted_tools
@@ -58,7 +59,8 @@ class Request(msgspec.Struct, frozen=True):
 
     model: str
     body: bytes
-    """What is sent upstream: the client's bytes, plus `include_usage` where the gateway had to ask for it."""
+    """What is sent upstream: the client's bytes, plus `include_usage` where the gateway had to ask for it, and the
+    user's own fields where a setting wants them."""
     stream: bool
     withhold_usage: bool
     """Whether the client did not ask for the stream's usage, so that it must not see it."""
@@ -73,13 +75,14 @@ class Request(msgspec.Struct, frozen=True):
     """Whether the answer may be fetched again by its id (Responses only)."""
 
 
-def read_request(endpoint: str, body: bytes) -> Request:
+def read_request(endpoint: str, body: bytes, set_field: SetField | None = None) -> Request:
     """Raises ApiError (400) naming the field when the request is no JSON object, repeats a field, or is refused.
 
-    Its work is bounded by BOUNDS and by constants, whatever the body holds.
+    Its work is bounded by BOUNDS and by constants, whatever the body holds. `set_field`: makes fields that say whose
+    call it is the user's own.
     """
     try:
-        return _read_request(endpoint, body)
+        return _read_request(endpoint, body, set_field)
     except TooManyFields:
         raise _too_many_fields() from None
 
@@ -92,12 +95,15 @@ def read_counted(endpoint: str, body: bytes) -> References:
         raise _too_many_fields() from None
 
 
-def _read_request(endpoint: str, body: bytes) -> Request:
+def _read_request(endpoint: str, body: bytes, set_field: SetField | None) -> Request:
     top, entry, family = _top(body), ENDPOINT_OF[endpoint], FAMILY_OF[endpoint]
     model = _name(top, "model")
     if not model:
         raise bad_request("you must provide a model parameter", "model", "missing_required_parameter")
     refers = _read_references(family, top)
+    if set_field is not None:
+        body = _set_user_fields(family.user_fields.get(endpoint, ()), top, body, set_field)
+        top = fields(body)
     stream = bool(_typed_field(top, "stream", bool)) and entry.stream is not None
     ttl = "12h" if _asks_for_12h(body) else None
     withhold = False
@@ -264,6 +270,27 @@ def _refuse_custom_voice(name: str, raw: bytes) -> None:
         raise duplicate(f"{name}.{error.args[0]}") from None
     if voice is not None and voice.raw[:1] == b"{":
         raise unsupported_error(f"{name}.voice", "custom voices")
+
+
+def _set_user_fields(names: tuple[str, ...], top: dict[str, Field], body: bytes, set_field: SetField) -> bytes:
+    """The body with these fields as `set_field` has them, and nothing else changed. What is no text stays: OpenAI
+    refuses it."""
+    edits: list[tuple[int, int, bytes]] = []
+    start = body.index(b"{") + 1
+    for name in names:
+        given = top.get(name)
+        if given is not None and given.raw[:1] != b'"' and given.raw != b"null":
+            continue
+        value = set_field(name, None if given is None or given.raw == b"null" else _DECODERS[str].decode(given.raw))
+        if value is None:
+            continue
+        if given is None:
+            edits.append((start, start, msgspec.json.encode(name) + b":" + msgspec.json.encode(value) + b","))
+        else:
+            edits.append((given.offset, given.offset + len(given.raw), msgspec.json.encode(value)))
+    for begin, end, new in sorted(edits, reverse=True):
+        body = body[:begin] + new + body[end:]
+    return body
 
 
 def _ask_for_usage(top: dict[str, Field], body: bytes) -> tuple[bytes, bool]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import embedded
+from gateway.accounts.store import Accounts
 from gateway.cli.text import Say
 from gateway.config.database_logins import PROCESSES, setting
 from gateway.config.key_ring import KEY_BYTES, entry_of
@@ -24,6 +25,7 @@ from gateway.processes.supervisor import Child, Watcher
 from gateway.sandbox import credentials
 from gateway.sandbox.server import mount_urls
 from gateway.stores import migrator
+from gateway.stores.one_connection import database
 from gateway.stores.process_roles import make_logins
 
 VENDORS: Final[dict[str, tuple[str, ...]]] = {
@@ -135,8 +137,9 @@ async def running(
     say: Say,
     fsync: bool = True,
     watcher: Watcher | None = None,
+    own_user: str | None = None,
 ) -> AsyncIterator[Local]:
-    """The whole of it, ready to be called; `data_dir` is absolute.
+    """The whole of it, ready to be called. `data_dir` is absolute; `own_user`: an e-mail address (upstream.own_user).
 
     Raises ConfigError, EmbeddedError, ChildFailed or MigrationFailed.
     """
@@ -165,9 +168,8 @@ async def running(
         say(f"database: {len(report.applied)} migration(s) applied, {report.already} there before")
         await marks.mark(env["DATABASE_URL"], "up", real, is_own=is_own)
         env |= await _own_logins(env["DATABASE_URL"]) if is_own else {}
-        log = data_dir / "gateway.log"
-        log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, log_fd)
+        await _name_own_user(env, own_user)
+        log_fd = _open_log(stack, log := data_dir / "gateway.log")
         where = ("--host", "127.0.0.1", "--port", str(sandbox_port))
         sandbox = Child("sandbox", ("sandbox", *where), env, log_fd=log_fd)
         say("starting the sandbox and the gateway")
@@ -190,6 +192,19 @@ async def _own_logins(dsn: str) -> dict[str, str]:
     """A login for each process, on a server that is ours."""
     logins = await make_logins(dsn, PROCESSES)
     return {setting(process).upper(): logins[process] for process in PROCESSES}
+
+
+async def _name_own_user(env: dict[str, str], email: str | None) -> None:
+    """Makes the user if need be, before the proxies read their settings."""
+    if email is not None and not env.get("UPSTREAM__OWN_USER"):
+        async with database(Settings.of(env), "") as pool:
+            env["UPSTREAM__OWN_USER"] = await Accounts(pool).create_user(email)
+
+
+def _open_log(stack: AsyncExitStack, path: Path) -> int:
+    log_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, log_fd)
+    return log_fd
 
 
 def local_ring(data_dir: Path, name: str) -> str:

@@ -41,7 +41,7 @@ from gateway.limits.spending import Spending
 from gateway.meetings.attribution import MeetingAttribution
 from gateway.meetings.call_meetings import CallMeetings
 from gateway.openai.objects import UpstreamObjects
-from gateway.openai.opening import open_upstream
+from gateway.openai.opening import build_namespaces, open_upstream
 from gateway.openai.tokenizer import Tokenizer
 from gateway.processes import vitals as process
 from gateway.processes.arguments import ProcessArguments
@@ -119,6 +119,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
                 clock=time.time,
                 active_relays=active_relays,
                 clients=clients,
+                namespaces=build_namespaces(settings),
                 cors=cors,
                 forward_traces=settings.traces.forward_agents,
                 failpoint=arguments.failpoint,

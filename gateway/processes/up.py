@@ -51,6 +51,7 @@ async def _run(
                 workers=workers,
                 say=say,
                 watcher=board,
+                own_user=None if "unkey" in real else USER,
             )
         )
         key = None if "unkey" in real else await ready_key(running, settings)

@@ -5,6 +5,7 @@ own, and the client's SDK makes it), and must not let a call that may have cost 
 """
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -86,8 +87,10 @@ class MeteredCall:
     async def _read(self, body: bytes) -> Request:
         """What is asked for. Raises ApiError."""
         judge, key = self._deps.judge, self._principal.unkey_key_id
+        set_field = self._deps.namespaces.fields_of(self._principal.user_id)
+        read = read_request if set_field is None else partial(read_request, set_field=set_field)
         try:
-            asked = await judge.read(read_request, self._route.endpoint.name, body, key)
+            asked = await judge.read(read, self._route.endpoint.name, body, key)
         except ApiError:
             self._info.model = model_in(body)
             raise
@@ -119,7 +122,8 @@ class MeteredCall:
 
     async def _forward(self) -> UpstreamAnswer:
         """The head of OpenAI's answer. Raises ApiError."""
-        headers = forwarded_headers(self._request.headers, self._id)
+        namespaces, user_id = self._deps.namespaces, self._principal.user_id
+        headers = forwarded_headers(self._request.headers, self._id, namespaces, user_id, has_body=True)
         self._report.begin_span(self._opened, headers)
         settlement = self._settlement
         try:

@@ -11,6 +11,7 @@ from gateway.http.cors import Cors
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.limits.limiter import Limiter
 from gateway.meetings.attribution import MeetingAttribution
+from gateway.openai.namespaces import Namespaces
 from gateway.openai.upstream import Upstream
 from gateway.proxy.access_log import AccessLog
 from gateway.proxy.active_relays import ActiveRelays
@@ -46,6 +47,7 @@ class Dependencies:
     """That many random bits, for event ids: unique, not secret."""
     active_relays: ActiveRelays
     clients: ClientConnections
+    namespaces: Namespaces
     judge: Judge = field(default_factory=Judge)
     cors: Cors | None = None
     """Which web pages may call; None: none."""

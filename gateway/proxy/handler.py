@@ -140,7 +140,8 @@ class Proxy:
         if route.endpoint.kind == "counted":
             refers = await deps.judge.read(read_counted, route.endpoint.name, body, principal.unkey_key_id)
             await deps.owners.check(refers, principal.user_id)
-        headers = forwarded_headers(request.headers, event_id)
+        user_id, has_body = principal.user_id, bool(body)
+        headers = forwarded_headers(request.headers, event_id, deps.namespaces, user_id, has_body=has_body)
         source = await send(deps.upstream, route.endpoint.method, route.path, headers, body or None)
         info.request_id = request_id_of(source)
         if source.status == 401:

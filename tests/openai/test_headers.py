@@ -11,6 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.http.framing import check_framing, refusal
 from gateway.kit.errors import ApiError
 from gateway.openai.headers import answer_headers, forwarded_headers, is_event_stream
+from gateway.openai.namespaces import Namespaces
 from gateway.openai.upstream import UpstreamAnswer
 
 
@@ -50,13 +51,14 @@ def test_only_the_allowed_go_upstream() -> None:
         ("X-Meeting-Id", "canary"), ("Connection", "canary"), ("Accept-Encoding", "canary"), ("Host", "canary"),
         ("Transfer-Encoding", "canary"), ("X_Stainless_Lang", "canary"), ("Expect", "canary"), ("Range", "canary"),
     ]  # fmt: skip
-    passed = forwarded_headers(CIMultiDictProxy(CIMultiDict(sent)), "event")
+    names = Namespaces()
+    passed = forwarded_headers(CIMultiDictProxy(CIMultiDict(sent)), "event", names, "user", has_body=True)
     assert passed == {
         "X-Client-Request-Id": "event",
-        "content-type": "text/plain",
+        "content-type": "application/json",
         "accept": "*/*",
         "openai-beta": "x",
-        "idempotency-key": "i",
+        "idempotency-key": names.name_key("user", "i"),
         "user-agent": "u",
         "x-stainless-retry-count": "1",
         "traceparent": "t",

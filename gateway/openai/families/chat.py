@@ -22,6 +22,8 @@ FAMILY: Final = Family(
     usage_on_request=True,
     refused={"web_search_options": "hosted web search"},
     voice_field="audio",
+    # openai-python 3.54, chat/completion_create_params.py
+    user_fields={"chat": ("prompt_cache_key", "safety_identifier")},
     referring_fields=("messages",),
     reference_marks=(b"file_id", b'"audio"'),
 )

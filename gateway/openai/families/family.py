@@ -86,6 +86,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     which JSON may also spell as escapes."""
     has_items: bool = False
     """Whether these fields hold items, which may refer to items of earlier answers and bring tools."""
+    user_fields: Mapping[str, tuple[str, ...]] = {}
+    """Endpoint → fields that say, in OpenAI's words, whose call it is, and which a setting makes the user's own."""
     previous_field: str | None = None
     """A field that names the answer which the request continues."""
 

@@ -39,6 +39,11 @@ FAMILY: Final = Family(
     client_tools=frozenset({
         "apply_patch", "local_shell", "computer", "computer_use_preview", "shell", "tool_search", "namespace",
     }),
+    # openai-python 3.54, responses/response_create_params.py and response_compact_params.py
+    user_fields={
+        "responses": ("prompt_cache_key", "safety_identifier"),
+        "responses.compact": ("prompt_cache_key",),
+    },
     referring_fields=("input", "instructions"),
     reference_marks=(b"item_reference", b'"id"', b'"tools"', *(name.encode() for name in OBJECT_IDS)),
     has_items=True,
