@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 # Tests and benches start hundreds of processes: each would compile the whole gateway anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test test-faults chaos test-clients replay check bench bench-scale bench-drain package lock sbom audit-deps clean
+.PHONY: help demo up test test-faults chaos attack test-clients replay check bench bench-scale bench-drain package lock sbom audit-deps clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ test-faults: .venv/.ready ## the long ones: whole gateways that lose a process, 
 
 chaos: .venv/.ready ## live load while a seeded killer takes processes and stores away: make chaos SEED=1 FOR=300
 	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) --for $(or $(FOR),60) $(ARGS)
+
+attack: .venv/.ready ## every known attack against a running gateway, a line each: what it tries and what keeps it out
+	@$(RUN) -m tests.attack $(ARGS)
 
 test-clients: .venv/.ready ## the clients of docs/clients.md against the gateway (needs npm; ARGS="--only langchain")
 	@$(RUN) -m tests.clients $(ARGS)

@@ -27,6 +27,8 @@ class Hostile:
         self.wait = asyncio.Event()
         self.wait.set()
         self.asked = 0
+        self.heads: list[bytes] = []
+        """The head of every request that came."""
         self.writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,6 +39,7 @@ class Hostile:
                 length = request.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
                 await reader.readexactly(int(length))
                 self.asked += 1
+                self.heads.append(request)
                 await self.wait.wait()
                 # Each answer has an id of its own: the ledger holds no upstream object twice.
                 writer.write(self.answer.replace(b"chatcmpl-ANSWERID", b"chatcmpl-" + secrets.token_hex(4).encode()))

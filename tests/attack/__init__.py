@@ -1,0 +1,1 @@
+"""The whole list of attacks against a running gateway: `make attack`."""
