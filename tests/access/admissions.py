@@ -72,7 +72,7 @@ class FakeAccounts:
         return self.answer
 
 
-class House:
+class AdmissionFakes:
     """An Admission with its fakes and its clock."""
 
     def __init__(self, *, canary: str | None = None, good_keys: GoodKeys | None = None, **settings: Any) -> None:

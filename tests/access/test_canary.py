@@ -20,7 +20,7 @@ from tests.support.stand_ins import Clock, asked_by, control, sandbox_at
 USER = "00000000-0000-7000-8000-00000000000a"
 
 
-class House(NamedTuple):
+class SandboxedAdmission(NamedTuple):
     admission: Admission
     clock: Clock
     sandbox: Sandbox
@@ -34,7 +34,7 @@ class House(NamedTuple):
 
 
 @pytest.fixture
-async def house(ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
+async def sandboxed(ledger: Ledger, pool: Pool) -> AsyncIterator[SandboxedAdmission]:
     """An admission with a canary, in front of the stand-in, with one user."""
     await pool.execute("insert into users (id, email) values ($1, 'ann@example.com')", USER)
     clock = Clock(0.0)
@@ -51,27 +51,35 @@ async def house(ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
             monotonic=clock,
             unix_s=clock,
         )
-        yield House(admission, clock, sandbox)
+        yield SandboxedAdmission(admission, clock, sandbox)
 
 
-async def test_good_customers_are_not_turned_away(house: House) -> None:
-    assert (await house.status("sk_ann"), await house.status("sk_nobody")) == (200, 401)
-    await control(house.sandbox, "unkey", "/root", permissions=["create_key"])
-    house.clock.now = 31
+async def test_good_customers_are_not_turned_away(sandboxed: SandboxedAdmission) -> None:
+    assert (await sandboxed.status("sk_ann"), await sandboxed.status("sk_nobody")) == (200, 401)
+    await control(sandboxed.sandbox, "unkey", "/root", permissions=["create_key"])
+    sandboxed.clock.now = 31
     # Known keys go on; the others' state is unknown.
-    assert (await house.status("sk_ann"), await house.status("sk_bob"), await house.status("sk_new")) == (200, 503, 503)
-    house.clock.now = 620
-    assert await house.status("sk_ann") == 200
-    house.clock.now = 631
-    assert await house.status("sk_ann") == 503
-    await control(house.sandbox, "unkey", method="DELETE")
-    house.clock.now = 640
-    assert (await house.status("sk_ann"), await house.status("sk_bob"), await house.status("sk_new")) == (200, 200, 401)
+    assert (await sandboxed.status("sk_ann"), await sandboxed.status("sk_bob"), await sandboxed.status("sk_new")) == (
+        200,
+        503,
+        503,
+    )
+    sandboxed.clock.now = 620
+    assert await sandboxed.status("sk_ann") == 200
+    sandboxed.clock.now = 631
+    assert await sandboxed.status("sk_ann") == 503
+    await control(sandboxed.sandbox, "unkey", method="DELETE")
+    sandboxed.clock.now = 640
+    assert (await sandboxed.status("sk_ann"), await sandboxed.status("sk_bob"), await sandboxed.status("sk_new")) == (
+        200,
+        200,
+        401,
+    )
 
 
-async def test_a_key_that_is_deleted_is_refused_all_the_same(house: House) -> None:
-    assert await house.status("sk_ann") == 200
-    principal = await house.admission.admit("sk_ann")
-    await control(house.sandbox, "unkey", "/revoke", key_id=principal.unkey_key_id)
-    house.clock.now = 31
-    assert await house.status("sk_ann") == 401
+async def test_a_key_that_is_deleted_is_refused_all_the_same(sandboxed: SandboxedAdmission) -> None:
+    assert await sandboxed.status("sk_ann") == 200
+    principal = await sandboxed.admission.admit("sk_ann")
+    await control(sandboxed.sandbox, "unkey", "/revoke", key_id=principal.unkey_key_id)
+    sandboxed.clock.now = 31
+    assert await sandboxed.status("sk_ann") == 401

@@ -20,10 +20,9 @@ from gateway.kit.loops import Loops
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
-from tests.access.admissions import KEY, Linked
-from tests.access.admissions import House as Fakes
+from tests.access.admissions import KEY, AdmissionFakes, Linked
 from tests.access.unkey_gate import Gate, gate_at
-from tests.keys.unkey_at_work import House, house_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 from tests.support.invoke import gateway
 from tests.support.servers import free_port
 
@@ -33,14 +32,14 @@ ANN, BOB = "sk_ann_canary_012", "sk_bob_canary_012"
 class Proxies:
     """Proxies over one Redis, as far as keys go; what they remember stays fresh, because the clock stands still."""
 
-    def __init__(self, house: House, redis_url: str, stack: AsyncExitStack) -> None:
-        self.house = house
+    def __init__(self, sides: KeySides, redis_url: str, stack: AsyncExitStack) -> None:
+        self.sides = sides
         self.redis_url = redis_url
         self._stack = stack
 
     async def open(self, name: str, *, follows: bool = True, fresh_s: float = 30) -> tuple[Gate, FollowChanges]:
         """One more; one that does not follow looks for changes only when it is told to."""
-        gate = await self._stack.enter_async_context(gate_at(self.house, fresh_s=fresh_s))
+        gate = await self._stack.enter_async_context(gate_at(self.sides, fresh_s=fresh_s))
         redis = open_redis(self.redis_url, connections_max=2)
         self._stack.push_async_callback(redis.aclose)
         follow = FollowChanges(KeyChanges(redis), gate.admission, name, lambda: None)
@@ -53,17 +52,17 @@ class Proxies:
 
 
 @pytest.fixture
-async def house(database_url: str, redis_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
-    async with house_at(database_url, ledger, pool) as made:
+async def sides(database_url: str, redis_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[KeySides]:
+    async with key_sides_at(database_url, ledger, pool) as made:
         made.env["REDIS_URL"] = redis_url
         yield made
 
 
 @pytest.fixture
-async def proxies(house: House, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxies]:
+async def proxies(sides: KeySides, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxies]:
     monkeypatch.setattr(announce, "WAIT_S", 60.0)  # a busy machine; nobody waits for it where all confirm
     async with AsyncExitStack() as stack:
-        yield Proxies(house, redis_url, stack)
+        yield Proxies(sides, redis_url, stack)
 
 
 @pytest.fixture
@@ -88,9 +87,9 @@ async def statuses(key: str, *gates: Gate) -> list[int]:
     return [await gate.status(key) for gate in gates]
 
 
-async def test_the_next_call_on_every_proxy_goes_by_what_a_command_has_done(house: House, proxies: Proxies) -> None:
-    _, user = await house.key("ann")
-    await house.key("bob")
+async def test_the_next_call_on_every_proxy_goes_by_what_a_command_has_done(sides: KeySides, proxies: Proxies) -> None:
+    _, user = await sides.key("ann")
+    await sides.key("bob")
     gates = [(await proxies.open(name))[0] for name in ("a", "b")]
     assert await statuses(ANN, *gates) == [200, 200]
     assert await statuses(BOB, *gates) == [200, 200]
@@ -101,80 +100,80 @@ async def test_the_next_call_on_every_proxy_goes_by_what_a_command_has_done(hous
         (("users", "enable", user), 200),
         (("keys", "revoke", "key_ann"), 401),
     ):
-        done = await gateway(house.env, *command)
+        done = await gateway(sides.env, *command)
         assert (done.status, await statuses(ANN, *gates)) == (0, [expected] * 2), command
         assert "In effect: all 2 proxies have confirmed it." in done.out, command
         assert " s " not in done.out, command
-    document = await house.json("revoke", "key_ann")
+    document = await sides.json("revoke", "key_ann")
     assert (document["in_effect"], document["proxies_confirmed"], document["may_work_for_s"]) == (True, 2, 0)
     assert await statuses(BOB, *gates) == [200, 200]
 
 
-async def test_a_key_that_was_rerolled_ends_at_once(house: House, proxies: Proxies) -> None:
-    await house.key("ann")
+async def test_a_key_that_was_rerolled_ends_at_once(sides: KeySides, proxies: Proxies) -> None:
+    await sides.key("ann")
     gates = [(await proxies.open(name))[0] for name in ("a", "b")]
     assert await statuses(ANN, *gates) == [200, 200]
-    made = await house.json("reroll", "key_ann")
+    made = await sides.json("reroll", "key_ann")
     assert made["in_effect"] is True
     assert await statuses(ANN, *gates) == [401, 401]
     assert await statuses(made["key"], *gates) == [200, 200]
 
 
-async def test_a_key_that_sync_ends_ends_at_once(house: House, proxies: Proxies) -> None:
-    await house.key("ann")
+async def test_a_key_that_sync_ends_ends_at_once(sides: KeySides, proxies: Proxies) -> None:
+    await sides.key("ann")
     gate, _ = await proxies.open("a")
     assert await gate.status(ANN) == 200
-    await house.gone("key_ann")
-    document = await house.json("sync", "--repair")
+    await sides.gone("key_ann")
+    document = await sides.json("sync", "--repair")
     assert document["announced"]["in_effect"] is True
     assert await gate.status(ANN) == 401
 
 
-async def test_an_earlier_end_holds_where_the_key_is_remembered_for_longer(house: House, proxies: Proxies) -> None:
-    await house.key("ann")
+async def test_an_earlier_end_holds_where_the_key_is_remembered_for_longer(sides: KeySides, proxies: Proxies) -> None:
+    await sides.key("ann")
     gate, _ = await proxies.open("a", fresh_s=7200)
     assert await gate.status(ANN) == 200
     end = datetime.now(UTC) + timedelta(minutes=30)
-    document = await house.json("set", "key_ann", "--expires", end.isoformat())
+    document = await sides.json("set", "key_ann", "--expires", end.isoformat())
     assert document["new_end"]["in_effect"] is True
     assert await gate.status(ANN) == 200
     await gate.later(3600)
     assert await gate.status(ANN) == 401
 
 
-async def test_our_row_ends_a_key_that_a_late_node_knows_without_an_end(house: House, pool: Pool) -> None:
-    await house.key("ann")
+async def test_our_row_ends_a_key_that_a_late_node_knows_without_an_end(sides: KeySides, pool: Pool) -> None:
+    await sides.key("ann")
     await pool.execute("update api_keys set expires_at = now() + interval '30 minutes'")
-    async with gate_at(house, fresh_s=7200) as gate:
+    async with gate_at(sides, fresh_s=7200) as gate:
         assert await gate.status(ANN) == 200
         (entry,) = gate.admission._known.values()
-        assert entry.fresh_until_s < house.sandbox.unkey.now_s() + 3600
+        assert entry.fresh_until_s < sides.sandbox.unkey.now_s() + 3600
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_proxy_that_does_not_confirm_is_named_with_the_bound_and_hears_later(
-    house: House, proxies: Proxies
+    sides: KeySides, proxies: Proxies
 ) -> None:
-    await house.key("ann")
+    await sides.key("ann")
     (hearing, hears), (deaf, follow) = await proxies.open("a", follows=False), await proxies.open("b", follows=False)
     assert await statuses(ANN, hearing, deaf) == [200, 200]
-    done = await house.run("revoke", "key_ann")
+    done = await sides.run("revoke", "key_ann")
     assert done.status == 0
     assert re.search(r"0 of 2 proxies have confirmed it, not a, b\. If they run: .*within 30 s.*630 s", done.out)
     await hears.step_once()
-    document = await house.json("revoke", "key_ann")
+    document = await sides.json("revoke", "key_ann")
     assert (document["in_effect"], document["may_work_for_s"]) == (False, 30)
     assert await statuses(ANN, hearing, deaf) == [401, 200]
     await follow.step_once()  # it reads what it has missed
     assert await deaf.status(ANN) == 401
 
 
-async def test_without_redis_a_command_does_its_work_and_names_the_bound(house: House) -> None:
-    await house.key("ann")
-    house.env["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
-    async with gate_at(house) as gate:
+async def test_without_redis_a_command_does_its_work_and_names_the_bound(sides: KeySides) -> None:
+    await sides.key("ann")
+    sides.env["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    async with gate_at(sides) as gate:
         assert await gate.status(ANN) == 200
-        done = await house.run("revoke", "key_ann")
+        done = await sides.run("revoke", "key_ann")
         assert done.status == 0
         assert re.search(r"The proxies could not be told \(redis: .*\)\. Calls that begin within 30 s may", done.out)
         assert await gate.status(ANN) == 200
@@ -182,51 +181,51 @@ async def test_without_redis_a_command_does_its_work_and_names_the_bound(house: 
         assert await gate.status(ANN) == 401
 
 
-async def test_nothing_is_said_to_be_in_effect_where_no_proxy_is_known(house: House) -> None:
-    await house.key("ann")
-    document = await house.json("disable", "key_ann")
+async def test_nothing_is_said_to_be_in_effect_where_no_proxy_is_known(sides: KeySides) -> None:
+    await sides.key("ann")
+    document = await sides.json("disable", "key_ann")
     assert (document["in_effect"], document["takes_effect_within_s"]) == (False, 30)
-    assert "No running proxy is known. Calls that begin within 30 s" in (await house.run("disable", "key_ann")).out
+    assert "No running proxy is known. Calls that begin within 30 s" in (await sides.run("disable", "key_ann")).out
 
 
-async def test_a_proxy_that_is_restarted_meanwhile_lets_nothing_in(house: House, proxies: Proxies) -> None:
-    await house.key("ann")
+async def test_a_proxy_that_is_restarted_meanwhile_lets_nothing_in(sides: KeySides, proxies: Proxies) -> None:
+    await sides.key("ann")
     old, follow = await proxies.open("a", follows=False)
     assert await old.status(ANN) == 200
     await follow.close()
-    assert "No running proxy is known" in (await house.run("revoke", "key_ann")).out
+    assert "No running proxy is known" in (await sides.run("revoke", "key_ann")).out
     new, follow = await proxies.open("a")
     assert await new.status(ANN) == 401
-    assert "the proxy that runs has confirmed it" in (await house.run("revoke", "key_ann")).out
+    assert "the proxy that runs has confirmed it" in (await sides.run("revoke", "key_ann")).out
 
 
 async def test_a_proxy_that_was_killed_is_named_and_not_waited_for(
-    house: House, proxies: Proxies, redis: Redis
+    sides: KeySides, proxies: Proxies, redis: Redis
 ) -> None:
-    await house.key("ann")
+    await sides.key("ann")
     await proxies.open("a")
     seconds, _ = await redis.time()
     await redis.zadd(key_changes.PROXIES, {"gone": seconds - 60, "long gone": seconds - 4000})
-    done = await house.run("revoke", "key_ann")  # else this would wait for a minute
+    done = await sides.run("revoke", "key_ann")  # else this would wait for a minute
     assert "1 of 2 proxies have confirmed it, not gone. If they run:" in done.out
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_proxy_that_was_cut_off_reads_what_it_missed(house: House, proxies: Proxies, redis: Redis) -> None:
-    await house.key("ann")
+async def test_a_proxy_that_was_cut_off_reads_what_it_missed(sides: KeySides, proxies: Proxies, redis: Redis) -> None:
+    await sides.key("ann")
     gate, follow = await proxies.open("a", follows=False)
     assert await gate.status(ANN) == 200
     await cut_off(redis)
-    await house.run("revoke", "key_ann")
+    await sides.run("revoke", "key_ann")
     assert await gate.status(ANN) == 200
     await follow.step_once()
     assert await gate.status(ANN) == 401
 
 
 async def test_a_redis_that_has_lost_everything_makes_all_keys_be_asked_about(
-    house: House, proxies: Proxies, redis: Redis, pool: Pool
+    sides: KeySides, proxies: Proxies, redis: Redis, pool: Pool
 ) -> None:
-    await house.key("ann")
+    await sides.key("ann")
     announcing = KeyChanges(redis)
     await announcing.publish(["key_nobody"], [])
     gate, follow = await proxies.open("a", follows=False)
@@ -241,7 +240,7 @@ async def test_a_redis_that_has_lost_everything_makes_all_keys_be_asked_about(
 
 
 async def test_postgres_away_confirms_nothing(redis: Redis, redis_url: str) -> None:
-    fakes, changes = Fakes(), KeyChanges(redis)
+    fakes, changes = AdmissionFakes(), KeyChanges(redis)
     await fakes.admit()
     follow = FollowChanges(changes, fakes.admission, "a", lambda: None)
     await follow.open()
@@ -258,7 +257,7 @@ async def test_postgres_away_confirms_nothing(redis: Redis, redis_url: str) -> N
 
 
 async def test_what_was_asked_before_a_change_is_not_remembered_after_it() -> None:
-    fakes = Fakes()
+    fakes = AdmissionFakes()
     fakes.keys.gate.clear()
     asking = asyncio.create_task(fakes.admission.admit(KEY))
     await asyncio.sleep(0)
@@ -272,7 +271,7 @@ async def test_what_was_asked_before_a_change_is_not_remembered_after_it() -> No
 
 
 async def test_a_call_waits_for_no_question_that_was_asked_before_the_change() -> None:
-    fakes = Fakes()
+    fakes = AdmissionFakes()
     fakes.keys.gate.clear()
     early = asyncio.create_task(fakes.admission.admit(KEY))
     await asyncio.sleep(0)
@@ -285,7 +284,7 @@ async def test_a_call_waits_for_no_question_that_was_asked_before_the_change() -
 
 
 async def test_a_no_of_before_the_change_does_not_last() -> None:
-    fakes = Fakes()
+    fakes = AdmissionFakes()
     fakes.accounts.answer = Linked(key_is_active=False)
     fakes.keys.gate.clear()
     early = asyncio.create_task(fakes.refused())
@@ -298,10 +297,10 @@ async def test_a_no_of_before_the_change_does_not_last() -> None:
     assert (await fakes.admit()).user_id == "user"
 
 
-async def test_who_writes_to_redis_lets_no_key_in(house: House, proxies: Proxies, redis: Redis) -> None:
-    await house.key("ann")
+async def test_who_writes_to_redis_lets_no_key_in(sides: KeySides, proxies: Proxies, redis: Redis) -> None:
+    await sides.key("ann")
     gate, follow = await proxies.open("a", follows=False)
-    await house.run("revoke", "key_ann")
+    await sides.run("revoke", "key_ann")
     assert await gate.status(ANN) == 401
     forged: list[dict[Any, Any]] = [
         {"keys": "key_ann"},
@@ -314,11 +313,11 @@ async def test_who_writes_to_redis_lets_no_key_in(house: House, proxies: Proxies
         assert await gate.status(ANN) == 401
 
 
-async def test_no_secret_is_in_redis(house: House, proxies: Proxies, redis: Redis) -> None:
-    await house.key("ann")
+async def test_no_secret_is_in_redis(sides: KeySides, proxies: Proxies, redis: Redis) -> None:
+    await sides.key("ann")
     gate, _ = await proxies.open("a")
     assert await gate.status(ANN) == 200
-    assert (await house.run("revoke", "key_ann")).status == 0
+    assert (await sides.run("revoke", "key_ann")).status == 0
     for name in await redis.keys("keys:*"):
         assert ANN.encode() not in (await redis.dump(name) or b"")
     entries: Any = await redis.xrange(key_changes.STREAM)

@@ -13,7 +13,7 @@ from gateway.config.key_ring import KeyRing, entry_of
 from gateway.embedded import Embedded
 from gateway.kit.errors import DependencyDown
 from gateway.stores.redis import open_redis
-from tests.access.admissions import KEY, NOW_S, House, no
+from tests.access.admissions import KEY, NOW_S, AdmissionFakes, no
 from tests.support.gateway import Stack, stack
 from tests.support.servers import free_port
 
@@ -48,26 +48,26 @@ async def good_keys(
     return made
 
 
-async def flood(house: House) -> None:
+async def flood(fakes: AdmissionFakes) -> None:
     """Unknown keys from the address that everybody comes from, until it may ask no more."""
-    answer, house.keys.answer = house.keys.answer, no("NOT_FOUND")
-    statuses = [(await house.refused(f"junk-{number}", peer=BALANCER)).status for number in range(20)]
+    answer, fakes.keys.answer = fakes.keys.answer, no("NOT_FOUND")
+    statuses = [(await fakes.refused(f"junk-{number}", peer=BALANCER)).status for number in range(20)]
     assert statuses[-1] == 429
-    house.keys.answer = answer
+    fakes.keys.answer = answer
 
 
 async def test_without_what_redis_remembers_everybody_is_locked_out() -> None:
     """What happens without GATEWAY_SECRETS; the test of the tests below."""
-    house = House(misses_per_minute=10)
-    await flood(house)
-    assert (await house.refused(peer=BALANCER)).status == 429
+    fakes = AdmissionFakes(misses_per_minute=10)
+    await flood(fakes)
+    assert (await fakes.refused(peer=BALANCER)).status == 429
 
 
 async def test_a_key_that_was_good_before_the_restart_gets_in(redis: "Redis") -> None:
-    before = House(good_keys=(known := await good_keys(redis)), misses_per_minute=10)
+    before = AdmissionFakes(good_keys=(known := await good_keys(redis)), misses_per_minute=10)
     await before.admit(peer=BALANCER)
     await known.exchange()
-    after = House(good_keys=await good_keys(redis), misses_per_minute=10)
+    after = AdmissionFakes(good_keys=await good_keys(redis), misses_per_minute=10)
     await flood(after)
     await after.admit(peer=BALANCER)
     assert (await after.refused("never-seen", peer=BALANCER)).status == 429
@@ -75,7 +75,7 @@ async def test_a_key_that_was_good_before_the_restart_gets_in(redis: "Redis") ->
 
 async def test_two_proxies_know_each_others(redis: "Redis") -> None:
     mine, theirs = await good_keys(redis), await good_keys(redis)
-    one, other = (House(good_keys=known, misses_per_minute=10) for known in (mine, theirs))
+    one, other = (AdmissionFakes(good_keys=known, misses_per_minute=10) for known in (mine, theirs))
     await flood(other)
     await one.admit(peer=BALANCER)
     await mine.exchange()
@@ -86,18 +86,18 @@ async def test_two_proxies_know_each_others(redis: "Redis") -> None:
 
 async def test_unkey_is_asked_all_the_same_and_a_key_that_has_ended_is_a_stranger_again(redis: "Redis") -> None:
     known = await good_keys(redis)
-    await House(good_keys=known).admit(peer=BALANCER)
+    await AdmissionFakes(good_keys=known).admit(peer=BALANCER)
     await known.exchange()
-    house = House(good_keys=known, misses_per_minute=10)
-    house.keys.answer = no("DISABLED")
-    assert (await house.refused(peer=BALANCER)).status == 401
-    assert house.keys.asked == [KEY]
+    fakes = AdmissionFakes(good_keys=known, misses_per_minute=10)
+    fakes.keys.answer = no("DISABLED")
+    assert (await fakes.refused(peer=BALANCER)).status == 401
+    assert fakes.keys.asked == [KEY]
     assert not known.has(KEY)
     await known.exchange()
     assert not (await good_keys(redis)).has(KEY)
-    await flood(house)
-    house.now_s = 11  # the refusal is no longer remembered
-    assert (await house.refused(peer=BALANCER)).status == 429
+    await flood(fakes)
+    fakes.now_s = 11  # the refusal is no longer remembered
+    assert (await fakes.refused(peer=BALANCER)).status == 429
 
 
 async def test_redis_has_no_key_and_nothing_that_another_secret_reads(redis: "Redis") -> None:
@@ -167,19 +167,19 @@ async def test_what_redis_did_not_hear_is_told_again(redis: "Redis") -> None:
 
 
 async def test_a_key_that_cannot_be_ours_is_neither_asked_about_nor_counted() -> None:
-    house = House(misses_per_minute=10, prefixes=("app_", "key_"))
+    fakes = AdmissionFakes(misses_per_minute=10, prefixes=("app_", "key_"))
     for number in range(1000):
-        assert (await house.refused(f"junk-{number}", peer=BALANCER)).status == 401
-    assert not house.keys.asked
-    await house.admit(KEY, peer=BALANCER)
+        assert (await fakes.refused(f"junk-{number}", peer=BALANCER)).status == 401
+    assert not fakes.keys.asked
+    await fakes.admit(KEY, peer=BALANCER)
 
 
 async def test_an_ipv6_client_is_its_64() -> None:
-    house = House(misses_per_minute=10)
-    house.keys.answer = no("NOT_FOUND")
-    statuses = [(await house.refused(f"junk-{n}", peer=f"2001:db8:1:2::{n:x}")).status for n in range(12)]
+    fakes = AdmissionFakes(misses_per_minute=10)
+    fakes.keys.answer = no("NOT_FOUND")
+    statuses = [(await fakes.refused(f"junk-{n}", peer=f"2001:db8:1:2::{n:x}")).status for n in range(12)]
     assert statuses == [401] * 10 + [429] * 2
-    assert (await house.refused("junk", peer="2001:db8:1:3::1")).status == 401
+    assert (await fakes.refused("junk", peer="2001:db8:1:3::1")).status == 401
 
 
 @pytest.fixture

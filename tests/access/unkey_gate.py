@@ -15,15 +15,15 @@ from gateway.config.settings import KeySettings, LimitSettings
 from gateway.keys.verify import Keys
 from gateway.kit.errors import ApiError
 from gateway.sandbox import credentials
-from tests.keys.unkey_at_work import House
+from tests.keys.unkey_at_work import KeySides
 from tests.support.stand_ins import control
 
 
 class Gate:
     """What a proxy makes of a key."""
 
-    def __init__(self, house: House, admission: Admission, verifier: KeyVerifier) -> None:
-        self.house = house
+    def __init__(self, sides: KeySides, admission: Admission, verifier: KeyVerifier) -> None:
+        self.sides = sides
         self.admission = admission
         self.verifier = verifier
 
@@ -54,33 +54,33 @@ class Gate:
 
     async def later(self, seconds: float) -> None:
         """Time passes."""
-        await control(self.house.sandbox, "unkey", "/clock", seconds=seconds)
+        await control(self.sides.sandbox, "unkey", "/clock", seconds=seconds)
 
     async def mode(self, **fields: Any) -> None:
         """How the stand-in behaves from now on."""
-        await control(self.house.sandbox, "unkey", "/mode", **fields)
+        await control(self.sides.sandbox, "unkey", "/mode", **fields)
 
     async def change(self, key_id: str, **fields: Any) -> None:
         """Somebody changes a key in Unkey's dashboard."""
-        await control(self.house.sandbox, "unkey", "/change", keyId=key_id, **fields)
+        await control(self.sides.sandbox, "unkey", "/change", keyId=key_id, **fields)
 
 
 @asynccontextmanager
-async def gate_at(house: House, *, canary: str | None = None, **settings: Any) -> AsyncIterator[Gate]:
+async def gate_at(sides: KeySides, *, canary: str | None = None, **settings: Any) -> AsyncIterator[Gate]:
     """One proxy's admission, which has remembered nothing yet but the canary."""
-    clock = house.sandbox.unkey.now_s
+    clock = sides.sandbox.unkey.now_s
     async with aiohttp.ClientSession() as session:
-        keys = Keys(session, house.sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
+        keys = Keys(session, sides.sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         breaker = Breaker(monotonic=clock, uniform=lambda least, _: least)
         verifier = KeyVerifier(keys, breaker, canary, monotonic=clock)
         await verifier.check()
         admission = Admission(
             verifier,
-            KeyOwners(house.ledger.pool),
+            KeyOwners(sides.ledger.pool),
             KeySettings(**settings),
             LimitSettings(),
             pepper=b"p",
             monotonic=clock,
             unix_s=clock,
         )
-        yield Gate(house, admission, verifier)
+        yield Gate(sides, admission, verifier)

@@ -38,7 +38,7 @@ from tests.support.audit_plants import (
     PLANTS,
     POLICY,
     SETTLER,
-    House,
+    PlantedLedger,
     rows_deleted,
 )
 from tests.support.audits import fill, insert, lines, segment
@@ -47,7 +47,7 @@ from tests.support.stand_ins import sandbox_at
 
 
 @pytest.fixture
-async def house(pool: Pool, ledger: Ledger, tmp_path: Path) -> AsyncIterator[House]:
+async def planted(pool: Pool, ledger: Ledger, tmp_path: Path) -> AsyncIterator[PlantedLedger]:
     filled = await fill(ledger, SETTLER, FIRST, count=60, every=timedelta(minutes=3))
     await Outbox(pool).freeze_closed(NOW, 300)
     folder = tmp_path / "journal"
@@ -55,19 +55,19 @@ async def house(pool: Pool, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Hou
     segment(folder, 1, written[:80], confirmed=True)
     segment(folder, 2, written[80:])
     async with pool.acquire() as connection:
-        yield House(connection, filled, folder)
+        yield PlantedLedger(connection, filled, folder)
 
 
 @contextlib.asynccontextmanager
-async def undone(house: House) -> AsyncIterator[None]:
-    transaction = house.connection.transaction()
+async def undone(planted: PlantedLedger) -> AsyncIterator[None]:
+    transaction = planted.connection.transaction()
     await transaction.start()
-    before = sorted(house.folder.iterdir())
+    before = sorted(planted.folder.iterdir())
     try:
         yield
     finally:
         await transaction.rollback()
-        for path in set(house.folder.iterdir()) - set(before):
+        for path in set(planted.folder.iterdir()) - set(before):
             path.unlink()
 
 
@@ -79,17 +79,17 @@ def breaches(report: AuditReport) -> dict[str, tuple[str, ...]]:
     return {verdict.name: verdict.wrong for verdict in report.verdicts if verdict.state == "breach"}
 
 
-async def test_each_bug_breaks_its_invariant_and_no_other(house: House) -> None:
+async def test_each_bug_breaks_its_invariant_and_no_other(planted: PlantedLedger) -> None:
     for name, (plant, invariant) in PLANTS.items():
-        async with undone(house):
-            await plant(house)
-            report = await house.audit()
+        async with undone(planted):
+            await plant(planted)
+            report = await planted.audit()
         assert breaches(report).keys() == {invariant}, (name, breaches(report))
         found = by_name(report)[invariant]
         assert found.examples, name
         assert found.look, name
-    async with undone(house):
-        assert not breaches(await house.audit())  # nothing of a plant was left behind
+    async with undone(planted):
+        assert not breaches(await planted.audit())  # nothing of a plant was left behind
 
 
 async def test_every_invariant_has_a_bug_that_breaks_it() -> None:
@@ -97,35 +97,35 @@ async def test_every_invariant_has_a_bug_that_breaks_it() -> None:
     assert {invariant for _, invariant in PLANTS.values()} | tested_with_stripe == {f"INV-{n}" for n in range(1, 11)}
 
 
-async def test_a_ledger_as_the_gateway_leaves_it_is_clean(house: House) -> None:
-    before = {path.name: path.stat().st_mtime_ns for path in house.folder.iterdir()}
-    async with undone(house):
-        report = await house.audit()
+async def test_a_ledger_as_the_gateway_leaves_it_is_clean(planted: PlantedLedger) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in planted.folder.iterdir()}
+    async with undone(planted):
+        report = await planted.audit()
     assert breaches(report) == {}
     found = by_name(report)
     assert found["INV-7"].state == "not checked"
     assert {verdict.state for name, verdict in found.items() if name != "INV-7"} == {"ok"}
-    calls = [event for event in house.events if event.adjusts is None]
+    calls = [event for event in planted.events if event.adjusts is None]
     assert found["INV-1"].figures["calls"] == len(calls) == 64
     assert (found["INV-1"].figures["segments"], found["INV-1"].figures["missing"]) == (2, 0)
     assert (found["INV-3"].figures["rows"], found["INV-3"].figures["re-priced"]) == (60, 60)
     assert found["INV-4"].figures.items() >= {"estimated": 2, "void": 1, "unpriced": 1, "adjustment": 1}.items()
-    assert found["INV-5"].figures["rows"] == len(house.events)
+    assert found["INV-5"].figures["rows"] == len(planted.events)
     assert (found["INV-9"].figures["estimated"], found["INV-9"].figures["corrected since"]) == (2, 1)
-    assert {path.name: path.stat().st_mtime_ns for path in house.folder.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in planted.folder.iterdir()} == before
 
 
-async def test_a_usage_block_that_only_bytes_can_hold_is_priced_again(house: House) -> None:
+async def test_a_usage_block_that_only_bytes_can_hold_is_priced_again(planted: PlantedLedger) -> None:
     block = rb'{"prompt_tokens":40,"completion_tokens":2,"total_tokens":42,"note":"\ud800%s"}'
     events = []
     for name, more in (("odd", b""), ("long", b"x" * 70_000)):
-        opened = house.maker.opened(FIRST, endpoint="chat")
+        opened = planted.maker.opened(FIRST, endpoint="chat")
         said = Said(f"chatcmpl-{name}", opened.model, None, block % more)
-        events.append(house.maker.settler.settle_exact(opened, said, FIRST))
-    async with undone(house):
-        before = by_name(await house.audit())["INV-3"].figures
-        await insert(house.ledger, events)
-        report = await house.audit()
+        events.append(planted.maker.settler.settle_exact(opened, said, FIRST))
+    async with undone(planted):
+        before = by_name(await planted.audit())["INV-3"].figures
+        await insert(planted.ledger, events)
+        report = await planted.audit()
     assert breaches(report).keys() <= {"INV-1"}
     figures = by_name(report)["INV-3"].figures
     assert int(figures["rows"]) == int(before["rows"]) + 2
@@ -133,86 +133,88 @@ async def test_a_usage_block_that_only_bytes_can_hold_is_priced_again(house: Hou
     assert figures["not re-priced, more than usage is needed"] == 1  # of the long one only the beginning was kept
 
 
-async def test_a_range_is_audited_by_whole_hours(house: House) -> None:
+async def test_a_range_is_audited_by_whole_hours(planted: PlantedLedger) -> None:
     hour = FIRST + timedelta(hours=1)
-    async with undone(house):
-        report = await house.audit(AuditRange(hour + timedelta(minutes=1), hour + timedelta(minutes=2)))
+    async with undone(planted):
+        report = await planted.audit(AuditRange(hour + timedelta(minutes=1), hour + timedelta(minutes=2)))
     assert report.span == AuditRange(hour, hour + timedelta(hours=1))
     assert breaches(report) == {}
     assert by_name(report)["INV-5"].figures["rows"] == 20
-    async with undone(house):  # and what is wrong elsewhere is not seen by what looks at the range only
+    async with undone(planted):  # and what is wrong elsewhere is not seen by what looks at the range only
         early = f"evidence = 'reported' and created_at < '{hour}'"
-        await house.unguarded(f"update openai_usage set usage = '{{}}' where {early}")
-        assert breaches(await house.audit(AuditRange(FIRST + timedelta(hours=2), None))) == {}
-        assert breaches(await house.audit()).keys() == {"INV-3"}
+        await planted.unguarded(f"update openai_usage set usage = '{{}}' where {early}")
+        assert breaches(await planted.audit(AuditRange(FIRST + timedelta(hours=2), None))) == {}
+        assert breaches(await planted.audit()).keys() == {"INV-3"}
 
 
-async def test_a_row_deleted_is_missed_everywhere(house: House) -> None:
-    async with undone(house):
-        await rows_deleted(house)
-        assert breaches(await house.audit()).keys() >= {"INV-1", "INV-5", "INV-6"}
+async def test_a_row_deleted_is_missed_everywhere(planted: PlantedLedger) -> None:
+    async with undone(planted):
+        await rows_deleted(planted)
+        assert breaches(await planted.audit()).keys() >= {"INV-1", "INV-5", "INV-6"}
 
 
-async def test_events_still_in_transit_are_no_breach(house: House) -> None:
-    young, settled, refused = (house.maker.reported(NOW - timedelta(seconds=ago)) for ago in (600, 20, 3000))
-    async with undone(house):
-        segment(house.folder, 3, [frame(OPEN, encode(house.maker.opened(young.started_at, id=young.id)))])
+async def test_events_still_in_transit_are_no_breach(planted: PlantedLedger) -> None:
+    young, settled, refused = (planted.maker.reported(NOW - timedelta(seconds=ago)) for ago in (600, 20, 3000))
+    async with undone(planted):
+        segment(planted.folder, 3, [frame(OPEN, encode(planted.maker.opened(young.started_at, id=young.id)))])
         torn = frame(SETTLE, encode(refused))[:-20]
-        segment(house.folder, 4, [*lines(house.maker, [settled]), *lines(house.maker, [refused])[:1], torn], slot="w1")
-        await house.ledger.insert_batch([LedgerEntry(refused.id, b"no row, but kept")])
-        report = await house.audit()
+        segment(
+            planted.folder, 4, [*lines(planted.maker, [settled]), *lines(planted.maker, [refused])[:1], torn], slot="w1"
+        )
+        await planted.ledger.insert_batch([LedgerEntry(refused.id, b"no row, but kept")])
+        report = await planted.audit()
     assert breaches(report) == {}
     figures = by_name(report)["INV-1"].figures
     assert (figures["in flight"], figures["on their way"], figures["unreadable records"]) == (1, 1, 0)
     assert "1 entry in quarantine needs attention" in by_name(report)["INV-10"].look
 
 
-async def test_unreadable_records_are_reported(house: House) -> None:
-    async with undone(house):
-        written = lines(house.maker, [house.maker.reported(FIRST)])[0].replace(b"model", b"modem")
-        segment(house.folder, 3, [written])
-        verdict = by_name(await house.audit())["INV-1"]
+async def test_unreadable_records_are_reported(planted: PlantedLedger) -> None:
+    async with undone(planted):
+        written = lines(planted.maker, [planted.maker.reported(FIRST)])[0].replace(b"model", b"modem")
+        segment(planted.folder, 3, [written])
+        verdict = by_name(await planted.audit())["INV-1"]
     assert (verdict.state, verdict.figures["unreadable records"]) == ("ok", 1)
     assert "unreadable" in verdict.look
 
 
-async def test_unreadable_records_of_a_running_process_are_a_breach(house: House) -> None:
+async def test_unreadable_records_of_a_running_process_are_a_breach(planted: PlantedLedger) -> None:
     """As when a usage block of several lines is written as it came: no row, no crash, and every part looks well."""
-    event = house.maker.reported(NOW - timedelta(seconds=1))
-    opened, settled = lines(house.maker, [event])
+    event = planted.maker.reported(NOW - timedelta(seconds=1))
+    opened, settled = lines(planted.maker, [event])
     torn = settled.replace(b'"usage":{', b'"usage":{\n  ').replace(b"}}", b"\n}}")
     broken = torn.count(b"\n")
-    async with undone(house):
-        path = segment(house.folder, 3, [opened, torn, frame(NOTE, encode(NoteRecord(event.id)))[:30] + b"\n"])
-        dead = by_name(await house.audit())["INV-1"]
+    async with undone(planted):
+        path = segment(planted.folder, 3, [opened, torn, frame(NOTE, encode(NoteRecord(event.id)))[:30] + b"\n"])
+        dead = by_name(await planted.audit())["INV-1"]
         assert dead.wrong == ("1 × settled call that is not in the ledger",)  # at once: it will never arrive
         assert dead.examples == (event.id,)
-        with (house.folder / "w0.lock").open("w") as lock:
+        with (planted.folder / "w0.lock").open("w") as lock:
             lock.write("boot")
             lock.flush()
             fcntl.flock(lock, fcntl.LOCK_EX)
-            alive = by_name(await house.audit())["INV-1"]
+            alive = by_name(await planted.audit())["INV-1"]
         assert alive.wrong == (
             "1 × settled call that is not in the ledger",
             f"{broken} × unreadable record of a living process",
         )
         assert alive.examples == (event.id, path.name)
-        await insert(house.ledger, [event])  # as the sweeper would: an estimate, in place of what was said
-        assert breaches(await house.audit()).get("INV-1") is None
+        await insert(planted.ledger, [event])  # as the sweeper would: an estimate, in place of what was said
+        assert breaches(await planted.audit()).get("INV-1") is None
 
 
-async def test_without_a_journal_it_says_so(house: House, tmp_path: Path) -> None:
-    house.folder = tmp_path / "nowhere"
-    house.folder.mkdir()
-    async with undone(house):
-        report = await house.audit()
+async def test_without_a_journal_it_says_so(planted: PlantedLedger, tmp_path: Path) -> None:
+    planted.folder = tmp_path / "nowhere"
+    planted.folder.mkdir()
+    async with undone(planted):
+        report = await planted.audit()
     assert by_name(report)["INV-1"].state == "not checked"
     assert "no journal here" in by_name(report)["INV-8"].look
     assert not report.breached
 
 
 @pytest.fixture
-async def stripe_has_it(house: House, pool: Pool) -> AsyncIterator[Billing]:
+async def stripe_has_it(planted: PlantedLedger, pool: Pool) -> AsyncIterator[Billing]:
     """The Stripe stand-in, to which every frozen amount has been sent."""
     async with sandbox_at(NOW.timestamp) as sandbox:
         sandbox.stripe.customers.add(0, {}, customer_id="cus_payer")
@@ -225,23 +227,23 @@ async def stripe_has_it(house: House, pool: Pool) -> AsyncIterator[Billing]:
         await billing.close()
 
 
-async def test_stripe_has_what_was_sent(house: House, stripe_has_it: Billing) -> None:
-    async with undone(house):
-        settled = by_name(await house.audit(now=LATER, stripe=stripe_has_it))["INV-7"]
-        soon = by_name(await house.audit(stripe=stripe_has_it))["INV-7"]
+async def test_stripe_has_what_was_sent(planted: PlantedLedger, stripe_has_it: Billing) -> None:
+    async with undone(planted):
+        settled = by_name(await planted.audit(now=LATER, stripe=stripe_has_it))["INV-7"]
+        soon = by_name(await planted.audit(stripe=stripe_has_it))["INV-7"]
     assert (settled.state, settled.figures["customers"], settled.figures["hours not settled yet"]) == ("ok", 1, 0)
-    sent = await house.connection.fetchval("select sum(value) from stripe_meter_events")
+    sent = await planted.connection.fetchval("select sum(value) from stripe_meter_events")
     assert settled.figures["micro-USD"] == sent > 0
     # Stripe's summaries lag behind, so what it took a moment ago is not held against it.
     assert soon.figures["hours not settled yet"] == settled.figures["hours compared"]
 
 
 @pytest.mark.usefixtures("stripe_has_it")
-async def test_stripe_away_hides_no_other_result(house: House) -> None:
+async def test_stripe_away_hides_no_other_result(planted: PlantedLedger) -> None:
     away = Billing(credentials.STRIPE_SECRET_KEY, base_url=f"http://127.0.0.1:{free_port()}")
-    async with undone(house):
-        asked = await house.audit(now=LATER)
-        report = await house.audit(now=LATER, stripe=away)
+    async with undone(planted):
+        asked = await planted.audit(now=LATER)
+        report = await planted.audit(now=LATER, stripe=away)
     await away.close()
     assert (report.breached, report.unanswered, report.exit_status) == (False, ("INV-7",), 3)
     assert "1 of 1 customers were not compared: stripe: " in by_name(report)["INV-7"].look
@@ -250,47 +252,47 @@ async def test_stripe_away_hides_no_other_result(house: House) -> None:
     ]
 
 
-async def test_an_event_sent_twice_is_noticed(house: House, stripe_has_it: Billing) -> None:
+async def test_an_event_sent_twice_is_noticed(planted: PlantedLedger, stripe_has_it: Billing) -> None:
     """As by a worker that sends what may have arrived again, under another identifier."""
     again = MeterEvent(METER, "cus_payer", 3, "blind-resend", FIRST + timedelta(hours=1, minutes=59, seconds=59))
     unasked = MeterEvent(METER, "cus_payer", 4, "out-of-the-blue", FIRST + timedelta(hours=3, minutes=1))
     for event in (again, unasked):
         assert await stripe_has_it.send(event) == Delivered()
-    async with undone(house):
-        report = await house.audit(now=LATER, stripe=stripe_has_it)
+    async with undone(planted):
+        report = await planted.audit(now=LATER, stripe=stripe_has_it)
     assert breaches(report) == {"INV-7": ("1 × hour that differs", "1 × hour that only Stripe knows")}
     assert all("cus_payer" in example for example in by_name(report)["INV-7"].examples)
 
 
-async def test_a_ledger_that_is_being_written_to_gives_consistent_sums(house: House, pool: Pool) -> None:
+async def test_a_ledger_that_is_being_written_to_gives_consistent_sums(planted: PlantedLedger, pool: Pool) -> None:
     async with snapshot(pool) as view:
         before = await view.row("select count(*) as rows from openai_usage")
-        late = house.maker.reported(FIRST)
+        late = planted.maker.reported(FIRST)
         await insert(Ledger(pool, meter=METER, window_s=WINDOW_S), [late])
-        segment(house.folder, 3, lines(house.maker, [late]))
-        report = await audit(view, EVERYTHING, NOW, book=BOOK, policy=POLICY, folder=house.folder, budgets=NO_BUDGETS)
+        segment(planted.folder, 3, lines(planted.maker, [late]))
+        report = await audit(view, EVERYTHING, NOW, book=BOOK, policy=POLICY, folder=planted.folder, budgets=NO_BUDGETS)
     assert breaches(report).keys() == {"INV-1"}  # settled hours ago, and not in the view: the one thing it may say
     assert by_name(report)["INV-5"].figures["rows"] == before["rows"]
     async with snapshot(pool) as view:
         assert not breaches(
-            await audit(view, EVERYTHING, NOW, book=BOOK, policy=POLICY, folder=house.folder, budgets=NO_BUDGETS)
+            await audit(view, EVERYTHING, NOW, book=BOOK, policy=POLICY, folder=planted.folder, budgets=NO_BUDGETS)
         )
 
 
-async def test_a_login_that_sees_only_some_rows_may_not_audit(house: House) -> None:
-    async with undone(house):
-        await house.connection.execute("set local role authenticated")
+async def test_a_login_that_sees_only_some_rows_may_not_audit(planted: PlantedLedger) -> None:
+    async with undone(planted):
+        await planted.connection.execute("set local role authenticated")
         with pytest.raises(ConfigError, match="service_role"):
-            await house.audit()
-    async with undone(house):
-        await house.connection.execute("set local role service_role")
-        assert not breaches(await house.audit())
+            await planted.audit()
+    async with undone(planted):
+        await planted.connection.execute("set local role service_role")
+        assert not breaches(await planted.audit())
 
 
-async def test_a_journal_that_may_not_be_read_is_not_passed_over(house: House) -> None:
-    (house.folder / "w9.0000000000001.000001.jnl").mkdir()  # mode bits would not stop a test that runs as root
+async def test_a_journal_that_may_not_be_read_is_not_passed_over(planted: PlantedLedger) -> None:
+    (planted.folder / "w9.0000000000001.000001.jnl").mkdir()  # mode bits would not stop a test that runs as root
     with pytest.raises(DependencyDown, match="journal"):
-        await house.audit()
+        await planted.audit()
 
 
 async def test_the_audit_can_change_nothing(pool: Pool) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.house import House
+from tests.chaos.deployment import Deployment
 from tests.chaos.outage import outage
 from tests.chaos.run import chaos, run
 
 
-def played(made: House, seed: int, options: argparse.Namespace) -> Coroutine[Any, Any, dict[str, Any]]:
+def played(made: Deployment, seed: int, options: argparse.Namespace) -> Coroutine[Any, Any, dict[str, Any]]:
     """What the options ask for."""
     if options.away:
         return outage(made, seed, options.away.split(","), options.seconds, options.clients, say)

@@ -11,8 +11,8 @@ from random import Random
 from typing import Final
 
 from gateway.stores.redis import open_redis
+from tests.chaos.deployment import Deployment, since
 from tests.chaos.excuses import Excuses
-from tests.chaos.house import House, since
 from tests.chaos.tcp import KINDS, Kind
 
 WEIGHTS: Final[dict[str, float]] = {
@@ -47,8 +47,8 @@ DELAY_S_MAX: Final = 0.4
 class Killer:
     """Draws faults until told to stop; a fault that heals later does so on its own."""
 
-    def __init__(self, house: House, seed: int, excuses: Excuses, say: Callable[[str], None]) -> None:
-        self._house: Final = house
+    def __init__(self, deployment: Deployment, seed: int, excuses: Excuses, say: Callable[[str], None]) -> None:
+        self._deployment: Final = deployment
         self._excuses: Final = excuses
         self._dice: Final = Random(seed)
         self._say: Final = say
@@ -77,10 +77,10 @@ class Killer:
             return
         if verb == "wire":
             happened = self._at_wire(target, kind, chance, seconds)
-        elif target in self._house.stores:
+        elif target in self._deployment.stores:
             happened = await self._at_store(verb, target, seconds)
         else:
-            happened = self._at_process(verb, self._house.pids_of(target), chance, seconds)
+            happened = self._at_process(verb, self._deployment.pids_of(target), chance, seconds)
         if happened:
             self._excuses.add(name, seconds)
             said = f"{name} {kind}" if verb == "wire" else name
@@ -88,7 +88,7 @@ class Killer:
             self._say(f"{since(self._begun)}  {said}")
 
     def _at_wire(self, name: str, kind: Kind, chance: float, seconds: float) -> bool:
-        wires, link = self._house.wires, self._house.links[name]
+        wires, link = self._deployment.wires, self._deployment.links[name]
         after_bytes = int(chance * CUT_BYTES_MAX) if kind == "cut" else 0
         wires.set(link, kind, after_bytes=after_bytes, delay_s=chance * DELAY_S_MAX)
 
@@ -111,7 +111,7 @@ class Killer:
         return False
 
     async def _at_store(self, verb: str, name: str, seconds: float) -> bool:
-        store = self._house.stores[name]
+        store = self._deployment.stores[name]
         if verb == "flush":
             async with open_redis(store.url) as redis:
                 await redis.flushall()

@@ -9,8 +9,8 @@ from typing import Final
 
 import aiohttp
 
+from tests.chaos.deployment import Deployment
 from tests.chaos.excuses import Excuses
-from tests.chaos.house import House
 from tests.proxy.test_thousand import mixed
 
 LEAVES: Final = 0.1
@@ -21,8 +21,8 @@ AFTER_ERROR_S: Final = 0.3
 class Load:
     """Runs until `stop`."""
 
-    def __init__(self, house: House, seed: int, clients: int, excuses: Excuses) -> None:
-        self._house: Final = house
+    def __init__(self, deployment: Deployment, seed: int, clients: int, excuses: Excuses) -> None:
+        self._deployment: Final = deployment
         self._excuses: Final = excuses
         self._dice: Final = Random(seed)
         self._clients: Final = clients
@@ -41,7 +41,7 @@ class Load:
         """Every client until `stop`."""
         timeout = aiohttp.ClientTimeout(total=CALL_S)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-            keys = (self._house.stack.key, self._house.second)
+            keys = (self._deployment.stack.key, self._deployment.second)
             async with asyncio.TaskGroup() as clients:
                 for number in range(self._clients):
                     dice = Random(self._dice.random())
@@ -53,7 +53,7 @@ class Load:
             path, body = mixed(dice.randrange(1 << 30), dice)
             begun_s = time.monotonic()
             try:
-                async with session.post(self._house.stack.base_url + path, json=body, headers=headers) as answer:
+                async with session.post(self._deployment.stack.base_url + path, json=body, headers=headers) as answer:
                     if dice.random() < LEAVES:
                         await answer.content.readany()
                         answer.close()

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from tests.chaos.deployment import Deployment
 from tests.chaos.excuses import Excuses
-from tests.chaos.house import House
 from tests.chaos.load import Load
 from tests.chaos.run import judged
 
@@ -23,7 +23,7 @@ KINDS: Final = ("parent", "proxy", "keeper", "worker")
 
 
 async def outage(
-    made: House, seed: int, away: Sequence[str], seconds: float, clients: int, say: Callable[[str], None]
+    made: Deployment, seed: int, away: Sequence[str], seconds: float, clients: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Raises nothing for what is wrong: the figures say it."""
     load = Load(made, seed, clients, Excuses())
@@ -43,7 +43,7 @@ async def outage(
     return {"away": list(away), "seconds": seconds, "memory_mb": memory, **drain, **found}
 
 
-async def _memory_while_away(made: House, seconds: float, say: Callable[[str], None]) -> dict[str, list[int]]:
+async def _memory_while_away(made: Deployment, seconds: float, say: Callable[[str], None]) -> dict[str, list[int]]:
     """Resident MB of each kind of process, the largest of each kind, sampled over the time."""
     begun = time.monotonic()
     samples: dict[str, list[int]] = {kind: [] for kind in KINDS}

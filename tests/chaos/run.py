@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos.checks import EXAMPLES, billed, healed, missing, verdict
+from tests.chaos.deployment import Deployment, open_deployment
 from tests.chaos.excuses import Excuses
-from tests.chaos.house import House, house
 from tests.chaos.killer import Killer
 from tests.chaos.load import Load
 from tests.support.servers import memory_folder
@@ -21,7 +21,9 @@ HEAL_S: Final = 30.0
 WARM_S: Final = 1.0
 
 
-async def chaos(made: House, seed: int, seconds: float, clients: int, say: Callable[[str], None]) -> dict[str, Any]:
+async def chaos(
+    made: Deployment, seed: int, seconds: float, clients: int, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Raises nothing for what is wrong: the figures say it."""
     excuses = Excuses()
     killer, load = Killer(made, seed, excuses, say), Load(made, seed, clients, excuses)
@@ -43,7 +45,7 @@ async def chaos(made: House, seed: int, seconds: float, clients: int, say: Calla
     }
 
 
-async def judged(made: House, load: Load, loading: asyncio.Task[None]) -> dict[str, Any]:
+async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> dict[str, Any]:
     """The figures of a run whose last fault has just ended, and whose load has been told to stop."""
     last_fault = time.monotonic()
     await made.all_up()
@@ -85,9 +87,9 @@ async def judged(made: House, load: Load, loading: asyncio.Task[None]) -> dict[s
     }
 
 
-def run(seed: int, play: Callable[[House], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
+def run(seed: int, play: Callable[[Deployment], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
     """A set of processes, a scenario played on it, and everything stopped."""
     with tempfile.TemporaryDirectory(prefix="gateway-chaos-", dir=memory_folder()) as folder:
         os.chmod(folder, 0o711)
-        with house(Path(folder), seed) as made:
+        with open_deployment(Path(folder), seed) as made:
             return asyncio.run(play(made))

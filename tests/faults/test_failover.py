@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gateway.stores.redis import open_redis
-from tests.chaos.house import Store
+from tests.chaos.deployment import Store
 from tests.chaos.tcp import Link, Wires, wires
 from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows
@@ -32,7 +32,9 @@ def masters(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, database_url: str, masters: tuple[Store, Store]) -> Iterator[tuple[Stack, Wires, Link]]:
+def gateway_with_standby(
+    tmp_path: Path, database_url: str, masters: tuple[Store, Store]
+) -> Iterator[tuple[Stack, Wires, Link]]:
     tmp_path.chmod(0o711)
     with wires() as laid:
         link = laid.link(masters[0].socket)
@@ -43,9 +45,9 @@ def house(tmp_path: Path, database_url: str, masters: tuple[Store, Store]) -> It
 
 
 async def test_budgets_and_rows_go_on(
-    house: tuple[Stack, Wires, Link], masters: tuple[Store, Store], database_url: str
+    gateway_with_standby: tuple[Stack, Wires, Link], masters: tuple[Store, Store], database_url: str
 ) -> None:
-    running, _, link = house
+    running, _, link = gateway_with_standby
     budget = ("budgets", "set", "--user", running.user_id, "--limit", "5", "--period", "month")
     assert (await asyncio.to_thread(running.command, *budget)).returncode == 0
     client = openai.AsyncOpenAI(base_url=running.base_url, api_key=running.key, max_retries=0)

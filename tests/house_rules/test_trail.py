@@ -13,7 +13,7 @@ from gateway.cli import build
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.billing.test_held import waiting
-from tests.keys.unkey_at_work import House, house_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 from tests.meetings.daily_server import KEY, daily_server
 from tests.quarantine.test_quarantine import arrives, stranger
 from tests.rooms.rooms_at_work import BOTH, OLD
@@ -84,8 +84,8 @@ def test_every_command_says_whether_it_changes_something() -> None:
 
 
 @pytest.fixture
-async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
-    async with house_at(database_url, ledger, pool) as made:
+async def sides(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[KeySides]:
+    async with key_sides_at(database_url, ledger, pool) as made:
         for name in ("ann", "bob", "cid"):
             await made.key(name, meta={"plan": 1})
         made.kept("key_cid").name = "another name"
@@ -94,12 +94,12 @@ async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[
 
 @pytest.mark.long
 async def test_every_command_that_changes_something_leaves_an_event(
-    house: House, waiting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sides: KeySides, waiting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.meetings.daily_api.PACE_S", 0.0)
-    pool = house.pool
+    pool = sides.pool
     for _ in range(2):
-        await stranger(house.ledger)
+        await stranger(sides.ledger)
     ids = [row["id"] for row in await pool.fetch("select id from usage_quarantine")]
     await arrives(pool)
     meeting = await pool.fetchval("insert into meetings (room_name) values ('r') returning id::text")
@@ -109,7 +109,7 @@ async def test_every_command_that_changes_something_leaves_an_event(
         source.execute("insert into rooms (room_name) values ('old')")
     source.close()
     async with daily_server() as server:
-        house.env |= {
+        sides.env |= {
             "DAILY_API_KEY": KEY,
             "DAILY_BASE_URL": server.base_url,
             "DAILY_WEBHOOK_SECRET": DAILY_SECRET,
@@ -144,19 +144,19 @@ async def test_every_command_that_changes_something_leaves_an_event(
             "rooms import-sqlite": (str(file),),
         }
         assert lines.keys() == CHANGES.keys()
-        missing = [told for command in lines if (told := await left_no_event(house, command, lines[command]))]
+        missing = [told for command in lines if (told := await left_no_event(sides, command, lines[command]))]
     assert missing == []
     written = [row["event"] for row in await pool.fetch("select admin_events::text as event from admin_events")]
     assert [event for event in written if "canary" in event.lower() or DAILY_SECRET in event or KEY in event] == []
 
 
-async def left_no_event(house: House, command: str, arguments: tuple[str, ...]) -> str | None:
+async def left_no_event(sides: KeySides, command: str, arguments: tuple[str, ...]) -> str | None:
     """What is wrong with the events of a command that is run now; None where all is well."""
-    pool = house.pool
+    pool = sides.pool
     last = await pool.fetchval("select coalesce(max(id), 0) from admin_events")
     budget = str(await pool.fetchval("select id from budgets limit 1"))
     given = [each.replace("{budget}", budget) for each in arguments]
-    done = await gateway(house.env, *command.split(), *given)
+    done = await gateway(sides.env, *command.split(), *given)
     assert (done.status, done.error) == (0, ""), (command, done)
     rows = await pool.fetch("select * from admin_events where id > $1 order by id", last)
     named = [row for row in rows if f"{row['subject']} {row['verb']}" == CHANGES[command] and row["actor"] == "Ada"]
@@ -172,10 +172,10 @@ async def left_no_event(house: House, command: str, arguments: tuple[str, ...]) 
     return None
 
 
-async def test_a_command_that_leaves_none_is_noticed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.env |= {"GATEWAY_OPERATOR": "Ada"}
+async def test_a_command_that_leaves_none_is_noticed(sides: KeySides, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides.env |= {"GATEWAY_OPERATOR": "Ada"}
     monkeypatch.setitem(CHANGES, "users list", "user list")
-    assert await left_no_event(house, "users list", ()) is not None
-    await house.pool.execute("insert into users (email) values ('x@example.com')")
+    assert await left_no_event(sides, "users list", ()) is not None
+    await sides.pool.execute("insert into users (email) values ('x@example.com')")
     monkeypatch.setitem(CHANGES, "users disable", "user enable")
-    assert await left_no_event(house, "users disable", ("x@example.com",)) is not None
+    assert await left_no_event(sides, "users disable", ("x@example.com",)) is not None

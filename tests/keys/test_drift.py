@@ -14,7 +14,7 @@ from gateway.keys.drift import find_drift
 from gateway.ledger.store import Ledger
 from gateway.sandbox.unkey.bodies import UpdateKey
 from gateway.stores.postgres import Pool
-from tests.keys.unkey_at_work import House, house_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 
 ANN: Final = "0193d5a0-0000-7000-8000-000000000001"
 ENDS_MS: Final = 1_800_000_000_000
@@ -97,35 +97,35 @@ def test_a_key_without_a_row(external_id: str | None, known: bool, says: str) ->
 
 
 @pytest.fixture
-async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
-    async with house_at(database_url, ledger, pool) as made:
+async def sides(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[KeySides]:
+    async with key_sides_at(database_url, ledger, pool) as made:
         for name, (here, there, _) in CASES.items():
             await _make(made, name, here, there)
         yield made
 
 
-async def _make(house: House, name: str, here: dict[str, Any], there: dict[str, Any] | None) -> None:
+async def _make(sides: KeySides, name: str, here: dict[str, Any], there: dict[str, Any] | None) -> None:
     """The key `key_<name>` as a case has it on both sides."""
-    await house.key(name)
+    await sides.key(name)
     for column, value in ({"name": "laptop"} | here).items():
-        await house.pool.execute(f"update api_keys set {column} = $2 where unkey_key_id = $1", f"key_{name}", value)
+        await sides.pool.execute(f"update api_keys set {column} = $2 where unkey_key_id = $1", f"key_{name}", value)
     if there is None:
-        await house.gone(f"key_{name}")
+        await sides.gone(f"key_{name}")
         return
     change = {"name": "laptop"} | there
     if "expires_at" in change:
         change["expires"] = change.pop("expires_at") and ENDS_MS
     if "permissions" in change:
         change["permissions"] = list(change["permissions"])
-    house.sandbox.unkey.update_key(UpdateKey(key_id=f"key_{name}", **change))
+    sides.sandbox.unkey.update_key(UpdateKey(key_id=f"key_{name}", **change))
 
 
-async def test_show_and_sync_agree(house: House) -> None:
-    synced = json.loads((await house.run("sync", "--json")).out)["drift"]
+async def test_show_and_sync_agree(sides: KeySides) -> None:
+    synced = json.loads((await sides.run("sync", "--json")).out)["drift"]
     for one in synced:
         del one["outcome"]
     for name, (_, _, expected) in CASES.items():
-        shown = await house.json("show", f"key_{name}")
+        shown = await sides.json("show", f"key_{name}")
         assert shown["drift"] == [one for one in synced if one["key_id"] == f"key_{name}"], name
         assert [one["kind"] for one in shown["drift"]] == [kind for kind, _, _ in expected], name
         assert len(shown["differences"]) == len(expected)
@@ -133,10 +133,10 @@ async def test_show_and_sync_agree(house: House) -> None:
             assert says in told
 
 
-async def test_calls_count_for_the_user_of_our_row(house: House) -> None:
+async def test_calls_count_for_the_user_of_our_row(sides: KeySides) -> None:
     """Where the two owners differ: what the hint of `owner` says."""
-    bob = await Accounts(house.ledger.pool).create_user("bob@example.com")
-    row = await house.row("key_moved")
-    linked = await KeyOwners(house.ledger.pool).identity(bob, "key_moved")
+    bob = await Accounts(sides.ledger.pool).create_user("bob@example.com")
+    row = await sides.row("key_moved")
+    linked = await KeyOwners(sides.ledger.pool).identity(bob, "key_moved")
     assert linked is not None
     assert (linked.user_id, linked.api_key_id) == (str(row["user_id"]), str(row["id"]))

@@ -22,15 +22,15 @@ from gateway.sandbox import credentials
 from gateway.sandbox.unkey.bodies import UpdateKey, VerifyKey
 from gateway.sandbox.unkey.keys import Key, NamedLimit, Refill
 from gateway.stores.postgres import Pool
-from tests.keys.unkey_at_work import NOW, House, house_at
+from tests.keys.unkey_at_work import NOW, KeySides, key_sides_at
 
 SAME = ("name", "external_id", "expires", "meta", "permissions", "roles")
 OLD_SECRET = "sk_ann_canary_012"
 
 
 @pytest.fixture
-async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
-    async with house_at(database_url, ledger, pool) as made:
+async def sides(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[KeySides]:
+    async with key_sides_at(database_url, ledger, pool) as made:
         await made.key(
             "ann", permissions=["openai.chat", "openai.model.x"], roles=["tester"], meta={"concurrent": 3, "plan": 1},
             ratelimits=[NamedLimit("requests", 60, 60_000, "rl_1", True)], remaining=1000,
@@ -43,38 +43,38 @@ def limits(key: Key) -> list[tuple[str, int, int, bool]]:
     return [(one.name, one.limit, one.duration, one.auto_apply) for one in key.ratelimits]
 
 
-def code(house: House, secret: str) -> str:
+def code(sides: KeySides, secret: str) -> str:
     """What Unkey says of a secret, at no cost."""
-    answer = house.sandbox.unkey.verify_key(msgspec.convert({"key": secret, "credits": {"cost": 0}}, VerifyKey))
+    answer = sides.sandbox.unkey.verify_key(msgspec.convert({"key": secret, "credits": {"cost": 0}}, VerifyKey))
     return str(answer["code"])
 
 
-def credits_in_all(house: House) -> int:
+def credits_in_all(sides: KeySides) -> int:
     """What all keys that work can spend together."""
-    return sum(key.remaining or 0 for key in house.sandbox.unkey.kept.keys.values())
+    return sum(key.remaining or 0 for key in sides.sandbox.unkey.kept.keys.values())
 
 
-def others(house: House) -> list[Key]:
+def others(sides: KeySides) -> list[Key]:
     """All keys at Unkey but the old one."""
-    return [key for key in house.sandbox.unkey.kept.keys.values() if key.key_id != "key_ann"]
+    return [key for key in sides.sandbox.unkey.kept.keys.values() if key.key_id != "key_ann"]
 
 
-async def test_a_new_key_takes_the_place_of_the_old_one(house: House, pool: Pool) -> None:
-    row = await house.row("key_ann")
+async def test_a_new_key_takes_the_place_of_the_old_one(sides: KeySides, pool: Pool) -> None:
+    row = await sides.row("key_ann")
     await pool.execute("update api_keys set description = 'at home', usage_count = 7")
     await pool.execute(
         "insert into budgets (user_id, api_key_id, period, is_hard, limit_usd, is_active) "
         "values ($1, $2, 'month', true, 5, true), ($1, $2, 'day', true, 1, false), ($1, null, 'day', true, 9, true)",
         row["user_id"], row["id"],
     )  # fmt: skip
-    done = await house.run("reroll", "key_ann", "--json")
+    done = await sides.run("reroll", "key_ann", "--json")
     document = json.loads(done.out)
-    old, new = house.kept("key_ann"), house.kept(document["key_id"])
+    old, new = sides.kept("key_ann"), sides.kept(document["key_id"])
     assert [getattr(new, name) for name in SAME] == [getattr(old, name) for name in SAME]
     assert limits(new) == limits(old)
     assert (old.remaining, new.remaining, document["credits"]) == (0, 1000, 1000)
-    assert (code(house, OLD_SECRET), code(house, document["key"])) == ("DISABLED", "VALID")
-    made, ended = await house.row(new.key_id), await house.row("key_ann")
+    assert (code(sides, OLD_SECRET), code(sides, document["key"])) == ("DISABLED", "VALID")
+    made, ended = await sides.row(new.key_id), await sides.row("key_ann")
     assert [made[name] for name in ("user_id", "name", "description", "is_active", "usage_count")] == [
         row["user_id"], "ann", "at home", True, 0,
     ]  # fmt: skip
@@ -85,41 +85,41 @@ async def test_a_new_key_takes_the_place_of_the_old_one(house: House, pool: Pool
     stored = "".join(map(str, await pool.fetch("select api_keys::text from api_keys")))
     assert done.out.count(document["key"]) == 1
     assert document["key"] not in stored
-    again = await house.run("reroll", "key_ann")
-    assert (again.status, again.out, len(others(house))) == (1, "", 1)
+    again = await sides.run("reroll", "key_ann")
+    assert (again.status, again.out, len(others(sides))) == (1, "", 1)
     assert "key_ann is not active (revoked)" in again.error
 
 
-async def test_with_an_overlap_both_work_and_only_one_has_credits(house: House) -> None:
-    house.kept("key_ann").refill = Refill("daily", 500)
-    done = await house.run("reroll", "key_ann", "--overlap", "1h")
-    (new,) = others(house)
-    old, row = house.kept("key_ann"), await house.row("key_ann")
+async def test_with_an_overlap_both_work_and_only_one_has_credits(sides: KeySides) -> None:
+    sides.kept("key_ann").refill = Refill("daily", 500)
+    done = await sides.run("reroll", "key_ann", "--overlap", "1h")
+    (new,) = others(sides)
+    old, row = sides.kept("key_ann"), await sides.row("key_ann")
     assert (old.remaining, old.refill, new.remaining, new.refill) == (0, None, 1000, Refill("daily", 500))
     assert old.expires == int(row["expires_at"].timestamp() * 1000)
     assert timedelta(hours=1) <= row["expires_at"] - NOW < timedelta(hours=2)
     secret = next(line.strip() for line in done.out.splitlines() if line.startswith("  "))
-    assert (code(house, OLD_SECRET), code(house, secret), new.expires) == ("VALID", "VALID", None)
+    assert (code(sides, OLD_SECRET), code(sides, secret), new.expires) == ("VALID", "VALID", None)
     assert "the old one has 0 since before this was shown" in done.out
-    shown = await house.json("show", "key_ann")
+    shown = await sides.json("show", "key_ann")
     assert (shown["state"], [one["kind"] for one in shown["drift"]]) == ("active", ["mark"])  # the old one has none
     earlier = old.expires
-    done = await house.run("reroll", "key_ann", "--overlap", "30d")  # it does not live longer for it
-    assert (done.status, house.kept("key_ann").expires) == (0, earlier)
+    done = await sides.run("reroll", "key_ann", "--overlap", "30d")  # it does not live longer for it
+    assert (done.status, sides.kept("key_ann").expires) == (0, earlier)
 
 
-async def test_what_unkey_does_not_carry_is_carried(house: House) -> None:
-    house.kept("key_ann").expires = int(NOW.timestamp() * 1000) + 10**9
-    async with KeyAdmin(credentials.UNKEY_ROOT_KEY, base_url=house.sandbox.unkey_base_url) as admin:
+async def test_what_unkey_does_not_carry_is_carried(sides: KeySides) -> None:
+    sides.kept("key_ann").expires = int(NOW.timestamp() * 1000) + 10**9
+    async with KeyAdmin(credentials.UNKEY_ROOT_KEY, base_url=sides.sandbox.unkey_base_url) as admin:
         old = await admin.describe_key("key_ann")
-        house.at_unkey("bare", external_id=house.kept("key_ann").external_id, enabled=False)
+        sides.at_unkey("bare", external_id=sides.kept("key_ann").external_id, enabled=False)
         bare = await admin.describe_key("key_bare")
         assert old is not None
         assert bare is not None
         assert carried(old, bare) is not None
         bare = await complete_key(admin, old, MadeKey("key_bare", ""))
         assert carried(old, bare) is None
-    new, kept = house.kept("key_bare"), house.kept("key_ann")
+    new, kept = sides.kept("key_bare"), sides.kept("key_ann")
     assert limits(new) == limits(kept)
     assert [getattr(new, name) for name in SAME] == [getattr(kept, name) for name in SAME]
     assert new.enabled
@@ -136,80 +136,80 @@ FAILS: list[tuple[dict[str, Any], int, list[str]]] = [
 """A trouble, how many new keys Unkey has by then (only it can know of those), and what is said."""
 
 
-async def test_what_fails_before_the_new_key_is_whole_leaves_the_old_one(house: House, pool: Pool) -> None:
+async def test_what_fails_before_the_new_key_is_whole_leaves_the_old_one(sides: KeySides, pool: Pool) -> None:
     for trouble, unlinked, says in FAILS:
-        await house.trouble(**trouble)
-        done = await house.run("reroll", "key_ann")
-        await house.well_again()
-        assert (done.status, done.out, code(house, OLD_SECRET)) == (1, "", "VALID"), trouble
-        assert house.kept("key_ann").remaining == 1000, trouble
-        assert [key for key in others(house) if key.enabled and key.remaining == 1000] == others(house)
-        assert len(others(house)) == unlinked, trouble
+        await sides.trouble(**trouble)
+        done = await sides.run("reroll", "key_ann")
+        await sides.well_again()
+        assert (done.status, done.out, code(sides, OLD_SECRET)) == (1, "", "VALID"), trouble
+        assert sides.kept("key_ann").remaining == 1000, trouble
+        assert [key for key in others(sides) if key.enabled and key.remaining == 1000] == others(sides)
+        assert len(others(sides)) == unlinked, trouble
         for said in says:
             assert said in done.error, (trouble, done.error)
-    assert await house.lets_in("key_ann") == (True, True)
+    assert await sides.lets_in("key_ann") == (True, True)
     assert await pool.fetchval("select count(*) from api_keys where is_active") == 1
-    async with house.rows_refuse("insert"):
-        done = await house.run("reroll", "key_ann")
-        assert (done.status, len(others(house)), house.kept("key_ann").remaining) == (1, 2, 1000)
+    async with sides.rows_refuse("insert"):
+        done = await sides.run("reroll", "key_ann")
+        assert (done.status, len(others(sides)), sides.kept("key_ann").remaining) == (1, 2, 1000)
         assert "It has been deleted at Unkey again" in done.error
         assert "key_ann works as before" in done.error
-    assert (await house.run("reroll", "key_ann")).status == 0
+    assert (await sides.run("reroll", "key_ann")).status == 0
 
 
-async def test_credits_that_cannot_be_put_back_are_spoken_of(house: House) -> None:
-    await house.trouble(endpoint="keys.updateCredits", drop=True)
-    done = await house.run("reroll", "key_ann")
-    assert (done.status, done.out, credits_in_all(house)) == (1, "", 1000)  # set to 0, and back; neither confirmed
+async def test_credits_that_cannot_be_put_back_are_spoken_of(sides: KeySides) -> None:
+    await sides.trouble(endpoint="keys.updateCredits", drop=True)
+    done = await sides.run("reroll", "key_ann")
+    assert (done.status, done.out, credits_in_all(sides)) == (1, "", 1000)  # set to 0, and back; neither confirmed
     assert "Whether key_ann still has its 1,000 credits is not known" in done.error
 
 
-async def test_what_fails_afterwards_is_told_beside_the_key(house: House) -> None:
-    await house.trouble(endpoint="keys.updateKey", status=429)
-    done = await house.run("reroll", "key_ann", "--json")
+async def test_what_fails_afterwards_is_told_beside_the_key(sides: KeySides) -> None:
+    await sides.trouble(endpoint="keys.updateKey", status=429)
+    done = await sides.run("reroll", "key_ann", "--json")
     document = json.loads(done.out)
-    assert (done.status, document["old_ended"], code(house, document["key"])) == (1, False, "VALID")
+    assert (done.status, document["old_ended"], code(sides, document["key"])) == (1, False, "VALID")
     assert "`gateway keys revoke key_ann` ends it" in done.error
-    assert (credits_in_all(house), house.kept("key_ann").remaining) == (1000, 0)
-    await house.well_again()
-    async with house.rows_refuse():
-        done = await house.run("reroll", document["key_id"], "--overlap", "7d")
+    assert (credits_in_all(sides), sides.kept("key_ann").remaining) == (1000, 0)
+    await sides.well_again()
+    async with sides.rows_refuse():
+        done = await sides.run("reroll", document["key_id"], "--overlap", "7d")
     assert done.status == 1
     assert "could not be marked here: `gateway keys sync --repair` does that" in done.error
     assert "Unkey id key_" in done.out
-    assert (await house.run("revoke", "key_ann")).status == 0
-    assert await house.lets_in("key_ann") == (False, False)
+    assert (await sides.run("revoke", "key_ann")).status == 0
+    assert await sides.lets_in("key_ann") == (False, False)
 
 
-async def test_only_a_key_that_works_and_is_the_users_is_rerolled(house: House) -> None:
-    as_it_was: dict[str, Any] = {"enabled": True, "expires": None, "external_id": house.kept("key_ann").external_id}
+async def test_only_a_key_that_works_and_is_the_users_is_rerolled(sides: KeySides) -> None:
+    as_it_was: dict[str, Any] = {"enabled": True, "expires": None, "external_id": sides.kept("key_ann").external_id}
     for change, says in (
         ({"enabled": False}, "disabled or expired at Unkey"),
         ({"expires": 1000}, "disabled or expired at Unkey"),
         ({"external_id": "somebody"}, "to externalId somebody at Unkey"),
     ):
-        house.sandbox.unkey.update_key(UpdateKey(key_id="key_ann", **as_it_was | change))
-        done = await house.run("reroll", "key_ann")
-        assert (done.status, others(house)) == (1, [])
+        sides.sandbox.unkey.update_key(UpdateKey(key_id="key_ann", **as_it_was | change))
+        done = await sides.run("reroll", "key_ann")
+        assert (done.status, others(sides)) == (1, [])
         assert says in done.error
-    house.sandbox.unkey.update_key(UpdateKey(key_id="key_ann", **as_it_was))
+    sides.sandbox.unkey.update_key(UpdateKey(key_id="key_ann", **as_it_was))
     for wrong in ("1", "-1h", "1y", "0", "99999w", "1h30m", "１h", ""):
-        done = await house.run("reroll", "key_ann", "--overlap", wrong)
+        done = await sides.run("reroll", "key_ann", "--overlap", wrong)
         assert done.error.startswith("--overlap: ")
     for unknown in ("key_none", OLD_SECRET, ""):
-        done = await house.run("reroll", unknown)
+        done = await sides.run("reroll", unknown)
         assert done.error.startswith("key: ")
         assert OLD_SECRET not in done.error
-    await house.run("disable", "key_ann")
-    assert "is not active (disabled)" in (await house.run("reroll", "key_ann")).error
-    assert others(house) == []
+    await sides.run("disable", "key_ann")
+    assert "is not active (disabled)" in (await sides.run("reroll", "key_ann")).error
+    assert others(sides) == []
 
 
-async def test_an_interrupt_never_leaves_half_a_key(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interrupt_never_leaves_half_a_key(sides: KeySides, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(
-        database_url=SecretStr(house.env["DATABASE_URL"]),
+        database_url=SecretStr(sides.env["DATABASE_URL"]),
         unkey_root_key=SecretStr(credentials.UNKEY_ROOT_KEY),
-        unkey_base_url=house.sandbox.unkey_base_url,
+        unkey_base_url=sides.sandbox.unkey_base_url,
     )
     out = io.StringIO()
     set_credits, interrupted = KeyAdmin.set_credits, iter([True])
@@ -223,7 +223,7 @@ async def test_an_interrupt_never_leaves_half_a_key(house: House, monkeypatch: p
     now = datetime.now(NOW.tzinfo)
     with pytest.raises(asyncio.CancelledError):
         await reroll(settings, Console(file=out), reference="key_ann", overlap=timedelta(), now=now, as_json=False)
-    assert (out.getvalue(), others(house), house.kept("key_ann").remaining) == ("", [], 1000)
+    assert (out.getvalue(), others(sides), sides.kept("key_ann").remaining) == ("", [], 1000)
 
     async def cancelled(admin: KeyAdmin, key_id: str, change: KeyChange) -> bool:
         raise asyncio.CancelledError
@@ -232,6 +232,6 @@ async def test_an_interrupt_never_leaves_half_a_key(house: House, monkeypatch: p
     now = datetime.now(NOW.tzinfo)
     with pytest.raises(asyncio.CancelledError):
         await reroll(settings, Console(file=out), reference="key_ann", overlap=timedelta(), now=now, as_json=False)
-    (new,) = others(house)
+    (new,) = others(sides)
     assert new.key_id in out.getvalue()  # it is whole, so it was shown
-    assert (await house.lets_in(new.key_id), house.kept("key_ann").remaining) == ((True, True), 0)
+    assert (await sides.lets_in(new.key_id), sides.kept("key_ann").remaining) == ((True, True), 0)

@@ -19,7 +19,7 @@ NOW: Final = datetime.now(UTC)
 """The commands read the real clock, so the stand-in is set to it as well."""
 
 
-class House:
+class KeySides:
     """Both sides of a key."""
 
     def __init__(self, sandbox: Sandbox, database_url: str, ledger: Ledger, pool: Pool) -> None:
@@ -95,7 +95,7 @@ class House:
 
 
 @asynccontextmanager
-async def house_at(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
-    """One house; its stand-in stops in the end."""
+async def key_sides_at(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[KeySides]:
+    """Both sides of its keys; its stand-in stops in the end."""
     async with sandbox_at(Clock(NOW.timestamp())) as sandbox:
-        yield House(sandbox, database_url, ledger, pool)
+        yield KeySides(sandbox, database_url, ledger, pool)

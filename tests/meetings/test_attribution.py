@@ -35,7 +35,7 @@ class Table:
         return self.rows.get(name)
 
 
-class House:
+class AttributionFakes:
     def __init__(self) -> None:
         self.table, self.now_s = Table(), 0.0
         self.meetings = MeetingAttribution(self.table, monotonic=lambda: self.now_s)
@@ -52,65 +52,65 @@ class House:
 
 @pytest.mark.parametrize(("name", "ttl_s"), [(MEETING, ID_TTL_S), ("room", ROOM_TTL_S)])
 async def test_mine_and_another_s(name: str, ttl_s: float) -> None:
-    house = House()
-    assert (await house.of(name), await house.of(name, user="other")) == (MEETING, 400)
-    house.now_s = ttl_s - 0.1
-    assert await house.of(name) == MEETING
-    assert len(house.table.asked) == 1
-    house.now_s = ttl_s
-    assert await house.of(name) == MEETING
-    assert len(house.table.asked) == 2
+    fakes = AttributionFakes()
+    assert (await fakes.of(name), await fakes.of(name, user="other")) == (MEETING, 400)
+    fakes.now_s = ttl_s - 0.1
+    assert await fakes.of(name) == MEETING
+    assert len(fakes.table.asked) == 1
+    fakes.now_s = ttl_s
+    assert await fakes.of(name) == MEETING
+    assert len(fakes.table.asked) == 2
 
 
 async def test_the_next_meeting_of_a_room() -> None:
-    house = House()
-    await house.of("room")
-    house.table.rows["room"] = Row("next", "me", True)
-    house.now_s = ROOM_TTL_S
-    assert await house.of("room") == "next"
-    del house.table.rows["room"]
-    house.now_s += ROOM_TTL_S
-    assert await house.of("room") == 400
+    fakes = AttributionFakes()
+    await fakes.of("room")
+    fakes.table.rows["room"] = Row("next", "me", True)
+    fakes.now_s = ROOM_TTL_S
+    assert await fakes.of("room") == "next"
+    del fakes.table.rows["room"]
+    fakes.now_s += ROOM_TTL_S
+    assert await fakes.of("room") == 400
 
 
 async def test_what_is_unknown_or_nobody_s_is_soon_asked_for_again() -> None:
-    house = House()
-    house.table.rows["orphan"] = Row("orphan", None, True)
-    assert (await house.of("new"), await house.of("new"), await house.of("orphan")) == (400, 400, 400)
-    assert house.table.asked == ["new", "orphan"]
-    house.table.rows |= {"new": Row("1", "me", True), "orphan": Row("2", "me", True)}
-    house.now_s = UNKNOWN_TTL_S
-    assert (await house.of("new"), await house.of("orphan")) == ("1", "2")
+    fakes = AttributionFakes()
+    fakes.table.rows["orphan"] = Row("orphan", None, True)
+    assert (await fakes.of("new"), await fakes.of("new"), await fakes.of("orphan")) == (400, 400, 400)
+    assert fakes.table.asked == ["new", "orphan"]
+    fakes.table.rows |= {"new": Row("1", "me", True), "orphan": Row("2", "me", True)}
+    fakes.now_s = UNKNOWN_TTL_S
+    assert (await fakes.of("new"), await fakes.of("orphan")) == ("1", "2")
 
 
 async def test_postgres_away() -> None:
-    house = House()
-    await house.of(MEETING)
-    await house.of("room")
-    await house.of("unknown")
-    house.table.away, house.now_s = True, STALE_S - 0.1
-    assert (await house.of(MEETING), await house.of("room")) == (MEETING, MEETING)
-    assert (await house.of("other room"), await house.of("unknown")) == (503, 503)
-    assert await house.of("room", user="other") == 400
-    house.now_s = 10 * STALE_S
-    assert (await house.of(MEETING), await house.of("room")) == (MEETING, 503)
+    fakes = AttributionFakes()
+    await fakes.of(MEETING)
+    await fakes.of("room")
+    await fakes.of("unknown")
+    fakes.table.away, fakes.now_s = True, STALE_S - 0.1
+    assert (await fakes.of(MEETING), await fakes.of("room")) == (MEETING, MEETING)
+    assert (await fakes.of("other room"), await fakes.of("unknown")) == (503, 503)
+    assert await fakes.of("room", user="other") == 400
+    fakes.now_s = 10 * STALE_S
+    assert (await fakes.of(MEETING), await fakes.of("room")) == (MEETING, 503)
 
 
 async def test_many_calls_ask_once() -> None:
-    house = House()
-    house.table.gate.clear()
-    callers = [asyncio.create_task(house.of("room")) for _ in range(100)]
+    fakes = AttributionFakes()
+    fakes.table.gate.clear()
+    callers = [asyncio.create_task(fakes.of("room")) for _ in range(100)]
     await asyncio.sleep(0)
     for caller in callers[:10]:
         caller.cancel()
-    house.table.gate.set()
+    fakes.table.gate.set()
     told = await asyncio.gather(*callers, return_exceptions=True)
     assert told[10:] == [MEETING] * 90
-    assert house.table.asked == ["room"]
+    assert fakes.table.asked == ["room"]
 
 
 @pytest.mark.parametrize("odd", [("",), ("é" * 36,), ("a\nb",), ("x" * 201,), (MEETING, MEETING)])
 async def test_no_name_is_not_asked_about(odd: tuple[str, ...]) -> None:
-    house = House()
-    assert await house.of(*odd) == 400
-    assert house.table.asked == []
+    fakes = AttributionFakes()
+    assert await fakes.of(*odd) == 400
+    assert fakes.table.asked == []

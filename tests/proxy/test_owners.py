@@ -47,7 +47,7 @@ class FakeTable:
         return {object_id: self.objects[object_id] for object_id in object_ids if object_id in self.objects}
 
 
-class House:
+class OwnersFakes:
     """Owners with their fakes and their clock."""
 
     def __init__(self) -> None:
@@ -70,90 +70,90 @@ class House:
 
 @pytest.mark.parametrize("where", ["memory", "redis", "postgres"])
 async def test_mine_and_another_s(where: str) -> None:
-    house = House()
+    fakes = OwnersFakes()
     if where == "memory":
-        await house.owners.remember(["resp_1"], "me")
-        house.buffer.away = house.table.away = True
+        await fakes.owners.remember(["resp_1"], "me")
+        fakes.buffer.away = fakes.table.away = True
     elif where == "redis":
-        house.buffer.owners["resp_1"] = "me"
-        house.table.away = True
+        fakes.buffer.owners["resp_1"] = "me"
+        fakes.table.away = True
     else:
-        house.table.objects["resp_1"] = "me"
-        house.buffer.away = True
-    assert await house.response("resp_1") == 200
-    assert await house.response("resp_1", "other") == 404
+        fakes.table.objects["resp_1"] = "me"
+        fakes.buffer.away = True
+    assert await fakes.response("resp_1") == 200
+    assert await fakes.response("resp_1", "other") == 404
 
 
 async def test_nobody_s_and_nobody_can_tell() -> None:
-    house = House()
-    assert await house.response("resp_1") == 404
+    fakes = OwnersFakes()
+    assert await fakes.response("resp_1") == 404
     for redis_away, postgres_away in ((True, False), (False, True), (True, True)):
-        house.buffer.away, house.table.away = redis_away, postgres_away
-        assert await house.response("resp_1") == 503
-    house.buffer.away = house.table.away = False
-    house.table.objects["resp_1"] = "me"  # an absence is not remembered
-    assert await house.response("resp_1") == 200
+        fakes.buffer.away, fakes.table.away = redis_away, postgres_away
+        assert await fakes.response("resp_1") == 503
+    fakes.buffer.away = fakes.table.away = False
+    fakes.table.objects["resp_1"] = "me"  # an absence is not remembered
+    assert await fakes.response("resp_1") == 200
 
 
 @pytest.mark.parametrize("odd", ["", "resp_" + "a" * 300, "resp_\x00", "resp_é", "resp_1\n", "a b", "../x", "' or 1=1"])
 async def test_no_id_is_not_asked_about(odd: str) -> None:
-    house = House()
+    fakes = OwnersFakes()
     with pytest.raises(ApiError) as caught:
-        await house.owners.check_response(odd, "me", param="previous_response_id")
+        await fakes.owners.check_response(odd, "me", param="previous_response_id")
     assert (caught.value.status, caught.value.code) == (404, "previous_response_not_found")
     assert odd not in caught.value.message or not odd
     with pytest.raises(ApiError) as caught:
-        await house.owners.check(References(item_ids=(odd,)), "me")
+        await fakes.owners.check(References(item_ids=(odd,)), "me")
     assert (caught.value.status, caught.value.code, caught.value.param) == (404, "item_not_found", "input")
     assert odd not in caught.value.message or not odd
-    assert house.buffer.asked + house.table.asked == 0
+    assert fakes.buffer.asked + fakes.table.asked == 0
 
 
 async def test_remembering_survives_redis_being_away() -> None:
-    house = House()
-    house.buffer.away = True
-    await house.owners.remember(["resp_1"], "me")
-    assert await house.response("resp_1") == 200
+    fakes = OwnersFakes()
+    fakes.buffer.away = True
+    await fakes.owners.remember(["resp_1"], "me")
+    assert await fakes.response("resp_1") == 200
 
 
 async def test_items_wherever_they_are_known() -> None:
-    house = House()
-    await house.owners.remember(["msg_1", "rs_1"], "me")
-    house.buffer.owners |= {"msg_2": "me", "msg_4": "other"}
-    house.table.objects |= {"msg_3": "me"}
-    house.buffer.asked = house.table.asked = 0
-    assert await house.items("msg_1", "rs_1") == 200
-    assert house.buffer.asked + house.table.asked == 0
-    assert await house.items("msg_1", "msg_2", "msg_3") == 200
-    assert (house.buffer.asked, house.table.asked) == (1, 1)  # each store once, for all of them
-    assert await house.items("msg_1", "msg_4") == 404
-    assert await house.items("msg_1", "msg_5") == 404
-    assert await house.items("msg_1", user_id="other") == 404
+    fakes = OwnersFakes()
+    await fakes.owners.remember(["msg_1", "rs_1"], "me")
+    fakes.buffer.owners |= {"msg_2": "me", "msg_4": "other"}
+    fakes.table.objects |= {"msg_3": "me"}
+    fakes.buffer.asked = fakes.table.asked = 0
+    assert await fakes.items("msg_1", "rs_1") == 200
+    assert fakes.buffer.asked + fakes.table.asked == 0
+    assert await fakes.items("msg_1", "msg_2", "msg_3") == 200
+    assert (fakes.buffer.asked, fakes.table.asked) == (1, 1)  # each store once, for all of them
+    assert await fakes.items("msg_1", "msg_4") == 404
+    assert await fakes.items("msg_1", "msg_5") == 404
+    assert await fakes.items("msg_1", user_id="other") == 404
 
 
 async def test_items_that_nobody_can_tell_of() -> None:
-    house = House()
-    await house.owners.remember(["msg_1"], "me")
-    house.buffer.owners["msg_2"] = "me"
-    house.table.away = True
-    assert await house.items("msg_1", "msg_2") == 200
-    assert await house.items("msg_1", "msg_3") == 503
-    house.buffer.away, house.table.away = True, False
-    house.table.objects["msg_3"] = "me"
-    assert await house.items("msg_1", "msg_3") == 200
-    assert await house.items("msg_4") == 503
+    fakes = OwnersFakes()
+    await fakes.owners.remember(["msg_1"], "me")
+    fakes.buffer.owners["msg_2"] = "me"
+    fakes.table.away = True
+    assert await fakes.items("msg_1", "msg_2") == 200
+    assert await fakes.items("msg_1", "msg_3") == 503
+    fakes.buffer.away, fakes.table.away = True, False
+    fakes.table.objects["msg_3"] = "me"
+    assert await fakes.items("msg_1", "msg_3") == 200
+    assert await fakes.items("msg_4") == 503
 
 
 async def test_a_response_and_its_items_are_checked_together() -> None:
-    house = House()
-    await house.owners.remember(["resp_1", "msg_1"], "me")
-    await house.owners.check(References("resp_1", item_ids=("msg_1",)), "me")
+    fakes = OwnersFakes()
+    await fakes.owners.remember(["resp_1", "msg_1"], "me")
+    await fakes.owners.check(References("resp_1", item_ids=("msg_1",)), "me")
     for refers in (References("resp_2", item_ids=("msg_1",)), References("resp_1", item_ids=("msg_2",))):
         with pytest.raises(ApiError) as caught:
-            await house.owners.check(refers, "me")
+            await fakes.owners.check(refers, "me")
         assert caught.value.status == 404
-    await house.owners.check(References(compared_response_id="resp_1"), "me")
+    await fakes.owners.check(References(compared_response_id="resp_1"), "me")
     with pytest.raises(ApiError) as caught:
-        await house.owners.check(References(compared_response_id="resp_1"), "other")
+        await fakes.owners.check(References(compared_response_id="resp_1"), "other")
     assert (caught.value.status, caught.value.code) == (404, "response_not_found")
     assert caught.value.param == "prompt_cache_options.comparison_response_id"

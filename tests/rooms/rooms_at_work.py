@@ -30,8 +30,7 @@ from gateway.rooms.service import RoomKeeper
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres import Pool
 from gateway.trail.store import Trail
-from tests.access.admissions import House as AdmissionHouse
-from tests.access.admissions import valid
+from tests.access.admissions import AdmissionFakes, valid
 from tests.support.servers import free_port
 
 OLD: Final = KeyRing({"old": bytes(range(32))})
@@ -65,10 +64,10 @@ class _OnlyIds:
         return refusal(refused, event_id)
 
 
-class House:
+class RoomsApi:
     """The API with its database, and keys that have whatever permissions a test wants."""
 
-    def __init__(self, pool: Pool, session: aiohttp.ClientSession, url: str, admission: AdmissionHouse) -> None:
+    def __init__(self, pool: Pool, session: aiohttp.ClientSession, url: str, admission: AdmissionFakes) -> None:
         self.pool, self.url, self._session, self._admission = pool, url, session, admission
         self.permissions: list[str] = ["rooms.*"]
 
@@ -101,9 +100,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(pool: Pool, ring: KeyRing = BOTH, settings: Settings | None = None) -> AsyncIterator[House]:
+async def open_rooms_api(pool: Pool, ring: KeyRing = BOTH, settings: Settings | None = None) -> AsyncIterator[RoomsApi]:
     """Serves until the context ends."""
-    admission = AdmissionHouse()
+    admission = AdmissionFakes()
     keeper = RoomKeeper(Rooms(pool), Trail(pool), ring, random_bytes=os.urandom, now=lambda: NOW)
     settings = Settings() if settings is None else settings
     clients = ClientConnections(settings.connections, Uploads(settings.connections), files=20_000, write_stall_s=60)
@@ -116,6 +115,6 @@ async def house(pool: Pool, ring: KeyRing = BOTH, settings: Settings | None = No
     await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
         async with aiohttp.ClientSession() as session:
-            yield House(pool, session, f"http://127.0.0.1:{port}", admission)
+            yield RoomsApi(pool, session, f"http://127.0.0.1:{port}", admission)
     finally:
         await runner.cleanup()

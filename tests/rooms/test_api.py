@@ -14,14 +14,14 @@ from gateway.config.settings import ConnectionSettings, LimitSettings, Settings
 from gateway.rooms.expire import Expiry
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres import Pool
-from tests.rooms.rooms_at_work import CANARY, NEW, NOW, House, house
+from tests.rooms.rooms_at_work import CANARY, NEW, NOW, RoomsApi, open_rooms_api
 
 SECRETS = {"candidate": {"name": CANARY, "email": f"{CANARY}@example.com"}, "notes": [CANARY], "token": CANARY}
 
 
 @pytest.fixture
-async def api(pool: Pool) -> AsyncIterator[House]:
-    async with house(pool) as made:
+async def api(pool: Pool) -> AsyncIterator[RoomsApi]:
+    async with open_rooms_api(pool) as made:
         yield made
 
 
@@ -30,11 +30,11 @@ async def whole_table(pool: Pool) -> str:
     return "".join(f"{row['row']}{row['sealed']}" for row in rows)
 
 
-async def sensitive(api: House, room_id: str) -> Any:
+async def sensitive(api: RoomsApi, room_id: str) -> Any:
     return (await api.call("GET", f"/rooms/{room_id}?include=sensitive")).body["sensitive"]
 
 
-async def test_the_life_of_a_room(api: House, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_life_of_a_room(api: RoomsApi, capfd: pytest.CaptureFixture[str]) -> None:
     user = await api.user("ann@example.com")
     meeting = await api.meeting(user)
     made = await api.call(
@@ -97,7 +97,7 @@ async def test_the_life_of_a_room(api: House, capfd: pytest.CaptureFixture[str])
         ([], set()),
     ],
 )
-async def test_who_may_what(api: House, permissions: list[str], may: set[str]) -> None:
+async def test_who_may_what(api: RoomsApi, permissions: list[str], may: set[str]) -> None:
     room = await api.made(sensitive=SECRETS)
     path = f"/rooms/{room['id']}"
     api.permissions = permissions
@@ -119,7 +119,7 @@ async def test_who_may_what(api: House, permissions: list[str], may: set[str]) -
             assert CANARY not in json.dumps(answer.body)
 
 
-async def test_who_has_read_what_is_sealed_is_recorded_without_what_it_was(api: House) -> None:
+async def test_who_has_read_what_is_sealed_is_recorded_without_what_it_was(api: RoomsApi) -> None:
     room, empty = await api.made(sensitive=SECRETS), await api.made()
     before = await api.pool.fetchval("select count(*) from admin_events")
     await api.call("GET", f"/rooms/{room['id']}")
@@ -136,7 +136,7 @@ async def test_who_has_read_what_is_sealed_is_recorded_without_what_it_was(api: 
     assert (refused.status, CANARY in json.dumps(refused.body)) == (503, False)
 
 
-async def test_who_may_only_write_is_shown_nothing_of_a_room(api: House) -> None:
+async def test_who_may_only_write_is_shown_nothing_of_a_room(api: RoomsApi) -> None:
     room = await api.made(data={"step": CANARY}, sensitive=SECRETS)
     path = f"/rooms/{room['id']}"
     api.permissions = ["rooms.write"]
@@ -150,7 +150,7 @@ async def test_who_may_only_write_is_shown_nothing_of_a_room(api: House) -> None
     assert (await api.call("PATCH", f"/rooms/{made.body['id']}", {"state": "y"})).body["data"] == {"step": CANARY}
 
 
-async def test_without_a_key_nothing(api: House) -> None:
+async def test_without_a_key_nothing(api: RoomsApi) -> None:
     answer = await api.call("GET", "/rooms", Authorization="Basic x")
     assert (answer.status, answer.code) == (401, "invalid_api_key")
 
@@ -203,7 +203,7 @@ REFUSED: tuple[tuple[str, str, object, int, str, str | None], ...] = (
 """Method, path, body; status, code and field of the refusal."""
 
 
-async def test_what_is_refused(api: House) -> None:
+async def test_what_is_refused(api: RoomsApi) -> None:
     for method, path, body, status, code, param in REFUSED:
         answer = await api.call(method, path, body)
         given = (method, path, str(body)[:80])
@@ -211,7 +211,7 @@ async def test_what_is_refused(api: House) -> None:
         assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_a_meeting_must_be_its_users(api: House) -> None:
+async def test_a_meeting_must_be_its_users(api: RoomsApi) -> None:
     ann, bob = await api.user("ann@example.com"), await api.user("bob@example.com")
     meeting = await api.meeting(ann)
     wrong = await api.call("POST", "/rooms", {"room_name": "a", "user_id": bob, "meeting_id": meeting})
@@ -225,7 +225,7 @@ async def test_a_meeting_must_be_its_users(api: House) -> None:
     assert (off.body["user_id"], off.body["meeting_id"]) == (bob, None)
 
 
-async def test_an_id_of_the_callers_own_makes_a_repeat_harmless(api: House) -> None:
+async def test_an_id_of_the_callers_own_makes_a_repeat_harmless(api: RoomsApi) -> None:
     room_id = str(uuid4())
     assert (await api.made(id=room_id))["id"] == room_id
     again = await api.call("POST", "/rooms", {"room_name": "other", "id": room_id})
@@ -233,7 +233,7 @@ async def test_an_id_of_the_callers_own_makes_a_repeat_harmless(api: House) -> N
     assert (await api.call("GET", f"/rooms/{room_id.upper()}")).body["room_name"] == "interview"
 
 
-async def test_of_two_writers_one_hears_of_the_other(api: House) -> None:
+async def test_of_two_writers_one_hears_of_the_other(api: RoomsApi) -> None:
     room = await api.made(sensitive={"n": 0})
     path = f"/rooms/{room['id']}"
     assert (await api.call("PATCH", path, {"state": "a"}, **{"If-Match": '"1"'})).status == 200
@@ -250,7 +250,7 @@ async def test_of_two_writers_one_hears_of_the_other(api: House) -> None:
     assert await sensitive(api, room["id"]) == {"n": 0, **{f"f{n}": n for n in range(12)}}
 
 
-async def test_null_clears_what_is_sealed(api: House) -> None:
+async def test_null_clears_what_is_sealed(api: RoomsApi) -> None:
     room = await api.made(sensitive=SECRETS)
     cleared = await api.call("PATCH", f"/rooms/{room['id']}", {"sensitive": None})
     assert (cleared.body["has_sensitive"], await sensitive(api, room["id"])) == (False, None)
@@ -259,7 +259,7 @@ async def test_null_clears_what_is_sealed(api: House) -> None:
     assert emptied.body["has_sensitive"] is False
 
 
-async def test_lists_are_paged_newest_first(api: House) -> None:
+async def test_lists_are_paged_newest_first(api: RoomsApi) -> None:
     user = await api.user("ann@example.com")
     ids = [(await api.made(room_name=f"r{n % 2}", user_id=user if n < 3 else None))["id"] for n in range(5)]
     pages, after = [], ""
@@ -276,7 +276,7 @@ async def test_lists_are_paged_newest_first(api: House) -> None:
 
 
 async def test_a_room_that_does_not_open_is_reported_and_never_overwritten(
-    api: House, pool: Pool, capfd: pytest.CaptureFixture[str]
+    api: RoomsApi, pool: Pool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     room, other = await api.made(sensitive=SECRETS), await api.made(sensitive={"a": 1})
     path = f"/rooms/{room['id']}"
@@ -294,21 +294,21 @@ async def test_a_room_that_does_not_open_is_reported_and_never_overwritten(
     said = "".join(capfd.readouterr())
     assert room["id"] in said
     assert "Tampered" in said
-    async with house(pool, NEW) as newer:
+    async with open_rooms_api(pool, NEW) as newer:
         await pool.execute("update rooms set sealed_key_id = 'old' where id = $1", other["id"])
         answer = await newer.call("GET", f"/rooms/{other['id']}?include=sensitive")
         assert answer.code == "room_not_readable"
         assert "UnknownKey" in "".join(capfd.readouterr())
 
 
-async def test_a_merge_may_not_outgrow_the_bounds(api: House) -> None:
+async def test_a_merge_may_not_outgrow_the_bounds(api: RoomsApi) -> None:
     room = await api.made(sensitive={"a": "x" * 600_000})
     answer = await api.call("PATCH", f"/rooms/{room['id']}", {"sensitive": {"b": "x" * 600_000}})
     assert (answer.status, answer.code) == (413, "room_too_large")
     assert list(await sensitive(api, room["id"])) == ["a"]
 
 
-async def test_rooms_expire_by_themselves_once_their_time_is_over(api: House, pool: Pool) -> None:
+async def test_rooms_expire_by_themselves_once_their_time_is_over(api: RoomsApi, pool: Pool) -> None:
     due = await api.made(sensitive=SECRETS, expires_at="2026-11-24T12:00:00Z")
     later = await api.made(sensitive=SECRETS, expires_at="2026-11-24T12:00:01Z")
     never = await api.made(sensitive=SECRETS)
@@ -321,7 +321,7 @@ async def test_rooms_expire_by_themselves_once_their_time_is_over(api: House, po
     assert await sensitive(api, never["id"]) == SECRETS
 
 
-async def test_the_database_itself_keeps_an_expired_room_empty(api: House, pool: Pool) -> None:
+async def test_the_database_itself_keeps_an_expired_room_empty(api: RoomsApi, pool: Pool) -> None:
     room = await api.made()
     await api.call("POST", f"/rooms/{room['id']}/expire")
     with pytest.raises(Exception, match="rooms_expired_is_erased"):
@@ -330,7 +330,7 @@ async def test_the_database_itself_keeps_an_expired_room_empty(api: House, pool:
 
 async def test_calls_count_in_the_limits_of_their_key(pool: Pool) -> None:
     limits = LimitSettings(proxy_requests=2, free_requests=1)
-    async with house(pool, settings=Settings(limits=limits)) as rooms:
+    async with open_rooms_api(pool, settings=Settings(limits=limits)) as rooms:
         assert [(await rooms.call("GET", "/rooms")).status for _ in range(2)] == [200, 200]
         refused = await rooms.call("GET", "/rooms")
         assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
@@ -339,7 +339,7 @@ async def test_calls_count_in_the_limits_of_their_key(pool: Pool) -> None:
 
 async def test_connections_and_bodies_count_for_their_key(pool: Pool) -> None:
     connections = ConnectionSettings(per_key_max=1, bodies_bytes_max=1024 * 1024)
-    async with house(pool, settings=Settings(connections=connections)) as rooms:
+    async with open_rooms_api(pool, settings=Settings(connections=connections)) as rooms:
         assert (await rooms.call("GET", "/rooms")).status == 200
         await rooms.made(data={"text": "x" * 400_000})
         refused = await rooms.call("POST", "/rooms", {"room_name": "interview", "data": {"text": "x" * 600_000}})

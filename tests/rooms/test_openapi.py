@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from gateway.stores.postgres import Pool
-from tests.rooms.rooms_at_work import Answer, House, house
+from tests.rooms.rooms_at_work import Answer, RoomsApi, open_rooms_api
 from tests.rooms.test_api import REFUSED
 
 PREFIX: Final = "#/components/schemas/"
@@ -16,12 +16,12 @@ METHODS: Final = {"get", "put", "post", "delete", "options", "head", "patch", "t
 
 
 @pytest.fixture
-async def api(pool: Pool) -> AsyncIterator[House]:
-    async with house(pool) as made:
+async def api(pool: Pool) -> AsyncIterator[RoomsApi]:
+    async with open_rooms_api(pool) as made:
         yield made
 
 
-async def document_of(api: House) -> dict[str, Any]:
+async def document_of(api: RoomsApi) -> dict[str, Any]:
     answer = await api.call("GET", "/rooms/openapi.json")
     assert answer.status == 200
     return answer.body
@@ -81,7 +81,7 @@ def check(document: dict[str, Any], method: str, target: str, answer: Answer) ->
     return method, template, answer.status
 
 
-async def test_the_document_is_whole(api: House) -> None:
+async def test_the_document_is_whole(api: RoomsApi) -> None:
     """Of OpenAPI 3.1: fields that are needed, names that may come once, and references that lead somewhere."""
     document = await document_of(api)
     assert document["openapi"].startswith("3.1.")
@@ -103,14 +103,14 @@ async def test_the_document_is_whole(api: House) -> None:
     assert references == {PREFIX + name for name in document["components"]["schemas"]}
 
 
-async def test_any_key_gets_the_document_and_nobody_without_one(api: House) -> None:
+async def test_any_key_gets_the_document_and_nobody_without_one(api: RoomsApi) -> None:
     api.permissions = []
     assert (await document_of(api))["info"]["title"] == "Rooms"
     assert (await api.call("GET", "/rooms/openapi.json", Authorization="Basic x")).status == 401
     assert (await api.call("GET", "/rooms/openapi.json?x=1")).code == "unknown_parameter"
 
 
-async def test_every_answer_is_one_that_the_document_names(api: House) -> None:
+async def test_every_answer_is_one_that_the_document_names(api: RoomsApi) -> None:
     document = await document_of(api)
     seen = {check(document, "GET", "/rooms/openapi.json", await api.call("GET", "/rooms/openapi.json"))}
     user = await api.user("ann@example.com")
@@ -172,7 +172,7 @@ def test_a_wrong_answer_would_be_noticed() -> None:
     assert list(faults({"anyOf": [{"type": "null"}, {"enum": ["a"]}]}, "b", document)) == ["$: none of anyOf"]
 
 
-async def test_head_is_answered_without_a_body(api: House) -> None:
+async def test_head_is_answered_without_a_body(api: RoomsApi) -> None:
     await api.made()
     async with (
         aiohttp.ClientSession() as session,

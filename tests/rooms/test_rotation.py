@@ -15,7 +15,7 @@ from gateway.rooms.rotate import Rotation
 from gateway.rooms.sealing import open_sealed, seal
 from gateway.rooms.store import Rooms
 from gateway.stores.postgres import Pool
-from tests.rooms.rooms_at_work import BOTH, CANARY, NEW, OLD, house
+from tests.rooms.rooms_at_work import BOTH, CANARY, NEW, OLD, open_rooms_api
 from tests.support.environment import clean_environment
 from tests.support.gateway import Process
 from tests.support.invoke import gateway
@@ -126,7 +126,7 @@ async def test_killed_in_the_middle_and_begun_again(pool: Pool, database_url: st
 async def test_two_rotations_and_the_api_at_once_lose_nothing(pool: Pool) -> None:
     held = await fill(pool, 150)
     ids = list(held)[:40]
-    async with house(pool, BOTH) as api:
+    async with open_rooms_api(pool, BOTH) as api:
 
         async def write(room_id: str) -> None:
             answer = await api.call("PATCH", f"/rooms/{room_id}", {"sensitive": {"more": room_id}})

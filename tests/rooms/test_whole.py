@@ -24,7 +24,7 @@ from gateway.kit.errors import ApiError
 from gateway.limits.local_limits import LocalLimits
 from gateway.processes.proxy_connections import open_connections
 from gateway.processes.rooms_api import open_rooms
-from tests.access.admissions import House, valid
+from tests.access.admissions import AdmissionFakes, valid
 from tests.rooms.rooms_at_work import BOTH, CANARY, OLD
 from tests.rooms.test_rotation import spelled
 from tests.support.gateway import Stack, stack
@@ -102,17 +102,17 @@ async def test_rooms_are_answered_only_with_a_key_ring(database_url: str) -> Non
     connection = Mock(spec=ClientConnection, owner=None)
     mocked = make_mocked_request("GET", "/rooms", headers={"Authorization": "Bearer k"}, protocol=connection)
     request = cast(web.BaseRequest, mocked)
-    house = House()
-    house.keys.answer = valid(permissions=["rooms.read"])
+    fakes = AdmissionFakes()
+    fakes.keys.answer = valid(permissions=["rooms.read"])
     settings = Settings(database_url=SecretStr(database_url), rooms_keys=SecretStr(spelled(BOTH)))
     clients = ClientConnections(settings.connections, Uploads(settings.connections), files=20_000, write_stall_s=60)
     local = LocalLimits(settings.limits, monotonic=time.monotonic)
     async with AsyncExitStack() as stack:
         share = (await open_connections(stack, settings, "proxy-test")).rooms
-        off = open_rooms(settings.model_copy(update={"rooms_keys": None}), share, house.admission, local, clients)
+        off = open_rooms(settings.model_copy(update={"rooms_keys": None}), share, fakes.admission, local, clients)
         with pytest.raises(ApiError) as refused:
             await off(request, "event")
         assert (refused.value.status, refused.value.code) == (503, "rooms_not_configured")
-        on = open_rooms(settings, share, house.admission, local, clients)
+        on = open_rooms(settings, share, fakes.admission, local, clients)
         answer = await on(request, "event")
         assert (answer.status, answer.headers["x-gateway-event-id"]) == (200, "event")

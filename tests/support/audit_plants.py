@@ -36,10 +36,10 @@ FIRST = NOW.replace(minute=0, second=0) - timedelta(hours=5)
 LATER = NOW + timedelta(hours=1)
 EVERYTHING = AuditRange(None, None)
 
-Plant = Callable[["House"], Awaitable[None]]
+Plant = Callable[["PlantedLedger"], Awaitable[None]]
 
 
-class House:
+class PlantedLedger:
     """One filled ledger, in a transaction that is rolled back, and a journal folder."""
 
     def __init__(self, connection: Any, filled: Filled, folder: Path) -> None:
@@ -70,29 +70,29 @@ class House:
 
 
 def sql(*statements: str) -> Plant:
-    async def plant(house: House) -> None:
-        await house.unguarded(*statements)
+    async def plant(planted: PlantedLedger) -> None:
+        await planted.unguarded(*statements)
 
     return plant
 
 
-async def wrong_price(house: House) -> None:
-    event = house.maker.reported(FIRST)
+async def wrong_price(planted: PlantedLedger) -> None:
+    event = planted.maker.reported(FIRST)
     assert event.cost_nano is not None
-    await insert(house.ledger, [msgspec.structs.replace(event, cost_nano=event.cost_nano + 1)])
+    await insert(planted.ledger, [msgspec.structs.replace(event, cost_nano=event.cost_nano + 1)])
 
 
-async def wrong_lines(house: House) -> None:
+async def wrong_lines(planted: PlantedLedger) -> None:
     """Cost and lines agree with each other, and with nothing else."""
     line = pricing.Line("input_tokens", "1000", "0.001", "1")
-    await insert(house.ledger, [house.maker.reported(FIRST, cost_lines=(line,), cost_nano=10**9)])
+    await insert(planted.ledger, [planted.maker.reported(FIRST, cost_lines=(line,), cost_nano=10**9)])
 
 
-async def wrong_tokens(house: House) -> None:
-    await insert(house.ledger, [house.maker.reported(FIRST, prompt_tokens=1)])
+async def wrong_tokens(planted: PlantedLedger) -> None:
+    await insert(planted.ledger, [planted.maker.reported(FIRST, prompt_tokens=1)])
 
 
-async def billed_for_nothing(house: House) -> None:
+async def billed_for_nothing(planted: PlantedLedger) -> None:
     free = msgspec.Raw(b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}')
     nothing: dict[str, Any] = {
         "prompt_tokens": 0,
@@ -101,60 +101,60 @@ async def billed_for_nothing(house: House) -> None:
         "cost_nano": 0,
         "cost_lines": (),
     }
-    await insert(house.ledger, [house.maker.reported(FIRST, usage=free, billed_nano=5, **nothing)])
+    await insert(planted.ledger, [planted.maker.reported(FIRST, usage=free, billed_nano=5, **nothing)])
 
 
-async def void_without_reason(house: House) -> None:
-    await insert(house.ledger, [house.maker.void(FIRST, metadata={})])
+async def void_without_reason(planted: PlantedLedger) -> None:
+    await insert(planted.ledger, [planted.maker.void(FIRST, metadata={})])
 
 
-async def reported_without_usage(house: House) -> None:
-    await insert(house.ledger, [house.maker.reported(FIRST, usage=msgspec.Raw(b"null"))])
+async def reported_without_usage(planted: PlantedLedger) -> None:
+    await insert(planted.ledger, [planted.maker.reported(FIRST, usage=msgspec.Raw(b"null"))])
 
 
-async def estimate_above_its_bound(house: House) -> None:
-    await insert(house.ledger, [house.maker.estimated(FIRST, bound_usd="0.000000001")])
+async def estimate_above_its_bound(planted: PlantedLedger) -> None:
+    await insert(planted.ledger, [planted.maker.estimated(FIRST, bound_usd="0.000000001")])
 
 
-async def estimate_without_bound(house: House) -> None:
-    await insert(house.ledger, [house.maker.estimated(FIRST, bound_usd=None)])
+async def estimate_without_bound(planted: PlantedLedger) -> None:
+    await insert(planted.ledger, [planted.maker.estimated(FIRST, bound_usd=None)])
 
 
-async def estimate_without_reason(house: House) -> None:
-    await insert(house.ledger, [house.maker.estimated(FIRST, reason="")])
+async def estimate_without_reason(planted: PlantedLedger) -> None:
+    await insert(planted.ledger, [planted.maker.estimated(FIRST, reason="")])
 
 
-async def answer_counted_twice(house: House) -> None:
-    await house.connection.execute("drop index openai_usage_response_id_key")
-    once = house.maker.reported(FIRST)
-    again = msgspec.structs.replace(once, id=house.maker.opened(FIRST).id)
-    await insert(house.ledger, [once, again])
+async def answer_counted_twice(planted: PlantedLedger) -> None:
+    await planted.connection.execute("drop index openai_usage_response_id_key")
+    once = planted.maker.reported(FIRST)
+    again = msgspec.structs.replace(once, id=planted.maker.opened(FIRST).id)
+    await insert(planted.ledger, [once, again])
 
 
-async def adjustment_of_nothing(house: House) -> None:
-    await house.connection.execute("alter table openai_usage drop constraint openai_usage_adjusts_fkey")
-    await insert(house.ledger, [house.maker.adjustment(house.maker.reported(FIRST), FIRST, 5)])
+async def adjustment_of_nothing(planted: PlantedLedger) -> None:
+    await planted.connection.execute("alter table openai_usage drop constraint openai_usage_adjusts_fkey")
+    await insert(planted.ledger, [planted.maker.adjustment(planted.maker.reported(FIRST), FIRST, 5)])
 
 
-async def trigger_off(house: House) -> None:
-    await house.connection.execute("alter table openai_usage disable trigger openai_usage_append_only")
+async def trigger_off(planted: PlantedLedger) -> None:
+    await planted.connection.execute("alter table openai_usage disable trigger openai_usage_append_only")
 
 
-async def lost_after_settle(house: House) -> None:
-    segment(house.folder, 3, lines(house.maker, [house.maker.reported(FIRST)]))
+async def lost_after_settle(planted: PlantedLedger) -> None:
+    segment(planted.folder, 3, lines(planted.maker, [planted.maker.reported(FIRST)]))
 
 
-async def lost_but_confirmed(house: House) -> None:
-    segment(house.folder, 3, lines(house.maker, [house.maker.reported(FIRST)]), confirmed=True, slot="w1")
+async def lost_but_confirmed(planted: PlantedLedger) -> None:
+    segment(planted.folder, 3, lines(planted.maker, [planted.maker.reported(FIRST)]), confirmed=True, slot="w1")
 
 
-async def never_settled(house: House) -> None:
-    segment(house.folder, 3, [frame(OPEN, encode(house.maker.opened(FIRST)))])
+async def never_settled(planted: PlantedLedger) -> None:
+    segment(planted.folder, 3, [frame(OPEN, encode(planted.maker.opened(FIRST)))])
 
 
-async def rows_deleted(house: House) -> None:
+async def rows_deleted(planted: PlantedLedger) -> None:
     """A row that disappears takes an invariant of the journal and every sum with it."""
-    await house.unguarded(f"delete from openai_usage where id = '{house.events[0].id}'")
+    await planted.unguarded(f"delete from openai_usage where id = '{planted.events[0].id}'")
 
 
 PLANTS: dict[str, tuple[Plant, str]] = {

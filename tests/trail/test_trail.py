@@ -18,7 +18,7 @@ from gateway.stores.postgres import Pool
 from gateway.trail.actor import Actor, operator
 from gateway.trail.record import intending, recording
 from gateway.trail.store import Deed, Trail
-from tests.keys.unkey_at_work import House, house_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 from tests.support.invoke import gateway
 
 ADA = Actor("operator", "Ada")
@@ -31,8 +31,8 @@ def settings(database_url: str) -> Settings:
 
 
 @pytest.fixture
-async def house(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[House]:
-    async with house_at(database_url, ledger, pool) as made:
+async def sides(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[KeySides]:
+    async with key_sides_at(database_url, ledger, pool) as made:
         made.env |= {"GATEWAY_OPERATOR": "Ada"}
         await made.key("ann")
         yield made
@@ -93,18 +93,18 @@ async def test_an_intent_comes_first_and_has_an_outcome(settings: Settings, pool
     assert (await events(pool))[-1][-1] == {"error": "RuntimeError"}
 
 
-async def test_without_a_place_for_the_intent_nothing_is_done_at_unkey(house: House) -> None:
-    await house.pool.execute("alter table admin_events rename to gone")
-    done = await house.run("revoke", "key_ann")
+async def test_without_a_place_for_the_intent_nothing_is_done_at_unkey(sides: KeySides) -> None:
+    await sides.pool.execute("alter table admin_events rename to gone")
+    done = await sides.run("revoke", "key_ann")
     assert "Nothing was changed" in done.error
-    assert await house.lets_in("key_ann") == (True, True)
+    assert await sides.lets_in("key_ann") == (True, True)
 
 
-async def test_a_key_that_unkey_could_not_change_has_a_failed_outcome(house: House) -> None:
-    await house.trouble(status=500, times=100)
-    done = await house.run("disable", "key_ann")
+async def test_a_key_that_unkey_could_not_change_has_a_failed_outcome(sides: KeySides) -> None:
+    await sides.trouble(status=500, times=100)
+    done = await sides.run("disable", "key_ann")
     assert done.error
-    assert [event[:4] for event in await events(house.pool)] == [
+    assert [event[:4] for event in await events(sides.pool)] == [
         ("disable", "key", "key_ann", "intent"),
         ("disable", "key", "key_ann", "failed"),
     ]

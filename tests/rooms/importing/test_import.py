@@ -12,7 +12,7 @@ from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.rooms.importing.sqlite_files import untouched
-from tests.rooms.rooms_at_work import BOTH, CANARY, NEW, OLD, house
+from tests.rooms.rooms_at_work import BOTH, CANARY, NEW, OLD, open_rooms_api
 from tests.rooms.test_rotation import env
 from tests.support.invoke import Done, gateway
 
@@ -103,7 +103,7 @@ async def test_a_whole_file_twice(
         assert await table(pool) == stored
     assert len(stored) == rows
     assert CANARY.encode() not in b"".join(repr(each).encode() + bytes(each["sealed"]) for each in stored)
-    async with house(pool, BOTH) as api:
+    async with open_rooms_api(pool, BOTH) as api:
         one = await pool.fetchval("select id::text from rooms where source_id = 'sessions:3'")
         room = (await api.call("GET", f"/rooms/{one}?include=sensitive")).body
     assert (room["room_name"], room["user_id"], room["state"]) == ("room-3", ann, "ended")
@@ -146,7 +146,7 @@ async def test_what_changed_is_written_over_only_when_told_so(
         connection.execute("update sessions set step = 77 where id = 5")
         connection.execute("delete from sessions where id = 6")
     await pool.execute("update rooms set expires_at = now() where source_id = 'sessions:4'")
-    async with house(pool, BOTH) as api:
+    async with open_rooms_api(pool, BOTH) as api:
         expired = await pool.fetchval("select id::text from rooms where source_id = 'sessions:4'")
         assert (await api.call("POST", f"/rooms/{expired}/expire")).status == 200
     before = await table(pool)

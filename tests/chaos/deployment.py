@@ -84,7 +84,7 @@ class Store:
         self._running.stop_sync()
 
 
-class House:
+class Deployment:
     """The gateway and all it stands on."""
 
     def __init__(self, stores: dict[str, Store], links: dict[str, Link], laid: Wires, running: Stack) -> None:
@@ -149,7 +149,7 @@ class House:
 
 
 @contextlib.contextmanager
-def house(folder: Path, seed: int) -> Iterator[House]:
+def open_deployment(folder: Path, seed: int) -> Iterator[Deployment]:
     """Everything is gone when the context ends, whatever was done to it."""
     folder.chmod(0o711)
     stores = {name: Store(folder, name) for name in STORES}
@@ -159,7 +159,7 @@ def house(folder: Path, seed: int) -> Iterator[House]:
             urls = [stores[name].url_through(links[name].port) for name in ("postgres", "valkey")]
             environ = QUICK | {"FLUSH__STREAM": f"usage-{seed}"}
             running = running_stack.enter_context(stack(folder, *urls, **environ))
-            made = House(stores, links, laid, running)
+            made = Deployment(stores, links, laid, running)
             try:
                 made.open()
                 yield made
