@@ -3,10 +3,13 @@
 That their statements are allowed is shown by every test that uses `running`, whose processes have these logins.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -25,6 +28,7 @@ from gateway.rooms import store as rooms
 from gateway.stores import database_mark, migrator, postgres_health
 from gateway.stores.process_roles import find_missing, make_logins, role_of
 from gateway.trail import store as trail
+from tests.support.gateway import Stack
 from tests.support.servers import on_database
 from tests.support.whole_gateway import own_logins
 
@@ -100,6 +104,12 @@ select c.relname, lower(r.privilege) from pg_class c, unnest(array['DELETE', 'TR
 where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and has_table_privilege($1, c.oid, r.privilege)
 """
 
+# Which kinds of process are connected to this database, and as whom.
+_CONNECTED: Final = """
+select distinct substring(application_name from '^pailflow-gateway ([a-z]+)') as process, usename
+from pg_stat_activity where datname = current_database() and application_name like 'pailflow-gateway %'
+"""
+
 
 @pytest.fixture
 async def superuser(database_url: str) -> AsyncIterator[Connection]:
@@ -149,6 +159,24 @@ async def test_the_policies_file_may_be_run_again(superuser: Connection) -> None
     await superuser.execute(sql)
     policies = await superuser.fetchval("select count(*) from pg_policies where policyname like '%\\_processes'")
     assert policies == await superuser.fetchval("select count(*) from pg_tables where schemaname = 'public'")
+
+
+async def test_the_children_of_serve_have_these_logins(running: Stack) -> None:
+    made = await asyncio.to_thread(running.make_key, f"{uuid4().hex}@example.com")  # nobody has its owner in memory
+    body = {"model": "text-embedding-3-small", "input": "x"}
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {made['key']}"}) as session,
+        session.post(f"{running.base_url}/embeddings", json=body) as response,
+    ):
+        assert response.status == 200
+    wanted = {(process, f"gateway_{process}_login") for process in ("proxy", "keeper", "worker")}
+    connection = await asyncpg.connect(running.env["DATABASE_URL"])
+    try:
+        async with asyncio.timeout(120):
+            while not wanted <= {tuple(row) for row in await connection.fetch(_CONNECTED)}:
+                await asyncio.sleep(0.05)  # the keeper asks for the row a little later
+    finally:
+        await connection.close()
 
 
 async def test_no_role_of_a_process_can_log_in(superuser: Connection) -> None:
