@@ -4,7 +4,8 @@ For operators on their own network: never on an address that clients reach. Adds
 themselves once a second; asks neither them nor a dependency anything.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from aiohttp import web
@@ -13,8 +14,15 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from gateway.config.settings import ConnectionSettings
+from gateway.http.connections import FILES_KEPT, FILES_PER_CALL, LOOK_S, ClientConnection, ClientConnections
+from gateway.http.uploads import Uploads
 from gateway.kit.metrics import FAMILIES, MetricFamily, Sample, Status, add_up, counters_only
 
+CONNECTIONS_MAX: Final = 64
+"""Open at the same time; three quarters of them for one address."""
+STALL_S: Final = 20.0
+"""Seconds within which a reader must take the next 16 KiB of an answer."""
 SILENT_S: Final = 15.0
 """Seconds without a word after which a process counts as stuck."""
 
@@ -137,7 +145,27 @@ def _cumulated(bounds: tuple[float, ...], buckets: tuple[int, ...]) -> list[tupl
     return shown
 
 
-def handler(board: Board) -> web.Server:
+class AdminServer(web.Server):
+    """Holds a few connections, each for a short time: it runs in the parent, which needs its files for its children."""
+
+    def __init__(self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(answer)
+        settings = ConnectionSettings(max=CONNECTIONS_MAX)
+        # As many files as that takes: what the parent may have is not for this port to use up.
+        files = FILES_KEPT + FILES_PER_CALL * CONNECTIONS_MAX
+        self.clients: Final = ClientConnections(settings, Uploads(settings), files=files, write_stall_s=STALL_S)
+
+    def __call__(self) -> web.RequestHandler:
+        return ClientConnection(self, self.clients, loop=self._loop, access_log=None)
+
+    async def watch(self) -> None:
+        """Ends connections that are too slow, until it is cancelled."""
+        while True:
+            await self.clients.check()
+            await asyncio.sleep(LOOK_S)
+
+
+def handler(board: Board) -> AdminServer:
     """An HTTP server over the board; GET only."""
     registry = CollectorRegistry()
     registry.register(parse_metrics(board))
@@ -155,4 +183,4 @@ def handler(board: Board) -> web.Server:
             return web.json_response(body, status=200 if ready else 503)
         return web.Response(status=404, text="here are /metrics, /healthz and /readyz\n")
 
-    return web.Server(answer, access_log=None)
+    return AdminServer(answer)

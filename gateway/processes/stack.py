@@ -36,9 +36,11 @@ async def open_admin(host: str, port: int, board: admin.Board, stack: AsyncExitS
 
     `any_port`: where the port is taken, a free one will do. Raises ConfigError otherwise.
     """
-    runner = web.ServerRunner(admin.handler(board))
+    server = admin.handler(board)
+    runner = web.ServerRunner(server)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    stack.callback(asyncio.create_task(server.watch()).cancel)
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:

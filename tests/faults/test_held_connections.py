@@ -2,6 +2,8 @@
 and serves everybody else meanwhile."""
 
 import asyncio
+import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,7 @@ import pytest
 
 from gateway.embedded import Embedded
 from tests.support.gateway import Stack, stack
+from tests.support.whole_gateway import row_of
 
 UPLOADS: Final = 500
 SLOW: Final = 1000
@@ -91,3 +94,77 @@ async def test_memory_is_flat_and_others_are_served(held: Stack) -> None:
     assert await figure(held, "gateway_body_bytes_held") == 0
     assert await figure(held, "gateway_connections_late_total", frozenset({("what", "body")})) >= 3 * SLOW
     assert await figure(held, "gateway_connections_late_total", frozenset({("what", "head")})) >= 3 * IDLE
+
+
+FILES: Final = 400
+ROOM: Final = (FILES - 256) // 2
+"""Connections that a proxy with so many files has room for."""
+
+
+async def call_from(running: Stack, address: str) -> str:
+    """A call from this address that is answered; its event id."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
+    connector = aiohttp.TCPConnector(local_addr=(address, 0))
+    headers = {"Authorization": f"Bearer {running.key}"}
+    url = f"{running.base_url}/chat/completions"
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=headers) as session,
+        session.post(url, json=body) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+        return str(answer.headers["x-gateway-event-id"])
+
+
+async def is_ready(running: Stack) -> bool:
+    async with aiohttp.request("GET", f"http://127.0.0.1:{running.admin_port}/readyz") as answer:
+        return answer.status == 200
+
+
+@pytest.mark.long
+async def test_a_flood_leaves_files_for_the_journal_and_openai(fresh_stack: Stack) -> None:
+    running = fresh_stack
+    await asyncio.to_thread(running.prepare)
+    running.serve = running.run(str(FILES), "serve", module="tests.support.few_files")
+    await asyncio.to_thread(running.serve.wait_for, "serving http")
+    flood: Ends = []
+    for _ in range(10):  # in bursts, as from one address
+        flood += await open_many(running, 50, b"")
+    assert await is_ready(running)
+    event_id = await call_from(running, "127.0.0.9")
+    assert (await row_of(running, event_id))["evidence"] == "reported"
+    await asyncio.sleep(2)  # the next status
+    assert await figure(running, "gateway_connections_max") == ROOM
+    assert 0 < await figure(running, "gateway_connections") <= ROOM
+    assert await figure(running, "gateway_connections_refused_total", frozenset({("reason", "address")})) > 0
+    close(flood)
+    async with asyncio.timeout(60):
+        while await figure(running, "gateway_connections") > 1:
+            await asyncio.sleep(0.2)
+    await call_from(running, "127.0.0.1")
+
+
+@pytest.mark.long
+async def test_a_proxy_that_had_no_file_left_is_ready_again(fresh_stack: Stack) -> None:
+    running = fresh_stack
+    await asyncio.to_thread(running.start)
+    proxy = running.pid_of("proxy")
+    await call_from(running, "127.0.0.1")
+    was = resource.prlimit(proxy, resource.RLIMIT_NOFILE)
+    held = await open_many(running, 50, b"")
+    used = max(map(int, os.listdir(f"/proc/{proxy}/fd"))) + 1
+    resource.prlimit(proxy, resource.RLIMIT_NOFILE, (used, was[1]))
+    try:
+        held += await open_many(running, 50, b"")  # the kernel takes them; nobody can accept them
+        before = await figure(running, "gateway_process_cpu_seconds_total", PROXY)
+        await asyncio.sleep(2.5)
+        assert await is_ready(running)
+        assert (
+            await figure(running, "gateway_process_cpu_seconds_total", PROXY) > before
+        )  # it goes on telling how it is
+    finally:
+        resource.prlimit(proxy, resource.RLIMIT_NOFILE, was)
+    close(held)
+    event_id = await call_from(running, "127.0.0.1")
+    assert (await row_of(running, event_id))["evidence"] == "reported"
+    assert await is_ready(running)
+    assert running.pid_of("proxy") == proxy
