@@ -5,12 +5,14 @@ For `up`, `demo` and the tests. Must never be reachable from outside: its creden
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from gateway.kit.loopback import is_loopback
 from gateway.openai.tokenizer import Tokenizer
 from gateway.sandbox import credentials
 from gateway.sandbox.daily import routes as daily_control
@@ -39,6 +41,25 @@ def mount_urls(origin: str) -> dict[str, str]:
         "stripe": f"{origin}/stripe",
         "daily": f"{origin}/daily/v1",
     }
+
+
+@web.middleware
+async def _refuse_web_pages(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """The stand-ins have no secrets: a page in a browser of this machine must not speak to them, neither from its own
+    origin nor by a name of its own that it lets point here."""
+    named = [f"//{request.host}", *request.headers.getall("Origin", [])]
+    if all(is_loopback(_hostname(each)) for each in named):
+        return await handler(request)
+    return web.json_response({"error": "the sandbox answers programs of this machine alone"}, status=403)
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 class Sandbox:
@@ -114,7 +135,7 @@ async def start(
     else:
         stripe.load(known)
     daily = Daily(credentials.DAILY_API_KEY, clock=clock)
-    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_refuse_web_pages])
     for prefix, routes in (
         ("/openai", openai_control.routes(openai)),
         ("/unkey", unkey_control.routes(unkey, keys.save)),
