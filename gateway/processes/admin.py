@@ -150,6 +150,7 @@ class AdminServer(web.Server):
 
     def __init__(self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(answer)
+        self._timer: asyncio.TimerHandle | None = None
         settings = ConnectionSettings(max=CONNECTIONS_MAX)
         # As many files as that takes: what the parent may have is not for this port to use up.
         files = FILES_KEPT + FILES_PER_CALL * CONNECTIONS_MAX
@@ -158,11 +159,18 @@ class AdminServer(web.Server):
     def __call__(self) -> web.RequestHandler:
         return ClientConnection(self, self.clients, loop=self._loop, access_log=None)
 
-    async def watch(self) -> None:
-        """Ends connections that are too slow, until it is cancelled."""
-        while True:
-            await self.clients.check()
-            await asyncio.sleep(LOOK_S)
+    def watch(self) -> None:
+        """Ends connections that are too slow: now and every second, until `stop_watching`."""
+        loop = asyncio.get_running_loop()
+        try:
+            self.clients.look(loop.time())
+        finally:
+            self._timer = loop.call_later(LOOK_S, self.watch)
+
+    def stop_watching(self) -> None:
+        """No more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def handler(board: Board) -> AdminServer:

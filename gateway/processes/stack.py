@@ -40,7 +40,8 @@ async def open_admin(host: str, port: int, board: admin.Board, stack: AsyncExitS
     runner = web.ServerRunner(server)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    stack.callback(asyncio.create_task(server.watch()).cancel)
+    server.watch()
+    stack.callback(server.stop_watching)
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:

@@ -25,6 +25,7 @@ WATCHED: Final[dict[str, str]] = {
     ),
     "gateway/processes/supervisor.py:run_until_stopped": "awaited in the same function",
     "gateway/processes/vitals.py:start": "the timer is set again in `finally`, whatever has failed",
+    "gateway/processes/admin.py:watch": "the timer is set again in `finally`, whatever has failed",
     # One question for several who wait: each of them awaits the task or its future, and hears its error.
     "gateway/limits/counters.py:_run": "_send hands every error to those who wait",
     "gateway/meetings/webhooks.py:_keep": "_store_waiting hands every error to those who wait",
