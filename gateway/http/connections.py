@@ -102,7 +102,7 @@ class ClientConnection(web.RequestHandler):
         """aiohttp's hook; on the way of every call."""
         if self._awaits_header:
             data = self._after_header(data)
-        if self._waiter is not None and data.count(HEAD_END) > 1:
+        if (self._waiter is not None or not self._request_count) and data.count(HEAD_END) > 1:
             self._receive_each(data)
         else:
             _RECEIVE(self, data)

@@ -187,14 +187,16 @@ def test_compressed_bodies_are_not_inflated(running: Stack) -> None:
 
 
 @pytest.mark.parametrize("end", [chunk(CHAT) + b"0\r\n\r\n", CHAT], ids=["chunked", "length"])
+@pytest.mark.parametrize("waits", [True, False], ids=["later", "with the connection"])
 @pytest.mark.parametrize("case", ["length and chunked", "two lengths"])
 def test_whole_requests_before_a_broken_one_are_answered(
-    running: Stack, good: list[str], case: str, end: bytes
+    running: Stack, good: list[str], case: str, waits: bool, end: bytes
 ) -> None:
     fields, body = BROKEN[case]
     first = head(running, LENGTH if end == CHAT else CHUNKED) + end
     good += [case, case]
-    answer = exchange(running, first + first + head(running, *fields) + body + first)
+    before = [b""] if waits else []
+    answer = exchange(running, *before, first + first + head(running, *fields) + body + first)
     assert statuses(answer) == [200, 200, 400]
 
 
