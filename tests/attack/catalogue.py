@@ -250,6 +250,11 @@ CATALOGUE: Final = (
             "tests/stores/test_rls_matrix.py::test_hidden_columns_stay_hidden",
         ),
     ),
+    Attack(
+        "a process that is taken over, and asks PostgreSQL for what is not its work",
+        "a role of its own for each process",
+        ("tests/stores/test_process_roles.py::test_what_is_not_its_work_is_refused_to_a_process",),
+    ),
     # Secrets and traces.
     Attack("secrets, prompts and answers in logs, rows and metrics", "nowhere", ("tests/proxy/test_secrecy.py",)),
     Attack(
