@@ -26,8 +26,10 @@ from gateway.reports import store as reports
 from gateway.retention import store as retention
 from gateway.rooms import store as rooms
 from gateway.stores import database_mark, migrator, postgres_health
+from gateway.stores.postgres import open_pool
 from gateway.stores.process_roles import find_missing, make_logins, role_of
 from gateway.trail import store as trail
+from gateway.trail.actor import Actor
 from tests.support.gateway import Stack
 from tests.support.servers import on_database
 from tests.support.whole_gateway import own_logins
@@ -150,6 +152,16 @@ async def test_row_security_hides_no_rows_from_a_process(superuser: Connection, 
                 assert await connection.fetchval("select count(event_id) from usage_quarantine") == 1
         finally:
             await connection.close()
+
+
+async def test_a_proxy_records_who_reads_a_room(superuser: Connection, database_url: str) -> None:
+    logins = await make_logins(database_url, PROCESSES)
+    pool = await open_pool(logins["proxy"], connections_max=1)
+    try:
+        await trail.Trail(pool).write(Actor("key", "key_1"), trail.Deed("read_sensitive", "room", "r"))
+    finally:
+        await pool.close()
+    assert await superuser.fetchval("select actor from admin_events") == "key_1"
 
 
 async def test_the_policies_file_may_be_run_again(superuser: Connection) -> None:
