@@ -136,6 +136,11 @@ class Ledger:
                 if attempt == TRIES_MAX - 1:
                     raise translate(error) from error
                 await asyncio.sleep(TRY_AGAIN_S * 2**attempt)
+            except asyncpg.UniqueViolationError:
+                # Two writers of one call: `on conflict (id)` waits for the other's id, not for its response id, which is
+                # then a violation although nothing is wrong. The other has committed now, so a repeat is seen as one.
+                if attempt:
+                    raise
             except POISON:
                 raise
             except AWAY as error:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.accounts.store import Accounts
 from gateway.ledger.rows import LedgerEntry, NotARow, _Event, to_row
-from gateway.ledger.sql import COLUMNS
+from gateway.ledger.sql import COLUMNS, INSERT_BATCH
 from gateway.ledger.store import Ledger, Outcome
 from gateway.openai.objects import UpstreamObjects
 from gateway.stores.postgres import Pool
@@ -74,6 +75,29 @@ async def test_repeats_count_nowhere(ledger: Ledger, pool: Pool, random: Random)
     assert await sums_are_right(pool)
     key_row = (await Accounts(pool).keys(user))[0]
     assert (key_row.usage_count, key_row.last_used_at) == (50, AT + timedelta(seconds=49))
+
+
+class PoolWithRival:
+    """Another writer inserts the same batch first. Then as PostgreSQL has it for two statements that insert one call at
+    once: a violation of the unique response id."""
+
+    def __init__(self, pool: Pool, rival: Ledger, entry: LedgerEntry) -> None:
+        self.pool, self.rival, self.waiting = pool, rival, [entry]
+
+    async def fetch(self, query: str, *arguments: object) -> Any:
+        if query == INSERT_BATCH and self.waiting:
+            assert await self.rival.insert_batch([self.waiting.pop()]) == Outcome(1, 0, 0)
+            raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint")
+        return await self.pool.fetch(query, *arguments)
+
+
+async def test_two_writers_of_one_call_put_nothing_aside(ledger: Ledger, pool: Pool, random: Random) -> None:
+    user, _ = await linked(ledger)
+    entry = LedgerEntry.of(call(user, new_id(random), response_id="resp_1"))
+    late: Any = PoolWithRival(pool, ledger, entry)
+    assert await Ledger(late, meter="m", window_s=WINDOW_S).insert_batch([entry]) == Outcome(0, 1, 0)
+    assert await ledger.count_quarantined() == 0
+    assert await sums_are_right(pool)
 
 
 async def test_sums_by_hour_and_window(ledger: Ledger, pool: Pool, random: Random) -> None:
