@@ -137,7 +137,7 @@ class Ledger:
                     raise translate(error) from error
                 await asyncio.sleep(TRY_AGAIN_S * 2**attempt)
             except asyncpg.UniqueViolationError:
-                # Two writers of one call: `on conflict (id)` waits for the other's id, not for its response id, which is
+                # Two writers of one call: `on conflict (id)` waits for the id alone, not for the response id, which is
                 # then a violation although nothing is wrong. The other has committed now, so a repeat is seen as one.
                 if attempt:
                     raise
