@@ -52,9 +52,13 @@ class Billing:
         stripe.enable_telemetry = False
         self._http: Final = Http(session, aiohttp.ClientTimeout(total=timeout_s))
         self.base_url: Final = base_url.rstrip("/")
-        self._is_live: Final = "_test_" not in secret_key[:8]
+        self.use_key(secret_key)
+
+    def use_key(self, secret_key: str) -> None:
+        """Calls from now on are made with this key, which may be another account's."""
+        self._is_live = "_test_" not in secret_key[:8]
         self._account: str | None = None
-        self._client: Final = stripe.StripeClient(
+        self._client = stripe.StripeClient(
             secret_key,
             base_addresses={"api": self.base_url, "meter_events": self.base_url},
             http_client=self._http,
@@ -107,11 +111,15 @@ class Billing:
         not tell the mode, the key does (Stripe's docs).
         """
         if self._account is None:
+            client, is_live = self._client, self._is_live
             try:
-                found = await self._client.v1.accounts.retrieve_current_async()
+                found = await client.v1.accounts.retrieve_current_async()
             except stripe.StripeError as error:
                 raise translate_error(error) from error
-            self._account = found.id if self._is_live else f"{found.id}/test"
+            account: str = found.id if is_live else f"{found.id}/test"
+            if client is not self._client:  # the key has changed meanwhile, and this is the old one's
+                return account
+            self._account = account
         return self._account
 
     async def ensure_meter(self, event_name: str) -> str:

@@ -14,6 +14,7 @@ import typer
 
 from gateway.cli.command import note
 from gateway.cli.examples import epilog
+from gateway.kit.core_dumps import forbid_dumps
 from gateway.kit.errors import Expected
 from gateway.kit.version import VERSION
 
@@ -105,6 +106,7 @@ def _program(
 
 def main() -> None:
     """The console script; exits by SystemExit."""
+    forbid_dumps()
     try:
         build(sys.argv[1:])(prog_name="gateway")
     except Expected as error:

@@ -32,6 +32,10 @@ NEEDED_BY: Final[dict[str, frozenset[Kind]]] = {
     "egress.proxy": _STORES,
 }
 """Setting → processes. The sandbox has credentials of its own."""
+UNUSED: Final = ("OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET", "STRIPE_WEBHOOK_SECRET")
+"""Variables that are usual beside ours; no process is given them."""
+ROTATED: Final = ("openai_api_key", "unkey_root_key", "stripe_secret_key", "daily_api_key", "daily_webhook_secret")
+"""What a running gateway takes anew on SIGHUP; anything else needs a restart."""
 
 
 def variable(name: str) -> str:

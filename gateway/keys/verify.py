@@ -87,8 +87,12 @@ class Keys:
     def __init__(self, session: aiohttp.ClientSession, base_url: str, root_key: str, *, timeout_s: float) -> None:
         self._session: Final = session
         self._url: Final = base_url.rstrip("/") + "/v2/keys.verifyKey"
-        self._headers: Final = {"Authorization": f"Bearer {root_key}", "Content-Type": "application/json"}
+        self.use_root_key(root_key)
         self._timeout: Final = aiohttp.ClientTimeout(total=timeout_s)
+
+    def use_root_key(self, root_key: str) -> None:
+        """Verifications from now on are asked for with this key."""
+        self._headers = {"Authorization": f"Bearer {root_key}", "Content-Type": "application/json"}
 
     async def verify(self, key: str, tags: Sequence[str] = ()) -> Verification:
         """What Unkey says of `key`; costs no credits. `tags` (20 at most, of 1 to 512 characters) are for Unkey's

@@ -85,9 +85,13 @@ class DailyMeetings:
         """`base_url` ends in `/v1`; `uniform` draws a number between two others."""
         self._session: Final = session
         self._base: Final = base_url.rstrip("/")
-        self._headers: Final = {"Authorization": f"Bearer {api_key}"}
+        self.use_key(api_key)
         self._sleep: Final = sleep
         self._uniform: Final = uniform
+
+    def use_key(self, api_key: str) -> None:
+        """Requests from now on are made with this key."""
+        self._headers = {"Authorization": f"Bearer {api_key}"}
 
     async def page(self, since: int, until: int, *, room: str | None = None, after: str | None = None) -> Page:
         """Meetings that began in [since, until), Unix seconds, each with its people; `after` is a page's cursor."""

@@ -40,11 +40,15 @@ class Webhooks:
     ) -> None:
         """Without `daily_secret` nothing of Daily.co's is taken."""
         self._store: Final = store
-        self._secret: Final = daily_secret
+        self._secret = daily_secret
         self._read_body: Final = read_body
         self._unix_s: Final = unix_s
         self._waiting: list[tuple[WebhookEvent, asyncio.Future[bool]]] = []
         self._storing: asyncio.Task[None] | None = None
+
+    def use_secret(self, daily_secret: bytes) -> None:
+        """Webhooks from now on must be signed with this secret."""
+        self._secret = daily_secret
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answers any request below /webhooks. Raises ApiError, DependencyDown."""

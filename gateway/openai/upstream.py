@@ -101,13 +101,21 @@ class Upstream:
         port = parts.port or (443 if secure else 80)
         self._dialer: Final = Dialer(parts.hostname or "", port, tls, None if proxy is None else parse_proxy(proxy))
         self._prefix: Final = parts.path.rstrip("/")
-        lines = (f"Host: {parts.netloc.rpartition('@')[2]}", f"Authorization: Bearer {api_key}")
-        self._constant: Final = "".join(f"{line}\r\n" for line in (*lines, "Accept-Encoding: identity"))
+        self._host: Final = parts.netloc.rpartition("@")[2]
+        self._constant = self._constant_fields(api_key)
         self._connect_s: Final = connect_s
         self._first_byte_s: Final = first_byte_s
         self._failpoint: Final = failpoint
         self._heads: Final[dict[str, str]] = {}
         self._idle: Final[deque[tuple[float, ResponseHandler]]] = deque()
+
+    def use_key(self, api_key: str) -> None:
+        """Requests from now on are made with this credential; those that run go on."""
+        self._constant = self._constant_fields(api_key)
+        self._heads.clear()
+
+    def _constant_fields(self, api_key: str) -> str:
+        return f"Host: {self._host}\r\nAuthorization: Bearer {api_key}\r\nAccept-Encoding: identity\r\n"
 
     async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> UpstreamAnswer:
         """`path` comes from the catalogue and is appended to the base, never joined to it.

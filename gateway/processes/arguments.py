@@ -7,9 +7,17 @@ Redis stream into Postgres, bills), `sandbox` (the vendors' stand-ins). Each fil
 its process is. They do not import each other: a proxy that is started again must not wait for Stripe's SDK.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.kit.failpoints import Failpoint, pass_by
+
+OnNewSecret = Callable[[str, Callable[[str], None]], None]
+"""Told who wants the new value of which setting (one of secret_table.ROTATED)."""
+
+
+def never_changes(_name: str, _use: Callable[[str], None]) -> None:
+    """For a process whose secrets stay as they are."""
 
 
 class ProcessArguments(NamedTuple):
@@ -20,3 +28,4 @@ class ProcessArguments(NamedTuple):
     host: str
     port: int
     failpoint: Failpoint = pass_by
+    on_new_secret: OnNewSecret = never_changes

@@ -9,28 +9,33 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from typing import Literal, get_args
+from typing import get_args
 
 import uvloop
 
+from gateway.config.secret_table import Kind
 from gateway.config.settings import Settings
+from gateway.kit.core_dumps import forbid_dumps
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.log import configure
 from gateway.kit.loops import LoopFailed
 from gateway.processes.arguments import ProcessArguments
 from gateway.processes.file_limit import raise_file_limit
-from gateway.processes.parent import Parent, stop_with_parent
+from gateway.processes.handed_settings import HandedLines, decode_settings
+from gateway.processes.live_secrets import LiveSecrets
+from gateway.processes.parent import Parent, hear_parent
 from gateway.processes.supervisor import Ready
 
 Run = Callable[[Settings, ProcessArguments, asyncio.Event, Ready], Awaitable[None]]
-Kind = Literal["proxy", "keeper", "worker", "sandbox"]
 
 
 def main(failpoint: Failpoint = pass_by) -> None:
     """Returns when the process has stopped in order; exits 1 when a background loop has failed."""
+    forbid_dumps()
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=get_args(Kind))
     parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--settings-on-stdin", action="store_true")
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
@@ -40,9 +45,15 @@ def main(failpoint: Failpoint = pass_by) -> None:
     configure(f"{options.kind}-{options.slot}" if options.kind == "proxy" else options.kind)
     calm_gc()
     raise_file_limit()
-    arguments = ProcessArguments(options.slot, options.host, options.port, failpoint)
+    lines = HandedLines()
     try:
-        uvloop.run(_run(run, Settings(), options.ready_fd, arguments))
+        settings = decode_settings(lines.read_first()) if options.settings_on_stdin else Settings()
+    except EOFError:
+        raise SystemExit(1) from None
+    secrets = LiveSecrets(settings)
+    arguments = ProcessArguments(options.slot, options.host, options.port, failpoint, secrets.on_change)
+    try:
+        uvloop.run(_run(run, settings, options.ready_fd, arguments, lines, secrets))
     except LoopFailed:  # its log line says all; a traceback could quote what somebody sent
         raise SystemExit(1) from None
 
@@ -55,9 +66,11 @@ def calm_gc() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def _run(run: Run, settings: Settings, ready_fd: int, arguments: ProcessArguments) -> None:
+async def _run(
+    run: Run, settings: Settings, ready_fd: int, arguments: ProcessArguments, lines: HandedLines, secrets: LiveSecrets
+) -> None:
     stop = asyncio.Event()
-    stop_with_parent(stop)
+    hear_parent(stop, lines, lambda line: secrets.take(decode_settings(line)))
     parent = Parent(ready_fd)
     try:
         await run(settings, arguments, stop, parent.ready)

@@ -20,6 +20,7 @@ from gateway.cli.text import Say
 from gateway.config.secret_files import with_file_values
 from gateway.embedded import EmbeddedError
 from gateway.keys import create as keys
+from gateway.kit.core_dumps import forbid_dumps
 from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.processes import local
 from gateway.processes.supervisor import ChildFailed, run_until_stopped, stop_on_signals
@@ -177,6 +178,7 @@ def _check(rows: list[asyncpg.Record], ids: list[str], events: list[dict[str, An
 
 def main() -> None:
     """`python -m gateway.processes.demo`; exits by SystemExit."""
+    forbid_dumps()
     try:
         asyncio.run(demo(with_file_values(os.environ), say, Console()))
     except (ConfigError, DependencyDown, EmbeddedError, ChildFailed, MigrationFailed, DemoFailed) as error:

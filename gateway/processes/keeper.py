@@ -46,6 +46,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         buffer = open_buffer(stack, settings, values["redis_url"])
         ledger = build_ledger(settings, await open_process_pool(stack, settings, "keeper", CONNECTIONS_MAX))
         upstream = open_upstream(stack, settings, values["openai_api_key"])
+        arguments.on_new_secret("openai_api_key", upstream.use_key)
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         segments = Segments(settings.gateway_data_dir / "journal")
         ship = Ship(

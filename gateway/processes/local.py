@@ -19,6 +19,7 @@ from gateway.config.key_ring import KEY_BYTES, entry_of
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 from gateway.processes import marks
+from gateway.processes.handed_settings import encode_settings, without_secrets
 from gateway.processes.preflight import check_egress
 from gateway.processes.stack import Gateway, reserve
 from gateway.processes.supervisor import Child, Watcher
@@ -170,17 +171,15 @@ async def running(
         env |= await _own_logins(env["DATABASE_URL"]) if is_own else {}
         await _name_own_user(env, own_user)
         log_fd = _open_log(stack, log := data_dir / "gateway.log")
-        where = ("--host", "127.0.0.1", "--port", str(sandbox_port))
-        sandbox = Child("sandbox", ("sandbox", *where), env, log_fd=log_fd)
+        settings = Settings.of(env)
         say("starting the sandbox and the gateway")
-        stack.push_async_callback(sandbox.stop)
-        await sandbox.start()
-        gateway = Gateway(env, host=host, port=port, slots=range(workers), log_fd=log_fd, watcher=watcher)
+        await _start_sandbox(stack, settings, env, sandbox_port, log_fd)
+        gateway = Gateway(settings, env, host=host, port=port, slots=range(workers), log_fd=log_fd, watcher=watcher)
         await gateway.start(stack)
         yield Local(
             base_url=f"http://{host}:{port}/v1",
             sandbox_url=f"http://127.0.0.1:{sandbox_port}",
-            settings=Settings.of(env),
+            settings=settings,
             env=env,
             log=log,
             gateway=gateway,
@@ -205,6 +204,15 @@ def _open_log(stack: AsyncExitStack, path: Path) -> int:
     log_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, log_fd)
     return log_fd
+
+
+async def _start_sandbox(
+    stack: AsyncExitStack, settings: Settings, env: Mapping[str, str], port: int, log_fd: int
+) -> None:
+    where, line = ("--host", "127.0.0.1", "--port", str(port)), encode_settings(settings, "sandbox")
+    sandbox = Child("sandbox", ("sandbox", *where), without_secrets(env), settings=line, log_fd=log_fd)
+    stack.push_async_callback(sandbox.stop)
+    await sandbox.start()
 
 
 def local_ring(data_dir: Path, name: str) -> str:

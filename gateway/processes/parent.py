@@ -4,29 +4,37 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from gateway.kit.metrics import Status
+from gateway.processes.handed_settings import PIECE_BYTES, STDIN, HandedLines
 from gateway.processes.supervisor import READY, STATUS_EVERY_S, StatusOf
 from gateway.processes.vitals import Reporter
 
 
-def stop_with_parent(stop: asyncio.Event) -> None:
-    """SIGTERM and the end of stdin (the parent is gone) set `stop`; Ctrl-C is the parent's to hear, and to pass on in
-    its order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+def hear_parent(stop: asyncio.Event, lines: HandedLines, take: Callable[[bytes], None]) -> None:
+    """SIGTERM and the end of stdin (the parent is gone) set `stop`; a line there is for `take`. Ctrl-C and SIGHUP are
+    the parent's to hear, and to pass on in its order."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
 
     def readable() -> None:
-        if not os.read(0, 4096):
-            loop.remove_reader(0)
+        piece = os.read(STDIN, PIECE_BYTES)
+        for line in lines.take(piece):
+            take(line)
+        if not piece:
+            loop.remove_reader(STDIN)
             stop.set()
 
-    os.set_blocking(0, False)
-    loop.add_reader(0, readable)
+    for line in lines.take(b""):
+        take(line)
+    os.set_blocking(STDIN, False)
+    loop.add_reader(STDIN, readable)
 
 
 class Parent:

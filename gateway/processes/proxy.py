@@ -44,7 +44,7 @@ from gateway.openai.objects import UpstreamObjects
 from gateway.openai.opening import build_namespaces, open_upstream
 from gateway.openai.tokenizer import Tokenizer
 from gateway.processes import vitals as process
-from gateway.processes.arguments import ProcessArguments
+from gateway.processes.arguments import OnNewSecret, ProcessArguments
 from gateway.processes.file_limit import raise_file_limit
 from gateway.processes.front import Front
 from gateway.processes.good_keys import open_good_keys
@@ -86,12 +86,13 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         buffer = open_buffer(stack, settings, values["redis_url"])
         connections = await open_connections(stack, settings, name)
         upstream = open_upstream(stack, settings, values["openai_api_key"], failpoint=arguments.failpoint)
+        arguments.on_new_secret("openai_api_key", upstream.use_key)
         settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
         log = AccessLog(partial(os.write, STDERR), name, clock=time.time)
         stack.callback(log.flush)
         recorder = Recorder(journal, buffer)
         stack.push_async_callback(recorder.close)
-        verifier = await _open_verifier(stack, settings)
+        verifier = await _open_verifier(stack, settings, arguments.on_new_secret)
         limiter = _open_limiter(stack, settings, settler, connections.budgets)
         good_keys = await open_good_keys(stack, settings, values["redis_url"])
         admission = _open_admission(settings, verifier, connections, good_keys)
@@ -127,7 +128,8 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
                 random_bits=random.Random(secrets.token_bytes(32)).getrandbits,  # noqa: S311
             )
         )
-        server = _open_server(settings, connections, proxy, admission, limiter.local, clients, cors)
+        hear = arguments.on_new_secret
+        server = _open_server(settings, connections, proxy, admission, limiter.local, clients, cors, hear)
         await _listen(stack, server, listener, loops, active_relays)
         ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops, clients))
         try:
@@ -160,11 +162,12 @@ async def _listen(
     await web.SockSite(runner, listener, backlog=1024).start()
 
 
-async def _open_verifier(stack: AsyncExitStack, settings: Settings) -> KeyVerifier:
+async def _open_verifier(stack: AsyncExitStack, settings: Settings, on_new_secret: OnNewSecret) -> KeyVerifier:
     """The way to Unkey, with the canary asked about: what it says, every refused customer would say later."""
     root_key = require_values(settings, "unkey_root_key")["unkey_root_key"]
     session = await stack.enter_async_context(vendor_session(settings, settings.unkey_base_url))
     keys = Keys(session, settings.unkey_base_url, root_key, timeout_s=settings.keys.timeout_s)
+    on_new_secret("unkey_root_key", keys.use_root_key)
     breaker = Breaker(monotonic=time.monotonic, uniform=random.uniform)
     canary = None if settings.keys.canary is None else settings.keys.canary.get_secret_value()
     verifier = KeyVerifier(keys, breaker, canary, monotonic=time.monotonic)
@@ -204,10 +207,11 @@ def _open_server(
     local: LocalLimits,
     clients: ClientConnections,
     cors: Cors | None,
+    on_new_secret: OnNewSecret,
 ) -> web.Server:
     """The public port: the proxy, and what is beside it."""
     rooms = open_rooms(settings, connections.rooms, admission, local, clients)
-    webhooks = open_webhooks(settings, connections.webhooks, clients.uploads.read)
+    webhooks = open_webhooks(settings, connections.webhooks, clients.uploads.read, on_new_secret)
     front = Front(proxy, {"/rooms": rooms, "/webhooks": webhooks})
     return open_server(front, clients, cors, keepalive_s=settings.gateway_keepalive_s)
 

@@ -3,25 +3,38 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from gateway.cli.text import Say
 from gateway.config.settings import Settings, require_values
 from gateway.processes.admin import Board
+from gateway.processes.live_secrets import Reload
 from gateway.processes.preflight import Patience, Stopped, check_egress, free_slots, stores_are_there
 from gateway.processes.stack import Gateway, open_admin, reserve
 from gateway.processes.supervisor import stop_on_signals
 
 
-async def serve(settings: Settings, *, workers: int, background: bool, wait_s: float, say: Say) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    read_again: Callable[[], Settings],
+    workers: int,
+    background: bool,
+    wait_s: float,
+    say: Say,
+) -> None:
     """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong, and the fix.
 
-    `wait_s`: seconds in which PostgreSQL and Redis may still come up.
+    `read_again`: the settings as they are on SIGHUP. `wait_s`: seconds in which PostgreSQL and Redis may still come
+    up.
     """
     require_values(settings, "database_url", "redis_url", "openai_api_key", "unkey_root_key")
     check_egress(settings, os.environ)
     stop = asyncio.Event()
     stop_on_signals(stop)
+    reload = Reload(settings, read_again)
+    reload.listen()
     host = settings.gateway_host
     async with AsyncExitStack() as stack:
         port = reserve(host, settings.gateway_port, stack)
@@ -33,7 +46,11 @@ async def serve(settings: Settings, *, workers: int, background: bool, wait_s: f
             return
         board = Board(monotonic=time.monotonic)
         admin_url = await open_admin(settings.gateway_admin_host, settings.gateway_admin_port, board, stack)
-        gateway = Gateway(os.environ, host=host, port=port, slots=slots, background=background, watcher=board)
+        # The latest: SIGHUP may have come meanwhile.
+        gateway = Gateway(
+            reload.settings, os.environ, host=host, port=port, slots=slots, background=background, watcher=board
+        )
+        reload.receiver = gateway.hand_over
         await gateway.start(stack)
         say(f"serving http://{host}:{port}/v1 with {workers} {'proxy' if workers == 1 else 'proxies'}")
         say(f"metrics and readiness on {admin_url}")

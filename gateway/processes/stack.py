@@ -8,10 +8,11 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.config.database_logins import environment_of
+from gateway.config.secret_table import Kind
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 from gateway.processes import admin
+from gateway.processes.handed_settings import encode_settings, without_secrets
 from gateway.processes.supervisor import Child, Watcher, listen, probe
 
 
@@ -55,11 +56,12 @@ async def open_admin(host: str, port: int, board: admin.Board, stack: AsyncExitS
 
 
 class Gateway:
-    """The gateway's own processes under one environment."""
+    """The gateway's own processes under one configuration."""
 
     def __init__(
         self,
-        env: Mapping[str, str],
+        settings: Settings,
+        environ: Mapping[str, str],
         *,
         host: str,
         port: int,
@@ -68,18 +70,26 @@ class Gateway:
         log_fd: int | None = None,
         watcher: Watcher | None = None,
     ) -> None:
-        settings = Settings.of(env)
+        """`environ`: what the processes have beside their settings; secrets in it are not passed on."""
+        env = without_secrets(environ)
 
-        def child(name: str, kind: str, *arguments: str) -> Child:
-            own = environment_of(kind, env, settings)
-            return Child(name, (kind, *arguments), own, log_fd=log_fd, watcher=watcher)
+        def child(name: str, kind: Kind, *arguments: str) -> tuple[Child, Kind]:
+            line = encode_settings(settings, kind)
+            return Child(name, (kind, *arguments), env, settings=line, log_fd=log_fd, watcher=watcher), kind
 
         where = ("--host", host, "--port", str(port))
-        self._children: Final = [
+        made = [
             child("keeper", "keeper"),
             *([child("worker", "worker")] if background else []),
             *(child(f"proxy-{slot}", "proxy", "--slot", str(slot), *where) for slot in slots),
         ]
+        self._kinds: Final = dict(made)
+        self._children: Final = list(self._kinds)
+
+    def hand_over(self, settings: Settings) -> None:
+        """New secrets for all of them."""
+        for child, kind in self._kinds.items():
+            child.hand_over(encode_settings(settings, kind))
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Returns when every process is ready. Raises ChildFailed; the stack stops what was started."""

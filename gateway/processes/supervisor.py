@@ -1,8 +1,9 @@
 """Processes of one host: a parent that starts children, restarts what dies, and takes them all down.
 
-A child is `python -m gateway.processes.child <kind> …`, configured by its environment alone. It holds the read end of a
-pipe (its stdin) whose other end the parent holds: when the parent dies in any way, the child sees the end and
-stops. Over another pipe the child says that it is ready, and then once a second how it is (kit/metrics.py Status).
+A child is `python -m gateway.processes.child <kind> …`. It holds the read end of a pipe (its stdin) whose other end the
+parent holds: over it come its settings, and new secrets later (handed_settings.py); when the parent dies in any way,
+the child sees the end and stops. Over another pipe the child says that it is ready, and then once a second how it is
+(kit/metrics.py Status).
 The parent does no work of its own but to answer /metrics, so there is little in it that could fail.
 """
 
@@ -66,11 +67,14 @@ class Child:
         arguments: Sequence[str],
         env: Mapping[str, str],
         *,
+        settings: bytes | None = None,
         log_fd: int | None = None,
         watcher: Watcher | None = None,
         entry: str = "gateway.processes.child",
     ) -> None:
-        """`log_fd`: where its standard error goes instead of ours. `entry`: the module that it is."""
+        """`settings`: the line that it is handed; without one it reads its environment. `log_fd`: where its standard
+        error goes instead of ours. `entry`: the module that it is.
+        """
         self.name: Final = name
         self._watcher: Final = watcher
         self._listening: asyncio.Task[None] | None = None
@@ -78,6 +82,7 @@ class Child:
         self._env: Final = dict(env)
         self._log_fd: Final = log_fd
         self._entry: Final = entry
+        self._settings = settings
         self._stopping = False
         self._keep: asyncio.Task[None] | None = None
         self.process: asyncio.subprocess.Process | None = None
@@ -86,6 +91,12 @@ class Child:
     def pid(self) -> int | None:
         """Process id, while it runs."""
         return None if self.process is None or self.process.returncode is not None else self.process.pid
+
+    def hand_over(self, settings: bytes) -> None:
+        """New settings, for this life of it and for the next ones."""
+        self._settings = settings
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.write(settings)
 
     async def start(self) -> None:
         """Returns when the child is ready. Raises ChildFailed."""
@@ -108,6 +119,7 @@ class Child:
                 *self._arguments,
                 "--ready-fd",
                 str(writer),
+                *([] if self._settings is None else ["--settings-on-stdin"]),
                 env=self._env,
                 stdin=asyncio.subprocess.PIPE,
                 stderr=self._log_fd,
@@ -118,6 +130,8 @@ class Child:
             raise
         finally:
             os.close(writer)
+        if self._settings is not None:
+            self.hand_over(self._settings)
         ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if self._watcher is not None:
             self._watcher.mark_started(self.name, self.process.pid)

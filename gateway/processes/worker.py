@@ -42,7 +42,7 @@ from gateway.meetings.opening import open_daily
 from gateway.meetings.worker import MeetingsWorker
 from gateway.openai.opening import open_upstream
 from gateway.processes import vitals as process
-from gateway.processes.arguments import ProcessArguments
+from gateway.processes.arguments import OnNewSecret, ProcessArguments
 from gateway.processes.supervisor import Ready
 from gateway.retention import retention
 from gateway.retention.store import Retention
@@ -80,15 +80,16 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             # Cancelled at the end: between a send and its mark an event is in doubt; its lease ends, and the identifier
             # makes it harmless.
             billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
+            arguments.on_new_secret("stripe_secret_key", billing.use_key)
             reporter, bill_s = build_bill(settings, pool, billing, arguments.failpoint), settings.billing.interval_s
             loops.paced("bill", lambda: reporter.turn_s(now(), interval_s=bill_s))
             bill = reporter
         recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
-        _poll(loops, stack, settings, ledger, pool)
+        _poll(loops, stack, settings, ledger, pool, arguments.on_new_secret)
         loops.every("expire", Expiry(Rooms(pool), now=now).step_once, every_s=settings.rooms.expire_interval_s)
         loops.every("meetings", _meetings(settings, inbox, pool).apply_due, every_s=MEET_EVERY_S)
-        await _reconcile(loops, stack, settings, inbox, pool)
+        await _reconcile(loops, stack, settings, inbox, pool, arguments.on_new_secret)
         _retain(loops, settings, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
         loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
@@ -97,27 +98,45 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             await loops.run_until(stop)
 
 
-def _poll(loops: Loops, stack: AsyncExitStack, settings: Settings, ledger: Ledger, pool: Pool) -> None:
+def _poll(
+    loops: Loops,
+    stack: AsyncExitStack,
+    settings: Settings,
+    ledger: Ledger,
+    pool: Pool,
+    on_new_secret: OnNewSecret,
+) -> None:
     """Asks OpenAI about estimates where this worker has its key; one that has not only writes."""
     if settings.openai_api_key is None:
         return
     upstream = open_upstream(stack, settings, settings.openai_api_key.get_secret_value())
+    on_new_secret("openai_api_key", upstream.use_key)
     settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
     poll = Poll(OpenItems(pool), ledger, upstream, settler, now=now)
     loops.every("poll", poll.step_once, every_s=POLL_EVERY_S)
 
 
 def _meetings(settings: Settings, inbox: Inbox, pool: Pool) -> MeetingsWorker:
-    is_used = settings.daily_api_key is not None or settings.daily_webhook_secret is not None
+    # A worker has no webhook secret; its first event shows that there are webhooks.
+    is_used = settings.daily_api_key is not None
     return MeetingsWorker(inbox, MeetingListing(pool), new_id=lambda: str(uuid4()), is_used=is_used)
 
 
-async def _reconcile(loops: Loops, stack: AsyncExitStack, settings: Settings, inbox: Inbox, pool: Pool) -> None:
+async def _reconcile(
+    loops: Loops,
+    stack: AsyncExitStack,
+    settings: Settings,
+    inbox: Inbox,
+    pool: Pool,
+    on_new_secret: OnNewSecret,
+) -> None:
     """Asks Daily.co what webhooks have not told, where this worker has its key."""
     every_s, hours = settings.daily.reconcile_s, settings.daily.reconcile_hours
     if settings.daily_api_key is None or not every_s:
         return
-    backfill = Backfill(await open_daily(stack, settings), inbox, BackfillCursors(pool))
+    daily = await open_daily(stack, settings)
+    on_new_secret("daily_api_key", daily.use_key)
+    backfill = Backfill(daily, inbox, BackfillCursors(pool))
     # The turn is a little shorter than the interval, or a worker alone would miss every other one. One that failed was
     # this worker's all the same: sooner than at its end there is nothing to try.
     loops.every(

@@ -18,4 +18,4 @@ def worker(
 ) -> None:
     """The background work: usage to PostgreSQL, reports to Stripe, meetings. Any number may run, on any host."""
     configure("worker")
-    run(worker_command.worker(settings(), admin_port=admin_port, wait_s=wait, say=say))
+    run(worker_command.worker(settings(), read_again=settings, admin_port=admin_port, wait_s=wait, say=say))

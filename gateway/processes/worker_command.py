@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -12,16 +13,22 @@ from gateway.config.settings import Settings, require_values
 from gateway.processes import worker as worker_process
 from gateway.processes.admin import Board
 from gateway.processes.arguments import ProcessArguments
+from gateway.processes.live_secrets import LiveSecrets, Reload
 from gateway.processes.preflight import Patience, Stopped, check_egress, stores_are_there
 from gateway.processes.stack import open_admin
 from gateway.processes.supervisor import STATUS_EVERY_S, StatusOf, stop_on_signals
 from gateway.processes.vitals import Reporter
 
 
-async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say) -> None:
-    """Until SIGTERM or SIGINT."""
+async def worker(
+    settings: Settings, *, read_again: Callable[[], Settings], admin_port: int, wait_s: float, say: Say
+) -> None:
+    """Until SIGTERM or SIGINT. `read_again`: the settings as they are on SIGHUP."""
     stop = asyncio.Event()
     stop_on_signals(stop)
+    reload, secrets = Reload(settings, read_again), LiveSecrets(settings)
+    reload.receiver = secrets.take
+    reload.listen()
     settings = with_own_login(settings, "worker")
     require_values(settings, "database_url", "redis_url")
     check_egress(settings, os.environ)
@@ -41,4 +48,6 @@ async def worker(settings: Settings, *, admin_port: int, wait_s: float, say: Say
             stack.callback(reporter.close)
             reporter.start()
 
-        await worker_process.run(settings, ProcessArguments(0, "", 0), stop, ready)
+        arguments = ProcessArguments(0, "", 0, on_new_secret=secrets.on_change)
+        # The latest: SIGHUP may have come meanwhile.
+        await worker_process.run(with_own_login(reload.settings, "worker"), arguments, stop, ready)
