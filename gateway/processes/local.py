@@ -20,6 +20,7 @@ from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError
 from gateway.processes import marks
 from gateway.processes.handed_settings import encode_settings, without_secrets
+from gateway.processes.local_keys import known_root_key, read_root_key
 from gateway.processes.preflight import check_egress
 from gateway.processes.stack import Gateway, reserve
 from gateway.processes.supervisor import Child, Watcher
@@ -64,7 +65,8 @@ def of_real_vendors(real: frozenset[str], settings: Settings) -> tuple[dict[str,
     names = [name for vendor in sorted(real) for name in VENDORS[vendor]]
     in_force = {name: getattr(settings, name.lower()) for name in names if name in PUBLIC}
     theirs = {name: value for name, value in in_force.items() if value is not None and "@" not in value}
-    made = {name: getattr(credentials, name, None) for name in names if name not in theirs}
+    of_sandbox = {"UNKEY_ROOT_KEY": known_root_key(settings.gateway_data_dir)}
+    made = {name: of_sandbox.get(name, getattr(credentials, name, None)) for name in names if name not in theirs}
     return theirs, {name: value for name, value in made.items() if value is not None}
 
 
@@ -96,9 +98,11 @@ def check_real(real: frozenset[str], environ: Mapping[str, str]) -> None:
 
 
 def child_environment(
-    environ: Mapping[str, str], real: frozenset[str], urls: Mapping[str, str], say: Say
+    environ: Mapping[str, str], real: frozenset[str], urls: Mapping[str, str], root_key: str, say: Say
 ) -> dict[str, str]:
-    """The environment of the gateway's processes: real vendors as configured, the stand-ins for all others."""
+    """The environment of the gateway's processes: real vendors as configured, the stand-ins for all others; `root_key`
+    is that of the stand-in for Unkey.
+    """
     env = dict(environ)
     for vendor, names in VENDORS.items():
         ignored = [name for name in names if name in env] if vendor not in real else []
@@ -109,7 +113,7 @@ def child_environment(
     stand_ins = {
         "openai": {"OPENAI_API_KEY": credentials.OPENAI_API_KEY, "OPENAI_BASE_URL": urls["openai"]},
         "unkey": {
-            "UNKEY_ROOT_KEY": credentials.UNKEY_ROOT_KEY,
+            "UNKEY_ROOT_KEY": root_key,
             "UNKEY_API_ID": credentials.UNKEY_API_ID,
             "UNKEY_BASE_URL": urls["unkey"],
         },
@@ -156,7 +160,8 @@ async def running(
             stack.push_async_callback(servers.stop)
         port = reserve(host, port, stack)
         sandbox_port = reserve("127.0.0.1", 0, stack)
-        env = child_environment(environ, real, mount_urls(f"http://127.0.0.1:{sandbox_port}"), say)
+        urls, root_key = mount_urls(f"http://127.0.0.1:{sandbox_port}"), read_root_key(data_dir)
+        env = child_environment(environ, real, urls, root_key, say)
         check_egress(Settings.of(env), env)
         env["GATEWAY_DATA_DIR"] = str(data_dir)
         env |= {name: local_ring(data_dir, name.lower()) for name in RINGS if not env.get(name)}

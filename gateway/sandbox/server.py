@@ -51,6 +51,8 @@ async def _refuse_web_pages(
     origin nor by a name of its own that it lets point here."""
     named = [f"//{request.host}", *request.headers.getall("Origin", [])]
     if all(is_loopback(_hostname(each)) for each in named):
+        if "/_control" in request.path and request.method == "POST" and request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(text="control calls are JSON: Content-Type must be application/json")
         return await handler(request)
     return web.json_response({"error": "the sandbox answers programs of this machine alone"}, status=403)
 
@@ -116,17 +118,18 @@ async def start(
     coder: Coder | None = None,
     keys_file: Path | None = None,
     stripe_file: Path | None = None,
+    unkey_root_key: str = credentials.UNKEY_ROOT_KEY,
 ) -> Sandbox:
     """Serves until closed. `port` 0 takes a free one; `clock` gives Unix seconds; `paced` False answers at once.
 
     `coder` shares a tokenizer, which takes 0.7 s to build. With `keys_file`, Unkey's keys outlive a restart;
-    with `stripe_file`, Stripe's customers, meters and events do.
+    with `stripe_file`, Stripe's customers, meters and events do. `unkey_root_key`: another than the public one.
     Raises OSError when the port is taken, msgspec.DecodeError when a file is damaged.
     """
     prices = book.parse(data.read_texts())
     openai = OpenAI(prices, coder or Tokenizer(), credentials.OPENAI_API_KEY, clock=clock, paced=paced)
     keys, billing = Keeper(keys_file, UnkeyKept), Keeper(stripe_file, StripeKept)
-    unkey = Unkey(credentials.UNKEY_ROOT_KEY, credentials.UNKEY_API_ID, clock=clock)
+    unkey = Unkey(unkey_root_key, credentials.UNKEY_API_ID, clock=clock)
     unkey.load(keys.load() or UnkeyKept())
     stripe = StripeService(credentials.STRIPE_SECRET_KEY, clock=clock)
     known = billing.load()
