@@ -18,6 +18,7 @@ from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, CheckResult, Level
+from gateway.doctor.transport import check_stores_tls
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.kit.loopback import is_loopback
 
@@ -119,6 +120,7 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
 def check_host(settings: Settings) -> list[CheckResult]:
     """This host, and where the gateway listens on it; what of its configuration does nothing."""
     found = [CheckResult("configuration", "warn", line, "remove them") for line in without_effect(settings)]
+    found += check_stores_tls(settings)
     if not is_loopback(settings.gateway_host):
         says = f"GATEWAY_HOST {settings.gateway_host}: reached from outside, and without TLS of its own"
         before = "" if settings.connections.trusted_proxies else ", named in CONNECTIONS__TRUSTED_PROXIES"
