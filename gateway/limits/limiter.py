@@ -7,6 +7,7 @@ else lets it pass (docs/limits.md). Must not keep a client waiting for giving ba
 import asyncio
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -27,6 +28,11 @@ TRIES: Final = 3
 RENEW_S: Final = LEASE_S / 3
 """Seconds between two renewals of running calls' slots."""
 CLOSE_S: Final = 2.0
+IN_DOUBT_S: Final = 5.0
+"""Seconds after which a claim without an answer is released: Redis has carried it out by then, or never will."""
+IN_DOUBT_MAX: Final = 10_000
+"""Claims without an answer that are kept; the oldest go first, and what they hold ends by itself."""
+RELEASED_AT_ONCE: Final = 500
 SLOT_WAIT_S: Final = 0.25
 """Seconds for which the last byte waits for a slot to be free again, at most."""
 _log: Final = structlog.get_logger("gateway.limits")
@@ -43,6 +49,8 @@ class Limiter:
         self._running: Final[dict[str, Sequence[Claim]]] = {}
         self._begun: Final[dict[str, asyncio.Task[None]]] = {}
         self._giving_back: Final[set[asyncio.Task[None]]] = set()
+        self._in_doubt: Final[dict[str, tuple[float, list[Claim]]]] = {}
+        """Of calls that were refused because Redis did not answer: it may have carried the claim out all the same."""
         self.ratelimit_headers: Final = RateLimitHeaders()
         self.local: Final = LocalLimits(settings, monotonic=time.monotonic)
         """What is counted here alone, without Redis."""
@@ -62,6 +70,7 @@ class Limiter:
                 claims = await self._begin(claims, error.keys)
             except DependencyDown as error:
                 if hard or self._settings.rates_need_redis:
+                    self._doubt(opened.id, claims)
                     raise unavailable(error) from error
                 _log.warning("limits open", what=error.what, detail=error.detail)
                 return {}
@@ -92,16 +101,35 @@ class Limiter:
         self._running.pop(event_id, None)
 
     async def renew(self) -> None:
-        """Renews the slots of running calls, all that can be renewed. Raises DependencyDown."""
+        """Renews the slots of running calls, all that can be renewed, and releases what refused calls may hold. Raises
+        DependencyDown."""
         renewals = [self._limits.renew(event_id, claims) for event_id, claims in list(self._running.items())]
         for result in await asyncio.gather(*renewals, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+        await self._release_doubtful()
 
     async def close(self) -> None:
         """Waits for pending settlements."""
         if self._giving_back:
             await asyncio.wait(self._giving_back, timeout=CLOSE_S)
+
+    def _doubt(self, event_id: str, claims: Sequence[Claim]) -> None:
+        held: list[Claim] = [claim for claim in claims if not isinstance(claim, RateClaim)]  # a rate fills up by itself
+        if held:
+            self._in_doubt[event_id] = asyncio.get_running_loop().time(), held
+        while len(self._in_doubt) > IN_DOUBT_MAX:
+            del self._in_doubt[next(iter(self._in_doubt))]
+
+    async def _release_doubtful(self) -> None:
+        until_s = asyncio.get_running_loop().time() - IN_DOUBT_S
+        while due := [each for each in islice(self._in_doubt.items(), RELEASED_AT_ONCE) if each[1][0] <= until_s]:
+            settling = [self._limits.settle(event_id, held, tokens=0, cost=0, billed=0) for event_id, (_, held) in due]
+            for result in await asyncio.gather(*settling, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+            for event_id, _ in due:
+                self._in_doubt.pop(event_id, None)
 
     def _claims(self, opened: OpenRecord, key_limits: KeyLimits, key: str) -> list[Claim]:
         tokens = self._settler.by_bytes(opened, (opened.output_cap or 0) * opened.choices)

@@ -1,6 +1,6 @@
 """What a limit does while Redis or PostgreSQL is away: hard closes, the rest opens (docs/limits.md)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from uuid import uuid4
@@ -10,9 +10,10 @@ import pytest
 import pricing
 import pricing.data
 from gateway.config.settings import LimitSettings
-from gateway.kit.errors import ApiError
+from gateway.kit.errors import ApiError, DependencyDown
+from gateway.limits import limiter as limiter_module
 from gateway.limits.budgets import Budget
-from gateway.limits.claims import KeyLimits, RateLimits
+from gateway.limits.claims import Claim, KeyLimits, RateLimits, Taken
 from gateway.limits.counters import KEPT, Limits
 from gateway.limits.limiter import Limiter
 from gateway.limits.spending import Spending
@@ -100,6 +101,28 @@ async def test_what_a_call_of_unknown_end_held_stays_held(redis_url: str, pool: 
         await one.close()
         (key,) = await one._limits.windows()  # what Redis holds for it
         assert set((await one._limits.state(key)).held) == {call.id}
+
+
+async def test_a_claim_that_redis_carries_out_after_the_time_out_holds_nothing_for_long(
+    redis_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis that stands still for two seconds does so with every call's claim in its socket."""
+    async with limiter(redis_url, pool) as one:
+        counters, reserve = one._limits, one._limits.reserve
+
+        async def answer_too_late(event_id: str, claims: Sequence[Claim]) -> list[Taken]:
+            await reserve(event_id, claims)
+            raise DependencyDown("redis", "TimeoutError")
+
+        monkeypatch.setattr(counters, "reserve", answer_too_late)
+        assert (await refused(one, _tight(5 * USD))).code == "limits_unavailable"
+        (key,) = await counters.windows()
+        await one.renew()
+        assert len((await counters.state(key)).held) == 1  # it may still be on its way
+        monkeypatch.setattr(limiter_module, "IN_DOUBT_S", 0.0)
+        await one.renew()
+        assert (await counters.state(key)).held == {}
+        assert not one._in_doubt
 
 
 @pytest.mark.parametrize(
