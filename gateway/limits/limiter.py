@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -38,6 +38,13 @@ SLOT_WAIT_S: Final = 0.25
 _log: Final = structlog.get_logger("gateway.limits")
 
 
+class _InDoubt(NamedTuple):
+    """What a call has claimed without an answer."""
+
+    since_s: float
+    held: list[Claim]
+
+
 class Limiter:
     """One per process."""
 
@@ -49,7 +56,7 @@ class Limiter:
         self._running: Final[dict[str, Sequence[Claim]]] = {}
         self._begun: Final[dict[str, asyncio.Task[None]]] = {}
         self._giving_back: Final[set[asyncio.Task[None]]] = set()
-        self._in_doubt: Final[dict[str, tuple[float, list[Claim]]]] = {}
+        self._in_doubt: Final[dict[str, _InDoubt]] = {}
         """Of calls that were refused because Redis did not answer: it may have carried the claim out all the same."""
         self.ratelimit_headers: Final = RateLimitHeaders()
         self.local: Final = LocalLimits(settings, monotonic=time.monotonic)
@@ -117,14 +124,14 @@ class Limiter:
     def _doubt(self, event_id: str, claims: Sequence[Claim]) -> None:
         held: list[Claim] = [claim for claim in claims if not isinstance(claim, RateClaim)]  # a rate fills up by itself
         if held:
-            self._in_doubt[event_id] = asyncio.get_running_loop().time(), held
+            self._in_doubt[event_id] = _InDoubt(asyncio.get_running_loop().time(), held)
         while len(self._in_doubt) > IN_DOUBT_MAX:
             del self._in_doubt[next(iter(self._in_doubt))]
 
     async def _release_doubtful(self) -> None:
         until_s = asyncio.get_running_loop().time() - IN_DOUBT_S
-        while due := [each for each in islice(self._in_doubt.items(), RELEASED_AT_ONCE) if each[1][0] <= until_s]:
-            settling = [self._limits.settle(event_id, held, tokens=0, cost=0, billed=0) for event_id, (_, held) in due]
+        while due := [each for each in islice(self._in_doubt.items(), RELEASED_AT_ONCE) if each[1].since_s <= until_s]:
+            settling = [self._limits.settle(event_id, of.held, tokens=0, cost=0, billed=0) for event_id, of in due]
             for result in await asyncio.gather(*settling, return_exceptions=True):
                 if isinstance(result, BaseException):
                     raise result
