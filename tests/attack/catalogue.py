@@ -262,6 +262,23 @@ CATALOGUE: Final = (
         "escaped",
         ("tests/cli/test_hostile_names.py", "tests/cli/test_text.py"),
     ),
+    Attack(
+        "a process that reads the secrets of another, or of itself from /proc",
+        "each has its own, handed over a pipe; none can be dumped",
+        (
+            "tests/processes/test_secrets.py::test_a_process_has_its_secrets_and_no_others",
+            "tests/processes/test_secrets.py::test_every_command_forbids_dumps",
+        ),
+    ),
+    Attack("a web page that steers the sandbox", "403", ("tests/sandbox/test_control_guard.py",)),
+    Attack(
+        "a change by hand that leaves no trace",
+        "append-only events, in the transaction of the change",
+        (
+            "tests/trail/test_trail.py::test_nobody_changes_an_event",
+            "tests/trail/test_trail.py::test_a_change_without_its_event_is_undone",
+        ),
+    ),
     Attack("a vendor reached over http", "refused, unless on this machine", ("tests/config/test_problems.py",)),
     Attack(
         "logins in addresses that are shown",
