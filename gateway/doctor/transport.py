@@ -1,6 +1,7 @@
 """Whether what goes to PostgreSQL and Redis over a network is encrypted, and to the right server."""
 
 from gateway.config.connection_string import take_apart
+from gateway.config.database_logins import PROCESSES, setting
 from gateway.config.redis_url import read_redis_url
 from gateway.config.settings import Settings
 from gateway.doctor.findings import CheckResult
@@ -10,10 +11,13 @@ from gateway.kit.loopback import is_loopback
 def check_stores_tls(settings: Settings) -> list[CheckResult]:
     """A warning for each store on another machine whose certificate is not verified."""
     found = []
-    database, redis = settings.database_url, settings.redis_url
-    if database is not None and not is_postgres_safe(database.get_secret_value()):
-        says = "DATABASE_URL: PostgreSQL is on another machine, and its certificate is not verified"
-        found.append(CheckResult("postgres", "warn", says, "add sslmode=verify-full, and sslrootcert for your own CA"))
+    redis = settings.redis_url
+    for name in ("database_url", *map(setting, PROCESSES)):
+        database = getattr(settings, name)
+        if database is not None and not is_postgres_safe(database.get_secret_value()):
+            says = f"{name.upper()}: PostgreSQL is on another machine, and its certificate is not verified"
+            fix = "add sslmode=verify-full, and sslrootcert for your own CA"
+            found.append(CheckResult("postgres", "warn", says, fix))
     if redis is not None and not is_redis_safe(redis.get_secret_value()):
         says = "REDIS_URL: Redis is on another machine, and its certificate is not verified"
         found.append(CheckResult("redis", "warn", says, "use rediss://, with ssl_ca_certs for your own CA"))

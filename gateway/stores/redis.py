@@ -5,6 +5,7 @@ is a replica now and refuses every write. redis-py would keep it for ever. Here 
 pool connect anew, by DNS and whatever proxy there is.
 """
 
+import ssl
 from typing import Any, Final
 
 from redis import exceptions
@@ -52,7 +53,16 @@ class _Tcp(_Watched, Connection):
 
 
 class _Tls(_Watched, SSLConnection):
-    pass
+    async def connect(self) -> None:
+        """A certificate that does not verify stays so: it is refused like a wrong password, not waited for."""
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]
+        except exceptions.ConnectionError as error:
+            cause = error.__context__
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                says = f"the certificate of {self.host}:{self.port} is not trusted: {cause.verify_message}"
+                raise exceptions.AuthenticationError(says) from error
+            raise
 
 
 class _Unix(_Watched, UnixDomainSocketConnection):

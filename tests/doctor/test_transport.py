@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.config.database_logins import PROCESSES, Process, setting
 from gateway.config.settings import Settings
 from gateway.doctor.transport import check_stores_tls, is_postgres_safe, is_redis_safe
 
@@ -47,3 +48,15 @@ def test_both_are_named_and_no_password_is() -> None:
     assert "Xq7" not in str(found)
     assert "sslmode=verify-full" in found[0].fix
     assert "rediss://" in found[1].fix
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_login_of_a_process_is_looked_at_too(process: Process) -> None:
+    name = setting(process).upper()
+    env = {
+        "DATABASE_URL": "postgresql://u:Xq7@db.example/d?sslmode=verify-full",
+        name: "postgresql://u:Xq7@db.example/d",
+    }
+    (found,) = check_stores_tls(Settings.of(env))
+    assert found.says.startswith(f"{name}: ")
+    assert "Xq7" not in str(found)
