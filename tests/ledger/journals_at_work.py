@@ -21,7 +21,7 @@ RANDOM = Random(7)
 LONG_AGO = 0
 
 
-class House:
+class JournalShipping:
     """A journal, and what ships it, with a clock of the test's own."""
 
     def __init__(self, folder: Path, buffer: Buffer, ledger: Ledger, user_id: str) -> None:
@@ -67,9 +67,11 @@ def opened(event_id: str, **changes: Any) -> OpenRecord:
 
 
 @contextlib.asynccontextmanager
-async def open_house(folder: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[House]:
-    """A house with one user and an open journal."""
-    made = House(folder / "journal", buffer, ledger, await Accounts(ledger.pool).create_user("owner@example.com"))
+async def open_shipping(folder: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[JournalShipping]:
+    """Shipping with one user and an open journal."""
+    made = JournalShipping(
+        folder / "journal", buffer, ledger, await Accounts(ledger.pool).create_user("owner@example.com")
+    )
     made.journal.open()
     try:
         yield made

@@ -17,7 +17,7 @@ from gateway.ledger.stream import Buffer
 from gateway.stores.postgres import Pool
 from gateway.usage.adjust import Recorded, adjustment
 from gateway.usage.event import UsageEvent, encode
-from tests.ledger.journals_at_work import House, open_house
+from tests.ledger.journals_at_work import JournalShipping, open_shipping
 from tests.support.events import call, new_id, sums_are_right
 
 LATER = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
@@ -111,32 +111,32 @@ async def test_an_exact_row_is_never_adjusted(buffer: Buffer, ledger: Ledger, po
 
 
 @pytest.fixture
-async def house(tmp_path: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[House]:
-    async with open_house(tmp_path, buffer, ledger) as made:
+async def shipping(tmp_path: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[JournalShipping]:
+    async with open_shipping(tmp_path, buffer, ledger) as made:
         yield made
 
 
 @pytest.mark.parametrize("confirmed_first", [False, True])
 async def test_a_call_that_is_settled_twice_in_the_journal_is_sent_twice(
-    house: House, pool: Pool, flush: Flush, confirmed_first: bool
+    shipping: JournalShipping, pool: Pool, flush: Flush, confirmed_first: bool
 ) -> None:
-    (exact,) = await house.settle()
+    (exact,) = await shipping.settle()
     # The estimate of a sweeper, in the series before it, was read and shipped first.
-    early = house.writer("w1")
+    early = shipping.writer("w1")
     early.open()
     twin = guess(call(exact.user_id, new_id(Random(9))))
     await early.append(SETTLE, encode(twin))
-    await house.ship.step_once()
+    await shipping.ship.step_once()
     if confirmed_first:
         while await flush.step_once():
             pass
-        await house.after(5)
+        await shipping.after(5)
     await early.append(SETTLE, encode(call(exact.user_id, twin.id)))
     for _ in range(4):
-        await house.after(5)
+        await shipping.after(5)
         while await flush.step_once():
             pass
     early.close()
     found = await pool.fetch("select evidence from openai_usage where id = $1 or adjusts = $1", twin.id)
     assert sorted(row["evidence"] for row in found) == ["adjustment", "estimated"]
-    assert house.ship.unconfirmed == 0
+    assert shipping.ship.unconfirmed == 0

@@ -21,7 +21,7 @@ from gateway.quarantine.store import Quarantine
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
 from gateway.usage.event import UsageEvent, encode
-from tests.ledger.journals_at_work import RANDOM, House, open_house
+from tests.ledger.journals_at_work import RANDOM, JournalShipping, open_shipping
 from tests.support.events import call, new_id, sums_are_right
 
 STREAM = "gateway:usage"
@@ -54,11 +54,11 @@ async def redis(redis_url: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, redis: Any, ledger: Ledger) -> AsyncIterator[House]:
+async def shipping(tmp_path: Path, redis: Any, ledger: Ledger) -> AsyncIterator[JournalShipping]:
     """A journal whose keeper signs."""
     signing = buffer_of(redis)
     await signing.ensure_group()
-    async with open_house(tmp_path, signing, ledger) as made:
+    async with open_shipping(tmp_path, signing, ledger) as made:
         yield made
 
 
@@ -83,10 +83,10 @@ def plain(event: UsageEvent) -> dict[bytes, bytes]:
     return {b"e": encode(event), b"id": event.id.encode()}
 
 
-async def test_what_the_keeper_sends_is_believed(house: House, ledger: Ledger, pool: Pool) -> None:
-    (event,) = await house.settle()
-    await house.ship.step_once()
-    await writer(house.buffer, ledger).step_once()
+async def test_what_the_keeper_sends_is_believed(shipping: JournalShipping, ledger: Ledger, pool: Pool) -> None:
+    (event,) = await shipping.settle()
+    await shipping.ship.step_once()
+    await writer(shipping.buffer, ledger).step_once()
     assert await rows(pool) == [(event.id, event.billed_nano)]
     assert await kinds(pool) == []
 
@@ -150,57 +150,61 @@ def _sign_with_a_stranger_s_key(true: dict[bytes, bytes], event: UsageEvent) -> 
     ],
 )
 async def test_a_changed_entry_makes_no_row_and_the_genuine_one_arrives(
-    house: House, ledger: Ledger, pool: Pool, redis: Any, change: Any, kind: str
+    shipping: JournalShipping, ledger: Ledger, pool: Pool, redis: Any, change: Any, kind: str
 ) -> None:
     """The genuine entry is deleted and a changed one put in its place: it stands for no call, so the keeper still
     misses the call's own, and sends it again."""
-    (event,) = await house.settle()
-    await house.ship.step_once()
+    (event,) = await shipping.settle()
+    await shipping.ship.step_once()
     changed = change(await take_fields(redis), event)
     await redis.xadd(STREAM, changed)
-    flush = writer(house.buffer, ledger)
+    flush = writer(shipping.buffer, ledger)
     assert await flush.step_once() == 1
     assert (await rows(pool), await kinds(pool)) == ([], [("", kind)])
     kept = await pool.fetchval("select raw from usage_quarantine")
     assert all(value in bytes(kept) for value in changed.values())
-    await house.after(3)
-    assert await house.after(0.1) == 1
+    await shipping.after(3)
+    assert await shipping.after(0.1) == 1
     assert await flush.step_once() == 1
     assert await rows(pool) == [(event.id, event.billed_nano)]
-    assert await house.after(60) == 1  # confirmed by its row
-    assert (house.ship.unconfirmed, flush.quarantined_total) == (0, 1)
+    assert await shipping.after(60) == 1  # confirmed by its row
+    assert (shipping.ship.unconfirmed, flush.quarantined_total) == (0, 1)
     assert await sums_are_right(pool)
 
 
-async def test_a_forged_correction_changes_no_estimate(house: House, ledger: Ledger, pool: Pool, redis: Any) -> None:
-    estimate = call(house.user_id, new_id(RANDOM), evidence="estimated")
+async def test_a_forged_correction_changes_no_estimate(
+    shipping: JournalShipping, ledger: Ledger, pool: Pool, redis: Any
+) -> None:
+    estimate = call(shipping.user_id, new_id(RANDOM), evidence="estimated")
     await ledger.insert_batch([LedgerEntry.of(estimate)])
-    exact = call(house.user_id, estimate.id, cost_nano=1, billed_nano=1)
+    exact = call(shipping.user_id, estimate.id, cost_nano=1, billed_nano=1)
     await redis.xadd(STREAM, plain(exact))
     # Repeats are what makes the writer look for estimates.
-    await house.buffer.append([(estimate.id, encode(estimate))])
-    await writer(house.buffer, ledger).step_once()
+    await shipping.buffer.append([(estimate.id, encode(estimate))])
+    await writer(shipping.buffer, ledger).step_once()
     assert await rows(pool) == [(estimate.id, estimate.billed_nano)]
     assert await kinds(pool) == [("", "unsigned")]
 
 
-async def test_a_genuine_entry_may_be_replayed(house: House, ledger: Ledger, pool: Pool, redis: Any) -> None:
-    (event,) = await house.settle()
-    await house.ship.step_once()
+async def test_a_genuine_entry_may_be_replayed(
+    shipping: JournalShipping, ledger: Ledger, pool: Pool, redis: Any
+) -> None:
+    (event,) = await shipping.settle()
+    await shipping.ship.step_once()
     fields = await take_fields(redis)
     for _ in range(3):
         await redis.xadd(STREAM, fields)
-    await writer(house.buffer, ledger).step_once()
+    await writer(shipping.buffer, ledger).step_once()
     assert (await rows(pool), await kinds(pool)) == ([(event.id, event.billed_nano)], [])
     assert await sums_are_right(pool)
 
 
 async def test_no_retry_makes_a_row_of_what_is_not_believed(
-    house: House, ledger: Ledger, pool: Pool, redis: Any
+    shipping: JournalShipping, ledger: Ledger, pool: Pool, redis: Any
 ) -> None:
-    event = house.event()
+    event = shipping.event()
     await redis.xadd(STREAM, plain(event))
-    await writer(house.buffer, ledger).step_once()
+    await writer(shipping.buffer, ledger).step_once()
     quarantine = Quarantine(pool)
     (entry,) = await quarantine.waiting(0)
 
@@ -215,31 +219,31 @@ async def test_no_retry_makes_a_row_of_what_is_not_believed(
     assert await rows(pool) == []
 
 
-async def test_hosts_that_do_not_sign_yet(house: House, ledger: Ledger, pool: Pool, redis: Any) -> None:
+async def test_hosts_that_do_not_sign_yet(shipping: JournalShipping, ledger: Ledger, pool: Pool, redis: Any) -> None:
     """While `admit_unsigned` is on, an old host's entries are rows, and forged MACs are still refused. Without secrets
     a new host takes what either has written."""
     admitting = buffer_of(redis, EntrySigner(KeyRing({"new": NEW}), admit_unsigned=True))
-    old, forged, signed = house.event(), house.event(), house.event()
+    old, forged, signed = shipping.event(), shipping.event(), shipping.event()
     await buffer_of(redis, None).append([(old.id, encode(old))])
     await redis.xadd(STREAM, plain(forged) | {b"m": b"\0" * 16})
     await writer(admitting, ledger).step_once()
     assert (await rows(pool), await kinds(pool)) == ([(old.id, old.billed_nano)], [("", "wrong_mac")])
-    await house.buffer.append([(signed.id, encode(signed))])
+    await shipping.buffer.append([(signed.id, encode(signed))])
     await writer(buffer_of(redis, None), ledger).step_once()
     assert [event_id for event_id, _ in await rows(pool)] == sorted([old.id, signed.id])
 
 
-async def test_a_secret_is_replaced(house: House, ledger: Ledger, pool: Pool, redis: Any) -> None:
+async def test_a_secret_is_replaced(shipping: JournalShipping, ledger: Ledger, pool: Pool, redis: Any) -> None:
     """First every host knows the new secret, then each signs with it, then the old one goes."""
     before = buffer_of(redis, EntrySigner(KeyRing({"old": OLD})))
     known = buffer_of(redis, EntrySigner(KeyRing({"old": OLD, "new": NEW})))
     used = buffer_of(redis, EntrySigner(KeyRing({"new": NEW, "old": OLD})))
-    events = [house.event() for _ in range(3)]
+    events = [shipping.event() for _ in range(3)]
     for sender, event in zip((before, known, used), events, strict=True):
         await sender.append([(event.id, encode(event))])
     await writer(known, ledger).step_once()  # a host that has only heard of the new one
     assert [event_id for event_id, _ in await rows(pool)] == sorted(event.id for event in events)
-    late = house.event()
+    late = shipping.event()
     await before.append([(late.id, encode(late))])
     await writer(buffer_of(redis), ledger).step_once()
     assert await kinds(pool) == [("", "wrong_mac")]

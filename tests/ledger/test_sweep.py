@@ -22,7 +22,7 @@ from gateway.stores.postgres import Pool
 from gateway.usage.event import NoteRecord, Orphan, UsageEvent, decode_event, encode
 from gateway.usage.settle import Settler
 from pricing.data import read_texts
-from tests.ledger.journals_at_work import LONG_AGO, RANDOM, House, open_house, opened
+from tests.ledger.journals_at_work import LONG_AGO, RANDOM, JournalShipping, open_shipping, opened
 from tests.support.events import AT, new_id
 from tests.support.servers import free_port
 
@@ -30,8 +30,8 @@ SETTLER = Settler(pricing.parse(read_texts()), markup=Decimal(1), bill_estimates
 
 
 @pytest.fixture
-async def house(tmp_path: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[House]:
-    async with open_house(tmp_path, buffer, ledger) as made:
+async def shipping(tmp_path: Path, buffer: Buffer, ledger: Ledger) -> AsyncIterator[JournalShipping]:
+    async with open_shipping(tmp_path, buffer, ledger) as made:
         yield made
 
 
@@ -56,10 +56,10 @@ class OpenAI:
 class Sweeper:
     """A Sweep with its stand-ins and its clock."""
 
-    def __init__(self, house: House, openai: OpenAI, upstream: Upstream, journal: Journal) -> None:
+    def __init__(self, shipping: JournalShipping, openai: OpenAI, upstream: Upstream, journal: Journal) -> None:
         self.openai, self.journal, self.now_s = openai, journal, AT.timestamp() + 5
         self.sweep = Sweep(upstream, SETTLER, journal, clock=lambda: self.now_s)
-        self._folder = house.folder
+        self._folder = shipping.folder
 
     def swept(self) -> list[UsageEvent]:
         segments = Segments(self._folder)
@@ -68,17 +68,17 @@ class Sweeper:
 
 
 @pytest.fixture
-async def sweeper(house: House) -> AsyncIterator[Sweeper]:
+async def sweeper(shipping: JournalShipping) -> AsyncIterator[Sweeper]:
     openai, port = OpenAI(), free_port()
     app = web.Application()
     app.router.add_get("/{path:.*}", openai.handle)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    journal = house.writer("keeper")
+    journal = shipping.writer("keeper")
     journal.open()
     upstream = Upstream(f"http://127.0.0.1:{port}/v1", "canary", connect_s=2, first_byte_s=5)
-    yield Sweeper(house, openai, upstream, journal)
+    yield Sweeper(shipping, openai, upstream, journal)
     await upstream.close()
     journal.close()
     await runner.cleanup()
@@ -152,19 +152,19 @@ async def test_a_chat_is_estimated_and_never_void(sweeper: Sweeper) -> None:
     assert sweeper.openai.asked == 0
 
 
-async def test_from_the_dead_process_to_the_ledger(house: House, sweeper: Sweeper, pool: Pool) -> None:
-    record = opened(new_id(RANDOM), user_id=house.user_id, endpoint="responses")
+async def test_from_the_dead_process_to_the_ledger(shipping: JournalShipping, sweeper: Sweeper, pool: Pool) -> None:
+    record = opened(new_id(RANDOM), user_id=shipping.user_id, endpoint="responses")
     note = encode(NoteRecord(record.id, "resp_1", 2))
     dead = frame(OPEN, encode(record)) + frame(NOTE, note)
-    (house.folder / "dead.1.000001.jnl").write_bytes(dead + frame(SETTLE, b'{"id":"')[:12])
+    (shipping.folder / "dead.1.000001.jnl").write_bytes(dead + frame(SETTLE, b'{"id":"')[:12])
     sweeper.openai.body = ANSWER % b"completed"
     for _ in range(4):
-        await house.after(3)
-        await sweeper.sweep.step_once(house.ship.orphans(older_than_unix_ms=LONG_AGO))
-        await house.flush()
-    assert (house.ship.open_calls, house.ship.unconfirmed) == (0, 0)
+        await shipping.after(3)
+        await sweeper.sweep.step_once(shipping.ship.orphans(older_than_unix_ms=LONG_AGO))
+        await shipping.flush()
+    assert (shipping.ship.open_calls, shipping.ship.unconfirmed) == (0, 0)
     row = await pool.fetchrow("select id::text, evidence, cost_usd, created_at - started_at as took from openai_usage")
     assert row is not None
     assert tuple(row) == (record.id, "drained", Decimal("0.000065000"), timedelta(seconds=5))
-    house.segments.retire(now_s=0, keep_s=10)
-    assert (house.folder / "dead.1.000001.jnl.confirmed").exists()
+    shipping.segments.retire(now_s=0, keep_s=10)
+    assert (shipping.folder / "dead.1.000001.jnl.confirmed").exists()

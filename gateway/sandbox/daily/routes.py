@@ -64,7 +64,7 @@ def _api(daily: Daily) -> list[web.RouteDef]:
     world = daily.world
 
     async def meetings(request: web.Request) -> web.Response:
-        found = _wanted(world, request.query)
+        found = _select_sessions(world, request.query)
         return _page(found, [session.id for session in found], request, lambda session: world.as_rest(
             session, people=request.query.get("no_participants") != "true", most=world.faults.short_lists))  # fmt: skip
 
@@ -112,7 +112,7 @@ def _api(daily: Daily) -> list[web.RouteDef]:
         ("GET", "/v1/transcript/{id}/access-link", transcript_link),
         *_webhooks(daily.hooks),
     ]
-    return [web.route(method, path, _guarded(daily, handler)) for method, path, handler in table]
+    return [web.route(method, path, _guard_handler(daily, handler)) for method, path, handler in table]
 
 
 def _webhooks(hooks: Hooks) -> list[tuple[str, str, Handler]]:
@@ -218,7 +218,7 @@ def _control(daily: Daily) -> list[web.RouteDef]:
     ]
 
 
-def _guarded(daily: Daily, handler: Handler) -> Handler:
+def _guard_handler(daily: Daily, handler: Handler) -> Handler:
     """The key, the limit, and errors as Daily.co words them."""
 
     async def handle(request: web.Request) -> web.Response:
@@ -242,7 +242,7 @@ def _guarded(daily: Daily, handler: Handler) -> Handler:
     return handle
 
 
-def _wanted(world: World, query: Any) -> list[LiveSession]:
+def _select_sessions(world: World, query: Any) -> list[LiveSession]:
     begins, ends = float(query.get("timeframe_start", "0")), float(query.get("timeframe_end", "inf"))
     found = [
         session

@@ -82,7 +82,7 @@ def answer(counter: Counter, model: Served, wish: Wish) -> list[Choice]:
 def _choice(counter: Counter, model: Served, wish: Wish, index: int) -> Choice:
     seed = sha256(f"{model.id}\n{index}\n{wish.prompt.text}".encode("utf-8", "surrogatepass")).digest()
     reasoning = _REASONING.get(wish.effort or "medium", 128) if model.reasoning else 0
-    tool = _called(wish) if wish.tokens is None else None
+    tool = _choose_tool(wish) if wish.tokens is None else None
     if tool is not None:
         text = json.dumps(fake(tool.schema, seed), separators=(",", ":"))
     elif wish.json_schema is not None and wish.tokens is None:
@@ -112,7 +112,7 @@ def _prose(seed: bytes, words: int) -> str:
     return " ".join(chosen)
 
 
-def _called(wish: Wish) -> Tool | None:
+def _choose_tool(wish: Wish) -> Tool | None:
     """The tool that the model calls: the one it must, or one that the user seems to ask for."""
     if not wish.tools or wish.tool_choice == "none":
         return None

@@ -124,7 +124,7 @@ def responses_wish(fields: dict[str, Any], earlier: list[Any], counter: Counter,
     instructions = fields.get("instructions")
     items = [*([{"role": "developer", "content": instructions}] if instructions else []), *earlier]
     items += input_items(fields)
-    tools = [*(fields.get("tools") or []), *_brought(items)]
+    tools = [*(fields.get("tools") or []), *_find_additional_tools(items)]
     reasoning = fields.get("reasoning") or {}
     check_types(reasoning, {"effort": str})
     return Wish(
@@ -137,7 +137,7 @@ def responses_wish(fields: dict[str, Any], earlier: list[Any], counter: Counter,
     )
 
 
-def _brought(items: list[Any]) -> Iterator[Any]:
+def _find_additional_tools(items: list[Any]) -> Iterator[Any]:
     """The tools that `additional_tools` items bring, as Codex does (openai-python: `response_input_item.py`)."""
     for position, item in enumerate(items):
         if item.get("type") == "additional_tools":

@@ -31,19 +31,19 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
         web.post("/v1/chat/completions", openai.chat),
         web.post("/v1/responses", openai.responses),
         web.post("/v1/embeddings", openai.embeddings),
-        web.get("/v1/responses/{id}", _recorded(openai, "responses.get", _get_response)),
-        web.delete("/v1/responses/{id}", _recorded(openai, "responses.delete", _delete_response)),
-        web.post("/v1/responses/{id}/cancel", _recorded(openai, "responses.cancel", _cancel_response)),
-        web.get("/v1/responses/{id}/input_items", _recorded(openai, "responses.input_items", _input_items)),
-        web.get("/v1/models", _recorded(openai, "models", _models)),
-        web.get("/v1/models/{id}", _recorded(openai, "models.get", _model)),
+        web.get("/v1/responses/{id}", _record_call(openai, "responses.get", _get_response)),
+        web.delete("/v1/responses/{id}", _record_call(openai, "responses.delete", _delete_response)),
+        web.post("/v1/responses/{id}/cancel", _record_call(openai, "responses.cancel", _cancel_response)),
+        web.get("/v1/responses/{id}/input_items", _record_call(openai, "responses.input_items", _input_items)),
+        web.get("/v1/models", _record_call(openai, "models", _models)),
+        web.get("/v1/models/{id}", _record_call(openai, "models.get", _model)),
         *openai_more.routes(openai),
         *_control(openai),
-        web.route("*", "/{path:.*}", _recorded(openai, "unknown", _unknown)),
+        web.route("*", "/{path:.*}", _record_call(openai, "unknown", _unknown)),
     ]
 
 
-def _recorded(openai: OpenAI, endpoint: str, answer: Callable[[OpenAI, web.Request, ReceivedCall], Any]) -> Handler:
+def _record_call(openai: OpenAI, endpoint: str, answer: Callable[[OpenAI, web.Request, ReceivedCall], Any]) -> Handler:
     """A call that runs no model: `answer` returns what is sent as JSON, or bytes of an event stream."""
 
     async def handle(request: web.Request) -> web.StreamResponse:

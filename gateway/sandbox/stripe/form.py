@@ -31,11 +31,11 @@ def nest(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
         if isinstance(node.get(last), dict):
             raise ValueError(f"{name}: both a value and a map")
         node[last] = value
-    return {name: _listed(value) for name, value in root.items()}
+    return {name: _to_lists(value) for name, value in root.items()}
 
 
-def _listed(node: Any) -> Any:
+def _to_lists(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
-    values = {name: _listed(value) for name, value in node.items()}
+    values = {name: _to_lists(value) for name, value in node.items()}
     return list(values.values()) if values and all(name.isdigit() for name in values) else values

@@ -159,7 +159,7 @@ class StripeHttp:
             if trouble.is_between and not trouble.accept:
                 # The request never arrived, so its idempotency key is as good as new.
                 raise StripeApiError(503, "Nobody reads this.")
-            wrong = None if trouble.is_between else _told(trouble)
+            wrong = None if trouble.is_between else _make_error(trouble)
             if wrong is not None and not trouble.accept:
                 return _refusal(wrong)
             try:
@@ -207,7 +207,7 @@ def _between(trouble: StripeTrouble) -> web.Response:
     return web.Response(status=trouble.status or 200, body=(trouble.body or "").encode(), headers=headers)
 
 
-def _told(trouble: StripeTrouble) -> StripeApiError | None:
+def _make_error(trouble: StripeTrouble) -> StripeApiError | None:
     if trouble.status is None:
         return None
     headers = {} if trouble.reason is None else {"Stripe-Rate-Limited-Reason": trouble.reason}

@@ -188,11 +188,11 @@ class Unkey(UnkeyStore):
 
     def get_key(self, body: bodies.GetKey) -> dict[str, Any]:
         """POST /v2/keys.getKey."""
-        return self._described(self.find(body.key_id))
+        return self._describe_key(self.find(body.key_id))
 
     def whoami(self, body: bodies.Whoami) -> dict[str, Any]:
         """POST /v2/keys.whoami."""
-        return self._described(self.find(self.ids.get(digest(body.key), "")))
+        return self._describe_key(self.find(self.ids.get(digest(body.key), "")))
 
     def delete_key(self, body: bodies.DeleteKey, *, in_dashboard: bool = False) -> dict[str, Any]:
         """POST /v2/keys.deleteKey."""
@@ -240,7 +240,7 @@ class Unkey(UnkeyStore):
         own = [key for key in map(self.find_key, list(self.kept.keys)) if key is not None and key.api_id == body.api_id]
         own = [key for key in own if body.external_id in (None, key.external_id)]
         found, cursor = page(own, lambda key: key.key_id, body.limit, body.cursor)
-        return [self._described(key) for key in found], cursor
+        return [self._describe_key(key) for key in found], cursor
 
     def _api(self, api_id: str) -> None:
         if api_id not in self.apis:
@@ -251,7 +251,7 @@ class Unkey(UnkeyStore):
             if role not in self.kept.roles:
                 raise no_such("Role", role)
 
-    def _described(self, key: Key) -> dict[str, Any]:
+    def _describe_key(self, key: Key) -> dict[str, Any]:
         return key_form(key, self.kept.identities.get(key.external_id or ""), self.permissions_of(key))
 
 
