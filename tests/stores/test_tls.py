@@ -6,7 +6,7 @@ PostgreSQL and Valkey are real and hear what a relay has taken out of TLS (tests
 import re
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -30,6 +30,7 @@ from gateway.stores.postgres import open_pool
 from gateway.stores.redis import open_redis
 from tests.support.certificates import LOOPBACK, Authority
 from tests.support.source import TOP
+from tests.support.tls_postgres import PROGRAMS, serve_tls_postgres
 from tests.support.tls_relay import TlsRelay
 
 PASSWORD: Final = f"Xq7-{secrets.token_hex(8)}"
@@ -145,6 +146,31 @@ async def test_only_prefer_does_without_tls(postgres: Serve, database_url: str, 
             await open_pool(postgres_url(database_url, relay, sslmode=mode, sslrootcert=trust.ours.file))
         assert PASSWORD not in str(caught.value)
     assert relay.plain == 1
+
+
+@pytest.fixture(scope="module")
+def tls_postgres(trust: Trust) -> Iterator[int]:
+    with serve_tls_postgres(trust.ours.write_server(*LOOPBACK), PASSWORD) as running:
+        yield running
+
+
+@pytest.mark.skipif(not PROGRAMS, reason="needs a PostgreSQL that is built with OpenSSL, as Debian's is")
+async def test_a_postgresql_that_speaks_tls_itself(tls_postgres: int, trust: Trust) -> None:
+    """The same without the relay, and with a password."""
+    here = f"localhost:{tls_postgres}/postgres"
+    verified = f"{here}?sslmode=verify-full&sslrootcert={trust.ours.file}"
+    pool = await open_pool(f"postgresql://gateway:{PASSWORD}@{verified}")
+    try:
+        for mode in ("require", "prefer"):
+            other = await open_pool(f"postgresql://gateway:{PASSWORD}@{here}?sslmode={mode}")
+            await other.close()
+        assert await pool.fetchval("select ssl from pg_stat_ssl where pid = pg_backend_pid()") is True
+    finally:
+        await pool.close()
+    said = await refusal(f"postgresql://gateway:{PASSWORD}@{here}?sslmode=verify-full&sslrootcert={trust.others.file}")
+    assert "certificate verify failed" in said
+    assert "no encryption" in await refusal(f"postgresql://gateway:{PASSWORD}@{here}?sslmode=disable")
+    assert "password authentication failed" in await refusal(f"postgresql://gateway:{PASSWORD}-not@{verified}")
 
 
 # Valkey

@@ -28,14 +28,18 @@ class Authority:
 
     def sign_server(self, *names: str) -> ssl.SSLContext:
         """What a server with these names, or addresses, speaks TLS with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.write_server(*names))
+        return context
+
+    def write_server(self, *names: str) -> Path:
+        """The file with such a server's key and certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = _certificate(_common_name(names[0]), self._name, key.public_key())
         made = made.add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
         both = self._folder / f"{self.file.stem}-{names[0]}.pem"
         both.write_bytes(_pem_key(key) + _pem_certificate(made, self._key))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(both)
-        return context
+        return both
 
 
 def server_context(folder: Path) -> tuple[ssl.SSLContext, Path]:
