@@ -68,20 +68,28 @@ def _text(value: Any) -> str | None:
 
 def _table(events: list[LoggedEvent]) -> TextTable:
     table = TextTable()
-    for name in ("at (UTC)", "by", "what", "id", "", "before", "after"):
+    for name in ("at (UTC)", "by", "what", "change"):
         table.add_column(name, no_wrap=name == "at (UTC)")
     for event in events:
+        phase = "" if event.phase == "done" else f" ({event.phase})"
         table.add_row(
             f"{event.at:%Y-%m-%d %H:%M:%S}",
             event.actor if event.actor_kind == "operator" else f"key {event.actor}",
-            f"{event.subject} {event.verb}",
-            event.subject_id or "",
-            "" if event.phase == "done" else event.phase,
-            _values(event.before),
-            _values(event.after),
+            f"{event.subject} {event.verb}{phase} {event.subject_id or ''}".rstrip(),
+            describe_change(event.before or {}, event.after or {}),
         )
     return table
 
 
-def _values(values: dict[str, Any] | None) -> str:
-    return ", ".join(f"{name}={json_text(value)}" for name, value in (values or {}).items())
+def describe_change(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What differs, in a line. Empty values of a new thing are left out; `--json` has everything."""
+    changes = []
+    for name in [*before, *(name for name in after if name not in before)]:
+        old, new = before.get(name), after.get(name)
+        if name not in after:
+            changes.append(f"{name} was {json_text(old)}")
+        elif name not in before:
+            changes += [] if new in (None, [], {}) else [f"{name} {json_text(new)}"]
+        elif old != new:
+            changes.append(f"{name} {json_text(old)} → {json_text(new)}")
+    return ", ".join(changes)

@@ -16,6 +16,7 @@ from gateway.kit.errors import DependencyDown, OptionError
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from gateway.trail.actor import Actor, operator
+from gateway.trail.commands import describe_change
 from gateway.trail.record import intending, recording
 from gateway.trail.store import Deed, Trail
 from tests.keys.unkey_at_work import KeySides, key_sides_at
@@ -119,6 +120,12 @@ async def test_who_it_was(settings: Settings) -> None:
             operator(settings, wrong)
 
 
+def test_a_change_is_described_by_what_differs() -> None:
+    assert describe_change({"a": 1, "b": None, "c": 2}, {"a": 1, "b": 3, "d": 4, "e": None, "f": []}) == (
+        "b null → 3, c was 2, d 4"
+    )
+
+
 async def test_the_log_is_shown(database_url: str, pool: Pool) -> None:
     trail = Trail(pool)
     await trail.write(ADA, Deed("set", "budget", "b-1", {"limit_usd": "1"}, {"limit_usd": "2", "model": ESCAPE}))
@@ -131,7 +138,8 @@ async def test_the_log_is_shown(database_url: str, pool: Pool) -> None:
         return done.out
 
     shown = await log()
-    assert "budget set" in shown
+    assert "budget set b-1" in shown
+    assert 'limit_usd "1" → "2"' in " ".join(shown.split())
     assert "key key_1" in shown
     assert ESCAPE not in shown
     found = json.loads(await log("--json"))
