@@ -1,11 +1,11 @@
 """Admission: turns an Unkey key into a user, from memory if possible, otherwise from Unkey and Postgres.
 
-Keys are remembered under an HMAC with a pepper that is random per boot, never as text. Every outcome that is not
+Keys are remembered under a keyed hash with a pepper that is random per boot, never as text. Every outcome that is not
 plainly VALID is a refusal; an outage is 503, never 401 and never a free pass.
 """
 
 import asyncio
-import hmac
+import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -124,7 +124,8 @@ class Admission:
         self._accounts: Final = accounts
         self._settings: Final = settings
         self._limits: Final = limits
-        self._pepper: Final = pepper
+        # Every call hashes its key. (BLAKE2's keyed mode is a MAC; HMAC by OpenSSL costs four times as much.)
+        self._keyed: Final = hashlib.blake2b(key=pepper, digest_size=32)
         self._monotonic: Final = monotonic
         self._unix_s: Final = unix_s
         self._good_keys: Final = good_keys
@@ -221,7 +222,9 @@ class Admission:
         return self._settings.fresh_s == 0
 
     def _digest(self, key: str) -> bytes:
-        return hmac.digest(self._pepper, key.encode(), "sha256")
+        keyed = self._keyed.copy()
+        keyed.update(key.encode())
+        return keyed.digest()
 
     def _ask(
         self, digest: bytes, key: str, *, endpoint: str, model: str = "", peer: str | None = None

@@ -13,8 +13,10 @@ import msgspec
 
 _name: Final = msgspec.json.Decoder(str)
 _raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_FIRST: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
-_NEXT: Final = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
+_MEMBER: Final = rb'[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\r\n]*:[ \t\r\n]*'
+"""A name. (Its plain stretches are one step each: an alternation for every character costs three times as much.)"""
+_FIRST: Final = re.compile(rb"[ \t\r\n]*\{" + _MEMBER)
+_NEXT: Final = re.compile(rb"[ \t\r\n]*," + _MEMBER)
 _END: Final = re.compile(rb"[ \t\r\n]*\}")
 
 

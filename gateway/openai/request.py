@@ -147,9 +147,12 @@ def _choices(family: Family, top: dict[str, Field]) -> int:
     """How many answers the model writes at most."""
     if not family.choice_fields:
         return 1
-    choices = max(_typed_field(top, name, int) or 1 for name in family.choice_fields)
+    choices = 1
+    for name in family.choice_fields:
+        if name in top:
+            choices = max(choices, _typed_field(top, name, int) or 1)
     # Each of several prompts is answered.
-    return min(CHOICES_MAX, max(1, choices)) * _prompts(top)
+    return min(CHOICES_MAX, choices) * _prompts(top)
 
 
 def _prompts(top: dict[str, Field]) -> int:

@@ -22,7 +22,11 @@ class MatchedRoute(NamedTuple):
 
 CATALOGUE: Final = tuple(ENDPOINT_OF.values())
 _QUERY: Final = re.compile(r"[A-Za-z0-9_\-.~=&\[\],:+%]{0,2000}")
-_EXACT: Final = {entry.method + entry.pattern.pattern: entry for entry in CATALOGUE if "(" not in entry.pattern.pattern}
+_EXACT: Final = {
+    (entry.method, f"/v1{entry.pattern.pattern}"): MatchedRoute(entry, entry.pattern.pattern, None)
+    for entry in CATALOGUE
+    if "(" not in entry.pattern.pattern
+}
 
 
 def match(method: str, raw_path: str) -> MatchedRoute | None:
@@ -30,13 +34,16 @@ def match(method: str, raw_path: str) -> MatchedRoute | None:
 
     A query string passes along only when it is made of plain query characters.
     """
+    exact = _EXACT.get((method, raw_path))
+    if exact is not None:
+        return exact
     path, mark, query = raw_path.partition("?")
     if not path.startswith("/v1/") or (mark and _QUERY.fullmatch(query) is None):
         return None
+    exact = _EXACT.get((method, path))
     path = path[3:]
-    exact = _EXACT.get(method + path)
     if exact is not None:
-        return MatchedRoute(exact, path + mark + query, None)
+        return exact._replace(path=path + mark + query)
     if ".." in path:
         return None
     for entry in CATALOGUE:

@@ -23,6 +23,7 @@ NAME_CHARS_MAX: Final = 256
 ITEMS_MAX: Final = 256
 """Ids of output items that are kept of one answer."""
 _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text: Final = msgspec.json.Decoder(str)
 _ITEM_ID: Final = re.compile(r"[A-Za-z0-9_\-]{1,256}")
 
 
@@ -108,7 +109,7 @@ def text_of(raw: bytes | None) -> str | None:
     if raw is None or raw[:1] != b'"':
         return None
     try:
-        return msgspec.json.decode(raw, type=str)
+        return _text.decode(raw)
     except UNREADABLE:
         return None
 

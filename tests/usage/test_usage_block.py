@@ -55,6 +55,17 @@ def test_the_digits_of_a_number_stay(number: str) -> None:
     assert compact(f'{{\n  "n" : {number}\n}}'.encode()) == f'{{"n":{number}}}'.encode()
 
 
+@pytest.mark.parametrize("text", ["1e999999", "2E+0000", "5e-123456", "9" * 2000, "0." * 600])
+def test_text_that_looks_like_a_large_number_stays(text: str) -> None:
+    assert compact(f'{{"{text}": "{text}"}}'.encode()) == f'{{"{text}":"{text}"}}'.encode()
+
+
+@pytest.mark.parametrize("number", ["1e0001", "1E-4000", "1.5e+9999", "-0." + "1" * 1000, "[1,2e00000]"])
+def test_a_number_that_a_numeric_may_not_hold_is_kept_as_bytes(number: str) -> None:
+    block = f'{{"a":{number}}}'.encode()
+    assert keep(block).raw == block
+
+
 def test_escapes_and_names_twice_stay() -> None:
     block = b'{ "a\\u0062": "\\/\\u00e9\\n\xc3\xa9",\n "a": 1, "a": 2 }'
     assert compact(block) == b'{"a\\u0062":"\\/\\u00e9\\n\xc3\xa9","a":1,"a":2}'
