@@ -88,7 +88,7 @@ def _never_shipped_again() -> Iterator[None]:
     async def confirmed(_: Ledger, event_ids: Sequence[str]) -> set[str]:
         return set(event_ids)
 
-    with patch.object(Ledger, "confirmed", confirmed):
+    with patch.object(Ledger, "find_confirmed", confirmed):
         yield
 
 

@@ -10,7 +10,7 @@ from tests.chaos.run import chaos, run
 def test_a_sample(seed: int) -> None:
     lines: list[str] = []
     figures = run(seed, lambda made: chaos(made, seed, 20.0, 12, lines.append))
-    assert figures["clean"], (figures, lines)
+    assert figures["clean"], (figures["why"], figures["such_errors"], figures, lines)
     assert figures["faults"] >= 10
     assert figures["calls"] >= 200
 
@@ -19,6 +19,6 @@ def test_a_sample(seed: int) -> None:
 def test_stores_that_are_away(away: list[str]) -> None:
     lines: list[str] = []
     figures = run(7, lambda made: outage(made, 7, away, 10.0, 8, lines.append))
-    assert figures["clean"], (figures, lines)
+    assert figures["clean"], (figures["why"], figures["such_errors"], figures, lines)
     assert figures["clients_saw"].keys() <= {"200", "left"}
     assert figures["backlog_rows"] > 100
