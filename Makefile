@@ -30,7 +30,7 @@ up: .venv/.ready ## the gateway with its own PostgreSQL and Valkey, and stand-in
 	@$(RUN) -m gateway up $(ARGS)
 
 test: .venv/.ready ## every test but the long ones
-	@$(RUN) -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
+	@$(RUN) -m pytest -n 3 --dist loadfile -m "not long" $(ARGS)
 
 test-faults: .venv/.ready ## the long ones: whole gateways that lose a process, a disk, a host, a store
 	@$(RUN) -m pytest -n 2 -m long $(ARGS)

@@ -297,6 +297,7 @@ async def test_a_no_of_before_the_change_does_not_last() -> None:
     assert (await fakes.admit()).user_id == "user"
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_who_writes_to_redis_lets_no_key_in(sides: KeySides, proxies: Proxies, redis: Redis) -> None:
     await sides.key("ann")
     gate, follow = await proxies.open("a", follows=False)

@@ -22,7 +22,7 @@ class Authority:
         self._key: Final = ec.generate_private_key(ec.SECP256R1())
         self._name: Final = _common_name(name)
         made = _certificate(self._name, self._name, self._key.public_key())
-        made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made = _as_authority(made)
         self.file: Final = folder / f"{name}.pem"
         self.file.write_bytes(_pem_certificate(made, self._key))
 
@@ -49,7 +49,7 @@ def server_context(folder: Path) -> tuple[ssl.SSLContext, Path]:
     key, name = ec.generate_private_key(ec.SECP256R1()), _common_name("127.0.0.1")
     made = _certificate(name, name, key.public_key())
     made = made.add_extension(x509.SubjectAlternativeName([_alternative("127.0.0.1")]), critical=False)
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    made = _as_authority(made)
     trusted, private = folder / "certificate.pem", folder / "key.pem"
     trusted.write_bytes(_pem_certificate(made, key))
     private.write_bytes(_pem_key(key))
@@ -72,7 +72,15 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePub
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
+
+
+def _as_authority(made: x509.CertificateBuilder) -> x509.CertificateBuilder:
+    # Signatures, also of certificates and of lists of revoked ones.
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return made.add_extension(usage, critical=True)
 
 
 def _alternative(name: str) -> x509.GeneralName:
@@ -83,6 +91,9 @@ def _alternative(name: str) -> x509.GeneralName:
 
 
 def _pem_certificate(made: x509.CertificateBuilder, issuer: ec.EllipticCurvePrivateKey) -> bytes:
+    # Python 3.13 verifies by RFC 5280 to the letter: each certificate names its issuer's key.
+    issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())
+    made = made.add_extension(issuers, critical=False)
     return made.sign(issuer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
