@@ -172,8 +172,13 @@ class Limiter:
         task = self._begun.get(hold.key)
         if task is None:
             task = self._begun[hold.key] = asyncio.get_running_loop().create_task(self._begin_one(hold))
-            task.add_done_callback(lambda _: self._begun.pop(hold.key, None))
+            task.add_done_callback(lambda done: self._finish_beginning(hold.key, done))
         return task
+
+    def _finish_beginning(self, key: str, task: "asyncio.Task[None]") -> None:
+        self._begun.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # told to everybody who waits, if anybody still does
 
     async def _begin_one(self, hold: Hold) -> None:
         nano, _, _ = await self._spending.read_spent(hold.window)

@@ -30,7 +30,7 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/limits/counters.py:_run": "_send hands every error to those who wait",
     "gateway/meetings/webhooks.py:_keep": "_store_waiting hands every error to those who wait",
     "gateway/access/verification.py:_look": "awaited by who asks; _finish_check reads its outcome",
-    "gateway/limits/limiter.py:_beginning": "awaited by who asks",
+    "gateway/limits/limiter.py:_beginning": "awaited by who asks; _finish_beginning reads its outcome",
     "gateway/access/admission.py:_ask": "awaited by who asks; the next call makes a failed renewal again",
     "gateway/meetings/attribution.py:_ask": "awaited by who asks",
     # Work that ends by itself, and that nobody waits for. asyncio logs an error of it (gateway/kit/log.py).

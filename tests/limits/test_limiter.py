@@ -1,5 +1,7 @@
 """What a limit does while Redis or PostgreSQL is away: hard closes, the rest opens (docs/limits.md)."""
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -169,3 +171,27 @@ async def test_files_and_sounds_are_held_by_their_bytes(redis_url: str, pool: Po
             )
         ]
         assert needs[0] < needs[1] < needs[2] == needs[3]  # no more than the model's context
+
+
+async def test_a_look_that_fails_after_its_call_has_gone_is_no_error_of_the_loop(redis_url: str, pool: Pool) -> None:
+    asked, fails, told = asyncio.Event(), asyncio.Event(), list[dict[str, object]]()
+
+    async def read_spent(_: object) -> tuple[int, int, int]:
+        asked.set()
+        await fails.wait()
+        raise DependencyDown("postgres", "away")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with limiter(redis_url, pool) as of:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(of._spending, "read_spent", read_spent)
+            taking = asyncio.create_task(of.take(opened(str(uuid4()), user_id=USER), key_limits(hard=True), "key_1"))
+            await asyncio.wait_for(asked.wait(), 10)
+            taking.cancel()
+            await asyncio.wait({taking})
+            fails.set()
+            while of._begun:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        gc.collect()
+        assert told == []
