@@ -60,7 +60,7 @@ class KeyOwners(Table):
     async def identity(self, external_id: str | None, unkey_key_id: str) -> KeyOwner | None:
         """The user behind a key, by the key's row or else by Unkey's externalId; None when there is none.
 
-        An externalId that is no id of ours is another system's, and says nothing here.
+        An externalId that is not an id of ours is another system's, and says nothing here.
         """
         ours = external_id if external_id is not None and is_uuid(external_id) else None
         rows = await self._look_up(_IDENTITY, ours, storable(unkey_key_id))

@@ -49,7 +49,7 @@ def estimates(read: Estimates, calls: int) -> InvariantResult:
     """INV-9 estimates. Each says why it is one and the most it can have been; how many there are is told by day.
 
     `calls` is the number of rows in the range that adjust nothing. On a breach: a customer is charged an amount that
-    cannot be explained. A rising share is no breach, but means that calls are cut off.
+    cannot be explained. A rising share is not a breach, but means that calls are cut off.
     """
     rows = sum(day.rows for day in read.days)
     cost = sum((day.cost_usd for day in read.days), Decimal(0))

@@ -18,7 +18,7 @@ _AMOUNTS: Final = (
     "way: docs/billing.md, 'From a call to an invoice', has the equation."
 )
 _COUNTERS: Final = (
-    "An entry came to rest without being counted, or was counted without coming to rest: compare usage_quarantine and "
+    "An entry was committed without being counted, or counted without being committed: compare usage_quarantine and "
     "flush_counters with the log of the batch writer."
 )
 

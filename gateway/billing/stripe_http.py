@@ -1,7 +1,7 @@
 """The HTTP client of Stripe's SDK: an answer is Stripe's own, or an `UnreadableAnswer` with its status and headers.
 
 The SDK's own client follows redirects (a POST then becomes a GET), raises AttributeError for some bodies that are not
-Stripe's, and loses the headers of a body that is no JSON, and with them Retry-After (stripe-python 16.1.0).
+Stripe's, and loses the headers of a body that is not JSON, and with them Retry-After (stripe-python 16.1.0).
 """
 
 import json

@@ -30,7 +30,7 @@ def names() -> list[str]:
 
 
 def read_toml(path: str, data: bytes) -> dict[str, Any]:
-    """The file GATEWAY_CONFIG names. Raises ConfigError with line and column when it is no TOML."""
+    """The file GATEWAY_CONFIG names. Raises ConfigError with line and column when it is not TOML."""
     try:
         return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError:

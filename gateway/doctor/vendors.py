@@ -130,7 +130,7 @@ async def openai(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]
 
 
 def _skew_of_date(what: str, header: str) -> list[CheckResult]:
-    """A `Date` header against our clock. One that is no date says nothing of a clock: some proxy wrote it."""
+    """A `Date` header against our clock. One that is not a date says nothing about a clock: some proxy wrote it."""
     try:
         date = parsedate_to_datetime(header)
     except ValueError:

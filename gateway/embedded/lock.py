@@ -48,7 +48,7 @@ def _try(fd: int) -> bool:
 
 
 def _read_pid(fd: int) -> int | None:
-    """The pid in the file; None where the holder has not written it yet, or it is no pid."""
+    """The pid in the file; None where the holder has not written it yet, or it is not a pid."""
     text = os.pread(fd, 32, 0).strip()
     return int(text) if text.isdigit() else None
 

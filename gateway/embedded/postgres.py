@@ -100,7 +100,7 @@ def _pass_over_stale_pid(pgdata: Path) -> dict[str, str]:
 
     PostgreSQL clears such a file itself unless its pid has since gone to another process of the same user. The file
     must not be removed for that: its other lines let PostgreSQL see whether part of the crashed server is still
-    attached to their shared memory. PG_GRANDPARENT_PID names a pid that is no rival (PostgreSQL sources, miscinit.c).
+    attached to their shared memory. PG_GRANDPARENT_PID names a pid that is not a rival (PostgreSQL, miscinit.c).
     Raises EmbeddedError when a server really runs on this folder; nothing is done to it.
     """
     deadline = time.monotonic() + STOP_S

@@ -111,7 +111,7 @@ class ClientConnection(web.RequestHandler):
             if self._messages:
                 self._end_broken_body()
         elif not waiter.done():
-            self._begin_head()  # nobody is being served, and what has come is no whole head
+            self._begin_head()  # nobody is being served, and what has come is not a whole head
 
     def _receive_each(self, data: bytes) -> None:
         """Where aiohttp's parser finds an error it forgets the whole requests that came before it in the same piece."""

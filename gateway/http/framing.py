@@ -20,7 +20,7 @@ CLOSING: Final = frozenset({"invalid_framing", "unsupported_transfer_encoding"})
 
 
 class BrokenBody(HttpProcessingError):
-    """The parser has found no end of the body: what came of it is no chunk."""
+    """The parser has found no end of the body: what came is not a chunk."""
 
 
 def check_framing(request: web.BaseRequest) -> None:

@@ -37,7 +37,7 @@ class SegmentInfo(NamedTuple):
 
 
 def segments_of(folder: Path) -> list[Path]:
-    """Every segment, by name. Raises OptionError when `folder` is no journal."""
+    """Every segment, by name. Raises OptionError when `folder` is not a journal."""
     if not folder.is_dir():
         raise OptionError(f"{folder}: there is no such folder")
     found = sorted(folder.glob("*.jnl"))

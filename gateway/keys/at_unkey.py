@@ -17,7 +17,7 @@ PAGES_MAX: Final = 100_000
 
 
 class NothingChanged(OptionError):
-    """A key cannot be changed so, and is as it was: trying again is no use. `meaning` adds nothing to it."""
+    """A key cannot be changed so, and is as it was: trying again does not help. `meaning` adds nothing to it."""
 
 
 @asynccontextmanager

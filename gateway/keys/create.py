@@ -185,7 +185,7 @@ async def take_back(admin: KeyAdmin, key_id: str) -> str:
             f"It exists at Unkey as {key_id} and could not be deleted there either ({error}): delete it in Unkey's "
             "dashboard. Its secret was shown to nobody."
         )
-    if not deleted:  # its reads go to a replica: not found is no proof that there is none
+    if not deleted:  # its reads go to a replica: not found does not prove that there is none
         return (
             f"Unkey does not find it yet ({key_id}), so it was not deleted: it may be there in a moment, enabled, as a "
             "key of that user. Delete it in Unkey's dashboard before `gateway keys sync --repair`, which would link "

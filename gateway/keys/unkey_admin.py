@@ -280,7 +280,7 @@ class KeyAdmin:
 
 def _masked(api_id: str, rights: str) -> str:
     """Unkey says "no such API" of one that the root key may not use as well (Unkey's server source)."""
-    return f"UNKEY_API_ID ({api_id}) is no API of this workspace, or UNKEY_ROOT_KEY lacks {rights}"
+    return f"UNKEY_API_ID ({api_id}) is not an API of this workspace, or UNKEY_ROOT_KEY lacks {rights}"
 
 
 def _request(limit: Limit) -> models.RatelimitRequest:

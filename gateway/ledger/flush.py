@@ -1,4 +1,4 @@
-"""Flush: the batch writer. Reads the Redis stream, brings every entry to rest in the ledger, then acknowledges it.
+"""Flush: the batch writer. Reads the Redis stream, commits every entry to the ledger, then acknowledges it.
 
 Never acknowledges before the ledger has committed, and never prices or repairs an entry:
 a repeat is harmless, an early acknowledgement is lost money. Any number of writers may run, on any host.

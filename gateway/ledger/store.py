@@ -57,7 +57,7 @@ class Ledger:
         self._window_s: Final = window_s
 
     async def insert_batch(self, entries: Sequence[LedgerEntry], *, refused: Refused = _ignore_quarantine) -> Outcome:
-        """Brings every entry to rest: a new row with its sums, a known repeat, or quarantine.
+        """Commits every entry: a new row with its sums, a known repeat, or quarantine.
 
         When this returns, all of it is committed. When it raises DependencyDown, some of it may be; sending the
         same entries again is harmless. `refused` is told of every entry that is new in quarantine.

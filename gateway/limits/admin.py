@@ -142,7 +142,7 @@ def credit_usd(amount: str) -> Decimal:
     """An amount that can be booked; negative takes back. Raises OptionError."""
     usd = valid_usd("AMOUNT", amount, least=Decimal(-LIMIT_USD_MAX))
     if not usd:
-        raise OptionError("AMOUNT: 0 USD is no credit")
+        raise OptionError("AMOUNT: it must not be 0 USD")
     return usd
 
 

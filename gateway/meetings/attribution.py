@@ -18,7 +18,7 @@ ID_TTL_S: Final = 300.0
 ROOM_TTL_S: Final = 5.0
 """The same for a room, which has another meeting soon after one has ended."""
 UNKNOWN_TTL_S: Final = 1.0
-"""The same for what is no meeting; short, because the meeting may just be beginning."""
+"""The same for what is not a meeting; short, because the meeting may just be beginning."""
 STALE_S: Final = 300.0
 """Seconds for which a room's meeting holds while PostgreSQL is away. An id holds as long as it is remembered."""
 NAME_CHARS_MAX: Final = 200
@@ -59,7 +59,7 @@ class MeetingAttribution:
     async def of(self, named: list[str], user_id: str) -> str:
         """Our id of the meeting that the request's X-Meeting-Id headers name (at least one).
 
-        Raises ApiError: 400 when it is no meeting of this user, 503 when that is unknown.
+        Raises ApiError: 400 when it is not a meeting of this user, 503 when that is unknown.
         """
         if len(named) > 1:
             raise ApiError(400, "invalid_meeting", "The X-Meeting-Id header is given more than once.")

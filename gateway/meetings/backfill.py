@@ -111,7 +111,7 @@ def event_of(meeting: Mapping[str, Any]) -> WebhookEvent:
     """A meeting as REST tells it, as an event of the inbox; what says the same has the same id."""
     payload: dict[str, Any] = {name: meeting.get(name) for name in KEPT}
     people = [{name: person.get(name) for name in KEPT_OF_PEOPLE} for person in meeting.get("participants") or ()]
-    if payload["ongoing"]:  # how long it has lasted so far is no news
+    if payload["ongoing"]:  # how long it has lasted so far is not news
         for said in (payload, *people):
             said["duration"] = None
     payload["participants"] = sorted(people, key=lambda person: str(person["participant_id"]))

@@ -158,7 +158,7 @@ def find_ours(webhooks: Sequence[Webhook], url: str | None) -> Webhook | None:
 
 
 def _path(url: str) -> str | None:
-    """None of what is no URL: the list has other products' entries in it, however they are."""
+    """None of what is not a URL: the list has other products' entries in it, however they are."""
     try:
         return urlsplit(url).path
     except ValueError:

@@ -14,7 +14,7 @@ def repair(document: bytes) -> bytes:
     """The same document as a strict parser reads it.
 
     Bytes that are no UTF-8, control characters in strings and halves of surrogate pairs are repaired. Raises ValueError
-    when it is no JSON all the same, or nested too deeply.
+    when it is not JSON all the same, or nested too deeply.
     """
     try:
         text = json.dumps(json.loads(document.decode("utf-8-sig", "replace"), strict=False), ensure_ascii=False)

@@ -43,7 +43,7 @@ class TooManyFields(Exception):
 def fields(body: bytes) -> dict[str, Field]:
     """Every top-level member of the object `body`.
 
-    Raises ValueError when it is no JSON object or is nested too deeply, DuplicateField when a name comes twice,
+    Raises ValueError when it is not a JSON object or is nested too deeply, DuplicateField when a name comes twice,
     TooManyFields when it has more than FIELDS_MAX.
     msgspec finds the values in C (a repeated name keeps its last value); the walk over the names only checks
     that each one stands where it must, so a repeat cannot hide.

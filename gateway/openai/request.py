@@ -76,7 +76,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def read_request(endpoint: str, body: bytes, set_field: SetField | None = None) -> Request:
-    """Raises ApiError (400) naming the field when the request is no JSON object, repeats a field, or is refused.
+    """Raises ApiError (400) naming the field when the request is not a JSON object, repeats a field, or is refused.
 
     Its work is bounded by BOUNDS and by constants, whatever the body holds. `set_field`: makes fields that say whose
     call it is the user's own.
@@ -220,7 +220,7 @@ def _name(top: dict[str, Field], name: str) -> str | None:
     if value is not None and len(value) > NAME_CHARS_MAX:
         message = f"Invalid '{name}': longer than {NAME_CHARS_MAX} characters."
         raise bad_request(message, name, "string_above_max_length")
-    if value is not None and not value.isprintable():  # a NUL, above all, is no text to Postgres
+    if value is not None and not value.isprintable():  # a NUL, above all, is not text to Postgres
         raise bad_request(f"Invalid '{name}': it holds a control character.", name, "invalid_value")
     return value
 
@@ -276,7 +276,7 @@ def _refuse_custom_voice(name: str, raw: bytes) -> None:
 
 
 def _set_user_fields(names: tuple[str, ...], top: dict[str, Field], body: bytes, set_field: SetField) -> bytes:
-    """The body with these fields as `set_field` has them, and nothing else changed. What is no text stays: OpenAI
+    """The body with these fields as `set_field` has them, and nothing else changed. What is not text stays: OpenAI
     refuses it."""
     edits: list[tuple[int, int, bytes]] = []
     start = body.index(b"{") + 1

@@ -34,7 +34,7 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 class _BadLine(Exception):
-    """The line is no request; the message says which field is wrong."""
+    """The line is not a request; the message says which field is wrong."""
 
 
 def run(lines: Iterable[bytes | str], write: Callable[[str], None], book: Book) -> int:

@@ -50,7 +50,7 @@ SERVERS: Final = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
 
 
 PUBLIC: Final = ("OPENAI_BASE_URL", "UNKEY_API_ID", "UNKEY_BASE_URL", "STRIPE_BASE_URL", "DAILY_BASE_URL")
-"""Of these, what is no secret."""
+"""Of these, what is not secret."""
 
 
 def own_keys(real: frozenset[str]) -> list[str]:
@@ -59,7 +59,7 @@ def own_keys(real: frozenset[str]) -> list[str]:
 
 
 def of_real_vendors(real: frozenset[str], settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
-    """What other terminals need of the real vendors (what is no secret, as in force), and what they must forget: the
+    """What other terminals need of the real vendors (what is not secret, as in force), and what they must forget: the
     sandbox's credentials, which an earlier start may have left there.
     """
     names = [name for vendor in sorted(real) for name in VENDORS[vendor]]

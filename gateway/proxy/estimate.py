@@ -53,7 +53,7 @@ class Estimator:
             return 0
         try:
             return self._tokenizer.count(text, self._settler.encoding(opened.model))
-        except BaseException as error:  # noqa: BLE001  # a panic of tiktoken's Rust code is no Exception; this is a thread
+        except BaseException as error:  # noqa: BLE001  # a panic of tiktoken's Rust code is not an Exception; this is a thread
             _log.warning("counted by bytes", id=opened.id, error=type(error).__name__)
             return _by_bytes(text.encode("utf-8", "replace"))
 

@@ -3,7 +3,7 @@
 Whoever sees a call end describes the end in one of four shapes; `decide_evidence` says what its row may claim. What
 must not happen: a call that may have run as `void`, and figures that OpenAI may not have finished as `reported`.
 
-`unpriced` is no decision of this table: it is what every decision but `void` becomes in gateway/usage/settle.py where
+`unpriced` is not decided by this table: it is what every decision but `void` becomes in gateway/usage/settle.py where
 the price book does not know the model or the tier.
 """
 

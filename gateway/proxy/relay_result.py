@@ -32,7 +32,7 @@ class RelayResult:
         self.unread: str | None = None
         """Why what came could not be read: `coded_br`, `coded_damaged`, `coded_too_large`, …"""
         self.text: bytes = b""
-        """The beginning of an answer that is no stream, decoded: what an estimate counts."""
+        """The beginning of an answer that is not a stream, decoded: what an estimate counts."""
         self.is_error = False
         """Whether the answer is OpenAI's own error object, which says that the call did not run."""
         self.last: bytes = b""

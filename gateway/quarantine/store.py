@@ -33,7 +33,7 @@ class QuarantinedEntry(NamedTuple):
     event_id: str | None
     """As the stream named it; need not be a UUID."""
     kind: str
-    """Why it is no row, in a word."""
+    """Why it is not a row, in a word."""
     reason: str
     created_at: datetime
     bytes: int

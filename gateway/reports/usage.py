@@ -94,7 +94,7 @@ async def usage_report(
     during: str | None = None,
     of: UsageFilter = EVERYTHING,
 ) -> UsageReport:
-    """Usage of calls completed in [since, until), each an instant or the first one of a period; None is no bound.
+    """Usage of calls completed in [since, until), each an instant or the first one of a period; None means no bound.
 
     `during` names a whole period instead (kit/instants.py says which there are; `now` decides what today is).
     `by`: any of DIMENSIONS, several at once; empty gives the total alone. Raises OptionError when an option is

@@ -116,15 +116,15 @@ def encode(record: UsageEvent | OpenRecord | NoteRecord) -> bytes:
 
 
 def decode_event(data: bytes) -> UsageEvent:
-    """Raises msgspec.DecodeError (or its subclass ValidationError) when `data` is no UsageEvent."""
+    """Raises msgspec.DecodeError (or its subclass ValidationError) when `data` is not a UsageEvent."""
     return _event_decoder.decode(data)
 
 
 def decode_open(data: bytes) -> OpenRecord:
-    """Raises msgspec.DecodeError when `data` is no OpenRecord."""
+    """Raises msgspec.DecodeError when `data` is not an OpenRecord."""
     return _open_decoder.decode(data)
 
 
 def decode_note(data: bytes) -> NoteRecord:
-    """Raises msgspec.DecodeError when `data` is no NoteRecord."""
+    """Raises msgspec.DecodeError when `data` is not a NoteRecord."""
     return _note_decoder.decode(data)

@@ -91,7 +91,7 @@ def _ids_of(output: bytes) -> list[str | None]:
 
 
 def read_fields(data: bytes) -> dict[str, bytes] | None:
-    """The top-level members of a JSON object, each value as its bytes; None when `data` is no such object.
+    """The top-level members of a JSON object, each value as its bytes; None when `data` is not such an object.
 
     msgspec refuses half a surrogate pair and deep nesting even where nobody looks; an answer that has them was paid
     for all the same, so its members are then found by their brackets.

@@ -32,7 +32,7 @@ class Chunk(msgspec.Struct):
 
 
 def read_chunk(data: bytes, said: Said) -> Chunk | None:
-    """Notes what the chunk says in `said`; None when it is no JSON object."""
+    """Notes what the chunk says in `said`; None when it is not a JSON object."""
     fields = read_fields(data)
     if fields is None:
         return None

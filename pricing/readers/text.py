@@ -7,7 +7,7 @@ TEXT_CHARS_MAX: Final = 512
 
 
 def storable(text: str) -> str:
-    """`text` as it is, but for what cannot be stored: a byte that is no UTF-8 and NUL become U+FFFD, the rest is cut.
+    """`text` as it is, but for what cannot be stored: a byte that is not UTF-8 and NUL become U+FFFD, the rest is cut.
 
     Headers come with such bytes as lone surrogates (PEP 383), which no UTF-8 can spell.
     """

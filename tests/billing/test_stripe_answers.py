@@ -96,7 +96,7 @@ async def test_a_refusal_that_is_not_from_stripe_is_in_doubt(raw: tuple[Raw, Bil
     assert outcome.in_doubt
     assert str(status) in outcome.reason
     assert "Back soon" not in outcome.reason  # whoever wrote that may have repeated the request in it
-    # What stands between says when it will be back, in a body that is no JSON too.
+    # What stands between says when it will be back, in a body that is not JSON too.
     assert outcome.after_s == (None if body == OK | {"identifier": "another"} else 7.0)
     assert len(stripe.seen) == 1
 

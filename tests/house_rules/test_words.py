@@ -12,7 +12,8 @@ from tests.support.source import TOP, files, tree
 OWN: Final = "tests/house_rules/test_words.py"
 TEXTS: Final = ("*.md", "Makefile", "config/*", "docs/**/*.md", "deploy/**/*", "bench/**/*.md", ".github/**/*.yml")
 IDIOMS: Final[dict[str, str]] = {
-    r"br(ings?|ought) to rest": "commits, settles",
+    r"br(ings?|ought) .{0,30}to rest|c[ao]mes? to rest|coming to rest": "commits, settles",
+    r"(?<!there )\b(is|was) no (?!longer\b|more\b|other\b|such\b)[a-z]+": "is not a",
     r"com(es?|ing) up again": "restarts",
     r"go(es)? on where it was": "resumes",
     r"the house\b": "this repository, the gateway, the processes",
@@ -49,7 +50,13 @@ def test_no_class_name_means_two_things() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["An event that comes up again.", "Others are left alone,", "# Done twice, it counts once"]
+    "text",
+    [
+        "An event that comes up again.",
+        "Others are left alone,",
+        "# Done twice, it counts once",
+        "a body that is no JSON",
+    ],
 )
 def test_an_idiom_is_found(text: str) -> None:
     assert len(found(text)) == 1

@@ -185,7 +185,7 @@ async def test_missing_settings_are_named() -> None:
     [
         (401, f"the root key {ROOT_KEY} is invalid", ConfigError, "UNKEY_ROOT_KEY is refused by Unkey .401.: the root"),
         (403, "Missing permission api.*.create_key", ConfigError, "UNKEY_ROOT_KEY .* api.*.create_key"),
-        (404, "The requested API does not exist", ConfigError, "UNKEY_API_ID .api_1. is no API"),
+        (404, "The requested API does not exist", ConfigError, "UNKEY_API_ID .api_1. is not an API"),
         (400, "name is too long", OptionError, "name is too long"),
         (429, "slow down", DependencyDown, "unkey: 429: slow down"),
         (500, "oops", DependencyDown, "unkey: 500: oops"),

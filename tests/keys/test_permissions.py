@@ -31,7 +31,7 @@ def test_a_key_for_rooms_calls_openai_only_with_a_permission_for_that(given: str
     assert [entry.name for entry in CATALOGUE if both.endpoint(entry.name)] == [
         entry.name for entry in CATALOGUE if entry.name.partition(".")[0] == "chat"
     ]
-    # Such a key is marked as bound, so that an answer of Unkey without its permissions is no free pass.
+    # Such a key is marked as bound, so that an answer of Unkey without its permissions is not a free pass.
     assert KeyBounds((given,)).meta() == {BOUND: True}
 
 

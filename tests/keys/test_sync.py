@@ -213,7 +213,7 @@ async def test_a_key_of_another_api_is_compared_too(sides: KeySides) -> None:
 async def test_what_stands_in_the_way_is_named(sides: KeySides, monkeypatch: pytest.MonkeyPatch) -> None:
     for change, says in (
         ({"UNKEY_API_ID": ""}, "UNKEY_API_ID is not set"),
-        ({"UNKEY_API_ID": "api_none"}, "UNKEY_API_ID (api_none) is no API of this workspace"),
+        ({"UNKEY_API_ID": "api_none"}, "UNKEY_API_ID (api_none) is not an API of this workspace"),
         ({"UNKEY_ROOT_KEY": ""}, "UNKEY_ROOT_KEY is not set"),
         ({"UNKEY_ROOT_KEY": "unkey_wrong"}, "UNKEY_ROOT_KEY is refused by Unkey (401)"),
         ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),

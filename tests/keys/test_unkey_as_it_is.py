@@ -269,7 +269,8 @@ async def test_a_missing_right_is_named_beside_a_missing_api(
     sides.sandbox.unkey.permissions -= {lacks}
     done = await sides.run(*command)
     assert done.status == 1
-    assert f"({credentials.UNKEY_API_ID}) is no API of this workspace, or UNKEY_ROOT_KEY lacks {needs}" in done.error
+    api = credentials.UNKEY_API_ID
+    assert f"({api}) is not an API of this workspace, or UNKEY_ROOT_KEY lacks {needs}" in done.error
 
 
 async def test_what_it_takes_to_change_permissions_is_named(sides: KeySides) -> None:

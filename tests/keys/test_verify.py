@@ -1,4 +1,4 @@
-"""Asking Unkey over HTTP: whole answers however they arrive, and DependencyDown for whatever is no answer."""
+"""Asking Unkey over HTTP: whole answers however they arrive, and DependencyDown for whatever is not an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator

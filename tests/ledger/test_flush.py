@@ -69,7 +69,7 @@ async def check(pool: Pool, events: Sequence[UsageEvent]) -> None:
     assert await sums_are_right(pool)
 
 
-async def test_a_batch_comes_to_rest_and_leaves_the_stream(buffer: Buffer, ledger: Ledger, pool: Pool) -> None:
+async def test_a_batch_is_committed_and_leaves_the_stream(buffer: Buffer, ledger: Ledger, pool: Pool) -> None:
     events = await some_calls(ledger, 250)
     await buffer.append(entries(events))
     flush = writer(buffer, ledger, Clock())

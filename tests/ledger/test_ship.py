@@ -105,7 +105,7 @@ async def test_a_repeat_is_one_row(shipping: JournalShipping, pool: Pool) -> Non
     assert await ids(pool) == [event.id]
 
 
-async def test_quarantined_events_come_to_rest(shipping: JournalShipping, pool: Pool) -> None:
+async def test_quarantined_events_are_confirmed(shipping: JournalShipping, pool: Pool) -> None:
     event_id = new_id(RANDOM)
     await shipping.journal.append(SETTLE, b'{"id":"%b","nonsense":true}' % event_id.encode())
     await shipping.ship.step_once()

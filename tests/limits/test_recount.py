@@ -175,7 +175,7 @@ async def test_the_audit_compares_counters_with_the_ledger(counter: BudgetCounte
         await counter.limits.reserve(event.id, [counter.hold])
     for event, nano in ((first, 7), (second, 5)):
         await counter.limits.settle(event.id, [counter.hold], tokens=0, cost=nano, billed=nano)
-    await counter.insert(first)  # counted in the ledger and in Redis, and one in Redis only: that is no difference
+    await counter.insert(first)  # counted in the ledger and in Redis, and one in Redis only: that is not a difference
     waits: list[float] = []
 
     async def recounted(seconds: float) -> None:

@@ -81,7 +81,7 @@ async def owner(pool: Pool, meeting: str) -> str | None:
 
 async def test_whose_it_is(pool: Pool, users: None, ledger: Ledger) -> None:
     await told(pool, [started("m1", "a", 0), joined("s1", "a", 1, owner=True, user=str(uuid4()))])
-    assert await owner(pool, "m1") is None  # a host who is no user
+    assert await owner(pool, "m1") is None  # a host who is not a user
     await told(pool, [joined("s2", "a", 3, owner=True, user=BOB), joined("s3", "a", 2, owner=True, user=ANN.upper())])
     assert await owner(pool, "m1") == ANN  # the first of those who are
     await pool.execute("insert into rooms (room_name, user_id, created_at) values ('a', $1, $2)", BOB, T0)

@@ -169,7 +169,7 @@ async def test_reconciling_is_one_worker_s_turn(env: Env, server: DailyServer, p
     assert await one.reconcile(now, hours=6, lease_s=60) == 1
     assert await other.reconcile(now, hours=6, lease_s=60) is None
     await pool.execute("update daily_backfills set leased_until = now() - interval '1 second'")
-    running["duration"] += 900  # how long it has lasted so far is no news
+    running["duration"] += 900  # how long it has lasted so far is not news
     assert await other.reconcile(now, hours=6, lease_s=60) == 0
     await apply(pool)
     assert await pool.fetchval("select status from meetings") == "in_progress"

@@ -45,6 +45,7 @@ async def test_two_proxies_and_two_writers(fresh_stack: Stack) -> None:
     assert [writer.stop() for writer in writers] == [0, 0]
 
 
+@pytest.mark.long
 async def test_a_stop_lets_streams_finish(fresh_stack: Stack) -> None:
     fresh_stack.start()
     fresh_stack.control("openai", body={"interval_s": 0.05, "chunks": 30})

@@ -97,7 +97,7 @@ BROKEN: dict[str, tuple[tuple[bytes, ...], bytes]] = {
     "space before the colon": ((b"Content-Length : %d" % len(CHAT),), CHAT),
     "space before the colon of the coding": ((b"Transfer-Encoding : chunked",), WHOLE),
     "space before a name": ((b" Content-Length: %d" % len(CHAT),), CHAT),
-    "a name that is no token": ((b"X(Any): a", LENGTH), CHAT),
+    "a name that is not a token": ((b"X(Any): a", LENGTH), CHAT),
     "a field without a colon": ((b"X-Any", LENGTH), CHAT),
     "two hosts": ((b"Host: other", LENGTH), CHAT),
     "two content encodings": ((b"Content-Encoding: identity", b"Content-Encoding: gzip", LENGTH), CHAT),

@@ -48,7 +48,7 @@ async def test_text_that_the_tokenizer_fails_on_is_estimated(running: Stack, hos
 async def test_a_whole_body_without_usage_counts_its_text(running: Stack, hostile: Hostile, whole: bool) -> None:
     text = {"content": "The quick brown fox jumps over the lazy dog.", "refusal": None}
     body = json.dumps({**ENVELOPE, "choices": [{"message": text}], "end": 1}, indent=2).encode()
-    hostile.answer = answered(body if whole else body[:-3] + b"   ")  # the latter is no JSON
+    hostile.answer = answered(body if whole else body[:-3] + b"   ")  # the latter is not JSON
     status, event_id, got, _ = await hostile.call()
     row = await row_of(running, event_id)
     assert (status, len(got)) == (200, len(body))

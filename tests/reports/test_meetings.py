@@ -71,7 +71,7 @@ async def report(env: Env, *options: str) -> Any:
 async def test_cost_per_meeting_and_participant_minute(env: Env, pool: Pool) -> None:
     told = await report(env)
     rooms = {row["room_name"]: row for row in told["meetings"]}
-    assert list(rooms) == ["=interview", "empty", "bobs"]  # the dearest first; what was only planned is no meeting yet
+    assert list(rooms) == ["=interview", "empty", "bobs"]  # the dearest first; a planned one is not a meeting yet
     interview = rooms["=interview"]
     assert (interview["participants"], interview["participant_minutes"], interview["calls"]) == (3, "50.0", 2)
     assert interview["cost_usd"] == "1.500000001"

@@ -30,7 +30,7 @@ async def gateway(env: dict[str, str], *arguments: str) -> Done:
 
 
 def gateway_now(env: dict[str, str], *arguments: str) -> Done:
-    """The same for a caller that is no coroutine, whether or not an event loop runs around it."""
+    """The same for a caller that is not a coroutine, whether or not an event loop runs around it."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(gateway_here, env, *arguments).result()
 

@@ -28,7 +28,7 @@ select row_security_active('public.openai_usage') and not exists (
 
 
 class AuditRange(NamedTuple):
-    """Rows by `completed_at`, half-open, whole hours and whole billing windows; None is no bound."""
+    """Rows by `completed_at`, half-open, whole hours and whole billing windows; None means no bound."""
 
     since: datetime | None
     until: datetime | None

@@ -1,6 +1,6 @@
 """The families that are served, and how to find one by the name of an endpoint. Pure.
 
-A name may come from an older or newer journal or row, so one that is not known here is no error.
+A name may come from an older or newer journal or row, so one that is not known here is not an error.
 """
 
 from typing import Final

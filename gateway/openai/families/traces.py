@@ -1,4 +1,4 @@
-"""Traces of OpenAI's Agents SDK, which is no part of the documented API."""
+"""Traces of OpenAI's Agents SDK, which is not part of the documented API."""
 
 from typing import Final
 

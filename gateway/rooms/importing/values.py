@@ -57,7 +57,7 @@ def uuid_of(value: Value) -> str | None:
             return str(UUID(bytes=value))
     except ValueError:
         pass
-    raise ValueError("is no UUID")
+    raise ValueError("is not a UUID")
 
 
 def instant_of(value: Value) -> datetime | None:
@@ -69,7 +69,7 @@ def instant_of(value: Value) -> datetime | None:
     if isinstance(value, str) and (not _NUMBER.fullmatch(value) or _DAY.fullmatch(value)):
         return _iso(value)
     if isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError("is no instant")
+        raise ValueError("is not an instant")
     number = Decimal(str(value))
     if abs(number) >= US_FROM:
         raise ValueError("is neither Unix seconds nor milliseconds")
@@ -77,7 +77,7 @@ def instant_of(value: Value) -> datetime | None:
     try:
         return _EPOCH + timedelta(microseconds=int((seconds * 1_000_000).to_integral_value()))
     except OverflowError:
-        raise ValueError("is no instant") from None
+        raise ValueError("is not an instant") from None
 
 
 def key_text(values: Iterable[Value]) -> str:

@@ -92,7 +92,7 @@ class Unkey(UnkeyStore):
                 if not is_permitted(body.permissions, permissions):
                     return "INSUFFICIENT_PERMISSIONS", []
             except ValueError:
-                raise bad("permissions", "is no query of permissions") from None
+                raise bad("permissions", "is not a query of permissions") from None
         try:
             limits = limits_for(key, identity, body.ratelimits or [])
         except UnknownLimit as unknown:

@@ -222,7 +222,7 @@ async def test_without_a_map_names_are_guessed_and_the_rest_is_sealed(
         "id": "source_key",
         "room_name": "room_name",
         "status": "state",
-        "user_id": "sealed.user_id",  # 17 is no id of ours
+        "user_id": "sealed.user_id",  # 17 is not an id of ours
         "started": "started_at",
         "email": "sealed.email",
     }

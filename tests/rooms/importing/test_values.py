@@ -84,7 +84,7 @@ def test_ids() -> None:
     assert {uuid_of(value) for value in spelled} == {uuid}
     assert uuid_of("") is uuid_of(None) is None
     for wrong in (17, "x", b"x"):
-        with pytest.raises(ValueError, match="no UUID"):
+        with pytest.raises(ValueError, match="not a UUID"):
             uuid_of(wrong)
 
 
