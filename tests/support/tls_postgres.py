@@ -4,7 +4,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from tests.support.servers import free_port, memory_folder
 
 PROGRAMS: Final = tuple(sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")))
 START_S: Final = 60.0
+READY: Final = "database system is ready to accept connections"
 ACCESS: Final = "hostssl all all 127.0.0.1/32 scram-sha-256\nhostnossl all all 127.0.0.1/32 reject\n"
 
 
@@ -55,7 +55,7 @@ def serve_tls_postgres(certificate: Path, password: str) -> Iterator[int]:
         with log.open("ab") as said:
             process = subprocess.Popen([program, "-D", data, *options], stderr=said, stdout=said, cwd=folder, user=user)
         try:
-            _await(port, process, log)
+            _await(process, log)
             yield port
         finally:
             process.send_signal(signal.SIGINT)
@@ -64,13 +64,10 @@ def serve_tls_postgres(certificate: Path, password: str) -> Iterator[int]:
         shutil.rmtree(folder)
 
 
-def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _await(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Its own word decides: it listens before its recovery lets anyone in ("the database system is starting up")."""
     until_s = time.monotonic() + START_S
-    while time.monotonic() < until_s and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"PostgreSQL does not listen: {log.read_text()[-1000:]}")
+    while READY not in log.read_text():
+        if process.poll() is not None or time.monotonic() > until_s:
+            raise RuntimeError(f"PostgreSQL does not answer: {log.read_text()[-1000:]}")
+        time.sleep(0.05)
