@@ -59,10 +59,14 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "budgets": READS, "credit_entries": READS, "meetings": CHANGES, "participants": {*CHANGES, "delete"},
         "rooms": {"select", "update"}, "webhook_inbox": CHANGES, "daily_backfills": CHANGES,
         "database_mark": APPENDS,
+        "stripe_subscriptions": CHANGES, "stripe_invoices": CHANGES, "stripe_customers": CHANGES,
+        "stripe_credit_grants": CHANGES, "stripe_notices": CHANGES, "stripe_rechecks": CHANGES,
     },
     "reports": {
         "openai_usage": READS, "usage_hourly": READS, "users": READS, "api_keys": READS, "meetings": READS,
         "participants": READS, "budgets": READS, "credit_entries": READS,
+        "stripe_subscriptions": READS, "stripe_invoices": READS, "stripe_customers": READS,
+        "stripe_credit_grants": READS, "stripe_notices": READS, "stripe_rechecks": READS,
     },
 }  # fmt: skip
 REFUSED: Final = (

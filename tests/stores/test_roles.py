@@ -28,7 +28,8 @@ OWN_ONLY = (
 SERVICE_ONLY = (
     "stripe_windows", "stripe_carry", "stripe_meter_events", "usage_quarantine", "flush_counters",
     "upstream_objects", "open_items", "webhook_inbox", "daily_backfills",
-    "database_mark", "admin_events",
+    "database_mark", "admin_events", "stripe_subscriptions", "stripe_invoices", "stripe_customers",
+    "stripe_credit_grants", "stripe_notices", "stripe_rechecks",
 )  # fmt: skip
 
 # Supabase's own set-up (Supabase's docs), as far as migrations meet it.
