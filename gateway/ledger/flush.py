@@ -4,7 +4,7 @@ Never acknowledges before the ledger has committed, and never prices or repairs 
 a repeat is harmless, an early acknowledgement is lost money. Any number of writers may run, on any host.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,12 +13,10 @@ import structlog
 from gateway.kit.errors import DependencyDown
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.ids import is_uuid
+from gateway.ledger.correct import correct_settled
 from gateway.ledger.rows import LedgerEntry, item_ids_of
 from gateway.ledger.store import Ledger, Outcome
 from gateway.ledger.stream import Buffer, StreamEntry
-from gateway.usage.adjust import EXACT, adjustment
-from gateway.usage.event import UsageEvent, decode_event
-from pricing.readers.body import UNREADABLE
 
 BLOCK_MS_MAX: Final = 500
 """Milliseconds a read waits for a first entry; a stop is noticed after that at the latest."""
@@ -81,7 +79,7 @@ class Flush:
         )
         if outcome.duplicates:
             raws = [entry.raw for entry in entries if entry.distrust is None]
-            await correct_estimates(self._ledger, raws, self._now())
+            await correct_settled(self._ledger, raws, self._now())
         self._failpoint("flush.committed")
         await self._buffer.ack([entry.stream_id for entry in entries])
         self._failpoint("flush.acked")
@@ -139,22 +137,3 @@ class Flush:
             # An id that is none of ours may be anything.
             shown = [event_id for event_id in event_ids if is_uuid(event_id)][:SHOWN_MAX]
             self._log.error("usage in quarantine", entries=len(event_ids), reason=kind, ids=shown)
-
-
-async def correct_estimates(ledger: Ledger, raws: Iterable[bytes], now: datetime) -> None:
-    """A call that was swept as an estimate, and whose own process has settled it after all: the exact answer becomes a
-    row of its own beside the estimate. `raws`: entries whose calls have a row."""
-    exact = {event.id: event for raw in raws if (event := _exact_event(raw)) is not None}
-    estimates = await ledger.estimates(list(exact)) if exact else []
-    if estimates:
-        rows = [adjustment(estimate, exact[estimate.id], now) for estimate in estimates]
-        await ledger.insert_batch([LedgerEntry.of(row) for row in rows])
-        structlog.get_logger("flush").info("estimates corrected", calls=[row.adjusts for row in rows])
-
-
-def _exact_event(raw: bytes) -> UsageEvent | None:
-    try:
-        event = decode_event(raw)
-    except UNREADABLE:
-        return None  # it is in quarantine
-    return event if event.evidence in EXACT and is_uuid(event.id) else None

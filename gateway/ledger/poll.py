@@ -7,14 +7,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import structlog
-
 from gateway.kit.errors import DependencyDown
+from gateway.ledger.correct import correct_estimates
 from gateway.ledger.open_items import Item, OpenItems
-from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.openai.upstream import Upstream
-from gateway.usage.adjust import EXACT, adjustment
+from gateway.usage.adjust import EXACT
 from gateway.usage.event import OpenRecord
 from gateway.usage.settle import Settler
 from pricing.readers.body import UNFINISHED, read_body, read_status
@@ -36,7 +34,6 @@ class Poll:
         self._upstream: Final = upstream
         self._settler: Final = settler
         self._now: Final = now
-        self._log: Final = structlog.get_logger("gateway.poll")
 
     async def step_once(self) -> int:
         """Asks about what is due. Returns how many estimates became exact. Raises DependencyDown("postgres")."""
@@ -63,11 +60,9 @@ class Poll:
         if exact is None or exact.evidence not in EXACT:
             await self._items.given_up(item, "it says no usage" if exact is None else "what it says has no price")
             return False
-        estimates = await self._ledger.estimates([item.id])
-        await self._ledger.insert_batch([LedgerEntry.of(adjustment(each, exact, self._now())) for each in estimates])
+        corrected = await correct_estimates(self._ledger, {item.id: exact}, self._now())
         await self._items.mark_settled(item)
-        self._log.info("estimate corrected", id=item.id)
-        return True
+        return bool(corrected)
 
     async def _put_off(self, item: Item, detail: str) -> None:
         if item.polls >= POLLS_MAX:

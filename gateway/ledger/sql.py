@@ -149,11 +149,13 @@ counted as (
 select count(*) from kept
 """  # noqa: S608 - see above
 
-# Of these calls, those whose row is an estimate.
+# Of these calls, those whose row is an estimate that nothing has corrected. Asked by what a correction names, not by
+# its id: those of older versions have ids of another kind.
 ESTIMATES: Final = """
 select id::text, coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0), coalesce(total_tokens, 0),
   (cost_usd * 1000000000)::bigint, (billed_usd * 1000000000)::bigint
-from public.openai_usage where id = any($1::uuid[]) and evidence = 'estimated'
+from public.openai_usage u where id = any($1::uuid[]) and evidence = 'estimated'
+  and not exists (select from public.openai_usage a where a.adjusts = u.id)
 """
 # Entries that wait for a person.
 QUARANTINED: Final = "select count(*) from public.usage_quarantine where resolved_at is null"

@@ -13,7 +13,7 @@ import asyncpg
 from gateway.kit.ids import is_uuid
 from gateway.ledger import sql
 from gateway.ledger.rows import LedgerEntry, NotARow, Row, columns, to_row
-from gateway.stores.postgres import AWAY, Pool, translate
+from gateway.stores.postgres import AWAY, Connections, translate
 from gateway.usage.adjust import Recorded
 from pricing.readers.text import storable
 
@@ -51,7 +51,7 @@ class Ledger:
     Every method raises DependencyDown("postgres") when the database does not do what is asked.
     """
 
-    def __init__(self, pool: Pool, *, meter: str, window_s: int) -> None:
+    def __init__(self, pool: Connections, *, meter: str, window_s: int) -> None:
         self.pool: Final = pool
         self._meter: Final = meter
         self._window_s: Final = window_s
@@ -70,7 +70,7 @@ class Ledger:
             except NotARow as error:
                 new = await self._quarantine(entry, error, None, refused)
                 quarantined, repeats = quarantined + new, repeats + 1 - new
-        rows.sort(key=_by_id)
+        rows.sort(key=lambda each: _id_of(each[0]))
         done = await self._insert(rows, refused) if rows else Outcome(0, 0, 0)
         return Outcome(done.inserted, done.duplicates + repeats, done.quarantined + quarantined)
 
@@ -89,6 +89,21 @@ class Ledger:
 
     async def _insert_rows(self, rows: list[Row]) -> int:
         return int(await self._value(sql.INSERT_BATCH, *columns(rows), self._meter, self._window_s, len(rows)))
+
+    def within(self, connections: Connections) -> "Ledger":
+        """The same ledger over other connections: a transaction, say."""
+        return Ledger(connections, meter=self._meter, window_s=self._window_s)
+
+    async def insert_all(self, entries: Sequence[LedgerEntry]) -> int:
+        """Commits every entry or none, in the transaction that this ledger is within; how many are new rows.
+
+        Raises NotARow, and nothing goes to quarantine: the transaction must end then.
+        """
+        rows = sorted((to_row(entry) for entry in entries), key=_id_of)
+        try:
+            return await self._insert_rows(rows) if rows else 0
+        except POISON as error:
+            raise _not_a_row(error) from error
 
     async def insert_again(self, entry: LedgerEntry) -> bool:
         """Makes an entry of the quarantine a row; False when the ledger has its call already. Raises NotARow."""
@@ -112,7 +127,7 @@ class Ledger:
         return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [storable(i) for i in event_ids])}
 
     async def estimates(self, event_ids: Sequence[str]) -> list[Recorded]:
-        """Those of these calls (UUIDs) whose row is an estimate."""
+        """Those of these calls (UUIDs) whose row is an estimate that nothing has corrected."""
         return [Recorded(*row.values()) for row in await self._rows(sql.ESTIMATES, list(event_ids))]
 
     async def count_quarantined(self) -> int:
@@ -148,10 +163,10 @@ class Ledger:
         raise AssertionError("every attempt returns or raises")
 
 
-def _by_id(item: tuple[Row, LedgerEntry]) -> str:
+def _id_of(row: Row) -> str:
     # Two writers that take rows in the same order wait for each other, and never in a circle. Lower case, because
     # Postgres reads a uuid in any case.
-    return str(item[0][0]).lower()
+    return str(row[0]).lower()
 
 
 def _not_a_row(error: Exception) -> NotARow:

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
-from gateway.ledger.flush import correct_estimates
+from gateway.ledger.correct import correct_settled
 from gateway.ledger.store import Ledger
 from gateway.quarantine.retry import Retried, retry, retry_all
 from gateway.quarantine.store import Quarantine, QuarantinedEntry
@@ -51,7 +51,7 @@ async def retry_entries(
     async with database(settings, _WHY) as pool:
         quarantine = Quarantine(pool)
         ledger = Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
-        correct = partial(correct_estimates, ledger, now=now)
+        correct = partial(correct_settled, ledger, now=now)
         close = partial(_close, settings, pool, "retry", by)
         if everything:
             async for retried in retry_all(quarantine, ledger, correct, close):

@@ -36,11 +36,36 @@ def test_an_instant_that_does_not_fit(unix_ms: int) -> None:
         uuid7(unix_ms, 0)
 
 
-def test_children() -> None:
-    parent = uuid7(1, 2)
-    assert child_id(parent, "a") == child_id(parent.upper(), "a")
-    assert len({child_id(parent, "a"), child_id(parent, "b"), child_id(uuid7(1, 3), "a")}) == 3
-    assert uuid.UUID(child_id(parent, "a")).version == 5
+@given(MS, st.integers(0, (1 << 74) - 1), st.text(), st.text())
+def test_a_child_sorts_where_its_call_does(unix_ms: int, random: int, key: str, other: str) -> None:
+    parent = uuid7(unix_ms, random)
+    child = child_id(parent, key)
+    parsed = uuid.UUID(child)
+    assert (parsed.version, parsed.variant, str(parsed)) == (8, uuid.RFC_4122, child)
+    assert unix_ms_of(child) == unix_ms_of(child_id(child, other)) == unix_ms
+    assert child == child_id(parent.upper(), key)
+    assert child != parent
+    assert (child == child_id(parent, other)) == (key == other)
+    assert child_id(child, key) != child
+
+
+@given(MS, st.lists(st.integers(0, (1 << 74) - 1), min_size=2, max_size=20, unique=True))
+def test_calls_of_one_instant_have_children_of_their_own(unix_ms: int, randoms: list[int]) -> None:
+    assert len({child_id(uuid7(unix_ms, random), "exact") for random in randoms}) == len(randoms)
+
+
+@given(MS, st.integers(0, (1 << 74) - 1))
+def test_every_bit_of_the_hash_is_used(unix_ms: int, random: int) -> None:
+    children = [uuid.UUID(child_id(uuid7(unix_ms, random), str(key))).int for key in range(64)]
+    fixed = (1 << 128) - (1 << 80) | 0xF << 76 | 0b11 << 62
+    vary = 0
+    for child in children:
+        vary |= child ^ children[0]
+    assert vary == ((1 << 128) - 1) & ~fixed
+
+
+def test_a_child_is_the_same_for_ever() -> None:
+    assert child_id("0193a8f0-1234-7abc-8def-0123456789ab", "exact") == "0193a8f0-1234-8cf3-bdd8-3f130ae3ecf3"
 
 
 @pytest.mark.parametrize(

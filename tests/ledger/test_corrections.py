@@ -1,17 +1,22 @@
 """An estimate whose exact answer comes later: one adjustment beside it, and every sum is the truth."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.accounts.store import Accounts
 from gateway.journal.frames import SETTLE
+from gateway.ledger.correct import correct_estimates, correct_settled
 from gateway.ledger.flush import Flush
+from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
 from gateway.stores.postgres import Pool
@@ -87,6 +92,52 @@ async def test_the_exact_answer_corrects_the_estimate_once(
     assert rows[1]["usage"] is not None
     assert await sums_are_right(pool)
     assert await pool.fetchval("select sum(nano) from stripe_windows") == 1_234_567
+
+
+@pytest.mark.parametrize("corrected_by", ["an older version", "this version", "a person"])
+async def test_what_is_corrected_already_is_not_corrected_again(
+    buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush, corrected_by: str
+) -> None:
+    user = await Accounts(ledger.pool).create_user("u@example.com")
+    exact = call(user, new_id(Random(5)))
+    estimate = guess(exact)
+    recorded = Recorded(estimate.id, 90, 500, 590, 5_000_000, 5_000_000)
+    made = adjustment(recorded, exact, LATER)
+    ids = {"an older version": str(uuid5(UUID(exact.id), "exact")), "this version": made.id}
+    row = replace(made, id=ids.get(corrected_by, new_id(Random(6))))
+    await ledger.insert_batch([LedgerEntry.of(estimate), LedgerEntry.of(row)])
+    # The same answer again: over the stream, by asking OpenAI, out of quarantine.
+    await buffer.append([(event.id, encode(event)) for event in (exact, exact)])
+    while await flush.step_once():
+        pass
+    assert await correct_estimates(ledger, {exact.id: exact}, LATER) == []
+    await correct_settled(ledger, [encode(exact)], LATER)
+    assert await pool.fetchval("select count(*) from openai_usage where adjusts is not null") == 1
+    assert await pool.fetchval("select (sum(cost_usd) * 1000000000)::bigint from openai_usage") == 1_234_567
+    assert await sums_are_right(pool)
+
+
+async def test_writers_that_correct_at_the_same_time_correct_once(ledger: Ledger, pool: Pool) -> None:
+    user = await Accounts(ledger.pool).create_user("u@example.com")
+    calls = [call(user, new_id(Random(number)), response_id=None) for number in range(10, 30)]
+    await ledger.insert_batch([LedgerEntry.of(replace(guess(each), response_id=None)) for each in calls])
+    exact = {each.id: each for each in calls}
+    # Two read at the same instant, and would make different rows: their clocks differ.
+    done = await asyncio.gather(*(correct_estimates(ledger, exact, LATER + timedelta(hours=n)) for n in range(4)))
+    assert sorted(map(len, done)) == [0, 0, 0, 20]
+    assert await pool.fetchval("select count(*) from openai_usage where adjusts is not null") == 20
+    assert await sums_are_right(pool)
+
+
+async def test_a_correction_that_cannot_be_a_row_goes_to_quarantine(ledger: Ledger, pool: Pool) -> None:
+    user = await Accounts(ledger.pool).create_user("u@example.com")
+    good, bad = (call(user, new_id(Random(number)), response_id=None) for number in (31, 32))
+    await ledger.insert_batch([LedgerEntry.of(replace(guess(each), response_id=None)) for each in (good, bad)])
+    exact = {good.id: good, bad.id: replace(bad, endpoint="nul\0")}
+    await correct_estimates(ledger, exact, LATER)
+    assert await pool.fetchval("select adjusts::text from openai_usage where adjusts is not null") == good.id
+    assert await ledger.count_quarantined() == 1
+    assert await sums_are_right(pool)
 
 
 @pytest.mark.parametrize("evidence", ["unpriced", "void", "estimated"])
