@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -213,6 +213,11 @@ class BillingSettings(_Section):
     """Seconds after its end at which a window is frozen."""
     interval_s: float = Field(30, gt=0)
     """Seconds between two billing passes."""
+    invoice_grace_h: int = Field(1, ge=1, le=72)
+    """Hours from a period's end until its invoice is final, as set at Stripe (its default 1; its longest, 72, is
+    recommended). Usage that comes later, less 15 minutes, is too late for that invoice."""
+    late: Literal["file", "hold"] = "file"
+    """What becomes of usage that is too late for its period's invoice: filed at the present, or held for a person."""
 
 
 class EstimateSettings(_Section):
