@@ -12,7 +12,7 @@ app = typer.Typer()
 @app.command()
 def migrate() -> None:
     """Migrates the database to the current schema; idempotent, and safe to run concurrently."""
-    report = run(migrator.migrate(require_values(settings(), "database_url")["database_url"]))
+    report = run(migrator.migrate(require_values(settings(), "database_url")["database_url"], said=say))
     for migration in report.applied:
         say(f"applied {migration.version}_{migration.name}")
     for notice in report.notices:

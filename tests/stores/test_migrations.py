@@ -167,7 +167,7 @@ async def test_the_ledger_refuses_what_makes_no_sense(
 
 
 async def test_the_ledger_keeps_nano_dollars_and_dates_rows_by_completion(database_url: str) -> None:
-    cost = "12345678901.123456789"
+    cost = "2345678901.123456789"
     await admin(
         database_url, USER, insert(cost_usd=cost, billed_usd=cost, completed_at="'2026-11-22 10:01:02.345678Z'")
     )

@@ -49,7 +49,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
     "proxy": {
         "users": READS, "api_keys": READS, "budgets": READS, "credit_entries": READS, "usage_hourly": READS,
         "openai_usage": READS, "upstream_objects": READS, "meetings": READS, "rooms": CHANGES,
-        "webhook_inbox": APPENDS, "admin_events": APPENDS,
+        "webhook_inbox": APPENDS, "admin_events": APPENDS, "credit_balances": READS, "usage_daily": READS,
     },
     "keeper": {"openai_usage": READS, "usage_quarantine": READS},
     "worker": {
@@ -61,12 +61,18 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "database_mark": APPENDS,
         "stripe_subscriptions": CHANGES, "stripe_invoices": CHANGES, "stripe_customers": CHANGES,
         "stripe_credit_grants": CHANGES, "stripe_notices": CHANGES, "stripe_rechecks": CHANGES,
+        "books": {"select", "update"}, "periods": CHANGES, "customers": READS, "user_customers": READS,
+        "billing_windows": CHANGES, "billing_carry": CHANGES, "credit_balances": {"select", "update"},
+        "credit_uses": CHANGES, "usage_daily": CHANGES, "usage_daily_meetings": CHANGES, "usage_daily_units": CHANGES,
     },
     "reports": {
         "openai_usage": READS, "usage_hourly": READS, "users": READS, "api_keys": READS, "meetings": READS,
         "participants": READS, "budgets": READS, "credit_entries": READS,
         "stripe_subscriptions": READS, "stripe_invoices": READS, "stripe_customers": READS,
         "stripe_credit_grants": READS, "stripe_notices": READS, "stripe_rechecks": READS,
+        "books": READS, "periods": READS, "customers": READS, "user_customers": READS, "cost_centres": READS,
+        "billing_windows": READS, "billing_carry": READS, "credit_balances": READS, "credit_uses": READS,
+        "usage_daily": READS, "usage_daily_meetings": READS, "usage_daily_units": READS,
     },
 }  # fmt: skip
 REFUSED: Final = (

@@ -24,12 +24,18 @@ OWN_ONLY = (
     "usage_hourly",
     "budgets",
     "credit_entries",
+    "credit_balances",
+    "usage_daily",
+    "usage_daily_meetings",
+    "usage_daily_units",
 )
 SERVICE_ONLY = (
     "stripe_windows", "stripe_carry", "stripe_meter_events", "usage_quarantine", "flush_counters",
     "upstream_objects", "open_items", "webhook_inbox", "daily_backfills",
     "database_mark", "admin_events", "stripe_subscriptions", "stripe_invoices", "stripe_customers",
     "stripe_credit_grants", "stripe_notices", "stripe_rechecks",
+    "books", "periods", "customers", "user_customers", "cost_centres",
+    "billing_windows", "billing_carry", "credit_uses",
 )  # fmt: skip
 
 # Supabase's own set-up (Supabase's docs), as far as migrations meet it.
@@ -81,8 +87,10 @@ def two_users() -> str:
         insert into usage_hourly (hour, user_id, model, endpoint, evidence)
           values (now(), '{user}', 'm', 'chat', 'void');
         insert into openai_usage
-          (id, user_id, endpoint, model, evidence, cost_usd, billed_usd, started_at, completed_at)
-          values ('{call}', '{user}', 'chat', 'm', 'reported', 1, 1, now(), now());
+          (id, user_id, meeting_id, endpoint, model, evidence, cost_usd, billed_usd, cost_lines, started_at,
+            completed_at)
+          values ('{call}', '{user}', '{user}', 'chat', 'm', 'reported', 1, 1,
+            '[{{"unit": "input", "usd_per_unit": "1", "quantity": "1", "usd": "1"}}]', now(), now());
         insert into upstream_objects (object_id, kind, user_id) values ('resp_{name}', 'response', '{user}');
         insert into stripe_carry (user_id, meter) values ('{user}', 'm');
         insert into usage_quarantine (raw, reason) values ('{name}', 'test');""")
