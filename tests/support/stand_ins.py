@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -31,9 +32,9 @@ def asked_by(keys: Keys, clock: Clock, *, canary: str | None = None) -> KeyVerif
 
 
 @asynccontextmanager
-async def sandbox_at(clock: Callable[[], float]) -> AsyncIterator[Sandbox]:
-    """A sandbox whose time is `clock`."""
-    running = await start(clock=clock, paced=False, coder=CODER)
+async def sandbox_at(clock: Callable[[], float], stripe_file: Path | None = None) -> AsyncIterator[Sandbox]:
+    """A sandbox whose time is `clock`; with a file, what Stripe knows outlives it."""
+    running = await start(clock=clock, paced=False, coder=CODER, stripe_file=stripe_file)
     try:
         yield running
     finally:

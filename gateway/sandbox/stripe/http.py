@@ -162,6 +162,8 @@ class StripeHttp:
             wrong = None if trouble.is_between else _make_error(trouble)
             if wrong is not None and not trouble.accept:
                 return _refusal(wrong)
+            if self.stripe.billing.settle():
+                self.save()
             try:
                 done = run(request, params)
             except StripeApiError as refused:

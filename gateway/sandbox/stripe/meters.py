@@ -49,11 +49,15 @@ def missing(what: str, object_id: str, hint: str = "") -> StripeApiError:
 def list_page(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dict[str, Any]:
     """A page of a v1 list. Raises StripeApiError (400)."""
     ids = [item["id"] for item in items]
-    after = query.get("starting_after")
-    start = ids.index(after) + 1 if after in ids else 0
+    after, before = query.get("starting_after"), query.get("ending_before")
     limit = whole_number(query.get("limit", "10"), "limit")
     if not 1 <= limit <= 100:
         raise StripeApiError(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
+    if before in ids:
+        end = ids.index(before)
+        start = max(0, end - limit)
+        return {"object": "list", "data": items[start:end], "has_more": start > 0, "url": url}
+    start = ids.index(after) + 1 if after in ids else 0
     end = start + limit
     return {"object": "list", "data": items[start:end], "has_more": end < len(items), "url": url}
 
@@ -164,7 +168,7 @@ def summaries(
         {
             "id": f"mtrusg_{meter.id}_{opened}",
             "object": "billing.meter_event_summary",
-            "aggregated_value": msgspec.Raw(str(_aggregate(meter, windows[opened])).encode()),
+            "aggregated_value": msgspec.Raw(str(aggregate(meter, windows[opened])).encode()),
             "start_time": opened,
             "end_time": min(end, opened + step),
             "livemode": False,
@@ -174,11 +178,11 @@ def summaries(
     ]
 
 
-def _aggregate(meter: Meter, events: list[AcceptedEvent]) -> Decimal:
-    """In order of arrival; with an event window, the newest of each window stands for it."""
+def aggregate(meter: Meter, events: list[AcceptedEvent]) -> Decimal:
+    """What the events come to, in order of arrival; with an event window, the newest of each window stands for it."""
     if meter.window is not None:
         events = list({event.timestamp // WINDOWS[meter.window]: event for event in events}.values())
     values = [Decimal(event.value) for event in events]
     if meter.formula == "count":
         return Decimal(len(values))
-    return values[-1] if meter.formula == "last" else sum(values, Decimal(0))
+    return values[-1] if values and meter.formula == "last" else sum(values, Decimal(0))

@@ -1,4 +1,4 @@
-"""The Stripe stand-in: customers, meters, meter events and their summaries, as far as usage billing needs them.
+"""The Stripe stand-in: customers, meters, meter events and their summaries; billing.py has what is made of them.
 
 `events` is what it counts, the tests' truth. A 200 says that an event was received, no more: one whose customer it does
 not have is never counted, and is reported later. Must not know that a gateway calls it. Its HTTP and idempotency are in
@@ -12,7 +12,10 @@ from typing import Any, Final, Literal
 import msgspec
 
 from gateway.sandbox.credentials import STRIPE_ACCOUNT
-from gateway.sandbox.stripe.customers import Customers
+from gateway.sandbox.stripe.billing import StripeBilling
+from gateway.sandbox.stripe.clock import MovedClock
+from gateway.sandbox.stripe.counted import CountedEvents
+from gateway.sandbox.stripe.customers import TEXTS, Customers
 from gateway.sandbox.stripe.meters import (
     DAY_S,
     NO_CUSTOMER_KEY,
@@ -26,6 +29,8 @@ from gateway.sandbox.stripe.meters import (
     summaries,
     whole_number,
 )
+from gateway.sandbox.stripe.objects import Account, AccountSettings, Stored
+from gateway.sandbox.stripe.params import check_known, read_metadata
 from gateway.sandbox.stripe.reports import NO_METER, ErrorReports, UncountedEvent
 from gateway.sandbox.stripe.v2 import from_v2, rfc3339
 
@@ -45,6 +50,10 @@ class StripeState(msgspec.Struct):
     identifiers: dict[str, int] = {}
     uncounted: list[UncountedEvent] = []
     reports: list[dict[str, Any]] = []
+    kinds: dict[str, dict[str, Stored]] = {}
+    settings: AccountSettings = AccountSettings()
+    ahead_s: int = 0
+    """Of the clock."""
 
 
 class Ways(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,6 +61,9 @@ class Ways(msgspec.Struct, forbid_unknown_fields=True):
 
     summaries_of_unknown: Literal[200, 400, 404] = 200
     """Status of event_summaries for a customer that this key does not see; 200 is an empty list."""
+    summaries_lag_s: int = 0
+    """Seconds from an event's arrival until the summaries show it. Stripe's docs promise "eventually consistent" and
+    no figure; one integrator polls for up to 120 s."""
     no_meter_late: bool = False
     """Whether an event name without a meter is found out after a 200 in v1 too, rather than refused at once."""
 
@@ -63,27 +75,37 @@ class StripeService:
         """`clock` gives Unix seconds."""
         self.secret_key: Final = secret_key
         self.account_id: Final = account_id
+        self.account: Final = Account(MovedClock(clock))
         self.customers: Final = Customers()
         self.meters: Final[dict[str, Meter]] = {}
-        self.events: Final[list[AcceptedEvent]] = []
+        self.counted: Final = CountedEvents()
+        self.events: Final = self.counted.all
         """Everything counted, in the order in which it came."""
+        self.billing: Final = StripeBilling(self.account, self.customers, self.meter, self.counted)
         self.reports: Final = ErrorReports()
         """What was received with a 200 and is never counted."""
         self.ways = Ways()
-        self._clock: Final = clock
         self._identifiers: Final[dict[str, int]] = {}
         """Identifier → when it was seen, Unix seconds."""
         self._sessions: Final[dict[str, int]] = {}
 
     def now(self) -> int:
         """Unix seconds."""
-        return int(self._clock())
+        return self.account.now()
 
     def state(self) -> StripeState:
         """What the next run should know."""
         reports = self.reports
         return StripeState(
-            self.customers.all, self.meters, self.events, self._identifiers, reports.uncounted, reports.events
+            self.customers.all,
+            self.meters,
+            self.events,
+            self._identifiers,
+            reports.uncounted,
+            reports.events,
+            self.account.kinds,
+            self.account.settings,
+            self.account.clock.ahead_s,
         )
 
     def load(self, kept: StripeState) -> None:
@@ -94,14 +116,38 @@ class StripeService:
         self._identifiers.update(kept.identifiers)
         self.reports.uncounted.extend(kept.uncounted)
         self.reports.events.extend(kept.reports)
+        self.account.kinds.update(kept.kinds)
+        self.account.settings = kept.settings
+        self.account.clock.set_ahead(kept.ahead_s)
+        self.billing.plan_all()
 
-    def account(self) -> dict[str, Any]:
+    def show_account(self) -> dict[str, Any]:
         """GET /v1/account: whose key it is; of an Account's fields those that it always has (stripe-python 16.1)."""
         return {"id": self.account_id, "object": "account"}
 
     def create_customer(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/customers."""
-        return self.customers.get(self.customers.add(self.now(), form))
+        made = self.customers.get(self.customers.add(self.now(), form))
+        self.account.tell("customer.created", made)
+        return made
+
+    def update_customer(self, customer_id: str, form: dict[str, Any]) -> dict[str, Any]:
+        """POST /v1/customers/{id}."""
+        check_known(form, (*TEXTS, "metadata"))
+        found = self.customers.get(customer_id)
+        if found.get("deleted"):
+            raise missing("customer", customer_id)
+        fields: Stored = {name: form[name] or None for name in TEXTS if name in form}
+        fields |= {"metadata": read_metadata(form, found["metadata"])}
+        return self.account.change(found, "customer.updated", fields)
+
+    def delete_customer(self, customer_id: str) -> dict[str, Any]:
+        """DELETE /v1/customers/{id}: for good, with its subscriptions."""
+        before = dict(self.customers.get(customer_id))
+        self.billing.subscriptions.cancel_all_of(customer_id)
+        deleted = self.customers.delete(customer_id)
+        self.account.tell("customer.deleted", before)
+        return deleted
 
     def add_meter(self, event_name: str, **fields: Any) -> Meter:
         """An active meter, made as a fixture; `fields` as in `Meter`."""
@@ -244,8 +290,9 @@ class StripeService:
             raise StripeApiError(
                 self.ways.summaries_of_unknown, str(unknown), code="resource_missing", param="customer"
             )
-        own = [event for event in self.events if (event.meter, event.customer) == (meter_id, query["customer"])]
-        found = summaries(meter, own, start, end, grouping)
+        own = self.counted.of(meter_id, query["customer"])
+        seen = [event for event in own if event.created + self.ways.summaries_lag_s <= self.now()]
+        found = summaries(meter, seen, start, end, grouping)
         return list_page(found, query, f"/v1/billing/meters/{meter_id}/event_summaries")
 
     def list_reports(self, query: dict[str, Any]) -> dict[str, Any]:
