@@ -6,15 +6,13 @@ Decides nothing itself: an event is sent again, or counts as delivered, only bec
 from datetime import datetime
 from typing import Final
 
-from gateway.billing.outbox import Held, Outbox
+from gateway.billing.outbox import HELD_STATES, Held, Outbox
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.stores.one_connection import database
 from gateway.trail.record import recording
 from gateway.trail.store import Deed
 
-WAITING: Final = ("rejected", "unknown")
-"""States that only a person ends."""
 SHOWN_MAX: Final = 1000
 _WHY: Final = "the outbox is in PostgreSQL"
 
@@ -22,7 +20,7 @@ _WHY: Final = "the outbox is in PostgreSQL"
 async def list_held(settings: Settings) -> list[Held]:
     """The events that wait for a person, newest first. Raises ConfigError, DependencyDown."""
     async with database(settings, _WHY) as pool:
-        return await Outbox(pool).events(WAITING, events_max=SHOWN_MAX)
+        return await Outbox(pool).events(HELD_STATES, events_max=SHOWN_MAX)
 
 
 async def requeue(settings: Settings, *, identifier: str, now: datetime) -> str:

@@ -7,12 +7,25 @@ than Stripe remembers identifiers. Every instant is an argument, UTC.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from gateway.billing import outbox_sql as sql
-from gateway.billing.windows import DOUBT_MAX, Claim, FreezeCounts, MeterEvent, event_time, freeze, identifier
-from gateway.stores.postgres import Table
+from gateway.billing.windows import (
+    DOUBT_MAX,
+    Claim,
+    Duplicate,
+    FreezeCounts,
+    MeterEvent,
+    StripeAnswer,
+    event_time,
+    freeze,
+    identifier,
+)
+from gateway.stores.postgres import Connections, Table
+
+HELD_STATES: Final = ("rejected", "unknown", "unreportable")
+"""States that only a person ends."""
 
 
 class Held(NamedTuple):
@@ -34,13 +47,18 @@ class Held(NamedTuple):
 
 
 class OutboxStatus(NamedTuple):
-    """How billing stands, for `doctor` and readiness."""
+    """What is in the outbox; costs the same however much it holds."""
 
     counts: dict[str, int]
-    """Events per state (`pending`, `sent`, `duplicate`, `rejected`, `unknown`)."""
+    """Events per state (docs/billing.md)."""
     values: dict[str, int]
     """Whole micro-USD per state."""
     oldest_pending_at: datetime | None
+
+
+class Accrued(NamedTuple):
+    """What is owed and not in the outbox."""
+
     users_without_customer: int
     """Users who owe something and have no `stripe_customer_id`."""
     nano_without_customer: int
@@ -48,8 +66,17 @@ class OutboxStatus(NamedTuple):
     """Nano-USD in windows not yet frozen, those of users without a customer included."""
 
 
+_FIRST: Final = ("", "")
+"""Before every customer and meter."""
+
+
 class Outbox(Table):
     """The outbox over one connection pool. All methods raise DependencyDown("postgres") when it is away."""
+
+    def __init__(self, pool: Connections) -> None:
+        super().__init__(pool)
+        self._after = _FIRST
+        """The customer and meter behind which the next claim begins."""
 
     async def freeze_closed(
         self, now: datetime, grace_s: float, *, account: str | None = None, groups_max: int = 1000
@@ -71,51 +98,68 @@ class Outbox(Table):
         return FreezeCounts(windows, events)
 
     async def claim(self, now: datetime, *, lease_s: float, events_max: int, account: str | None = None) -> list[Claim]:
-        """Leases due events of an account for `lease_s` seconds, one per customer and meter at most, oldest first.
+        """Leases due events of an account for `lease_s` seconds, one per customer and meter at most.
 
-        A claim that is never marked is claimed again after the lease, under the same identifier.
+        A claim that is never marked is claimed again after the lease, under the same identifier. Customers take turns:
+        a claim goes on behind the last customer that the one before has looked at.
         """
+        claims: list[Claim] = []
+        until, doubt, begun_at = now + timedelta(seconds=lease_s), now - DOUBT_MAX, self._after
         async with self._connection() as connection:
-            until = now + timedelta(seconds=lease_s)
-            rows = await connection.fetch(sql.CLAIM, now, until, events_max, now - DOUBT_MAX, account)
-        return [
-            Claim(
-                row["id"],
-                row["attempts"],
-                row["doubt_since"],
-                MeterEvent(row["meter"], row["customer"], row["value"], row["identifier"], row["event_timestamp"]),
-            )
-            for row in rows
-        ]
+            # To the last customer, then from the first one to where it began.
+            for stop in [(None, None)] if begun_at == _FIRST else [(None, None), begun_at]:
+                while len(claims) < events_max:
+                    wanted = events_max - len(claims)
+                    rows = await connection.fetch(sql.CLAIM, now, until, wanted, doubt, account, *self._after, *stop)
+                    claims += [_claim(row) for row in rows if row["id"] is not None]
+                    if not rows or rows[0]["found"] < wanted:
+                        self._after = _FIRST
+                        break
+                    self._after = rows[0]["last_customer"], rows[0]["last_meter"]
+        return claims
 
     async def of_other_accounts(self, account: str) -> dict[str, int]:
         """How many events wait for each other Stripe account than `account`."""
         async with self._connection() as connection:
             return {row["account"]: row["count"] for row in await connection.fetch(sql.OF_OTHERS, account)}
 
-    async def expire_doubtful(self, now: datetime) -> int:
+    async def meters_waiting(self, account: str) -> list[str]:
+        """The meters for which events of this account wait."""
+        async with self._connection() as connection:
+            return [row["meter"] for row in await connection.fetch(sql.METERS_WAITING, account)]
+
+    async def expire_doubtful(self, now: datetime, *, account: str | None = None) -> int:
         """Moves events that may have arrived and are older than 20 h to `unknown`; returns how many."""
         async with self._connection() as connection:
-            return _affected(await connection.execute(sql.EXPIRE, now - DOUBT_MAX, now))
+            return _affected(await connection.execute(sql.EXPIRE, now - DOUBT_MAX, now, account))
 
-    async def mark_delivered(self, claim: Claim, now: datetime, *, duplicate: bool) -> None:
+    async def mark_delivered(self, claim: Claim, answer: StripeAnswer, now: datetime) -> None:
         """Stripe has it. Holds even when the lease has run out: a delivery stays true."""
+        is_repeat = isinstance(answer.outcome, Duplicate)
+        noted = _note(claim, answer, now, "duplicate" if is_repeat else "delivered", None)
         async with self._connection() as connection:
-            await connection.execute(
-                sql.MARK_DELIVERED, claim.id, "duplicate" if duplicate else "sent", now, claim.event.identifier
-            )
+            await connection.execute(sql.MARK_DELIVERED, *noted, "duplicate" if is_repeat else "sent")
 
-    async def mark_rejected(self, claim: Claim, reason: str) -> None:
+    async def mark_rejected(self, claim: Claim, answer: StripeAnswer, reason: str, now: datetime) -> None:
         """Stripe will never take it; it waits for a person."""
         async with self._connection() as connection:
-            await connection.execute(sql.MARK_REJECTED, claim.id, claim.attempts, reason)
+            await connection.execute(sql.MARK_REJECTED, *_note(claim, answer, now, "rejected", reason))
 
-    async def mark_retry(self, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None:
+    async def mark_retry(
+        self,
+        claim: Claim,
+        answer: StripeAnswer,
+        reason: str,
+        now: datetime,
+        *,
+        after_s: float,
+        outcome: Literal["retry", "in_doubt", "stopped", "not_sent"],
+    ) -> None:
         """Due again after `after_s` seconds. `in_doubt`: this attempt may have reached Stripe."""
-        doubt_since = claim.doubt_since or (now if in_doubt else None)
+        doubt_since = claim.doubt_since or (now if outcome == "in_doubt" else None)
         due = now + timedelta(seconds=after_s)
         async with self._connection() as connection:
-            await connection.execute(sql.MARK_RETRY, claim.id, claim.attempts, due, reason, doubt_since)
+            await connection.execute(sql.MARK_RETRY, *_note(claim, answer, now, outcome, reason), due, doubt_since)
 
     async def events(self, states: Sequence[str], *, events_max: int = 100) -> list[Held]:
         """The newest events in any of `states`."""
@@ -155,19 +199,31 @@ class Outbox(Table):
             return [row["customer"] for row in await connection.fetch(sql.CUSTOMERS_OF, list(identifiers))]
 
     async def status(self) -> OutboxStatus:
-        """Counts for `doctor`; reads only."""
+        """Reads only."""
         async with self._connection() as connection, connection.transaction(isolation="repeatable_read"):
             states = await connection.fetch(sql.COUNTS)
             oldest = await connection.fetchval(sql.OLDEST)
-            accrued = await connection.fetchrow(sql.ACCRUED)
-        if accrued is None:
+        counts = {row["state"]: row["count"] for row in states}
+        return OutboxStatus(counts, {row["state"]: row["value"] for row in states}, oldest)
+
+    async def accrued(self) -> Accrued:
+        """Reads what is open; that is much where many users have no customer."""
+        async with self._connection() as connection:
+            row = await connection.fetchrow(sql.ACCRUED)
+        if row is None:
             raise AssertionError("an aggregate without GROUP BY always has a row")
-        return OutboxStatus(
-            {row["state"]: row["count"] for row in states},
-            {row["state"]: row["value"] for row in states},
-            oldest,
-            *accrued,
-        )
+        return Accrued(*row)
+
+
+def _claim(row: Any) -> Claim:
+    event = MeterEvent(row["meter"], row["customer"], row["value"], row["identifier"], row["event_timestamp"])
+    return Claim(row["id"], row["attempts"], row["doubt_since"], event)
+
+
+def _note(claim: Claim, answer: StripeAnswer, now: datetime, outcome: str, reason: str | None) -> tuple[object, ...]:
+    """The first nine parameters of a mark: what is kept of an attempt."""
+    about = (claim.event.identifier, answer.idempotency_key, outcome)
+    return (claim.id, claim.attempts, now, *about, answer.http_status, answer.request_id, reason)
 
 
 async def _freeze_group(

@@ -46,56 +46,102 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 on conflict do nothing returning id
 """
 
-# Gives up on events that may have arrived, once Stripe may have forgotten their identifier.
-EXPIRE: Final = """
-update public.stripe_meter_events
-set state = 'unknown', next_attempt_at = null,
-  last_error = 'in doubt for too long, not sent again; last: ' || coalesce(last_error, 'no answer was recorded')
-where state = 'pending' and first_attempt_at <= $1 and next_attempt_at <= $2
-"""
 # Only the oldest pending event of a customer and meter is ever handed out: Stripe takes one call at a time for them.
-# While it is leased (next_attempt_at ahead), its successors wait. What is for another Stripe account stays where it is;
-# what was frozen before accounts were kept belongs to the one that is asked first.
-CLAIM: Final = """
-with head as (
-  select distinct on (customer, meter) id from public.stripe_meter_events
-  where state = 'pending' and (account is null or account = $5) order by customer, meter, id
-), due as (
-  select e.id, e.first_attempt_at from public.stripe_meter_events e join head using (id)
-  where e.state = 'pending' and e.next_attempt_at <= $1
-    and (e.first_attempt_at is null or e.first_attempt_at > $4)
-  order by e.next_attempt_at, e.id limit $3 for update of e skip locked
-)
-update public.stripe_meter_events e
-set attempts = attempts + 1, first_attempt_at = coalesce(e.first_attempt_at, $1), next_attempt_at = $2, account = $5
-from due where e.id = due.id
-returning e.id, e.attempts, due.first_attempt_at as doubt_since,
-  e.meter, e.customer, e.value, e.identifier, e.event_timestamp
+# These heads are found by jumping from one customer and meter to the next in the index of what waits, so that the cost
+# goes by heads looked at, and not by what waits behind them. What is for another Stripe account stays where it is; what
+# was frozen before accounts were kept belongs to the one that is asked first.
+_HEAD: Final = """
+  select e.customer, e.meter, e.id, e.next_attempt_at, e.first_attempt_at
+  from public.stripe_meter_events e
+  where e.state = 'pending' and (e.customer, e.meter) > ({after}) and (e.account is null or e.account = {account})
+  order by e.customer, e.meter, e.id limit 1
 """
+_ANY: Final = "coalesce($3, e.account)"
+
+# Gives up on events that may have arrived, once Stripe may have forgotten their identifier. One in doubt is a head.
+EXPIRE: Final = f"""
+with recursive head as (
+  ({_HEAD.format(after="'', ''", account=_ANY)})
+  union all
+  select n.* from head h cross join lateral ({_HEAD.format(after="h.customer, h.meter", account=_ANY)}) n
+)
+update public.stripe_meter_events
+set state = 'unknown', next_attempt_at = null, leased_until = null,
+  last_error = 'in doubt for too long, not sent again; last: ' || coalesce(last_error, 'no answer was recorded')
+where id = any(array(select id from head where first_attempt_at <= $1 and next_attempt_at <= $2))
+  and state = 'pending' and first_attempt_at <= $1 and next_attempt_at <= $2
+"""  # noqa: S608 - constants of this file
+
+# Leases heads that are due, behind ($6, $7) and up to ($8, $9), and says which head was the last one looked at. While
+# one is leased (next_attempt_at ahead), its successors wait. Whoever claimed it before and said nothing has lost it.
+CLAIM: Final = f"""
+with recursive head as (
+  select n.*, (n.next_attempt_at <= $1 and (n.first_attempt_at is null or n.first_attempt_at > $4))::int as due
+  from ({_HEAD.format(after="$6, $7", account="$5")}) n
+  union all
+  select n.*, h.due + (n.next_attempt_at <= $1 and (n.first_attempt_at is null or n.first_attempt_at > $4))::int
+  from head h cross join lateral ({_HEAD.format(after="h.customer, h.meter", account="$5")}) n
+  where h.due < $3 and ($8::text is null or (h.customer, h.meter) < ($8, $9::text))
+), due as (
+  select e.id, e.first_attempt_at, e.leased_until, e.attempts, e.identifier from public.stripe_meter_events e
+  where e.id = any(array(select id from head where next_attempt_at <= $1))
+    and e.state = 'pending' and e.next_attempt_at <= $1 and (e.first_attempt_at is null or e.first_attempt_at > $4)
+  order by e.id for update of e skip locked
+), lost as (
+  insert into public.stripe_attempts (event_id, n, at, identifier, idempotency_key, outcome)
+  select id, attempts, leased_until, identifier, identifier, 'lost' from due where leased_until is not null
+), claimed as (
+  update public.stripe_meter_events e
+  set attempts = e.attempts + 1, first_attempt_at = coalesce(e.first_attempt_at, $1), next_attempt_at = $2,
+    leased_until = $2, account = $5
+  from due where e.id = due.id
+  returning e.id, e.attempts, due.first_attempt_at as doubt_since,
+    e.meter, e.customer, e.value, e.identifier, e.event_timestamp
+)
+select last.customer as last_customer, last.meter as last_meter, last.due as found, c.*
+from (select customer, meter, due from head order by customer desc, meter desc limit 1) last left join claimed c on true
+"""  # noqa: S608
 
 # Events that wait for another Stripe account than $1.
 OF_OTHERS: Final = """
-select account, count(*) from public.stripe_meter_events
-where state = 'pending' and account <> $1 group by account order by account
+select account, sum(events)::bigint as count from public.outbox_totals
+where state = 'pending' and account <> $1 group by account having sum(events) <> 0 order by account
+"""
+
+# Meters with events that wait for the account $1.
+METERS_WAITING: Final = """
+select meter from public.outbox_totals where state = 'pending' and (account is null or account = $1)
+group by meter having sum(events) > 0 order by meter
+"""
+
+# What became of one attempt: $1 is the event's id, $2 the attempt's number.
+_NOTED: Final = """
+with noted as (
+  insert into public.stripe_attempts
+    (event_id, n, at, identifier, idempotency_key, outcome, http_status, stripe_request_id, error)
+  values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+)
 """
 
 # A delivery is true whoever reports it, as long as the row still has the identifier that was sent.
-MARK_DELIVERED: Final = """
-update public.stripe_meter_events set state = $2, delivered_at = $3, next_attempt_at = null, last_error = null
+MARK_DELIVERED: Final = f"""{_NOTED}
+update public.stripe_meter_events
+set state = $10, delivered_at = $3, next_attempt_at = null, leased_until = null, last_error = null
 where id = $1 and identifier = $4 and state in ('pending', 'unknown')
-"""
+"""  # noqa: S608 - a constant of this file
 
 # Stripe's no; ignored from a worker whose lease has run out.
-MARK_REJECTED: Final = """
-update public.stripe_meter_events set state = 'rejected', next_attempt_at = null, last_error = $3
+MARK_REJECTED: Final = f"""{_NOTED}
+update public.stripe_meter_events set state = 'rejected', next_attempt_at = null, leased_until = null, last_error = $9
 where id = $1 and attempts = $2 and state = 'pending'
-"""
+"""  # noqa: S608
 
 # Due again later; ignored from a worker whose lease has run out.
-MARK_RETRY: Final = """
-update public.stripe_meter_events set next_attempt_at = $3, last_error = $4, first_attempt_at = $5
+MARK_RETRY: Final = f"""{_NOTED}
+update public.stripe_meter_events
+set next_attempt_at = $10, leased_until = null, last_error = $9, first_attempt_at = $11
 where id = $1 and attempts = $2 and state = 'pending'
-"""
+"""  # noqa: S608
 
 # Events in some states, newest first.
 HELD: Final = """
@@ -129,8 +175,11 @@ update public.stripe_meter_events set state = 'sent', delivered_at = $2, next_at
 where identifier = $1 and state = 'unknown' returning id
 """
 
-# Events and micro-USD per state.
-COUNTS: Final = "select state, count(*), sum(value)::bigint as value from public.stripe_meter_events group by state"
+# Events and micro-USD per state. Nobody counts the outbox itself, which only grows.
+COUNTS: Final = """
+select state, sum(events)::bigint as count, sum(value)::bigint as value from public.outbox_totals
+group by state having sum(events) <> 0
+"""
 
 # Since when the oldest undelivered event has waited.
 OLDEST: Final = "select min(created_at) from public.stripe_meter_events where state = 'pending'"

@@ -8,7 +8,7 @@ the event is sent again after its lease, and Stripe answers that it has it.
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from gateway.billing.windows import (
     EVENT_AGE_MAX,
@@ -18,9 +18,10 @@ from gateway.billing.windows import (
     Duplicate,
     FreezeCounts,
     MeterEvent,
-    Outcome,
+    MeterRefused,
     Rejected,
     Retry,
+    StripeAnswer,
 )
 from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.kit.failpoints import Failpoint, pass_by
@@ -36,7 +37,9 @@ ROUNDS_MAX: Final = 200
 BACKOFF_MIN_S: Final = 2.0
 BACKOFF_MAX_S: Final = 900.0
 STOPPED_S: Final = 300.0
-"""Seconds until credentials that Stripe refused are tried again."""
+"""Seconds until what stops all events is tried again."""
+REFUSED_CUSTOMERS: Final = 5
+"""Customers whose events are refused in one pass, from which on it is not the events' fault."""
 
 
 class OutboxStore(Protocol):
@@ -44,18 +47,29 @@ class OutboxStore(Protocol):
 
     async def freeze_closed(self, now: datetime, grace_s: float, *, account: str) -> FreezeCounts: ...
     async def of_other_accounts(self, account: str) -> dict[str, int]: ...
-    async def expire_doubtful(self, now: datetime) -> int: ...
+    async def meters_waiting(self, account: str) -> list[str]: ...
+    async def expire_doubtful(self, now: datetime, *, account: str) -> int: ...
     async def claim(self, now: datetime, *, lease_s: float, events_max: int, account: str) -> list[Claim]: ...
-    async def mark_delivered(self, claim: Claim, now: datetime, *, duplicate: bool) -> None: ...
-    async def mark_rejected(self, claim: Claim, reason: str) -> None: ...
-    async def mark_retry(self, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None: ...
+    async def mark_delivered(self, claim: Claim, answer: StripeAnswer, now: datetime) -> None: ...
+    async def mark_rejected(self, claim: Claim, answer: StripeAnswer, reason: str, now: datetime) -> None: ...
+    async def mark_retry(
+        self,
+        claim: Claim,
+        answer: StripeAnswer,
+        reason: str,
+        now: datetime,
+        *,
+        after_s: float,
+        outcome: Literal["retry", "in_doubt", "stopped", "not_sent"],
+    ) -> None: ...
 
 
 class StripeSender(Protocol):
     """What billing needs of Stripe."""
 
     async def account(self) -> str: ...
-    async def send(self, event: MeterEvent) -> Outcome: ...
+    async def refusal(self, event_name: str) -> str | None: ...
+    async def deliver(self, event: MeterEvent) -> StripeAnswer: ...
 
 
 class Log(Protocol):
@@ -79,7 +93,7 @@ class BillCounts(NamedTuple):
     unknown: int = 0
     """Given up on in this pass: in doubt for more than 20 h."""
     stopped: str | None = None
-    """Why Stripe refused our credentials; nothing more is sent in this pass."""
+    """Why Stripe takes no event of anybody (our credentials, the meter); nothing more is sent in this pass."""
 
     @property
     def done(self) -> int:
@@ -117,6 +131,10 @@ class UsageReporter:
         """Events that wait for other Stripe accounts, as last told."""
         self._failures = 0
         """Passes in a row in which Stripe took nothing."""
+        self._at_once = CONCURRENT_MAX
+        """Calls to Stripe at the same time; fewer after it has asked for fewer."""
+        self.stopped: str | None = None
+        """Why nothing was sent at the last pass."""
 
     @property
     def others_waiting(self) -> int:
@@ -144,21 +162,44 @@ class UsageReporter:
         frozen = await self._outbox.freeze_closed(now, grace, account=account)
         if frozen.windows:
             self._failpoint("bill.frozen")
-        unknown = await self._outbox.expire_doubtful(now)
+        unknown = await self._outbox.expire_doubtful(now, account=account)
         if unknown:
             self._log.error("stripe_events_unknown", count=unknown, help="docs/billing.md, 'unknown'")
         total = BillCounts(windows_frozen=frozen.windows, frozen=frozen.events, unknown=unknown)
+        stopped = await self._why_stopped(self._stripe, account)
+        if stopped is not None:
+            return total._replace(stopped=stopped)
+        return _sum(total, await self._send_due(self._stripe, account, now))
+
+    async def _why_stopped(self, stripe: StripeSender, account: str) -> str | None:
+        """Why every event would be lost, or refused, at a meter for which some wait. Asked before any is sent."""
+        for meter in await self._outbox.meters_waiting(account):
+            try:
+                refusal = await stripe.refusal(meter)
+            except DependencyDown:
+                return None  # the first sends tell what is the matter, and keep their events
+            if refusal is not None:
+                return f"Stripe's meter {meter!r}: {refusal}"
+        return None
+
+    async def _send_due(self, stripe: StripeSender, account: str, now: datetime) -> BillCounts:
+        """Sends what is due, batch by batch, until nothing is, or Stripe does not take it."""
+        total, run = BillCounts(), _Pass()
         began_s = self._monotonic()
         for _ in range(ROUNDS_MAX):
             at = now + timedelta(seconds=self._monotonic() - began_s)
             claims = await self._outbox.claim(at, lease_s=LEASE_S, events_max=BATCH_MAX, account=account)
             if not claims:
                 break
-            round_counts = await self._send_all(self._stripe, claims, at)
-            total = _sum(total, round_counts)
-            if round_counts.stopped is not None or (round_counts.retry and not round_counts.done):
+            counts = await self._send_all(stripe, claims, at, run)
+            total = _sum(total, counts)
+            if run.stopped is not None or run.is_slowed or (counts.retry and not counts.done):
                 break  # Stripe does not take anything now: leave the rest untouched
-        return total
+            total = _sum(total, await self._settle_refused(run, at, older_s=LEASE_S / 2))
+        if not run.is_slowed:
+            self._at_once = min(CONCURRENT_MAX, self._at_once + 1)
+        at = now + timedelta(seconds=self._monotonic() - began_s)
+        return _sum(total, await self._settle_refused(run, at, older_s=0.0))._replace(stopped=run.stopped)
 
     async def _tell_others(self, account: str) -> None:
         """Events of another account are never sent under this one; somebody must know that they wait."""
@@ -167,17 +208,18 @@ class UsageReporter:
             self._log.error("stripe_events_of_another_account", account=account, waiting=others, help="docs/billing.md")
         self._others = others
 
-    async def _send_all(self, stripe: StripeSender, claims: list[Claim], now: datetime) -> BillCounts:
-        slots = asyncio.Semaphore(CONCURRENT_MAX)
-        stopped: list[str] = []
+    async def _send_all(self, stripe: StripeSender, claims: list[Claim], now: datetime, run: "_Pass") -> BillCounts:
+        slots = asyncio.Semaphore(self._at_once)
 
         async def send_one(claim: Claim) -> BillCounts:
             async with slots:
-                outcome = CredentialsRefused(stopped[0]) if stopped else await self._send(stripe, claim, now)
-                if isinstance(outcome, CredentialsRefused):
-                    stopped.append(outcome.reason)
+                if run.stopped is not None or run.is_slowed:
+                    why = run.stopped or "not sent: Stripe takes fewer calls now"
+                    await self._outbox.mark_retry(claim, _NOT_SENT, why, now, after_s=0.0, outcome="not_sent")
+                    return BillCounts()
+                answer = await self._send(stripe, claim, now)
                 self._failpoint("bill.sent")
-                counts = await self._mark(claim, outcome, now)
+                counts = await self._mark(claim, answer, now, run)
                 self._failpoint("bill.marked")
                 return counts
 
@@ -188,31 +230,60 @@ class UsageReporter:
             total = _sum(total, done)
         return total
 
-    async def _send(self, stripe: StripeSender, claim: Claim, now: datetime) -> Outcome:
+    async def _send(self, stripe: StripeSender, claim: Claim, now: datetime) -> StripeAnswer:
         if now - claim.event.timestamp >= EVENT_AGE_MAX:
             # Never filed under another time silently.
-            return Rejected("its time is more than 35 days ago, which Stripe does not take; bill it by hand")
-        return await stripe.send(claim.event)
+            return StripeAnswer(
+                Rejected("its time is more than 35 days ago, which Stripe does not take; bill it by hand")
+            )
+        return await stripe.deliver(claim.event)
 
-    async def _mark(self, claim: Claim, outcome: Outcome, now: datetime) -> BillCounts:
-        match outcome:
+    async def _mark(self, claim: Claim, answer: StripeAnswer, now: datetime, run: "_Pass") -> BillCounts:
+        match answer.outcome:
             case Delivered():
-                await self._outbox.mark_delivered(claim, now, duplicate=False)
+                await self._outbox.mark_delivered(claim, answer, now)
                 return BillCounts(sent=1)
             case Duplicate():
-                await self._outbox.mark_delivered(claim, now, duplicate=True)
+                await self._outbox.mark_delivered(claim, answer, now)
                 return BillCounts(duplicate=1)
-            case Rejected(reason):
-                await self._outbox.mark_rejected(claim, reason)
-                self._log.error("stripe_event_rejected", identifier=claim.event.identifier, reason=reason)
-                return BillCounts(rejected=1)
-            case Retry(reason, after_s, in_doubt):
-                wait_s = max(after_s or 0.0, self._backoff_s(claim.attempts))
-                await self._outbox.mark_retry(claim, reason, now, after_s=wait_s, in_doubt=in_doubt)
+            case Rejected(reason) if answer.http_status is None:
+                return await self._reject(claim, answer, reason, now)
+            case Rejected():
+                run.refuse(claim, answer, now)
+                return BillCounts()
+            case Retry(reason, after_s, in_doubt, limit):
+                if limit == "rate" and not run.is_slowed:
+                    run.is_slowed, self._at_once = True, max(1, self._at_once // 2)
+                own_s = self._random() + 0.5 if limit == "slot" else self._backoff_s(claim.attempts)
+                outcome: Literal["in_doubt", "retry"] = "in_doubt" if in_doubt else "retry"
+                wait_s = max(after_s or 0.0, own_s)
+                await self._outbox.mark_retry(claim, answer, reason, now, after_s=wait_s, outcome=outcome)
                 return BillCounts(retry=1)
-            case CredentialsRefused(reason):
-                await self._outbox.mark_retry(claim, reason, now, after_s=0.0, in_doubt=False)
-                return BillCounts(stopped=reason)
+            case CredentialsRefused(reason) | MeterRefused(reason):
+                run.stopped = run.stopped or reason
+                await self._outbox.mark_retry(claim, answer, reason, now, after_s=0.0, outcome="stopped")
+                return BillCounts()
+
+    async def _settle_refused(self, run: "_Pass", now: datetime, *, older_s: float) -> BillCounts:
+        """What Stripe refused for good waits for a person; where it refuses everybody, no event is at fault."""
+        counts = BillCounts()
+        is_everybody = len({claim.event.customer for claim, _, _ in run.refused}) >= REFUSED_CUSTOMERS
+        due = [each for each in run.refused if is_everybody or now - each[2] >= timedelta(seconds=older_s)]
+        for claim, answer, at in due:
+            reason = getattr(answer.outcome, "reason", "")
+            run.refused.remove((claim, answer, at))
+            if is_everybody:
+                run.stopped = run.stopped or f"events of {REFUSED_CUSTOMERS} customers or more were refused: {reason}"
+                wait_s = self._backoff_s(claim.attempts)
+                await self._outbox.mark_retry(claim, answer, reason, now, after_s=wait_s, outcome="stopped")
+                continue
+            counts = _sum(counts, await self._reject(claim, answer, reason, now))
+        return counts
+
+    async def _reject(self, claim: Claim, answer: StripeAnswer, reason: str, now: datetime) -> BillCounts:
+        await self._outbox.mark_rejected(claim, answer, reason, now)
+        self._log.error("stripe_event_rejected", identifier=claim.event.identifier, reason=reason)
+        return BillCounts(rejected=1)
 
     def _backoff_s(self, attempts: int) -> float:
         """Doubles with each attempt up to 15 minutes, times a jitter of 0.5 to 1.5."""
@@ -226,11 +297,36 @@ class UsageReporter:
         counts = await self.step_once(now)
         self._failures = self._failures + 1 if counts.retry and not counts.sent + counts.duplicate else 0
         if counts.stopped is not None:
-            self._log.error("bill_stopped", reason=counts.stopped, next_try_s=STOPPED_S)
+            if counts.stopped != self.stopped:  # once: the metric stays until it is over
+                self._log.error("bill_stopped", reason=counts.stopped, next_try_s=STOPPED_S, help="docs/billing.md")
+            self.stopped = counts.stopped
             return STOPPED_S
+        self.stopped = None
         if counts.done or counts.retry:
             self._log.info("billed", **counts._asdict())
         return min(BACKOFF_MAX_S, interval_s * 2.0 ** min(self._failures, 8))
+
+
+class _Pass:
+    """What one pass has learned so far."""
+
+    def __init__(self) -> None:
+        self.stopped: str | None = None
+        """Why Stripe takes nothing of anybody."""
+        self.is_slowed = False
+        """Whether Stripe asked for fewer calls in all."""
+        self.refused: list[tuple[Claim, StripeAnswer, datetime]] = []
+        """Events that were refused for good, and when: nobody knows yet whether all customers are refused."""
+
+    def refuse(self, claim: Claim, answer: StripeAnswer, now: datetime) -> None:
+        """Stops the pass once too many customers are refused for the event to be at fault."""
+        self.refused.append((claim, answer, now))
+        if len({each.event.customer for each, _, _ in self.refused}) >= REFUSED_CUSTOMERS and self.stopped is None:
+            reason = getattr(answer.outcome, "reason", "")
+            self.stopped = f"events of {REFUSED_CUSTOMERS} customers were refused: {reason}"
+
+
+_NOT_SENT: Final = StripeAnswer(Retry("not sent", None, in_doubt=False))
 
 
 def _sum(a: BillCounts, b: BillCounts) -> BillCounts:

@@ -21,6 +21,7 @@ from gateway.billing.windows import (
     Outcome,
     Rejected,
     Retry,
+    StripeAnswer,
     Uncounted,
     identifier_prefix,
     unix_seconds,
@@ -78,13 +79,18 @@ class Billing:
 
         Delivered says that Stripe has received it. Whether it counts is found out later, there and by the audit.
         """
-        outcome, replayed = await self._send(event, {"idempotency_key": event.identifier})
-        if replayed:
-            outcome, _ = await self._send(event, {})
-        return outcome
+        return (await self.deliver(event)).outcome
 
-    async def _send(self, event: MeterEvent, options: Any) -> tuple[Outcome, bool]:
-        """The outcome, and whether it is a stored failure played back."""
+    async def deliver(self, event: MeterEvent) -> StripeAnswer:
+        """`send`, with what an attempt leaves on record."""
+        answer, replayed = await self._deliver(event, event.identifier)
+        if replayed:
+            answer, _ = await self._deliver(event, None)
+        return answer
+
+    async def _deliver(self, event: MeterEvent, key: str | None) -> tuple[StripeAnswer, bool]:
+        """The answer, and whether it is a stored failure played back."""
+        options: Any = {} if key is None else {"idempotency_key": key}
         try:
             said = await self._client.v1.billing.meter_events.create_async(
                 {
@@ -98,10 +104,13 @@ class Billing:
         except stripe.StripeError as error:
             outcome = outcome_of(error)
             replayed = (error.headers or {}).get(_REPLAYED) == "true"
-            return outcome, replayed and isinstance(outcome, Retry)
+            answer = StripeAnswer(outcome, error.http_status, error.request_id, key)
+            return answer, replayed and isinstance(outcome, Retry)
+        request_id = member(said, "last_response", "request_id")
         if member(said, "identifier") != event.identifier:
-            return Retry("200: an answer about something else", None, in_doubt=True), False
-        return Delivered(), False
+            other = Retry("200: an answer about something else", None, in_doubt=True)
+            return StripeAnswer(other, 200, request_id, key), False
+        return StripeAnswer(Delivered(), 200, request_id, key), False
 
     async def account(self) -> str:
         """Whose account the key is of, with `/test` after it for a key of its test mode; asked of Stripe once.
@@ -165,6 +174,22 @@ class Billing:
                 "Make it (formula sum), or set billing.meter_event_name to the one you have.",
             )
         return meter_problems(meter)
+
+    async def refusal(self, event_name: str) -> str | None:
+        """Why no event of this meter would count; None when they do, and where the key may not look at meters.
+
+        Raises DependencyDown when Stripe does not answer.
+        """
+        try:
+            meter = await self._meter(event_name)
+        except stripe.StripeError as error:
+            reason = translate_error(error)
+            if isinstance(reason, DependencyDown):
+                raise reason from error
+            return None  # a key that may send and not look; what it sends is refused where there is no meter
+        if meter is None:
+            return f"no active meter has the event_name {event_name!r}"
+        return "; ".join(meter_problems(meter)) or None
 
     async def read_counts(
         self, event_name: str, customer: str, since: datetime, until: datetime

@@ -7,12 +7,27 @@ import aiohttp
 import stripe
 
 from gateway.billing.stripe_http import UnreadableAnswer
-from gateway.billing.windows import CredentialsRefused, Duplicate, Outcome, Rejected, Retry
+from gateway.billing.windows import (
+    CredentialsRefused,
+    Delivered,
+    Duplicate,
+    Limit,
+    MeterRefused,
+    Outcome,
+    Rejected,
+    Retry,
+)
 from gateway.kit.errors import ConfigError, DependencyDown
 
 CUSTOMER_KEY: Final = "stripe_customer_id"
 VALUE_KEY: Final = "value"
 _DUPLICATE: Final = "An event already exists with identifier"
+_NO_METER: Final = "No active meter found"
+"""How Stripe's refusal begins where no meter has the event's name (public code quotes it; Stripe's docs do not)."""
+_LIMIT: Final = "stripe-rate-limited-reason"
+_RATES: Final = ("global-rate", "endpoint-rate")
+_SLOTS: Final = ("global-concurrency", "endpoint-concurrency", "resource-specific")
+"""Reasons of a 429 (Stripe docs, rate limits). One without a reason is a lock_timeout: the object is in use."""
 _NOES: Final = (400, 402, 404)
 """With an error of Stripe's these say that nothing was done, and nothing will be."""
 _MISSING: Final = re.compile(r"Having the '(rak_[a-z0-9_]+)' permission would allow")
@@ -36,11 +51,13 @@ def outcome_of(error: stripe.StripeError) -> Outcome:
         return Retry(f"no answer from Stripe: {cause}", None, in_doubt=not never_sent)
     after_s = _seconds(headers.get("retry-after"))
     if status == 429:
-        return Retry(f"429: {message}", after_s, in_doubt=False)
+        return Retry(f"429: {message}", after_s, in_doubt=False, limit=_limit(error))
     if isinstance(error, UnreadableAnswer):
         return Retry(f"{status}: {message}", after_s, in_doubt=True)
     if status == 400 and message.startswith(_DUPLICATE):
         return Duplicate()
+    if status == 400 and message.startswith(_NO_METER):
+        return MeterRefused(f"{status}: {message}")
     if status in (401, 403):
         # Not Stripe's own words: its message repeats part of the key.
         if missing := _MISSING.search(message):
@@ -56,7 +73,15 @@ def translate_error(error: stripe.StripeError) -> ConfigError | DependencyDown:
     outcome = outcome_of(error)
     if isinstance(outcome, Retry):
         return DependencyDown("stripe", outcome.reason)
-    return ConfigError(outcome.reason if isinstance(outcome, CredentialsRefused | Rejected) else str(outcome))
+    return ConfigError(str(outcome) if isinstance(outcome, Delivered | Duplicate) else outcome.reason)
+
+
+def _limit(error: stripe.StripeError) -> Limit | None:
+    """What a 429 is about; None where it does not say, or somebody between says it."""
+    told = (error.headers or {}).get(_LIMIT)
+    if told in _RATES:
+        return "rate"
+    return "slot" if told in _SLOTS or error.code == "lock_timeout" else None
 
 
 def member(value: Any, *path: str) -> Any:

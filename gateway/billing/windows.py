@@ -7,7 +7,7 @@ be noticed, not be billed twice.
 
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2s
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 NANO_PER_UNIT: Final = 1000
 """Nano-USD in one unit of the meter (a micro-USD)."""
@@ -99,6 +99,10 @@ class Rejected(NamedTuple):
     reason: str
 
 
+Limit = Literal["slot", "rate"]
+"""What a 429 is about: `slot`, too many calls at one moment (over soon), or `rate`, too many calls of ours in all."""
+
+
 class Retry(NamedTuple):
     """Not taken, or not known to be; the same event again later."""
 
@@ -107,6 +111,7 @@ class Retry(NamedTuple):
     """Seconds Stripe asked to wait, if it did."""
     in_doubt: bool
     """Whether Stripe may have counted it all the same (an answer lost or not Stripe's, a timeout, a 5xx)."""
+    limit: Limit | None = None
 
 
 class CredentialsRefused(NamedTuple):
@@ -115,7 +120,23 @@ class CredentialsRefused(NamedTuple):
     reason: str
 
 
-Outcome = Delivered | Duplicate | Rejected | Retry | CredentialsRefused
+class MeterRefused(NamedTuple):
+    """Stripe has no active meter for it, so it refuses every event: nothing was counted."""
+
+    reason: str
+
+
+Outcome = Delivered | Duplicate | Rejected | Retry | CredentialsRefused | MeterRefused
+
+
+class StripeAnswer(NamedTuple):
+    """An outcome, and where it can be looked up at Stripe."""
+
+    outcome: Outcome
+    http_status: int | None = None
+    request_id: str | None = None
+    idempotency_key: str | None = None
+    """None where it was one for this call only."""
 
 
 def freeze(pending_nano: int, carry_nano: int) -> Frozen:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from gateway.accounts.store import Accounts
 from gateway.billing.customers import ask_customers
 from gateway.billing.opening import open_billing
-from gateway.billing.outbox import Outbox
+from gateway.billing.outbox import HELD_STATES, Outbox
 from gateway.billing.stripe import Billing
 from gateway.config.settings import Settings, require_values
 from gateway.doctor.findings import CheckResult
@@ -60,11 +60,11 @@ async def _stuck(outbox: Outbox) -> list[CheckResult]:
     status = await outbox.status()
     found = [
         CheckResult("stripe", "warn", f"{count} meter event(s) {state}", "gateway billing held, docs/billing.md")
-        for state in ("rejected", "unknown")
+        for state in HELD_STATES
         if (count := status.counts.get(state, 0))
     ]
-    if status.users_without_customer:
-        says = f"{status.users_without_customer} user(s) with amounts have no Stripe customer; they accrue"
+    if users := (await outbox.accrued()).users_without_customer:
+        says = f"{users} user(s) with amounts have no Stripe customer; they accrue"
         found.append(CheckResult("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
     return found
 

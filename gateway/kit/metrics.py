@@ -107,6 +107,9 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
     "gateway_meter_events_of_other_accounts": MetricFamily(
         "gauge", "Of the pending ones, those that are for another Stripe account than the key's.", merge="max"
     ),
+    "gateway_billing_stopped": MetricFamily(
+        "gauge", "1 while Stripe takes no event of anybody: credentials, no meter, a wrong one.", merge="max"
+    ),
     "gateway_webhook_events": MetricFamily(
         "gauge",
         "Events of the inbox: new, waiting for their meeting, failed; lapsed without one in the last day.",

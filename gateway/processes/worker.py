@@ -59,6 +59,8 @@ MEET_EVERY_S: Final = 1.0
 """Seconds between two looks for events of meetings."""
 LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
+ACCRUED_EVERY: Final = 12
+"""Looks from one count of users who owe and have no customer to the next: it reads all that they owe."""
 
 
 async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
@@ -195,6 +197,8 @@ class Backlog:
         self._ledger: Final = ledger
         self._outbox: Final = outbox
         self._samples: tuple[Sample, ...] = ()
+        self._looks = 0
+        self._unreported_users = 0
 
     async def look(self) -> None:
         """Looks now. Raises DependencyDown; then the last figures stay."""
@@ -204,6 +208,9 @@ class Backlog:
         depth = await self._buffer.depth()
         outbox = await self._outbox.status()
         events = await self._inbox.counts()
+        if self._looks % ACCRUED_EVERY == 0:
+            self._unreported_users = (await self._outbox.accrued()).users_without_customer
+        self._looks += 1
         return [
             Sample("gateway_stream_entries", (), depth.entries),
             Sample("gateway_stream_unacknowledged", (), depth.unacknowledged),
@@ -213,7 +220,7 @@ class Backlog:
             Sample("gateway_webhook_events", ("waiting",), events.waiting),
             Sample("gateway_webhook_events", ("failed",), events.failed),
             Sample("gateway_webhook_events", ("lapsed",), events.lapsed),
-            Sample("gateway_unreported_users", (), outbox.users_without_customer),
+            Sample("gateway_unreported_users", (), self._unreported_users),
         ]
 
     def samples(self) -> Iterable[Sample]:
@@ -232,6 +239,7 @@ def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog, bill: Usage
             Sample("gateway_quarantined_total", (), sum(each.quarantined_total for each in writers)),
             Sample("gateway_waiting", ("worker",), int(loops.waiting_on is not None)),
             Sample("gateway_meter_events_of_other_accounts", (), 0 if bill is None else bill.others_waiting),
+            Sample("gateway_billing_stopped", (), int(bill is not None and bill.stopped is not None)),
             *backlog.samples(),
             *process.samples("worker"),
         ),

@@ -15,7 +15,7 @@ import structlog
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import MeterEvent, Outcome
+from gateway.billing.windows import MeterEvent, StripeAnswer
 from gateway.stores.postgres import open_pool
 
 
@@ -28,8 +28,11 @@ class Killed:
     async def account(self) -> str:
         return await self._billing.account()
 
-    async def send(self, event: MeterEvent) -> Outcome:
-        await self._billing.send(event)
+    async def refusal(self, event_name: str) -> str | None:
+        return await self._billing.refusal(event_name)
+
+    async def deliver(self, event: MeterEvent) -> StripeAnswer:
+        await self._billing.deliver(event)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 

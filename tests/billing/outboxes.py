@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Held, Outbox
-from gateway.billing.windows import Claim
+from gateway.billing.windows import Claim, Delivered, Rejected, Retry, StripeAnswer
 from gateway.ledger.store import Ledger
 from tests.support.usage import entries, usage
 
@@ -32,6 +32,19 @@ async def oldest_first(outbox: Outbox) -> list[Held]:
 async def claim_one(outbox: Outbox, now: datetime) -> Claim:
     (claim,) = await outbox.claim(now, lease_s=60, events_max=10)
     return claim
+
+
+async def deliver(outbox: Outbox, claim: Claim, now: datetime) -> None:
+    await outbox.mark_delivered(claim, StripeAnswer(Delivered(), 200, "req_1", claim.event.identifier), now)
+
+
+async def reject(outbox: Outbox, claim: Claim, reason: str, now: datetime = TEN + 2 * HOUR) -> None:
+    await outbox.mark_rejected(claim, StripeAnswer(Rejected(reason), 400, "req_2", claim.event.identifier), reason, now)
+
+
+async def retry(outbox: Outbox, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None:
+    answer = StripeAnswer(Retry(reason, None, in_doubt))
+    await outbox.mark_retry(claim, answer, reason, now, after_s=after_s, outcome="in_doubt" if in_doubt else "retry")
 
 
 async def one_pending(ledger: Ledger, outbox: Outbox) -> Held:

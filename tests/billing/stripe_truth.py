@@ -23,10 +23,13 @@ class StripeTruth:
         self.calls: Final[list[str]] = []
         """Identifiers as they came, repeats included."""
         self.keys: Final[list[str]] = []
+        self.busiest = 0
+        """Calls at the same time at most."""
         self.crowded = 0
         """Calls that came while another one for the same customer was running."""
         self.next: Final[list[str]] = []
-        """Misbehaviour of the next calls: `429`, `500`, `401`, `lost` (counted, answer lost), `no meter`, `ok`."""
+        """Misbehaviour of the next calls: `429`, `500`, `401`, `lost` (counted, answer lost), `no meter`,
+        `refuse` (another 400), `global-rate`, `resource-specific` (429 with that reason), `ok`."""
         self.always: str = "ok"
         self.delay_s: float = 0.0
         self._running: Final[Counter[str]] = Counter()
@@ -34,6 +37,8 @@ class StripeTruth:
         self.account = "acct_truth"
         self.lacks: str | None = None
         """The permission that a restricted key lacks to read its account."""
+        self.has_meter = True
+        self.formula = "sum"
         app.router.add_get("/v1/account", self._account)
         app.router.add_get("/v1/billing/meters", self._meters)
         app.router.add_post("/v1/billing/meter_events", self._meter_event)
@@ -64,7 +69,18 @@ class StripeTruth:
         return web.json_response({"id": self.account, "object": "account"})
 
     async def _meters(self, _: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [], "has_more": False, "url": "/v1/billing/meters"})
+        meter = {
+            "id": "mtr_1",
+            "object": "billing.meter",
+            "event_name": METER,
+            "status": "active",
+            "default_aggregation": {"formula": self.formula},
+            "customer_mapping": {"type": "by_id", "event_payload_key": "stripe_customer_id"},
+            "value_settings": {"event_payload_key": "value"},
+            "event_time_window": None,
+        }
+        data = [meter] if self.has_meter else []
+        return web.json_response({"object": "list", "data": data, "has_more": False, "url": "/v1/billing/meters"})
 
     async def _meter_event(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()
@@ -73,12 +89,17 @@ class StripeTruth:
         self.keys.append(request.headers["idempotency-key"])
         self.crowded += self._running[customer]
         self._running[customer] += 1
+        self.busiest = max(self.busiest, self._running.total())
         await asyncio.sleep(self.delay_s)
         self._running[customer] -= 1
         mood = self.next.pop(0) if self.next else self.always
         if mood in ("429", "500", "401"):
             return _error(int(mood), "told to")
         event_name = str(form["event_name"])
+        if mood == "refuse":
+            return _error(400, f"Invalid value for {customer}")
+        if mood in ("global-rate", "resource-specific"):
+            return _error(429, "Too many requests", {"Stripe-Rate-Limited-Reason": mood})
         if mood == "no meter" or event_name != METER:
             return _error(400, f'No active meter found for event name "{event_name}"')
         if identifier in self.events:
@@ -89,5 +110,6 @@ class StripeTruth:
         return web.json_response({"object": "billing.meter_event", "identifier": identifier})
 
 
-def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"error": {"type": "invalid_request_error", "message": message}}, status=status)
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    error = {"error": {"type": "invalid_request_error", "message": message}}
+    return web.json_response(error, status=status, headers=headers)

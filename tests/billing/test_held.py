@@ -15,6 +15,7 @@ from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
+from tests.billing.outboxes import reject
 from tests.support.usage import entries, usage
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -34,7 +35,7 @@ async def waiting(ledger: Ledger, pool: Pool) -> list[str]:
         await ledger.insert_batch(entries(*rest))
     await outbox.freeze_closed(NOW, 300)
     claims = sorted(await outbox.claim(NOW, lease_s=60, events_max=2), key=lambda claim: claim.event.customer)
-    await outbox.mark_rejected(claims[0], "400: no [meter]")
+    await reject(outbox, claims[0], "400: no [meter]")
     assert await outbox.expire_doubtful(LATER) == 1
     return [claim.event.identifier for claim in claims]
 

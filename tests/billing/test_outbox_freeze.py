@@ -72,12 +72,12 @@ async def test_without_a_stripe_customer_amounts_accrue(ledger: Ledger, outbox: 
     user = await Accounts(ledger.pool).create_user("user1@example.com")
     await book(ledger, user, TEN, 5_000)
     assert await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S) == (0, 0)
-    status = await outbox.status()
+    status = await outbox.accrued()
     assert (status.users_without_customer, status.nano_without_customer, status.nano_unfrozen) == (1, 5_000, 5_000)
     await Accounts(ledger.pool).create_user("user1@example.com", stripe_customer_id="cus_late")
     assert await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S) == (1, 1)
     assert (await oldest_first(outbox))[0].customer == "cus_late"
-    assert (await outbox.status()).nano_unfrozen == 0
+    assert (await outbox.accrued()).nano_unfrozen == 0
 
 
 async def test_an_amount_beyond_fifteen_digits_becomes_several_events(

@@ -9,7 +9,20 @@ from gateway.billing import outbox_sql as sql
 from gateway.billing.outbox import Outbox
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
-from tests.billing.outboxes import GRACE_S, HANGS_S, HOUR, TEN, book, claim_one, customer, oldest_first, one_pending
+from tests.billing.outboxes import (
+    GRACE_S,
+    HANGS_S,
+    HOUR,
+    TEN,
+    book,
+    claim_one,
+    customer,
+    deliver,
+    oldest_first,
+    one_pending,
+    reject,
+    retry,
+)
 
 
 @pytest.fixture
@@ -27,7 +40,7 @@ async def test_one_event_per_customer_and_meter_at_a_time(ledger: Ledger, outbox
     claims = await outbox.claim(now, lease_s=60, events_max=10)
     assert sorted(claim.event.customer for claim in claims) == ["cus_1", "cus_2"]
     assert await outbox.claim(now + timedelta(seconds=59), lease_s=60, events_max=10) == []
-    await outbox.mark_delivered(claims[0], now, duplicate=False)
+    await deliver(outbox, claims[0], now)
     (following,) = await outbox.claim(now, lease_s=60, events_max=10)
     assert following.event.customer == claims[0].event.customer
     assert following.event.timestamp > claims[0].event.timestamp  # oldest first
@@ -51,7 +64,9 @@ async def test_a_worker_passes_by_an_event_that_another_one_is_claiming(
     await one_pending(ledger, outbox)
     now = TEN + 2 * HOUR
     async with pool.acquire() as other, other.transaction():
-        claimed = await other.fetch(sql.CLAIM, now, now + timedelta(seconds=60), 5, now - 20 * HOUR, None)
+        claimed = await other.fetch(
+            sql.CLAIM, now, now + timedelta(seconds=60), 5, now - 20 * HOUR, None, "", "", None, None
+        )
         assert len(claimed) == 1
         assert await asyncio.wait_for(outbox.claim(now, lease_s=60, events_max=5), HANGS_S) == []
     assert await outbox.claim(now, lease_s=60, events_max=5) == []
@@ -72,10 +87,10 @@ async def test_what_a_worker_says_after_its_lease_counts_only_if_it_delivered(le
     now = TEN + 2 * HOUR
     lost = await claim_one(outbox, now)
     await claim_one(outbox, now + timedelta(seconds=60))
-    await outbox.mark_rejected(lost, "too late")
-    await outbox.mark_retry(lost, "too late", now, after_s=0, in_doubt=False)
+    await reject(outbox, lost, "too late")
+    await retry(outbox, lost, "too late", now, after_s=0, in_doubt=False)
     assert await outbox.claim(now + timedelta(seconds=61), lease_s=60, events_max=1) == []
-    await outbox.mark_delivered(lost, now, duplicate=False)
+    await deliver(outbox, lost, now)
     (after,) = await outbox.events(["sent"])
     assert (after.identifier, after.delivered_at) == (held.identifier, now)
 
@@ -84,9 +99,9 @@ async def test_doubt_of_twenty_hours_is_never_sent_again(ledger: Ledger, outbox:
     await one_pending(ledger, outbox)
     now = TEN + 2 * HOUR
     claim = await claim_one(outbox, now)
-    await outbox.mark_retry(claim, "no answer", now, after_s=1, in_doubt=True)
+    await retry(outbox, claim, "no answer", now, after_s=1, in_doubt=True)
     last = await claim_one(outbox, now + timedelta(hours=19, minutes=59))
-    await outbox.mark_retry(last, "429", now, after_s=1, in_doubt=False)  # a later no does not settle the first
+    await retry(outbox, last, "429", now, after_s=1, in_doubt=False)  # a later no does not settle the first
     late = now + timedelta(hours=20)
     assert await outbox.claim(late, lease_s=60, events_max=1) == []
     assert await outbox.expire_doubtful(late) == 1
@@ -100,7 +115,7 @@ async def test_an_event_that_certainly_did_not_arrive_never_becomes_unknown(ledg
     now = TEN + 2 * HOUR
     for _ in range(3):
         claim = await claim_one(outbox, now)
-        await outbox.mark_retry(claim, "429", now, after_s=1, in_doubt=False)
+        await retry(outbox, claim, "429", now, after_s=1, in_doubt=False)
         now += 15 * HOUR
         assert await outbox.expire_doubtful(now) == 0
     assert (await claim_one(outbox, now)).doubt_since is None
@@ -110,7 +125,7 @@ async def test_an_event_is_not_given_up_while_it_is_being_sent(ledger: Ledger, o
     await one_pending(ledger, outbox)
     now = TEN + 2 * HOUR
     claim = await claim_one(outbox, now)
-    await outbox.mark_retry(claim, "no answer", now, after_s=1, in_doubt=True)
+    await retry(outbox, claim, "no answer", now, after_s=1, in_doubt=True)
     almost = now + timedelta(hours=20) - timedelta(seconds=10)
     await claim_one(outbox, almost)
     assert await outbox.expire_doubtful(almost + timedelta(seconds=30)) == 0
@@ -120,7 +135,7 @@ async def test_an_event_is_not_given_up_while_it_is_being_sent(ledger: Ledger, o
 async def test_a_person_sends_a_rejected_event_again_under_a_new_identifier(ledger: Ledger, outbox: Outbox) -> None:
     held = await one_pending(ledger, outbox)
     now = TEN + 2 * HOUR
-    await outbox.mark_rejected(await claim_one(outbox, now), "no such meter")
+    await reject(outbox, await claim_one(outbox, now), "no such meter")
     fresh = await outbox.reissue(held.identifier, now)
     assert fresh == held.identifier[:-1] + "1"
     (after,) = await oldest_first(outbox)  # the same row: its amount is in the outbox once

@@ -21,6 +21,7 @@ from gateway.limits.spending import Spending
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from gateway.stores.postgres import Pool
+from tests.billing.outboxes import reject
 from tests.rooms.rooms_at_work import NEW
 from tests.rooms.test_rotation import spelled
 from tests.support.invoke import Done, gateway
@@ -71,7 +72,7 @@ async def env(sandbox: Sandbox, database_url: str, ledger: Ledger, pool: Pool, t
     outbox = Outbox(pool)
     await outbox.freeze_closed(NOW, 300)
     for claim in await outbox.claim(NOW, lease_s=60, events_max=2):
-        await outbox.mark_rejected(claim, HOSTILE)
+        await reject(outbox, claim, HOSTILE)
     await pool.execute(
         "insert into budgets (user_id, limit_usd, period, model) values ($1, 1, 'day', $2)", user, HOSTILE
     )

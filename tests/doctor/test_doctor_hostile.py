@@ -21,6 +21,7 @@ from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
+from tests.billing.outboxes import reject
 from tests.config.test_problems import SECRET
 from tests.conftest import METER, WINDOW_S
 from tests.doctor.doctors import found, on, says, settings
@@ -134,7 +135,7 @@ async def test_what_stripe_refuses_or_would_add_up_wrongly(ledger: Ledger, pool:
     outbox = Outbox(pool)
     await outbox.freeze_closed(now, -WINDOW_S)
     (claim,) = await outbox.claim(now, lease_s=60, events_max=1)
-    await outbox.mark_rejected(claim, "400: no")
+    await reject(outbox, claim, "400: no")
     async with sandbox_at(time.time) as sandbox:
         for meter in list(sandbox.stripe.meters.values()):
             sandbox.stripe.set_status(meter.id, "inactive")

@@ -64,6 +64,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "books": {"select", "update"}, "periods": CHANGES, "customers": READS, "user_customers": READS,
         "billing_windows": CHANGES, "billing_carry": CHANGES, "credit_balances": {"select", "update"},
         "credit_uses": CHANGES, "usage_daily": CHANGES, "usage_daily_meetings": CHANGES, "usage_daily_units": CHANGES,
+        "stripe_attempts": APPENDS, "stripe_decisions": READS, "outbox_totals": CHANGES,
     },
     "reports": {
         "openai_usage": READS, "usage_hourly": READS, "users": READS, "api_keys": READS, "meetings": READS,
@@ -73,6 +74,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "books": READS, "periods": READS, "customers": READS, "user_customers": READS, "cost_centres": READS,
         "billing_windows": READS, "billing_carry": READS, "credit_balances": READS, "credit_uses": READS,
         "usage_daily": READS, "usage_daily_meetings": READS, "usage_daily_units": READS,
+        "stripe_attempts": READS, "stripe_decisions": READS, "outbox_totals": READS,
     },
 }  # fmt: skip
 REFUSED: Final = (

@@ -36,6 +36,7 @@ SERVICE_ONLY = (
     "stripe_credit_grants", "stripe_notices", "stripe_rechecks",
     "books", "periods", "customers", "user_customers", "cost_centres",
     "billing_windows", "billing_carry", "credit_uses",
+    "stripe_attempts", "stripe_decisions", "outbox_totals",
 )  # fmt: skip
 
 # Supabase's own set-up (Supabase's docs), as far as migrations meet it.
