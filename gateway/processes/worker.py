@@ -20,6 +20,7 @@ from gateway.billing.opening import open_billing
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
+from gateway.close.seal import Seal
 from gateway.config.settings import Settings, require_values
 from gateway.kit.clock import now
 from gateway.kit.failpoints import Failpoint, pass_by
@@ -57,6 +58,8 @@ CONNECTIONS_MAX: Final = 6
 POLL_EVERY_S: Final = 60.0
 MEET_EVERY_S: Final = 1.0
 """Seconds between two looks for events of meetings."""
+SEAL_EVERY_S: Final = 60.0
+"""Seconds between two looks at whether a month is to be sealed."""
 LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
 ACCRUED_EVERY: Final = 12
@@ -90,6 +93,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         _poll(loops, stack, settings, ledger, pool, arguments.on_new_secret)
         loops.every("expire", Expiry(Rooms(pool), now=now).step_once, every_s=settings.rooms.expire_interval_s)
+        loops.every("seal", _seal(settings, pool).step_once, every_s=SEAL_EVERY_S)
         loops.every("meetings", _meetings(settings, inbox, pool).apply_due, every_s=MEET_EVERY_S)
         await _reconcile(loops, stack, settings, inbox, pool, arguments.on_new_secret)
         _retain(loops, settings, pool)
@@ -116,6 +120,11 @@ def _poll(
     settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
     poll = Poll(OpenItems(pool), ledger, upstream, settler, now=now)
     loops.every("poll", poll.step_once, every_s=POLL_EVERY_S)
+
+
+def _seal(settings: Settings, pool: Pool) -> Seal:
+    grace_h = settings.billing.invoice_grace_h
+    return Seal(pool, invoice_grace_h=grace_h, price_texts=pricing.data.read_texts())
 
 
 def _meetings(settings: Settings, inbox: Inbox, pool: Pool) -> MeetingsWorker:

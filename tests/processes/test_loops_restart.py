@@ -39,6 +39,7 @@ LOOPS: Final = {
     "recount": "worker",
     "poll": "worker",
     "expire": "worker",
+    "seal": "worker",
     "meetings": "worker",
     "reconcile": "worker",
     "retention": "worker",

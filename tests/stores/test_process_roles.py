@@ -65,6 +65,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "billing_windows": CHANGES, "billing_carry": CHANGES, "credit_balances": {"select", "update"},
         "credit_uses": CHANGES, "usage_daily": CHANGES, "usage_daily_meetings": CHANGES, "usage_daily_units": CHANGES,
         "stripe_attempts": APPENDS, "stripe_decisions": READS, "outbox_totals": CHANGES,
+        "price_books": APPENDS,
     },
     "reports": {
         "openai_usage": READS, "usage_hourly": READS, "users": READS, "api_keys": READS, "meetings": READS,
@@ -75,6 +76,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "billing_windows": READS, "billing_carry": READS, "credit_balances": READS, "credit_uses": READS,
         "usage_daily": READS, "usage_daily_meetings": READS, "usage_daily_units": READS,
         "stripe_attempts": READS, "stripe_decisions": READS, "outbox_totals": READS,
+        "price_books": READS,
     },
 }  # fmt: skip
 REFUSED: Final = (

@@ -71,6 +71,7 @@ TABLES: Final = {
     "usage_daily": (READS, CHANGES),
     "usage_daily_meetings": (READS, CHANGES),
     "usage_daily_units": (READS, CHANGES),
+    "price_books": (NOTHING, APPENDS),
 }
 HIDDEN_COLUMNS: Final = {
     "api_keys": {"unkey_key_id", "enabled_at"},
