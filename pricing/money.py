@@ -47,6 +47,8 @@ def nano(femto: int) -> int:
 
 
 def nano_text(nano_usd: int) -> str:
-    """Nano-USD as USD with exactly nine decimals (`0.001234500`), as `gateway price` prints a cost."""
+    """Nano-USD of either sign as USD with exactly nine decimals (`0.001234500`), as `gateway price` prints a cost."""
+    if nano_usd < 0:
+        return f"-{nano_text(-nano_usd)}"
     digits = str(nano_usd).rjust(10, "0")
     return f"{digits[:-9]}.{digits[-9:]}"

@@ -16,7 +16,7 @@ from gateway.openai.families.catalogue import price_family
 
 _LOOK: Final = (
     "The row, its usage block and its lines do not belong together: compare them with `gateway price`, find out who "
-    "wrote or changed the row, and correct it with an adjustment row."
+    "wrote or changed the row, and correct it: `gateway adjust ROW`."
 )
 
 

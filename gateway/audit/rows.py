@@ -7,16 +7,16 @@ from gateway.audit.reads.rows import Estimates, Evidence, Uniqueness
 from gateway.audit.result import InvariantResult, judge
 
 _UNIQUE: Final = (
-    "A call is counted twice, or could be: restore the missing constraint (migrations/), then correct the surplus row "
-    "with an adjustment row of the opposite amount."
+    "A call is counted twice, or could be: restore the missing constraint (migrations/), then correct the surplus row: "
+    "`gateway adjust ROW --void`."
 )
 _EVIDENCE: Final = (
-    "A row says more than it can show. Look at its metadata and at the log line of its id; correct it with an "
-    "adjustment row."
+    "A row says more than it can show. Look at its metadata and at the log line of its id; correct it: "
+    "`gateway adjust ROW`."
 )
 _ESTIMATES: Final = (
     "An estimate without a reason, or above its own bound, cannot be explained to a customer: look at its metadata, "
-    "and correct it with an adjustment row."
+    "and correct it: `gateway adjust ROW`."
 )
 
 

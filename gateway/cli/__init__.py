@@ -29,7 +29,15 @@ PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "journal": (),
     },
     "People, keys and limits": {"users": (), "keys": (), "budgets": (), "credits": (), "log": ("log",)},
-    "Usage and money": {"report": (), "audit": ("audit",), "quarantine": (), "billing": (), "price": ("price",)},
+    "Usage and money": {
+        "report": (),
+        "audit": ("audit",),
+        "adjust": ("adjust",),
+        "corrections": (),
+        "quarantine": (),
+        "billing": (),
+        "price": ("price",),
+    },
     "Meetings and rooms": {"meetings": (), "daily": (), "rooms": (), "retention": ("retention",)},
 }
 """Heading in the help → file → its commands; a file without any is a group of commands under its own name."""
@@ -49,6 +57,8 @@ HOMES: Final = {
     "log": "trail.cli",
     "report": "reports.cli",
     "audit": "audit.cli",
+    "adjust": "corrections.adjust_cli",
+    "corrections": "corrections.cli",
     "quarantine": "quarantine.cli",
     "billing": "billing.cli",
     "price": "prices.cli",

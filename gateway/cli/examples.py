@@ -42,6 +42,15 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "gateway report meetings --during yesterday",
     ),
     "audit": ("gateway audit", "gateway audit --from 2026-11-01 --to 2026-12-01 --stripe"),
+    "adjust": (
+        'gateway adjust 0193a8f0-1234-7abc-8def-0123456789ab --cost 0.0125 --why "priced by hand"',
+        'gateway adjust req_123 --void --why "the customer was promised a refund" --ticket FIN-7 --yes',
+        'gateway adjust --file refunds.csv --why "outage of 12 November" --total=-3.5 --yes',
+    ),
+    "corrections": (
+        "gateway corrections list --during last-month --csv",
+        "gateway corrections approve 0193a8f0-1234-7abc-8def-0123456789ab --key-file approver.key",
+    ),
     "quarantine": (
         "gateway quarantine list",
         "gateway quarantine retry --all",

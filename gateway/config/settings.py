@@ -29,7 +29,6 @@ from gateway.config.values import (
     items,
     origin,
     ring,
-    signing_secrets,
     stripe_key,
     url,
     webhook_secret,
@@ -204,6 +203,8 @@ class BillingSettings(_Section):
 
     markup: Decimal = Field(Decimal("1"), ge=0)
     """billed_usd = cost_usd × markup, rounded half-even to the nano-dollar."""
+    four_eyes: bool = False
+    """Whether a correction by hand is booked only once another person has approved it (docs/corrections.md)."""
     bill_estimates: bool = True
     """Whether estimated calls are charged; off records billed_usd 0 for them."""
     meter_event_name: str = Field("openai_usage_micro_usd", max_length=100)
@@ -304,9 +305,6 @@ class Settings(BaseSettings):
     """Where Unkey is."""
     stripe_secret_key: Annotated[Credential, AfterValidator(stripe_key)] | None = None
     """Without it amounts accrue and are not reported."""
-    stripe_webhook_secret: Annotated[SecretStr, AfterValidator(signing_secrets)] | None = None
-    """Signing secrets of our webhook endpoints at Stripe, `whsec_…`, several with commas between them; without it every
-    webhook is refused."""
     stripe_base_url: HttpUrl = "https://api.stripe.com"
     """Where Stripe is."""
     daily_api_key: Credential | None = None

@@ -4,7 +4,8 @@
 belongs to it: `openai.responses` allows `responses.compact` and `responses.get` as well. `openai.model.<model>` allows
 a model and its dated snapshots, `openai.model.gpt-5*` all whose names begin so. A key is bound by a kind only when it
 has some of it: one with models and no endpoints may call every endpoint with them, one with neither may do everything.
-Except a key for rooms (`rooms.read`, `rooms.*`): it belongs to a backend, and needs a permission to call OpenAI.
+Except a key for rooms (`rooms.read`, `rooms.*`) or corrections (`corrections.approve`): it belongs to a backend or an
+operator, and needs a permission to call OpenAI.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ EVERYTHING: Final = "openai.*"
 MODEL: Final = "openai.model."
 ENDPOINT: Final = "openai."
 ROOMS: Final = "rooms."
+CORRECTIONS: Final = "corrections."
 
 
 class Allowed(NamedTuple):
@@ -65,7 +67,7 @@ def are_told(permissions: Iterable[str]) -> bool:
 
 
 def _binds(name: str) -> bool:
-    return name.startswith((ENDPOINT, ROOMS))
+    return name.startswith((ENDPOINT, ROOMS, CORRECTIONS))
 
 
 def granted_of(permissions: Iterable[str]) -> frozenset[str]:

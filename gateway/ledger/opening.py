@@ -7,12 +7,12 @@ from gateway.config.settings import Settings
 from gateway.ledger.signing import EntrySigner
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
-from gateway.stores.postgres import Pool
+from gateway.stores.postgres import Connections
 from gateway.stores.redis import open_redis
 
 
-def build_ledger(settings: Settings, pool: Pool) -> Ledger:
-    """A ledger over this pool."""
+def build_ledger(settings: Settings, pool: Connections) -> Ledger:
+    """A ledger over this pool, or within a transaction."""
     return Ledger(pool, meter=settings.billing.meter_event_name, window_s=settings.billing.window_s)
 
 

@@ -13,6 +13,7 @@ from gateway.cli import build
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.billing.test_held import waiting
+from tests.corrections.corrections_at_work import propose
 from tests.keys.unkey_at_work import KeySides, key_sides_at
 from tests.meetings.daily_server import KEY, daily_server
 from tests.quarantine.test_quarantine import arrives, stranger
@@ -40,6 +41,9 @@ CHANGES: Final[dict[str, str]] = {
     "credits add": "credit add",
     "billing again": "meter_event again",
     "billing delivered": "meter_event delivered",
+    "adjust": "correction book",
+    "corrections approve": "correction approve",
+    "corrections reject": "correction reject",
     "quarantine retry": "quarantine retry",
     "quarantine resolve": "quarantine resolve",
     "retention": "retention apply",
@@ -53,6 +57,7 @@ CHANGES: Final[dict[str, str]] = {
 """Command → subject and verb of its event."""
 READS: Final = frozenset({
     "users list", "keys list", "keys show", "budgets list", "credits list", "log", "report usage", "report meetings",
+    "corrections list", "corrections waiting",
     "audit", "quarantine list", "quarantine show", "billing held", "price", "meetings list", "daily status",
     "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show", "config check",
     "journal inspect",
@@ -108,6 +113,7 @@ async def test_every_command_that_changes_something_leaves_an_event(
         source.execute("create table rooms (id integer primary key, room_name text)")
         source.execute("insert into rooms (room_name) values ('old')")
     source.close()
+    corrected, proposals = await propose_two(sides, key_file := tmp_path / "approver.key")
     async with daily_server() as server:
         sides.env |= {
             "DAILY_API_KEY": KEY,
@@ -133,6 +139,9 @@ async def test_every_command_that_changes_something_leaves_an_event(
             "credits add": ("zoe@example.com", "20"),
             "billing again": (waiting[0],),
             "billing delivered": (waiting[1],),
+            "adjust": (corrected, "--cost", "3", "--why", "a test", "--yes"),
+            "corrections approve": (proposals[0], "--key-file", str(key_file)),
+            "corrections reject": (proposals[1], "--why", "a test"),
             "quarantine retry": (str(ids[0]),),
             "quarantine resolve": (str(ids[1]), "--reason", "a test"),
             "retention": ("--participants-after", "0", "--apply"),
@@ -148,6 +157,14 @@ async def test_every_command_that_changes_something_leaves_an_event(
     assert missing == []
     written = [row["event"] for row in await pool.fetch("select admin_events::text as event from admin_events")]
     assert [event for event in written if "canary" in event.lower() or DAILY_SECRET in event or KEY in event] == []
+
+
+async def propose_two(sides: KeySides, key_file: Path) -> tuple[str, list[str]]:
+    """A row to correct, and two corrections of another one that wait for whoever has the key in this file."""
+    rows = [row["id"] for row in await sides.pool.fetch("select id::text from openai_usage where adjusts is null")]
+    await sides.key("approver", permissions={"corrections.approve"})
+    key_file.write_text("sk_approver_canary_012")
+    return rows[0], [await propose(sides.env["DATABASE_URL"], rows[1], cost_nano) for cost_nano in (7, 8)]
 
 
 async def left_no_event(sides: KeySides, command: str, arguments: tuple[str, ...]) -> str | None:

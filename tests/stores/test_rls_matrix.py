@@ -72,6 +72,10 @@ TABLES: Final = {
     "usage_daily_meetings": (READS, CHANGES),
     "usage_daily_units": (READS, CHANGES),
     "price_books": (NOTHING, APPENDS),
+    "corrections": (NOTHING, APPENDS),
+    "correction_rows": (NOTHING, APPENDS),
+    "correction_proposals": (NOTHING, APPENDS),
+    "correction_decisions": (NOTHING, APPENDS),
 }
 HIDDEN_COLUMNS: Final = {
     "api_keys": {"unkey_key_id", "enabled_at"},
