@@ -2,9 +2,9 @@
 -- Stripe's objects have no version, and its webhooks come in any order: each row is replaced only by an answer of Stripe
 -- that was asked for later (`asked_at`, this database's clock). `seen_event` is the webhook that made us ask; NULL: sync.
 
--- One row per item of a subscription: a price, and with it a meter.
+-- One row per item of a subscription (a price, and with it a meter) and period: earlier periods stay.
 create table public.stripe_subscriptions (
-  item text primary key,
+  item text not null,
   id text not null,
   customer text not null,
   price text not null,
@@ -21,10 +21,11 @@ create table public.stripe_subscriptions (
   removed_at timestamptz, -- when this item was found to be no longer in its subscription
   is_live boolean not null,
   asked_at timestamptz not null,
-  seen_event text
+  seen_event text,
+  primary key (item, period_start)
 );
 create index stripe_subscriptions_id_idx on public.stripe_subscriptions (id);
-create index stripe_subscriptions_customer_idx on public.stripe_subscriptions (customer, meter);
+create index stripe_subscriptions_customer_idx on public.stripe_subscriptions (customer, meter, period_start);
 
 create table public.stripe_invoices (
   id text primary key,
@@ -87,11 +88,8 @@ create table public.stripe_notices (
   errors bigint not null default 0,
   matched bigint not null default 0, -- of these, how many samples were events of ours
   detail jsonb not null,
-  stops boolean not null default false, -- nothing is reported while one of these is not cleared
-  cleared_at timestamptz,
   created_at timestamptz not null default now()
 );
-create index stripe_notices_stops_idx on public.stripe_notices (created_at) where stops and cleared_at is null;
 create index stripe_notices_occurred_at_idx on public.stripe_notices (occurred_at);
 
 -- Hours whose delivered events are compared with Stripe's summaries, because a notice names fewer than have failed.

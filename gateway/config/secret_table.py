@@ -24,6 +24,7 @@ NEEDED_BY: Final[dict[str, frozenset[Kind]]] = {
     "unkey_root_key": frozenset({"proxy"}),
     "keys.canary": frozenset({"proxy"}),
     "stripe_secret_key": frozenset({"worker"}),
+    "stripe_webhook_secret": frozenset({"proxy"}),
     "daily_api_key": frozenset({"worker"}),
     "daily_webhook_secret": frozenset({"proxy"}),
     "rooms_keys": frozenset({"proxy"}),
@@ -32,9 +33,16 @@ NEEDED_BY: Final[dict[str, frozenset[Kind]]] = {
     "egress.proxy": _STORES,
 }
 """Setting → processes. The sandbox has credentials of its own."""
-UNUSED: Final = ("OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET", "STRIPE_WEBHOOK_SECRET")
+UNUSED: Final = ("OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET")
 """Variables that are usual beside ours; no process is given them."""
-ROTATED: Final = ("openai_api_key", "unkey_root_key", "stripe_secret_key", "daily_api_key", "daily_webhook_secret")
+ROTATED: Final = (
+    "openai_api_key",
+    "unkey_root_key",
+    "stripe_secret_key",
+    "stripe_webhook_secret",
+    "daily_api_key",
+    "daily_webhook_secret",
+)
 """What a running gateway takes anew on SIGHUP; anything else needs a restart."""
 
 

@@ -1,10 +1,12 @@
-"""Secrets in settings, decoded."""
+"""Secrets in settings, decoded. A message never quotes one."""
 
 import base64
 import binascii
+import re
 from typing import Final
 
 SECRET_BYTES_MIN: Final = 16
+_STRIPES: Final = re.compile(r"whsec_[\x21-\x2b\x2d-\x7e]{10,}")
 
 
 def secret_of(text: str) -> bytes:
@@ -16,3 +18,13 @@ def secret_of(text: str) -> bytes:
     if len(secret) < SECRET_BYTES_MIN:
         raise ValueError(f"it must be the base64 of at least {SECRET_BYTES_MIN} bytes")
     return secret
+
+
+def stripe_secrets_of(text: str) -> tuple[str, ...]:
+    """The secrets that STRIPE_WEBHOOK_SECRET lists: each endpoint at Stripe has its own, and two while it is rolled.
+    Raises ValueError saying what would be right.
+    """
+    secrets = tuple(each.strip() for each in text.split(",") if each.strip())
+    if not secrets or not all(_STRIPES.fullmatch(each) for each in secrets):
+        raise ValueError("it must be one or more signing secrets of Stripe's, whsec_…, with commas between them")
+    return secrets

@@ -15,7 +15,7 @@ from gateway.config.dsn import read_dsn
 from gateway.config.egress import parse_proxy
 from gateway.config.key_ring import parse_ring
 from gateway.config.redis_url import read_redis_url
-from gateway.config.secrets import secret_of
+from gateway.config.secrets import secret_of, stripe_secrets_of
 from gateway.kit.loopback import is_loopback
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -91,6 +91,12 @@ def stripe_key(value: SecretStr) -> SecretStr:
 def webhook_secret(value: SecretStr) -> SecretStr:
     """The base64 that Daily.co signs with."""
     secret_of(value.get_secret_value())
+    return value
+
+
+def signing_secrets(value: SecretStr) -> SecretStr:
+    """One signing secret of Stripe's, or several."""
+    stripe_secrets_of(value.get_secret_value())
     return value
 
 

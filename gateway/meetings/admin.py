@@ -6,9 +6,10 @@ from gateway.accounts.store import Accounts, User
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
-from gateway.meetings.inbox import Inbox, InboxCounts
+from gateway.meetings.inbox import Inbox
 from gateway.meetings.listing import Listed, MeetingListing
 from gateway.stores.one_connection import database
+from gateway.stores.webhook_inbox import InboxCounts
 from gateway.trail.record import recording
 from gateway.trail.store import Deed
 

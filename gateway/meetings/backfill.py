@@ -15,7 +15,8 @@ import structlog
 from gateway.meetings.backfill_cursors import BackfillCursor, BackfillCursors
 from gateway.meetings.daily_api import Page
 from gateway.meetings.daily_events import API_MEETING
-from gateway.meetings.inbox import Inbox, WebhookEvent
+from gateway.meetings.inbox import Inbox
+from gateway.stores.webhook_inbox import WebhookEvent
 
 RECONCILE: Final = "reconcile"
 KEPT: Final = ("id", "room", "start_time", "duration", "ongoing", "whole")

@@ -11,11 +11,12 @@ from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
 from gateway.meetings.backfill import Backfill, Progress, Walked
 from gateway.meetings.backfill_cursors import BackfillCursors
-from gateway.meetings.inbox import Inbox, InboxCounts
+from gateway.meetings.inbox import Inbox
 from gateway.meetings.listing import MeetingListing
 from gateway.meetings.opening import open_daily
 from gateway.meetings.registration import ACTIVE, Webhook
 from gateway.stores.one_connection import database
+from gateway.stores.webhook_inbox import InboxCounts
 from gateway.trail.record import intending
 from gateway.trail.store import Deed
 

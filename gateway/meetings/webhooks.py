@@ -4,18 +4,18 @@ Exactly 200 only when it is in PostgreSQL for good; a failure is 503, and Daily.
 not log what is in an event.
 """
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 from aiohttp import web
 
 from gateway.kit.errors import ApiError
 from gateway.meetings.daily_events import UNKNOWN, UNREADABLE, envelope_of, occurred_at
-from gateway.meetings.inbox import WebhookEvent
 from gateway.meetings.signature import is_genuine, is_plausible
+from gateway.stores.inbox_writer import EventStore, InboxWriter
+from gateway.stores.webhook_inbox import WebhookEvent
 
 PATH: Final = "/webhooks/daily"
 BODY_BYTES_MAX: Final = 1024 * 1024
@@ -26,12 +26,6 @@ ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
 _log: Final = structlog.get_logger("gateway.webhooks")
 
 
-class EventStore(Protocol):
-    """Where events are kept."""
-
-    async def store(self, events: Sequence[WebhookEvent]) -> set[str]: ...
-
-
 class Webhooks:
     """One per process."""
 
@@ -39,12 +33,10 @@ class Webhooks:
         self, store: EventStore, daily_secret: bytes | None, *, read_body: ReadBody, unix_s: Callable[[], float]
     ) -> None:
         """Without `daily_secret` nothing of Daily.co's is taken."""
-        self._store: Final = store
+        self._inbox: Final = InboxWriter(store)
         self._secret = daily_secret
         self._read_body: Final = read_body
         self._unix_s: Final = unix_s
-        self._waiting: list[tuple[WebhookEvent, asyncio.Future[bool]]] = []
-        self._storing: asyncio.Task[None] | None = None
 
     def use_secret(self, daily_secret: bytes) -> None:
         """Webhooks from now on must be signed with this secret."""
@@ -67,7 +59,7 @@ class Webhooks:
             raise self._refusal()
         # Whatever Daily.co has signed is kept and acknowledged: after three refusals it would send nothing any more.
         envelope = envelope_of(body)
-        new = await self._keep(WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body))
+        new = await self._inbox.keep(WebhookEvent(envelope.id, envelope.type, occurred_at(envelope), body))
         say = _log.warning if envelope.type in (UNKNOWN, UNREADABLE) else _log.info
         say("webhook stored", type=envelope.type, id=envelope.id, new=new)
         return _accept()
@@ -89,34 +81,6 @@ class Webhooks:
             _log.error("webhook refused", look="DAILY_WEBHOOK_SECRET is not set")
             return ApiError(503, "webhooks_not_configured", "This gateway takes no webhooks of Daily.co.")
         return ApiError(401, "invalid_signature", "The webhook's signature or timestamp is missing or wrong.")
-
-    async def _keep(self, event: WebhookEvent) -> bool:
-        """Whether it was new. Events that come together are committed together."""
-        kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((event, kept))
-        if self._storing is None:
-            self._storing = asyncio.create_task(self._store_waiting())
-        return await kept
-
-    async def _store_waiting(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                await self._store_batch(batch)
-        finally:
-            self._storing = None
-
-    async def _store_batch(self, batch: list[tuple[WebhookEvent, asyncio.Future[bool]]]) -> None:
-        try:
-            new = await self._store.store([event for event, _ in batch])
-        except Exception as error:  # noqa: BLE001  # every error is passed to the waiting calls
-            for _, kept in batch:
-                if not kept.done():
-                    kept.set_exception(error)
-            return
-        for event, kept in batch:
-            if not kept.done():
-                kept.set_result(event.id in new)
 
 
 def _is_test(body: bytes) -> bool:

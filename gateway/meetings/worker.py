@@ -13,8 +13,9 @@ import structlog
 from gateway.kit.errors import DependencyDown
 from gateway.meetings.apply import apply
 from gateway.meetings.fields import UnreadableEvent
-from gateway.meetings.inbox import Inbox, NotApplied
+from gateway.meetings.inbox import Inbox
 from gateway.meetings.listing import MeetingListing
+from gateway.stores.webhook_inbox import NotApplied
 
 CLAIM_S: Final = 60.0
 """Seconds between two looks for owners of meetings that have none."""

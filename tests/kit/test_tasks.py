@@ -28,7 +28,7 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/processes/admin.py:watch": "the timer is set again in `finally`, whatever has failed",
     # One question for several who wait: each of them awaits the task or its future, and hears its error.
     "gateway/limits/counters.py:_run": "_send hands every error to those who wait",
-    "gateway/meetings/webhooks.py:_keep": "_store_waiting hands every error to those who wait",
+    "gateway/stores/inbox_writer.py:keep": "_store_waiting hands every error to those who wait",
     "gateway/access/verification.py:_look": "awaited by who asks; _finish_check reads its outcome",
     "gateway/limits/limiter.py:_beginning": "awaited by who asks; _finish_beginning reads its outcome",
     "gateway/access/admission.py:_ask": "awaited by who asks; the next call makes a failed renewal again",

@@ -7,10 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 from gateway.meetings.daily_events import occurred_at, read_envelope
-from gateway.meetings.inbox import Inbox, WebhookEvent
+from gateway.meetings.inbox import Inbox
 from gateway.meetings.listing import MeetingListing
 from gateway.meetings.worker import MeetingsWorker
 from gateway.stores.postgres import Pool
+from gateway.stores.webhook_inbox import WebhookEvent
 
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

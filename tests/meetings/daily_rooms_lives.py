@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from gateway.meetings.backfill import event_of
 from gateway.meetings.daily_events import occurred_at, read_envelope
-from gateway.meetings.inbox import WebhookEvent
 from gateway.sandbox.daily.rooms import LiveRooms
 from gateway.sandbox.daily.service import Faults, World
+from gateway.stores.webhook_inbox import WebhookEvent
 from tests.meetings.daily_lives import at
 
 Source = Literal["webhooks", "rest", "both"]

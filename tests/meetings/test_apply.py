@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.meetings.inbox import WebhookEvent
 from gateway.stores.postgres import Pool
+from gateway.stores.webhook_inbox import WebhookEvent
 from tests.meetings.daily_lives import (
     T0,
     ended,

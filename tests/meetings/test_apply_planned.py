@@ -9,9 +9,10 @@ import pytest
 
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
-from gateway.meetings.inbox import Inbox, WebhookEvent
+from gateway.meetings.inbox import Inbox
 from gateway.meetings.listing import MeetingListing
 from gateway.stores.postgres import Pool, open_pool
+from gateway.stores.webhook_inbox import WebhookEvent
 from tests.meetings.daily_lives import T0, ended, joined, outcome, started, told, wipe, work
 from tests.meetings.test_apply import same_room_five_times, shuffled
 from tests.support.events import call

@@ -11,9 +11,9 @@ import pytest
 from gateway.meetings.backfill import event_of
 from gateway.meetings.daily_api import DailyMeetings
 from gateway.meetings.daily_events import envelope_of, facts_of, occurred_at
-from gateway.meetings.inbox import WebhookEvent
 from gateway.meetings.signature import is_genuine, sign
 from gateway.stores.postgres import Pool
+from gateway.stores.webhook_inbox import WebhookEvent
 from tests.meetings.daily_lives import told
 from tests.meetings.daily_server import KEY, DailyServer, daily_server
 

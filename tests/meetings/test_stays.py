@@ -8,8 +8,9 @@ import pytest
 from gateway.ledger.store import Ledger
 from gateway.meetings.attribution import MeetingAttribution
 from gateway.meetings.call_meetings import CallMeetings
-from gateway.meetings.inbox import Inbox, WebhookEvent
+from gateway.meetings.inbox import Inbox
 from gateway.stores.postgres import Pool, open_pool
+from gateway.stores.webhook_inbox import WebhookEvent
 from tests.meetings.daily_lives import T0, ended, joined, left, outcome, rest, started, told, wipe, work
 from tests.meetings.daily_rooms_lives import ROWS_OF_A_LONG_STAY, Daily, Source, a_long_stay
 from tests.meetings.test_apply import USER, shuffled

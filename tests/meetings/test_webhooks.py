@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from gateway.config.secrets import secret_of
-from gateway.meetings.inbox import ATTEMPTS_MAX
 from gateway.meetings.signature import sign
+from gateway.stores.webhook_inbox import ATTEMPTS_MAX
 from tests.meetings.daily_lives import ended, joined, left, started
 from tests.support.gateway import Stack
 from tests.support.whole_gateway import DAILY_SECRET

@@ -30,6 +30,7 @@ SPECIAL: Final = {
     "database_url": "postgresql://u:mark-database@127.0.0.1/d",
     "redis_url": "redis://:mark-redis@127.0.0.1/0",
     "stripe_secret_key": "sk_test_mark-stripe",
+    "stripe_webhook_secret": "whsec_mark-stripe-webhooks",
     "daily_webhook_secret": RINGS,
     "rooms_keys": f"mark-rooms:{RINGS}",
     "gateway_secrets": f"mark-gateway:{RINGS}",

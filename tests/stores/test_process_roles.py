@@ -20,13 +20,13 @@ from gateway.config.settings import Settings
 from gateway.ledger import open_items
 from gateway.ledger import sql as ledger
 from gateway.limits import spending
-from gateway.meetings import backfill_cursors, call_meetings, event_store, inbox, inbox_transaction, listing
+from gateway.meetings import backfill_cursors, call_meetings, event_store, inbox_transaction, listing
 from gateway.openai import objects
 from gateway.processes.handed_settings import decode_settings, encode_settings, without_secrets
 from gateway.reports import store as reports
 from gateway.retention import store as retention
 from gateway.rooms import store as rooms
-from gateway.stores import database_mark, migrator, postgres_health
+from gateway.stores import database_mark, migrator, postgres_health, webhook_inbox
 from gateway.stores.postgres import open_pool
 from gateway.stores.process_roles import find_missing, make_logins, role_of
 from gateway.trail import store as trail
@@ -239,7 +239,7 @@ STATEMENTS: Final = (
     ("proxy", call_meetings, None),
     ("proxy", spending, ("_SUMS",)),
     ("proxy", rooms, ("_GET", "_LIST", "_INSERT", "_UPDATE", "_EXPIRE", "_USER", "_MEETING")),
-    ("proxy", inbox, ("_STORE",)),
+    ("proxy", webhook_inbox, ("_STORE",)),
     ("proxy", trail, ("_WRITE",)),
     ("keeper", ledger, ("CONFIRMED",)),
     ("worker", ledger, None),
@@ -247,7 +247,7 @@ STATEMENTS: Final = (
     ("worker", outbox_sql, None),
     ("worker", spending, ("_SUMS", "_BUDGETS")),
     ("worker", rooms, ("_EXPIRE_DUE",)),
-    ("worker", inbox, None),
+    ("worker", webhook_inbox, None),
     ("worker", inbox_transaction, None),
     ("worker", event_store, None),
     ("worker", listing, ("_CLAIM",)),

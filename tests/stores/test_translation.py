@@ -14,9 +14,10 @@ from gateway.kit.metrics import Status
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.meetings.backfill_cursors import BackfillCursors
-from gateway.meetings.inbox import Inbox, WebhookEvent
+from gateway.meetings.inbox import Inbox
 from gateway.processes.admin import Board
 from gateway.stores.postgres import Pool, Table, open_pool, translating_errors
+from gateway.stores.webhook_inbox import WebhookEvent
 from tests.conftest import METER, WINDOW_S, admin
 from tests.support.events import call, linked, new_id
 

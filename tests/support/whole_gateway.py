@@ -19,6 +19,8 @@ from tests.support.servers import free_port, on_database
 
 DAILY_SECRET: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 """What webhooks are signed with; Daily.co's docs have a vector for it."""
+STRIPE_SECRETS: Final = ("whsec_of_the_old_endpoint", "whsec_of_the_new_endpoint")
+"""What Stripe's webhooks are signed with, while the secret is rolled."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,8 @@ def running(
     name, folder = f"running_{uuid4().hex}", tmp_path_factory.mktemp("stack")
     asyncio.run(admin(postgres_dsn, f"create database {name} template {template} strategy file_copy"))
     database = on_database(postgres_dsn, name)
-    environ = {"DAILY_WEBHOOK_SECRET": DAILY_SECRET} | asyncio.run(own_logins(database))
+    secrets = {"DAILY_WEBHOOK_SECRET": DAILY_SECRET, "STRIPE_WEBHOOK_SECRET": ",".join(STRIPE_SECRETS)}
+    environ = secrets | asyncio.run(own_logins(database))
     # A database of its own: its worker would recount, and drop, what other tests count.
     with stack(folder, database, embedded.redis_url.replace("db=0", "db=1"), **environ) as made:
         made.start()
