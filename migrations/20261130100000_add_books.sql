@@ -142,6 +142,7 @@ create table public.usage_daily (
   total_tokens bigint not null default 0,
   cost_nano bigint not null default 0,
   billed_nano bigint not null default 0,
+  billed_before_nano bigint not null default 0, -- the part of it by rows of books_version 0, which stripe_windows holds
   constraint usage_daily_key unique nulls not distinct
     (day, user_id, api_key_id, customer_id, model, endpoint, service_tier, evidence)
 ) with (fillfactor = 70);
@@ -177,6 +178,14 @@ create table public.usage_daily_units (
 ) with (fillfactor = 70);
 create index usage_daily_units_user_id_idx on public.usage_daily_units (user_id, day);
 
+-- Rows that were booked in another instant than they were completed: so the rows of a month by booked_at are found by their
+-- completed_at and by this, without an index on the ledger for what is rare.
+create table public.late_rows (
+  usage_id uuid primary key,
+  booked_at timestamptz not null
+);
+create index late_rows_booked_at_idx on public.late_rows (booked_at);
+
 alter table public.books enable row level security;
 alter table public.periods enable row level security;
 alter table public.customers enable row level security;
@@ -189,3 +198,4 @@ alter table public.credit_uses enable row level security;
 alter table public.usage_daily enable row level security;
 alter table public.usage_daily_meetings enable row level security;
 alter table public.usage_daily_units enable row level security;
+alter table public.late_rows enable row level security;

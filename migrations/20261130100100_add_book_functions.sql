@@ -77,12 +77,13 @@ begin
 
   insert into public.usage_daily as d (
     day, user_id, api_key_id, customer_id, model, endpoint, service_tier, evidence, calls, rows, late_rows,
-    prompt_tokens, completion_tokens, total_tokens, cost_nano, billed_nano)
+    prompt_tokens, completion_tokens, total_tokens, cost_nano, billed_nano, billed_before_nano)
   select
     (booked_at at time zone 'UTC')::date, user_id, api_key_id, customer_id, model, endpoint, service_tier, evidence,
     count(*) filter (where adjusts is null), count(*), count(*) filter (where booked_at <> completed_at),
     coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), coalesce(sum(total_tokens), 0),
-    coalesce(sum(cost_usd) * 1000000000, 0)::bigint, coalesce(sum(billed_usd) * 1000000000, 0)::bigint
+    coalesce(sum(cost_usd) * 1000000000, 0)::bigint, coalesce(sum(billed_usd) * 1000000000, 0)::bigint,
+    coalesce(sum(billed_usd) filter (where books_version = 0) * 1000000000, 0)::bigint
   from added
   group by 1, 2, 3, 4, 5, 6, 7, 8
   order by 1, 2, 3, 4, 5, 6, 7, 8
@@ -94,7 +95,8 @@ begin
     completion_tokens = d.completion_tokens + excluded.completion_tokens,
     total_tokens = d.total_tokens + excluded.total_tokens,
     cost_nano = d.cost_nano + excluded.cost_nano,
-    billed_nano = d.billed_nano + excluded.billed_nano;
+    billed_nano = d.billed_nano + excluded.billed_nano,
+    billed_before_nano = d.billed_before_nano + excluded.billed_before_nano;
 
   insert into public.usage_daily_meetings as m (day, meeting_id, user_id, calls, cost_nano, billed_nano)
   select (booked_at at time zone 'UTC')::date, meeting_id, user_id, count(*) filter (where adjusts is null),
@@ -119,6 +121,8 @@ begin
   on conflict on constraint usage_daily_units_key do update set
     quantity = n.quantity + excluded.quantity,
     usd = n.usd + excluded.usd;
+
+  insert into public.late_rows (usage_id, booked_at) select id, booked_at from added where booked_at <> completed_at;
 
   if tg_op <> 'INSERT' then
     return null;

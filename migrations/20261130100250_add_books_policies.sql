@@ -3,7 +3,8 @@
 do $$
 declare
   every constant text[] := array['books', 'periods', 'customers', 'user_customers', 'cost_centres', 'billing_windows',
-    'billing_carry', 'credit_balances', 'credit_uses', 'usage_daily', 'usage_daily_meetings', 'usage_daily_units'];
+    'billing_carry', 'credit_balances', 'credit_uses', 'usage_daily', 'usage_daily_meetings', 'usage_daily_units',
+    'late_rows'];
   seen constant text[] := array['credit_balances', 'usage_daily', 'usage_daily_meetings', 'usage_daily_units'];
   each record;
   tab text;
@@ -63,7 +64,7 @@ begin
     grant select (user_id, since, granted_nano, used_before_nano, used_nano, left_nano, updated_at)
       on public.credit_balances to authenticated;
     grant select (day, user_id, api_key_id, customer_id, model, endpoint, service_tier, evidence, calls, rows, late_rows,
-      prompt_tokens, completion_tokens, total_tokens, billed_nano) on public.usage_daily to authenticated;
+      prompt_tokens, completion_tokens, total_tokens, billed_nano, billed_before_nano) on public.usage_daily to authenticated;
     grant select (day, meeting_id, user_id, calls, billed_nano) on public.usage_daily_meetings to authenticated;
     grant select (day, user_id, api_key_id, model, service_tier, evidence, unit, quantity)
       on public.usage_daily_units to authenticated;
@@ -86,6 +87,8 @@ begin
       ('worker', 'usage_daily', 'select, insert, update'),
       ('worker', 'usage_daily_meetings', 'select, insert, update'),
       ('worker', 'usage_daily_units', 'select, insert, update'),
+      ('worker', 'late_rows', 'select, insert'),
+      ('reports', 'late_rows', 'select'),
       ('reports', 'books', 'select'),
       ('reports', 'periods', 'select'),
       ('reports', 'customers', 'select'),

@@ -17,7 +17,7 @@ from gateway.stores.postgres import Table
 _USER: Final = "id::text as id, email, name, stripe_customer_id, is_active"
 # A user by id or by e-mail address (in any case).
 _FIND: Final = f"select {_USER} from public.users where id = $1::uuid or lower(email) = lower($2)"  # noqa: S608 - names
-# A new user; nothing when the address (in any case) or the Stripe customer is some user's already.
+# A new user; nothing when the address (in any case) is some user's already.
 _CREATE: Final = f"""
 insert into public.users (email, name, stripe_customer_id) values (lower($1), $2, $3)
 on conflict do nothing returning {_USER}
@@ -29,11 +29,14 @@ on conflict (lower(email)) do update
   set stripe_customer_id = coalesce(u.stripe_customer_id, excluded.stripe_customer_id)
 returning u.id::text
 """
-_BY_CUSTOMER: Final = f"select {_USER} from public.users where stripe_customer_id = $1"  # noqa: S608 - as above
 # Stripe customers, those who owe something that is not frozen yet first, then those of the newest users; $1 at most.
 _CUSTOMERS: Final = """
 select u.stripe_customer_id from public.users u where u.stripe_customer_id is not null
-order by exists (select from public.stripe_windows w where w.user_id = u.id and w.unfrozen) desc, u.created_at desc
+order by exists (
+  select from public.billing_windows w where w.open
+    and (w.user_id = u.id or w.customer_id = (
+      select c.id from public.customers c where c.stripe_customer_id = u.stripe_customer_id))
+) desc, u.created_at desc
 limit $1
 """
 _SET_ACTIVE: Final = "update public.users set is_active = $2 where id = $1::uuid and is_active <> $2 returning 1"
@@ -170,16 +173,12 @@ class Accounts(Table):
         return _user(await self._rows(_FIND, who if by_id else None, None if by_id else who))
 
     async def create(self, email: str, *, name: str | None, stripe_customer_id: str | None) -> User | None:
-        """A new user; None when the address (in any case) or the Stripe customer belongs to one already."""
+        """A new user; None when the address (in any case) belongs to one already."""
         return _user(await self._rows(_CREATE, email, name, stripe_customer_id))
 
     async def create_user(self, email: str, *, stripe_customer_id: str | None = None) -> str:
         """The id of the user with this address, who is made if need be. An existing Stripe customer is kept."""
         return str((await self._rows(_FIND_OR_CREATE, email, stripe_customer_id))[0][0])
-
-    async def of_customer(self, stripe_customer_id: str) -> User | None:
-        """The user whom this Stripe customer pays for."""
-        return _user(await self._rows(_BY_CUSTOMER, stripe_customer_id))
 
     async def customers(self, *, at_most: int) -> list[str]:
         """Stripe customers of users, those first who owe something that is not frozen yet."""
@@ -193,15 +192,9 @@ class Accounts(Table):
         """Gives a user another name, or none."""
         await self._rows(_SET_NAME, user_id, name)
 
-    async def set_stripe_customer(self, user_id: str, stripe_customer_id: str | None) -> bool:
-        """Links a user to a Stripe customer, or to none; False, and nothing done, when it is another user's."""
-        async with self._connection() as connection:
-            try:
-                async with connection.transaction():  # what is refused must not end a transaction around it
-                    await connection.execute(_SET_CUSTOMER, user_id, stripe_customer_id)
-            except asyncpg.UniqueViolationError:
-                return False
-        return True
+    async def set_stripe_customer(self, user_id: str, stripe_customer_id: str | None) -> None:
+        """Links a user to a Stripe customer, which may pay for others too, or to none; from now on."""
+        await self._rows(_SET_CUSTOMER, user_id, stripe_customer_id)
 
     async def users(self, *, now: datetime, inactive_too: bool) -> list[UserRow]:
         """All users, oldest first; the deactivated ones only when asked. `now` decides which keys have expired."""

@@ -65,7 +65,7 @@ async def create(
         accounts = Accounts(record.connections)
         made = await accounts.create(address, name=title, stripe_customer_id=customer)
         if made is None:
-            raise await _taken(accounts, address, customer)
+            raise await _taken(accounts, address)
         await record.write(Deed("create", "user", made.id, None, made._asdict()))
     return ChangedUser(None, made, customer, known)
 
@@ -103,8 +103,7 @@ async def set_fields(
 ) -> ChangedUser:
     """Links a user to a Stripe customer (or, with `unlink`, to none) and renames them; an empty name is none.
 
-    Raises OptionError when an option is wrong, Stripe has no such customer or it is another user's, ConfigError,
-    DependencyDown.
+    Raises OptionError when an option is wrong or Stripe has no such customer, ConfigError, DependencyDown.
     """
     if stripe_customer is not None and unlink:
         raise OptionError("--stripe-customer and --no-stripe-customer contradict each other: give one")
@@ -117,8 +116,7 @@ async def set_fields(
         accounts = Accounts(record.connections)
         before = after = await known_user(accounts, who)
         if stripe_customer is not None or unlink:
-            if not await accounts.set_stripe_customer(before.id, customer):
-                raise await _taken(accounts, "", customer)
+            await accounts.set_stripe_customer(before.id, customer)
             after = after._replace(stripe_customer_id=customer)
         if name is not None:
             await accounts.set_name(before.id, title)
@@ -152,12 +150,10 @@ def valid_customer(text: str) -> str:
     return customer
 
 
-async def _taken(accounts: Accounts, email: str, customer: str | None) -> OptionError:
-    """Why a user could not be made or linked: what was asked for is somebody's."""
-    exists = await accounts.find(email) if email else None
-    if exists is not None:
-        disabled = "" if exists.is_active else ", and is disabled: `gateway users enable` ends that"
-        return OptionError(f"EMAIL: there is a user {exists.email} already ({exists.id}){disabled}")
-    payer = await accounts.of_customer(customer) if customer else None
-    whose = "another user's" if payer is None else f"that of {payer.email} ({payer.id})"
-    return OptionError(f"--stripe-customer: {customer} is {whose} already; one customer pays for one user")
+async def _taken(accounts: Accounts, email: str) -> OptionError:
+    """Why a user could not be made: the address is somebody's."""
+    exists = await accounts.find(email)
+    if exists is None:
+        return OptionError(f"EMAIL: {email} was somebody's a moment ago; try again")
+    disabled = "" if exists.is_active else ", and is disabled: `gateway users enable` ends that"
+    return OptionError(f"EMAIL: there is a user {exists.email} already ({exists.id}){disabled}")

@@ -1,6 +1,6 @@
 """The Stripe outbox in Postgres: windows frozen into meter events, and the state of each event.
 
-Amounts leave `stripe_windows` and become `stripe_meter_events` in one transaction, so an amount is in exactly one
+Amounts leave `billing_windows` and become `stripe_meter_events` in one transaction, so an amount is in exactly one
 of them. Must not speak to Stripe, and must never give an event out again whose fate has been in doubt for longer
 than Stripe remembers identifiers. Every instant is an argument, UTC.
 """
@@ -83,7 +83,7 @@ class Outbox(Table):
     ) -> FreezeCounts:
         """Freezes every window that ended at least `grace_s` seconds before `now`, late usage of frozen ones too.
 
-        A negative `grace_s` closes windows before their end. One transaction per user and meter; safe from many
+        A negative `grace_s` closes windows before their end. One transaction per customer and meter; safe from many
         workers at once. `account` is the Stripe account that the events are for. `groups_max` bounds the pass; the next
         one goes on.
         """
@@ -92,7 +92,7 @@ class Outbox(Table):
         async with self._connection() as connection:
             for row in await connection.fetch(sql.CLOSED, closed_by, groups_max):
                 async with connection.transaction():
-                    done = await _freeze_group(connection, row["user_id"], row["meter"], closed_by, now, account)
+                    done = await _freeze_group(connection, row["customer_id"], row["meter"], closed_by, now, account)
                 windows += done.windows
                 events += done.events
         return FreezeCounts(windows, events)
@@ -179,12 +179,11 @@ class Outbox(Table):
                 raise KeyError(held_identifier)
             user_id, meter, start = row["user_id"], row["meter"], row["window_start"]
             customer = await connection.fetchval(sql.CUSTOMER, user_id)
-            taken = True
-            while taken:  # as in _insert_event: a customer may have belonged to another user before
-                seq = await connection.fetchval(sql.NEXT_SEQ, user_id, meter, start)
-                fresh = identifier(meter, customer or row["customer"], start, seq)
-                taken = await connection.fetchval(sql.TAKEN, fresh)
-            await connection.execute(sql.REISSUE, row["id"], seq, fresh, customer or row["customer"], now)
+            customer = customer or row["customer"]
+            seq = await connection.fetchval(sql.NEXT_SEQ, user_id, meter, start, customer)
+            while await connection.fetchval(sql.TAKEN, fresh := identifier(meter, customer, start, seq)):
+                seq += 1  # as in _insert_event
+            await connection.execute(sql.REISSUE, row["id"], seq, fresh, customer, now)
             return fresh
 
     async def resolve_delivered(self, held_identifier: str, now: datetime) -> None:
@@ -227,19 +226,20 @@ def _note(claim: Claim, answer: StripeAnswer, now: datetime, outcome: str, reaso
 
 
 async def _freeze_group(
-    connection: Any, user_id: UUID, meter: str, closed_by: datetime, now: datetime, account: str | None
+    connection: Any, customer_id: UUID, meter: str, closed_by: datetime, now: datetime, account: str | None
 ) -> FreezeCounts:
-    """Freezes the closed windows of one user and meter. Runs inside the caller's transaction."""
-    await connection.execute(sql.CARRY_ROW, user_id, meter)
-    locked = await connection.fetchrow(sql.CARRY_LOCK, user_id, meter)
+    """Freezes the closed windows of one customer and meter. Runs inside the caller's transaction."""
+    await connection.execute(sql.CARRY_ROW, customer_id, meter)
+    locked = await connection.fetchrow(sql.CARRY_LOCK, customer_id, meter)
     if locked is None or locked["customer"] is None:
         return FreezeCounts(0, 0)  # another worker is at it, or the customer has just been taken away
     carry, events = locked["nano"], 0
-    windows = await connection.fetch(sql.WINDOWS, user_id, meter, closed_by)
+    windows = await connection.fetch(sql.WINDOWS, customer_id, meter, closed_by)
     for window in windows:
-        pending = window["nano"] - window["frozen_nano"]
+        pending = window["nano"]
         frozen = freeze(pending, carry)
         seq = window["next_seq"]
+        user_id = window["user_id"] or locked["user_id"]
         for number, value in enumerate(frozen.values):
             seq = await _insert_event(
                 connection,
@@ -251,8 +251,8 @@ async def _freeze_group(
             )
         carry = frozen.carry_nano
         events += len(frozen.values)
-        await connection.execute(sql.FREEZE_WINDOW, user_id, meter, window["window_start"], window["nano"], seq)
-    await connection.execute(sql.FREEZE_CARRY, user_id, meter, carry)
+        await connection.execute(sql.FREEZE_WINDOW, window["id"], pending, seq)
+    await connection.execute(sql.FREEZE_CARRY, customer_id, meter, carry)
     return FreezeCounts(len(windows), events)
 
 

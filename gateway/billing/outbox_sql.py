@@ -2,41 +2,51 @@
 
 from typing import Final
 
-# A user without a Stripe customer is skipped: the amounts accrue.
-CLOSED: Final = """
-select distinct w.user_id, w.meter
-from public.stripe_windows w join public.users u on u.id = w.user_id
-where w.unfrozen and u.stripe_customer_id is not null
-  and w.window_start + w.window_seconds * interval '1 second' <= $1
-limit $2
+# Whose windows a customer pays: its own, and those that users accrued before it paid for them today. One without an id
+# at Stripe is skipped: the amounts accrue.
+_PAID: Final = """
+  select w.id, w.meter, w.window_start, w.window_seconds, w.next_seq,
+    w.billed_nano - w.credit_nano - w.frozen_nano - w.settled_nano as nano, c.id as customer_id, c.stripe_customer_id,
+    w.user_id
+  from public.billing_windows w
+  left join public.user_customers t on w.customer_id is null and t.user_id = w.user_id
+    and t.valid_from <= now() and (t.valid_to is null or t.valid_to > now())
+  join public.customers c on c.id = coalesce(w.customer_id, t.customer_id)
+  where w.open and c.stripe_customer_id is not null
 """
+CLOSED: Final = f"""
+select distinct customer_id, meter from ({_PAID}) w
+where window_start + window_seconds * interval '1 second' <= $1 limit $2
+"""  # noqa: S608 - a constant of this file
 
 # Makes the row that the lock below needs.
-CARRY_ROW: Final = "insert into public.stripe_carry (user_id, meter) values ($1, $2) on conflict do nothing"
-# This lock is what makes one worker at a time freeze for a user; another one goes on to the next user.
+CARRY_ROW: Final = "insert into public.billing_carry (customer_id, meter) values ($1, $2) on conflict do nothing"
+# This lock is what makes one worker at a time freeze for a customer; another one goes on to the next.
 CARRY_LOCK: Final = """
-select c.nano, u.stripe_customer_id as customer
-from public.stripe_carry c join public.users u on u.id = c.user_id
-where c.user_id = $1 and c.meter = $2 for update of c skip locked
+select b.nano, c.stripe_customer_id as customer, (
+  select u.user_id from public.user_customers u where u.customer_id = c.id order by u.valid_from, u.user_id limit 1
+) as user_id
+from public.billing_carry b join public.customers c on c.id = b.customer_id
+where b.customer_id = $1 and b.meter = $2 for update of b skip locked
 """
 
-# The closed windows of one user and meter, in time order: the order in which the ledger locks them too. Not locked:
-# what the writer adds from now on is not frozen by this pass, because FREEZE_WINDOW sets what was read here.
-WINDOWS: Final = """
-select window_start, window_seconds, nano, frozen_nano, next_seq
-from public.stripe_windows
-where user_id = $1 and meter = $2 and unfrozen and window_start + window_seconds * interval '1 second' <= $3
-order by window_start
-"""
+# The closed windows of one customer and meter, in time order. Not locked: what the writer adds from now on is not
+# frozen by this pass, because FREEZE_WINDOW adds what was read here.
+WINDOWS: Final = f"""
+select * from ({_PAID}) w
+where customer_id = $1 and meter = $2 and window_start + window_seconds * interval '1 second' <= $3
+order by window_start, id
+"""  # noqa: S608 - as above
 
 # What is frozen is covered by outbox rows of the same transaction.
 FREEZE_WINDOW: Final = """
-update public.stripe_windows set frozen_nano = $4, next_seq = $5, updated_at = now()
-where user_id = $1 and meter = $2 and window_start = $3
+update public.billing_windows set frozen_nano = frozen_nano + $2, next_seq = $3, updated_at = now() where id = $1
 """
 
 # The rest of less than a micro-USD.
-FREEZE_CARRY: Final = "update public.stripe_carry set nano = $3, updated_at = now() where user_id = $1 and meter = $2"
+FREEZE_CARRY: Final = (
+    "update public.billing_carry set nano = $3, updated_at = now() where customer_id = $1 and meter = $2"
+)
 
 # Puts an event into the outbox, unless its seq or its identifier is taken.
 INSERT_EVENT: Final = """
@@ -156,10 +166,10 @@ select id, user_id, meter, customer, window_start, identifier from public.stripe
 where identifier = $1 and state in ('rejected', 'unknown') for update
 """
 
-# Takes the next seq of a window.
+# A seq of a window that no event of the customer has.
 NEXT_SEQ: Final = """
-update public.stripe_windows set next_seq = next_seq + 1, updated_at = now()
-where user_id = $1 and meter = $2 and window_start = $3 returning next_seq - 1
+select coalesce(max(seq) + 1, 0) from public.stripe_meter_events
+where meter = $2 and window_start = $3 and (user_id = $1 or customer = $4)
 """
 
 # The same amount under a new identifier.
@@ -185,12 +195,17 @@ group by state having sum(events) <> 0
 OLDEST: Final = "select min(created_at) from public.stripe_meter_events where state = 'pending'"
 
 # What is owed and not frozen, and how much of it for want of a Stripe customer.
-ACCRUED: Final = """
-select count(distinct w.user_id) filter (where u.stripe_customer_id is null) as users_without_customer,
-  coalesce(sum(w.nano - w.frozen_nano) filter (where u.stripe_customer_id is null), 0)::bigint as nano_without_customer,
-  coalesce(sum(w.nano - w.frozen_nano), 0)::bigint as nano_unfrozen
-from public.stripe_windows w join public.users u on u.id = w.user_id where w.unfrozen
-"""
+ACCRUED: Final = f"""
+with unpaid as (
+  select w.id, coalesce(w.user_id, w.customer_id) as payer,
+    w.billed_nano - w.credit_nano - w.frozen_nano - w.settled_nano as nano
+  from public.billing_windows w where w.open
+)
+select count(distinct u.payer) filter (where p.id is null) as users_without_customer,
+  coalesce(sum(u.nano) filter (where p.id is null), 0)::bigint as nano_without_customer,
+  coalesce(sum(u.nano), 0)::bigint as nano_unfrozen
+from unpaid u left join ({_PAID}) p on p.id = u.id
+"""  # noqa: S608 - as above
 
 # The Stripe customer a user has now.
 CUSTOMER: Final = "select stripe_customer_id from public.users where id = $1"

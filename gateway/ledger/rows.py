@@ -82,8 +82,8 @@ def to_row(entry: LedgerEntry) -> Row:
     return (
         e.id, e.user_id, e.meeting_id, e.api_key_id, e.adjusts, e.endpoint, e.model, e.service_tier, e.evidence,
         e.prompt_tokens, e.completion_tokens, e.total_tokens, e.cost_nano, e.billed_nano, e.price_version,
-        lines, None if usage == "null" else usage, kept.raw, e.response_id, e.request_id, metadata, item_ids,
-        e.started_at, e.completed_at,
+        e.plan_version, lines, None if usage == "null" else usage, kept.raw, e.response_id, e.request_id, metadata,
+        item_ids, e.started_at, e.completed_at,
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 `INSERT_BATCH` is one statement on purpose: one round trip, atomic without BEGIN, and every roll-up reads the rows
 that were really inserted (`added`), never the batch, so that a repeated entry counts nowhere. All upserts go in key
-order, so two writers queue for a row but never deadlock.
+order, so two writers queue for a row but never deadlock. What counts by `booked_at` (sums by day, windows, credit) is
+carried on by a trigger of the table at the end of the same statement.
 """
 
 from typing import Final
@@ -23,6 +24,7 @@ COLUMNS: Final = (
     ("cost_nano", "bigint"),
     ("billed_nano", "bigint"),
     ("price_version", "text"),
+    ("plan_version", "text"),
     ("cost_lines", "text"),
     ("usage", "text"),
     ("usage_raw", "bytea"),
@@ -33,7 +35,7 @@ COLUMNS: Final = (
     ("started_at", "timestamptz"),
     ("completed_at", "timestamptz"),
 )
-"""Name and type of each array that INSERT_BATCH takes, in this order; then meter, window seconds, entries."""
+"""Name and type of each array that INSERT_BATCH takes, in this order; then the number of entries."""
 
 _N: Final = len(COLUMNS)
 _NAMES: Final = ", ".join(name for name, _ in COLUMNS)
@@ -47,16 +49,27 @@ INSERT_BATCH: Final = f"""
 with batch as (
   select * from unnest({_ARRAYS}) as b({_NAMES})
 ),
+-- Holds off the sealing of a month until this statement is committed; in this order, `at` is after the lock.
+bound as materialized (
+  select public.books_sealed_until() as sealed, clock_timestamp() as at
+),
 added as (
   insert into public.openai_usage as u (
     id, user_id, meeting_id, api_key_id, adjusts, endpoint, model, service_tier, evidence, prompt_tokens,
-    completion_tokens, total_tokens, cost_usd, billed_usd, price_version, cost_lines, usage, usage_raw, response_id,
-    request_id, metadata, started_at, completed_at)
+    completion_tokens, total_tokens, cost_usd, billed_usd, price_version, plan_version, cost_lines, usage, usage_raw,
+    response_id, request_id, metadata, started_at, completed_at, booked_at, customer_id)
   select
-    id, user_id, meeting_id, api_key_id, adjusts, endpoint, model, service_tier, evidence, prompt_tokens,
-    completion_tokens, total_tokens, cost_nano * 0.000000001, billed_nano * 0.000000001, price_version,
-    cost_lines::jsonb, usage::jsonb, usage_raw, response_id, request_id, metadata::jsonb, started_at, completed_at
-  from batch
+    b.id, b.user_id, b.meeting_id, b.api_key_id, b.adjusts, b.endpoint, b.model, b.service_tier, b.evidence,
+    b.prompt_tokens, b.completion_tokens, b.total_tokens, b.cost_nano * 0.000000001, b.billed_nano * 0.000000001,
+    b.price_version, nullif(b.plan_version, ''), b.cost_lines::jsonb, b.usage::jsonb, b.usage_raw, b.response_id,
+    b.request_id, b.metadata::jsonb, b.started_at, b.completed_at,
+    case when b.completed_at >= bound.sealed then b.completed_at else greatest(bound.at, bound.sealed) end,
+    case when b.adjusts is null then p.customer_id else public.payer_of_adjustment(b.adjusts, b.user_id,
+      coalesce((select o.completed_at from batch o where o.id = b.adjusts), b.completed_at)) end
+  from batch b cross join bound
+  left join public.user_customers p on p.user_id = b.user_id and p.valid_from <= b.completed_at
+    and (p.valid_to is null or p.valid_to > b.completed_at)
+  order by b.id
   on conflict (id) do nothing
   returning u.id, u.user_id, u.meeting_id, u.api_key_id, u.adjusts, u.endpoint, u.model, u.service_tier, u.evidence,
     u.prompt_tokens, u.completion_tokens, u.total_tokens, u.cost_usd, u.billed_usd, u.response_id, u.completed_at
@@ -95,18 +108,6 @@ used as (
   set usage_count = k.usage_count + l.calls, last_used_at = greatest(k.last_used_at, l.last_at)
   from locked l where k.id = l.id
 ),
-windows as (
-  insert into public.stripe_windows as w (user_id, meter, window_start, window_seconds, nano)
-  select user_id, ${_N + 1}::text, date_bin(make_interval(secs => ${_N + 2}::integer), completed_at,
-    timestamptz 'epoch'), ${_N + 2}::integer, (sum(billed_usd) * 1000000000)::bigint
-  from added where billed_usd <> 0
-  group by 1, 3
-  order by 1, 3
-  on conflict (user_id, meter, window_start) do update set
-    nano = w.nano + excluded.nano,
-    window_seconds = greatest(w.window_seconds, excluded.window_seconds),
-    updated_at = now()
-),
 objects as (
   insert into public.upstream_objects (object_id, kind, user_id, api_key_id, event_id, created_at)
   select response_id, 'response', user_id, api_key_id, id, completed_at
@@ -120,7 +121,7 @@ objects as (
 ),
 counted as (
   insert into public.flush_counters as c (slot, entries_read, inserted, duplicates)
-  select {_SLOT}, ${_N + 3}::bigint, count(*), ${_N + 3}::bigint - count(*) from added
+  select {_SLOT}, ${_N + 1}::bigint, count(*), ${_N + 1}::bigint - count(*) from added
   on conflict (slot) do update set
     entries_read = c.entries_read + excluded.entries_read,
     inserted = c.inserted + excluded.inserted,
@@ -129,6 +130,11 @@ counted as (
 )
 select count(*) from added
 """  # noqa: S608 - only names and numbers of COLUMNS are put in
+
+# Says where billed amounts accrue: the trigger that adds them up cannot read settings.
+SET_WINDOW: Final = """
+update public.books set meter = $1, window_seconds = $2 where meter <> $1 or window_seconds <> $2
+"""
 
 # Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.
 QUARANTINE: Final = f"""

@@ -55,6 +55,7 @@ class Ledger:
         self.pool: Final = pool
         self._meter: Final = meter
         self._window_s: Final = window_s
+        self._is_window_set = False
 
     async def insert_batch(self, entries: Sequence[LedgerEntry], *, refused: Refused = _ignore_quarantine) -> Outcome:
         """Commits every entry: a new row with its sums, a known repeat, or quarantine.
@@ -88,7 +89,10 @@ class Ledger:
         return Outcome(*(a + b for a, b in zip(first, second, strict=True)))
 
     async def _insert_rows(self, rows: list[Row]) -> int:
-        return int(await self._value(sql.INSERT_BATCH, *columns(rows), self._meter, self._window_s, len(rows)))
+        if not self._is_window_set:
+            await self._value(sql.SET_WINDOW, self._meter, self._window_s)
+            self._is_window_set = True
+        return int(await self._value(sql.INSERT_BATCH, *columns(rows), len(rows)))
 
     def within(self, connections: Connections) -> "Ledger":
         """The same ledger over other connections: a transaction, say."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from datetime import timedelta
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -24,7 +25,14 @@ def outbox(pool: Pool) -> Outbox:
 
 
 async def carry_of(pool: Pool, user_id: str) -> int:
-    return int(await pool.fetchval("select nano from stripe_carry where user_id = $1 and meter = $2", user_id, METER))
+    carry = "select nano from billing_carry where customer_id = $1 and meter = $2"
+    return int(await pool.fetchval(carry, await payer_of(pool, user_id), METER))
+
+
+async def payer_of(pool: Pool, user_id: str) -> UUID:
+    """The customer who pays for a user today."""
+    payer: UUID = await pool.fetchval("select payer_of($1, now())", user_id)
+    return payer
 
 
 async def test_a_window_is_frozen_once_its_grace_is_over(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
@@ -85,8 +93,9 @@ async def test_an_amount_beyond_fifteen_digits_becomes_several_events(
 ) -> None:
     user = await customer(ledger)
     await pool.execute(
-        "insert into stripe_windows (user_id, meter, window_start, window_seconds, nano) values ($1, $2, $3, 3600, $4)",
-        user, METER, TEN, 2 * 10**18 + 1,
+        "insert into billing_windows (customer_id, meter, window_start, window_seconds, billed_nano)"
+        " values ($1, $2, $3, 3600, $4)",
+        await payer_of(pool, user), METER, TEN, 2 * 10**18 + 1,
     )  # fmt: skip
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
     events = await oldest_first(outbox)
@@ -127,13 +136,16 @@ async def test_many_freezers_beside_the_writer_lose_and_double_nothing(
             assert sorted(seqs) == list(range(len(seqs)))
 
 
-async def test_a_freezer_passes_by_a_user_whom_another_one_freezes(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+async def test_a_freezer_passes_by_a_customer_whom_another_one_freezes(
+    ledger: Ledger, outbox: Outbox, pool: Pool
+) -> None:
     first, second = await customer(ledger, 1), await customer(ledger, 2)
     for user in (first, second):
         await book(ledger, user, TEN, 5_000)
-    await pool.execute(sql.CARRY_ROW, first, METER)
+    payer = await payer_of(pool, first)
+    await pool.execute(sql.CARRY_ROW, payer, METER)
     async with pool.acquire() as other, other.transaction():
-        assert await other.fetchrow(sql.CARRY_LOCK, first, METER) is not None
+        assert await other.fetchrow(sql.CARRY_LOCK, payer, METER) is not None
         assert await asyncio.wait_for(outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S), HANGS_S) == (1, 1)
     assert [held.customer for held in await oldest_first(outbox)] == ["cus_2"]
     assert await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S) == (1, 1)
@@ -145,10 +157,10 @@ async def test_usage_written_while_freezing_is_kept_for_the_next_pass(
     user = await customer(ledger)
     await book(ledger, user, TEN, 5_000)
     async with pool.acquire() as freezer, freezer.transaction():
-        (window,) = await freezer.fetch(sql.WINDOWS, user, METER, TEN + 2 * HOUR)
+        (window,) = await freezer.fetch(sql.WINDOWS, await payer_of(pool, user), METER, TEN + 2 * HOUR)
         await asyncio.wait_for(book(ledger, user, TEN, 3_000), HANGS_S)  # the writer never waits for a freezer
-        await freezer.execute(sql.FREEZE_WINDOW, user, METER, TEN, window["nano"], 1)
-    assert await pool.fetchval("select nano - frozen_nano from stripe_windows") == 3_000
+        await freezer.execute(sql.FREEZE_WINDOW, window["id"], window["nano"], 1)
+    assert await pool.fetchval("select billed_nano - frozen_nano from billing_windows") == 3_000
 
 
 async def test_a_customer_that_was_another_users_gets_a_fresh_identifier(

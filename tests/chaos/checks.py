@@ -59,7 +59,7 @@ async def billed(dsn: str, within_s: float) -> None:
     await until(
         dsn,
         within_s,
-        "select not exists (select from stripe_windows where unfrozen) and not exists "
+        "select not exists (select from billing_windows where open) and not exists "
         "(select from stripe_meter_events where state = 'pending')",
         # The lease of a reporter that was killed has run out: moved here, not waited for.
         "update stripe_meter_events set next_attempt_at = now() where state = 'pending'",

@@ -144,7 +144,7 @@ async def test_stripe(sandbox: Sandbox, database_url: str) -> None:
     await on(
         database_url,
         f"insert into users (id, email) values ('{owner}', 'o@example.com')",
-        "insert into stripe_windows (user_id, meter, window_start, window_seconds, nano) values"
+        "insert into billing_windows (user_id, meter, window_start, window_seconds, billed_nano) values"
         f" ('{owner}', 'openai_usage_micro_usd', '2026-11-01', 3600, 5)",
     )
     seen = says(await found("stripe", behind(sandbox, database_url=database_url)))

@@ -91,7 +91,7 @@ async def test_the_exact_answer_corrects_the_estimate_once(
     assert tuple(total) == (100, 20, 1_234_567, 1_234_567)
     assert rows[1]["usage"] is not None
     assert await sums_are_right(pool)
-    assert await pool.fetchval("select sum(nano) from stripe_windows") == 1_234_567
+    assert await pool.fetchval("select sum(billed_nano) from billing_windows") == 1_234_567
 
 
 @pytest.mark.parametrize("corrected_by", ["an older version", "this version", "a person"])

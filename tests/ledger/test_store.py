@@ -126,7 +126,8 @@ async def test_sums_by_hour_and_window(ledger: Ledger, pool: Pool, random: Rando
     await ledger.insert_batch([LedgerEntry.of(event) for event in [*events[3:], correction]])
     assert await sums_are_right(pool)
     windows = await pool.fetch(
-        "select window_start, nano, window_seconds, unfrozen from stripe_windows where user_id = $1 order by 1", user
+        "select window_start, billed_nano, window_seconds, open from billing_windows where user_id = $1 order by 1",
+        user,
     )
     assert [tuple(row) for row in windows] == [
         (AT.replace(minute=0), 1_234_567 - 5, WINDOW_S, True),
@@ -151,7 +152,7 @@ async def test_a_short_window_and_another_meter(pool: Pool, random: Random) -> N
     user, _ = await linked(ledger)
     await ledger.insert_batch([LedgerEntry.of(call(user, new_id(random), seconds=i)) for i in range(14)])
     rows = await pool.fetch(
-        "select meter, window_seconds, extract(epoch from window_start)::bigint % 7, nano from stripe_windows"
+        "select meter, window_seconds, extract(epoch from window_start)::bigint % 7, billed_nano from billing_windows"
     )
     assert {(row[0], row[1], row[2]) for row in rows} == {("other", 7, 0)}
     assert sum(row[3] for row in rows) == 14 * 1_234_567

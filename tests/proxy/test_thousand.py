@@ -114,6 +114,6 @@ async def assert_sums(database_url: str, rows: list[asyncpg.Record]) -> None:
         assert await connection.fetchval("select sum(billed_usd) from usage_hourly") == billed
         assert await connection.fetchval("select sum(calls) from usage_hourly") == len(rows)
         assert await connection.fetchval("select sum(usage_count) from api_keys") == len(rows)
-        assert await connection.fetchval("select sum(nano) from stripe_windows") == int(billed.scaleb(9))
+        assert await connection.fetchval("select sum(billed_nano) from billing_windows") == int(billed.scaleb(9))
     finally:
         await connection.close()

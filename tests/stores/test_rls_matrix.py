@@ -68,6 +68,7 @@ TABLES: Final = {
     "billing_carry": (NOTHING, CHANGES),
     "credit_balances": (READS, CHANGES),
     "credit_uses": (NOTHING, CHANGES),
+    "late_rows": (NOTHING, CHANGES),
     "usage_daily": (READS, CHANGES),
     "usage_daily_meetings": (READS, CHANGES),
     "usage_daily_units": (READS, CHANGES),

@@ -35,7 +35,7 @@ SERVICE_ONLY = (
     "corrections", "correction_rows", "correction_proposals", "correction_decisions",
     "database_mark", "admin_events", "stripe_subscriptions", "stripe_invoices", "stripe_customers",
     "stripe_credit_grants", "stripe_notices", "stripe_rechecks",
-    "books", "periods", "customers", "user_customers", "cost_centres",
+    "late_rows", "books", "periods", "customers", "user_customers", "cost_centres",
     "billing_windows", "billing_carry", "credit_uses", "price_books",
     "stripe_attempts", "stripe_decisions", "outbox_totals",
 )  # fmt: skip

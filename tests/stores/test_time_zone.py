@@ -90,7 +90,7 @@ async def test_the_writer_sums_into_hours_of_utc(elsewhere: Pool, filled: str) -
     assert await sums_are_right(elsewhere)
     assert await Outbox(elsewhere).freeze_closed(AT + timedelta(days=9), 300) is not None
     assert await sums_are_right(elsewhere)
-    begins = await elsewhere.fetch("select distinct extract(epoch from window_start)::int % 3600 from stripe_windows")
+    begins = await elsewhere.fetch("select distinct extract(epoch from window_start)::int % 3600 from billing_windows")
     assert [row[0] for row in begins] == [0]
 
 
@@ -111,7 +111,7 @@ async def test_limits_of_a_key_begin_at_the_same_instant(pool: Pool, elsewhere: 
 
 async def test_the_audit_names_hours_of_utc(pool: Pool, elsewhere: Pool, filled: str) -> None:
     await elsewhere.execute("update usage_hourly set calls = calls + 1 where hour = $1", AT.replace(minute=0))
-    await elsewhere.execute("update stripe_windows set updated_at = now() - interval '48 hours'")
+    await elsewhere.execute("update billing_windows set updated_at = now() - interval '48 hours'")
     seen = []
     for each in (pool, elsewhere):
         async with snapshot(each) as view:
@@ -122,4 +122,4 @@ async def test_the_audit_names_hours_of_utc(pool: Pool, elsewhere: Pool, filled:
             seen.append((wrong, late.windows))
     assert seen[0] == seen[1]
     assert seen[0][0].examples[0].startswith("2026-11-22 10:00:00Z user ")
-    assert seen[0][1].examples[0].startswith("window 2026-11-22 10:00:00Z user ")
+    assert seen[0][1].examples[0].startswith("window 2026-11-22 10:00:00Z customer ")

@@ -56,6 +56,8 @@ def audit_sums() -> str:
       count(*) filter (where adjusts is null and api_key_id is not null) as key_calls from openai_usage),
     hourly as (select coalesce(sum(rows), 0) as n, sum(cost_usd) as cost, sum(billed_usd) as billed,
       sum(total_tokens) as tokens, coalesce(sum(calls), 0) as calls from usage_hourly),
+    daily as (select coalesce(sum(rows), 0) as n, sum(cost_nano) as cost, sum(billed_nano) as billed,
+      sum(total_tokens) as tokens, coalesce(sum(calls), 0) as calls from usage_daily),
     counters as (select coalesce(sum(entries_read), 0) as entries, coalesce(sum(inserted), 0) as inserted,
       coalesce(sum(duplicates), 0) as duplicates, coalesce(sum(quarantined), 0) as quarantined from flush_counters)
     select
@@ -64,12 +66,16 @@ def audit_sums() -> str:
       coalesce(hourly.cost, 0) = coalesce(ledger.cost, 0) as cost,
       coalesce(hourly.billed, 0) = coalesce(ledger.billed, 0) as billed,
       coalesce(hourly.tokens, 0) = coalesce(ledger.tokens, 0) as tokens,
-      coalesce((select sum(nano) from stripe_windows), 0) = coalesce(ledger.billed, 0) * 1000000000 as windows,
+      coalesce((select sum(billed_nano) from billing_windows), 0) = coalesce(ledger.billed, 0) * 1000000000 as windows,
+      daily.n = ledger.n and daily.calls = ledger.calls
+        and coalesce(daily.cost, 0) = coalesce(ledger.cost, 0) * 1000000000
+        and coalesce(daily.billed, 0) = coalesce(ledger.billed, 0) * 1000000000
+        and coalesce(daily.tokens, 0) = coalesce(ledger.tokens, 0) as days,
       (select coalesce(sum(usage_count), 0) from api_keys) = ledger.key_calls as keys,
       counters.inserted = ledger.n as inserted,
       counters.quarantined = (select count(*) from usage_quarantine) as quarantined,
       counters.entries = counters.inserted + counters.duplicates + counters.quarantined as entries
-    from ledger, hourly, counters
+    from ledger, hourly, daily, counters
     """
 
 

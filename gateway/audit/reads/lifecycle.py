@@ -13,12 +13,21 @@ ITEMS: Final = select_worst("""
 select kind || ' ' || upstream_id as example from public.open_items where state = 'open' and next_poll_at < $1
 """)
 
-# Windows that ended, were last added to, and whose user could be billed, all before $1, and that nobody froze.
+# Whose windows can be frozen: a customer's, and those of a user whom a customer pays for today.
+_PAID: Final = """
+public.billing_windows w
+left join public.user_customers t on w.customer_id is null and t.user_id = w.user_id
+  and t.valid_from <= now() and (t.valid_to is null or t.valid_to > now())
+join public.customers c on c.id = coalesce(w.customer_id, t.customer_id)
+where w.open and c.stripe_customer_id is not null
+"""
+
+# Windows that ended, were last added to, and whose payer could be billed, all before $1, and that nobody froze.
 WINDOWS: Final = select_worst(f"""
-select 'window ' || {utc("w.window_start")} || ' user ' || w.user_id as example
-from public.stripe_windows w join public.users u on u.id = w.user_id
-where w.unfrozen and u.stripe_customer_id is not null
-  and w.window_start + w.window_seconds * interval '1 second' < $1 and w.updated_at < $1 and u.updated_at < $1
+select 'window ' || {utc("w.window_start")} || coalesce(' user ' || w.user_id, ' customer ' || w.customer_id) as example
+from {_PAID}
+  and w.window_start + w.window_seconds * interval '1 second' < $1 and w.updated_at < $1
+  and c.created_at < $1 and coalesce(t.made_at, '-infinity') < $1
 """)  # noqa: S608 - a constant of this file
 
 # Events that should have been sent before $1.
@@ -34,21 +43,20 @@ where created_at < $1 and (state = 'unknown' or state = 'rejected' and event_tim
 """)
 
 # How much is on its way, in all.
-COUNTS: Final = """
+COUNTS: Final = f"""
 select (select count(*) from public.open_items where state = 'open') as open_items,
-  (select count(*) from public.stripe_windows w join public.users u on u.id = w.user_id
-    where w.unfrozen and u.stripe_customer_id is not null) as windows_unfrozen,
+  (select count(*) from {_PAID}) as windows_unfrozen,
   (select count(*) from public.stripe_meter_events) as meter_events,
   (select count(*) from public.stripe_meter_events where state = 'pending') as events_pending,
   (select count(*) from public.stripe_meter_events where state in ('unknown', 'rejected')) as events_held
-"""
+"""  # noqa: S608 - as above
 
 
 class Lifecycle(NamedTuple):
     """INV-8, as far as the database knows."""
 
     counts: dict[str, int]
-    """`open_items`, `windows_unfrozen` of users with a customer, `meter_events`, `events_pending`, `events_held`."""
+    """`open_items`, `windows_unfrozen` of payers at Stripe, `meter_events`, `events_pending`, `events_held`."""
     items: Offenders
     windows: Offenders
     pending: Offenders
