@@ -92,7 +92,7 @@ async def test_one_customer_pays_for_many_users(env: Env, ledger: Ledger, pool: 
     await Accounts(ledger.pool).create_user("two@example.com")
     for arguments in (["create", "ann@example.com"], ["set", "two@example.com"]):
         assert (await gateway(env, "users", *arguments, "--stripe-customer", "cus_1")).status == 0
-    assert await pool.fetch("select stripe_customer_id, count(*) from users group by 1") == [("cus_1", 3)]
+    assert await pool.fetchval("select count(*) from users where stripe_customer_id = 'cus_1'") == 3
     assert await pool.fetchval("select count(*) from customers") == 1
 
 
