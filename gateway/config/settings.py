@@ -217,8 +217,7 @@ class BillingSettings(_Section):
     interval_s: float = Field(30, gt=0)
     """Seconds between two billing passes."""
     invoice_grace_h: int = Field(1, ge=1, le=72)
-    """Hours from a period's end until its invoice is final, as set at Stripe (its default 1; its longest, 72, is
-    recommended). Usage that comes later, less 15 minutes, is too late for that invoice."""
+    """Hours until a period's invoice is final, as set at Stripe (best 72, its longest); 15 minutes less count here."""
     late: Literal["file", "hold"] = "file"
     """What becomes of usage that is too late for its period's invoice: filed at the present, or held for a person."""
 
