@@ -1,11 +1,12 @@
 """The owner of a key in PostgreSQL: the only read that a call waits for during admission."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from gateway.kit.ids import is_uuid
-from gateway.stores.postgres import Table
+from gateway.stores.postgres import Connections, Table
 from pricing.readers.text import storable
 
 # Whose key this is: by the key's own row, else by the user id that Unkey holds.
@@ -57,11 +58,18 @@ class KeyOwner:
 class KeyOwners(Table):
     """Raises DependencyDown("postgres"), after two seconds at the latest."""
 
+    def __init__(self, pool: Connections, *, look_first: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`look_first`: what must be known of PostgreSQL before any call is let in. It raises DependencyDown too."""
+        super().__init__(pool)
+        self._look_first: Final = look_first
+
     async def identity(self, external_id: str | None, unkey_key_id: str) -> KeyOwner | None:
         """The user behind a key, by the key's row or else by Unkey's externalId; None when there is none.
 
         An externalId that is not an id of ours is another system's, and says nothing here.
         """
+        if self._look_first is not None:
+            await self._look_first()
         ours = external_id if external_id is not None and is_uuid(external_id) else None
         rows = await self._look_up(_IDENTITY, ours, storable(unkey_key_id))
         return KeyOwner(*rows[0].values()) if rows else None

@@ -203,7 +203,7 @@ class BillingSettings(_Section):
     """What the customer is charged, and how it reaches Stripe."""
 
     markup: Decimal = Field(Decimal("1"), ge=0)
-    """billed_usd = cost_usd × markup, rounded half-even to the nano-dollar."""
+    """billed_usd = cost_usd × markup, rounded half-even to the nano-dollar, where no plan holds (docs/plans.md)."""
     four_eyes: bool = False
     """Whether a correction by hand is booked only once another person has approved it (docs/corrections.md)."""
     bill_estimates: bool = True

@@ -63,6 +63,9 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
         "gauge", "Proxies that do not ask Unkey now, because it has failed too often."
     ),
     "gateway_unkey_canary_unknown": MetricFamily("gauge", "Proxies to which Unkey does not know keys.canary."),
+    "gateway_plans_age_seconds": MetricFamily(
+        "gauge", "Time since a proxy last knew that it has all plans.", merge="max"
+    ),
     "gateway_connections": MetricFamily("gauge", "Open connections of clients."),
     "gateway_connections_max": MetricFamily("gauge", "Connections that there may be at the same time."),
     "gateway_connections_refused_total": MetricFamily(

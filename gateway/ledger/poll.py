@@ -13,9 +13,10 @@ from gateway.ledger.open_items import Item, OpenItems
 from gateway.ledger.store import Ledger
 from gateway.openai.upstream import Upstream
 from gateway.usage.adjust import EXACT
-from gateway.usage.event import OpenRecord
+from gateway.usage.event import OpenRecord, UsageEvent
+from gateway.usage.plan_store import PlanStore
 from gateway.usage.settle import Settler
-from pricing.readers.body import UNFINISHED, read_body, read_status
+from pricing.readers.body import UNFINISHED, Said, read_body, read_status
 
 ITEMS_MAX: Final = 50
 FIRST_WAIT_S: Final = 600.0
@@ -27,12 +28,20 @@ class Poll:
     """One poller; any number may run, on any host."""
 
     def __init__(
-        self, items: OpenItems, ledger: Ledger, upstream: Upstream, settler: Settler, *, now: Callable[[], datetime]
+        self,
+        items: OpenItems,
+        ledger: Ledger,
+        upstream: Upstream,
+        settler: Settler,
+        plans: PlanStore,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self._items: Final = items
         self._ledger: Final = ledger
         self._upstream: Final = upstream
         self._settler: Final = settler
+        self._plans: Final = plans
         self._now: Final = now
 
     async def step_once(self) -> int:
@@ -56,13 +65,19 @@ class Poll:
         if read_status(body) in UNFINISHED:
             raise DependencyDown("openai", "the response is still running")
         said = read_body(body)
-        exact = self._settler.settle_exact(_opened(item), said, self._now(), drained=True) if said.usage else None
+        exact = None if said.usage is None else await self._settle(item, said)
         if exact is None or exact.evidence not in EXACT:
             await self._items.given_up(item, "it says no usage" if exact is None else "what it says has no price")
             return False
         corrected = await correct_estimates(self._ledger, {item.id: exact}, self._now())
         await self._items.mark_settled(item)
         return bool(corrected)
+
+    async def _settle(self, item: Item, said: Said) -> UsageEvent:
+        """The exact event, billed by what the estimate was billed by."""
+        found = await self._ledger.estimates([item.id])
+        terms = await self._plans.terms(found[0].plan_version) if found else None
+        return self._settler.settle_exact(_opened(item), said, self._now(), drained=True, terms=terms)
 
     async def _put_off(self, item: Item, detail: str) -> None:
         if item.polls >= POLLS_MAX:

@@ -159,7 +159,7 @@ select count(*) from kept
 # its id: those of older versions have ids of another kind.
 ESTIMATES: Final = """
 select id::text, coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0), coalesce(total_tokens, 0),
-  (cost_usd * 1000000000)::bigint, (billed_usd * 1000000000)::bigint
+  (cost_usd * 1000000000)::bigint, (billed_usd * 1000000000)::bigint, plan_version
 from public.openai_usage u where id = any($1::uuid[]) and evidence = 'estimated'
   and not exists (select from public.openai_usage a where a.adjusts = u.id)
 """

@@ -149,7 +149,7 @@ class Limiter:
             if most is None and budget.hard:
                 raise not_priced(opened.model)
             window = budget.window(opened.started_at)
-            nano = self._settler.highest_billed(most or 0) if budget.prepaid else most or 0
+            nano = self._settler.highest_billed(opened, most or 0) if budget.prepaid else most or 0
             claims.append(Hold(f"{PREFIX}b:{window.name}", window, nano))
         return claims
 

@@ -29,6 +29,7 @@ from gateway.processes.arguments import ProcessArguments
 from gateway.processes.supervisor import Ready
 from gateway.stores.opening import open_process_pool
 from gateway.usage.opening import build_settler
+from gateway.usage.plan_store import FollowPlans
 
 STEP_S: Final = 0.1
 """Seconds between two steps without a backlog: a pause makes the next one larger, and cheaper per call."""
@@ -44,10 +45,11 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, "keeper")
         buffer = open_buffer(stack, settings, values["redis_url"])
-        ledger = build_ledger(settings, await open_process_pool(stack, settings, "keeper", CONNECTIONS_MAX))
+        pool = await open_process_pool(stack, settings, "keeper", CONNECTIONS_MAX)
+        ledger, plans = build_ledger(settings, pool), FollowPlans(pool, monotonic=time.monotonic)
         upstream = open_upstream(stack, settings, values["openai_api_key"])
         arguments.on_new_secret("openai_api_key", upstream.use_key)
-        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
+        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()), plans.known)
         segments = Segments(settings.gateway_data_dir / "journal")
         ship = Ship(
             segments,
@@ -64,7 +66,10 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             nonlocal retire_at
             behind = await ship.step_once() > 0 and ship.behind
             oldest = unix_ms() - int(settings.journal.open_max_s * 1000)
-            await sweep.step_once(ship.orphans(older_than_unix_ms=oldest))
+            orphans = ship.orphans(older_than_unix_ms=oldest)
+            if orphans:  # nobody waits for them, so they wait for the plans
+                await plans.refresh()
+            await sweep.step_once(orphans)
             if time.monotonic() >= retire_at:
                 segments.retire(now_s=time.time(), keep_s=settings.journal.keep_s)
                 retire_at = time.monotonic() + RETIRE_EVERY_S

@@ -34,6 +34,7 @@ from gateway.kit.errors import DependencyDown
 from gateway.kit.loops import Loops
 from gateway.kit.metrics import Sample, Status
 from gateway.ledger.opening import open_buffer
+from gateway.ledger.stream import Buffer
 from gateway.limits.limiter import RENEW_S, Limiter
 from gateway.limits.local_limits import LocalLimits
 from gateway.limits.opening import open_limits
@@ -43,6 +44,7 @@ from gateway.meetings.call_meetings import CallMeetings
 from gateway.openai.objects import UpstreamObjects
 from gateway.openai.opening import build_namespaces, open_upstream
 from gateway.openai.tokenizer import Tokenizer
+from gateway.openai.upstream import Upstream
 from gateway.processes import vitals as process
 from gateway.processes.arguments import OnNewSecret, ProcessArguments
 from gateway.processes.file_limit import raise_file_limit
@@ -65,6 +67,8 @@ from gateway.proxy.recheck import Recheck
 from gateway.proxy.record import Recorder
 from gateway.stores.postgres_share import Share
 from gateway.usage.opening import build_settler
+from gateway.usage.plan_store import EVERY_S as PLANS_EVERY_S
+from gateway.usage.plan_store import FollowPlans
 from gateway.usage.settle import Settler
 
 STDERR: Final = 2
@@ -80,28 +84,25 @@ SETTLE_S: Final = 10.0
 async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Until `stop`; then its running calls may finish."""
     name, listener = f"proxy-{arguments.slot}", listen(arguments.host, arguments.port)
-    values = require_values(settings, "database_url", "redis_url", "openai_api_key")
+    values = require_values(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, name)
         buffer = open_buffer(stack, settings, values["redis_url"])
         connections = await open_connections(stack, settings, name)
-        upstream = open_upstream(stack, settings, values["openai_api_key"], failpoint=arguments.failpoint)
-        arguments.on_new_secret("openai_api_key", upstream.use_key)
-        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
-        log = AccessLog(partial(os.write, STDERR), name, clock=time.time)
-        stack.callback(log.flush)
-        recorder = Recorder(journal, buffer)
-        stack.push_async_callback(recorder.close)
+        upstream = _open_upstream(stack, settings, arguments)
+        plans = await _open_plans(connections)
+        settler = build_settler(settings, pricing.parse(pricing.data.read_texts()), plans.known)
+        log = _open_log(stack, name)
+        recorder = _open_recorder(stack, journal, buffer)
         verifier = await _open_verifier(stack, settings, arguments.on_new_secret)
         limiter = _open_limiter(stack, settings, settler, connections.budgets)
         good_keys = await open_good_keys(stack, settings, values["redis_url"])
-        admission = _open_admission(settings, verifier, connections, good_keys)
+        admission = _open_admission(settings, verifier, connections, plans, good_keys)
         active_relays, metrics, clients = ActiveRelays(), CallMetrics(), _guard_clients(settings)
-        # Before anybody is listened to, until the last call has ended.
         recheck = Recheck(admission, active_relays)
         follow = await _open_follow(stack, settings, admission, name, recheck)
-        loops = _loops(settings, limiter, active_relays, recheck, follow, clients, good_keys)
-        await stack.enter_async_context(loops)
+        loops = _loops(settings, limiter, active_relays, recheck, follow, plans, clients, good_keys)
+        await stack.enter_async_context(loops)  # before anybody is listened to, until the last call has ended
         cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
             Dependencies(
@@ -131,7 +132,10 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         hear = arguments.on_new_secret
         server = _open_server(settings, connections, proxy, admission, limiter.local, clients, cors, hear)
         await _listen(stack, server, listener, loops, active_relays)
-        ready(partial(status, name, metrics, recorder, journal, active_relays, limiter, verifier, loops, clients))
+        state = partial(
+            status, name, metrics, recorder, journal, active_relays, limiter, verifier, plans, loops, clients
+        )
+        ready(state)
         try:
             await loops.run_until(stop)
         finally:
@@ -178,12 +182,46 @@ async def _open_verifier(stack: AsyncExitStack, settings: Settings, on_new_secre
     return verifier
 
 
+def _open_upstream(stack: AsyncExitStack, settings: Settings, arguments: ProcessArguments) -> Upstream:
+    """The way to OpenAI."""
+    key = require_values(settings, "openai_api_key")["openai_api_key"]
+    upstream = open_upstream(stack, settings, key, failpoint=arguments.failpoint)
+    arguments.on_new_secret("openai_api_key", upstream.use_key)
+    return upstream
+
+
+def _open_log(stack: AsyncExitStack, name: str) -> AccessLog:
+    log = AccessLog(partial(os.write, STDERR), name, clock=time.time)
+    stack.callback(log.flush)
+    return log
+
+
+def _open_recorder(stack: AsyncExitStack, journal: Journal, buffer: Buffer) -> Recorder:
+    recorder = Recorder(journal, buffer)
+    stack.push_async_callback(recorder.close)
+    return recorder
+
+
+async def _open_plans(connections: ProxyConnections) -> FollowPlans:
+    """Plans as they are now. PostgreSQL may be away: then the first key that is looked up there waits for them too."""
+    plans = FollowPlans(connections.plans, monotonic=time.monotonic)
+    try:
+        await plans.step_once()
+    except DependencyDown as error:
+        _log.warning("plans are not known yet", what=error.what, detail=error.detail)
+    return plans
+
+
 def _open_admission(
-    settings: Settings, verifier: KeyVerifier, connections: ProxyConnections, good_keys: GoodKeys | None
+    settings: Settings,
+    verifier: KeyVerifier,
+    connections: ProxyConnections,
+    plans: FollowPlans,
+    good_keys: GoodKeys | None,
 ) -> Admission:
     return Admission(
         verifier,
-        KeyOwners(connections.look_ups),
+        KeyOwners(connections.look_ups, look_first=plans.look_first),
         settings.keys,
         settings.limits,
         pepper=secrets.token_bytes(32),
@@ -237,6 +275,7 @@ def _loops(
     active_relays: ActiveRelays,
     recheck: Recheck,
     follow: FollowChanges,
+    plans: FollowPlans,
     clients: ClientConnections,
     good_keys: GoodKeys | None,
 ) -> Loops:
@@ -246,6 +285,7 @@ def _loops(
     loops.every("connections", clients.check, every_s=LOOK_S)
     if good_keys is not None:
         loops.every("good keys", good_keys.exchange, every_s=EXCHANGE_S)
+    loops.every("plans", plans.step_once, every_s=PLANS_EVERY_S)
     loops.every("key changes", follow.step_once, every_s=EVERY_S)
     if settings.keys.recheck_s:
         loops.paced("recheck", partial(recheck.turn, settings.keys.recheck_s))
@@ -267,6 +307,7 @@ def status(
     active_relays: ActiveRelays,
     limiter: Limiter,
     verifier: KeyVerifier,
+    plans: FollowPlans,
     loops: Loops,
     clients: ClientConnections,
 ) -> Status:
@@ -277,6 +318,7 @@ def status(
         Sample("gateway_settles_not_on_disk", (), recorder.stranded),
         Sample("gateway_unkey_circuit_open", (), int(verifier.circuit_is_open)),
         Sample("gateway_unkey_canary_unknown", (), int(verifier.is_doubted)),
+        Sample("gateway_plans_age_seconds", (), plans.age_s),
         journal.commits.sample("gateway_journal_commit_seconds"),
         *(
             Sample("gateway_budget_warnings_total", (str(share),), count)

@@ -13,9 +13,11 @@ BUDGETS: Final = 1
 """Sums of the ledger, where Redis has no counter; a call of that budget waits for one."""
 WEBHOOKS: Final = 1
 """One short insert each."""
+PLANS: Final = 1
+"""A look every 15 s, of two seconds at the most; while plans are not known, who asks for a key waits for it."""
 ROOMS: Final = 2
 """The rooms API: lists may be long."""
-CONNECTIONS_MAX: Final = LOOK_UPS + BUDGETS + WEBHOOKS + ROOMS
+CONNECTIONS_MAX: Final = LOOK_UPS + BUDGETS + PLANS + WEBHOOKS + ROOMS
 
 
 class ProxyConnections(NamedTuple):
@@ -23,6 +25,7 @@ class ProxyConnections(NamedTuple):
 
     look_ups: Share
     budgets: Share
+    plans: Share
     webhooks: Share
     rooms: Share
 
@@ -30,4 +33,4 @@ class ProxyConnections(NamedTuple):
 async def open_connections(stack: AsyncExitStack, settings: Settings, name: str) -> ProxyConnections:
     """Closed by the stack; each connection is opened when it is first needed, and closed after five idle minutes."""
     pool = await open_process_pool(stack, settings, name, CONNECTIONS_MAX)
-    return ProxyConnections(*(Share(pool, most) for most in (LOOK_UPS, BUDGETS, WEBHOOKS, ROOMS)))
+    return ProxyConnections(*(Share(pool, most) for most in (LOOK_UPS, BUDGETS, PLANS, WEBHOOKS, ROOMS)))

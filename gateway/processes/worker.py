@@ -52,6 +52,8 @@ from gateway.rooms.store import Rooms
 from gateway.stores.opening import open_process_pool
 from gateway.stores.postgres import Pool
 from gateway.usage.opening import build_settler
+from gateway.usage.plan_store import PlanStore
+from gateway.usage.plans import KnownPlans
 
 CONNECTIONS_MAX: Final = 6
 """To PostgreSQL, for all loops together. No call waits for them: a slow statement of one delays the others' work."""
@@ -117,8 +119,8 @@ def _poll(
         return
     upstream = open_upstream(stack, settings, settings.openai_api_key.get_secret_value())
     on_new_secret("openai_api_key", upstream.use_key)
-    settler = build_settler(settings, pricing.parse(pricing.data.read_texts()))
-    poll = Poll(OpenItems(pool), ledger, upstream, settler, now=now)
+    settler = build_settler(settings, pricing.parse(pricing.data.read_texts()), KnownPlans())
+    poll = Poll(OpenItems(pool), ledger, upstream, settler, PlanStore(pool), now=now)
     loops.every("poll", poll.step_once, every_s=POLL_EVERY_S)
 
 

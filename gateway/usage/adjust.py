@@ -25,6 +25,8 @@ class Recorded(NamedTuple):
     total_tokens: int
     cost_nano: int
     billed_nano: int
+    plan_version: str | None
+    """What it was billed by; None where the version that wrote it did not say."""
 
 
 def adjustment(estimate: Recorded, exact: UsageEvent, now: datetime) -> UsageEvent:
@@ -54,5 +56,7 @@ def adjustment(estimate: Recorded, exact: UsageEvent, now: datetime) -> UsageEve
             "exact_evidence": exact.evidence,
             "exact_cost_usd": nano_text(exact.cost_nano),
             "exact_billed_usd": nano_text(exact.billed_nano),
+            # What `exact_billed_usd` follows from, together with the plan.
+            "exact_lines": exact.cost_lines,
         },
     )

@@ -38,7 +38,7 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What the customer is charged, nano-USD; None exactly when `cost_nano` is."""
     price_version: str = ""
     plan_version: str = ""
-    """What made `billed_nano` of the cost; empty in records from before there were plans."""
+    """What made `billed_nano` of the cost (usage/plans.py); empty in records from before there were plans."""
     usage: msgspec.Raw = NO_USAGE
     """The usage block as usage/usage_block keeps it. (msgspec cannot decode a union with Raw, hence no None.)"""
     usage_raw: bytes | None = None

@@ -6,7 +6,7 @@ must not happen: an exception of pricing that loses the call (it settles `unpric
 
 import math
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 import pricing
 from gateway.openai.families.catalogue import has_output, price_family
 from gateway.usage.event import Evidence, OpenRecord, UsageEvent
+from gateway.usage.plans import KnownPlans, Terms, bill, bill_most, markup_terms
 from gateway.usage.usage_block import NO_USAGE, StoredUsage, keep
 from pricing.readers.body import Said
 
@@ -28,6 +29,8 @@ MEDIA_TOKENS_MAX: Final = 25_000
 that: a compressed one may hold more than it has bytes."""
 
 
+NOT_BILLED: Final = "not_billed"
+"""Flag of an estimate's metadata: by the setting, estimates are not billed. Its amount is 0, whatever its plan."""
 UNSEEN: Final = "unseen_output"
 """Flag of an estimate's metadata: a model that reasons may have written more than anybody saw."""
 
@@ -50,10 +53,13 @@ class Settler:
         bill_estimates: bool,
         region: str | None,
         unseen_share: Decimal = Decimal("0.25"),
+        plans: KnownPlans | None = None,
     ) -> None:
-        """`unseen_share`: of the most output that a call may have, what counts where a model reasoned unseen."""
+        """`markup` holds where none of `plans` does. `unseen_share`: of the most output that a call may have, what
+        counts where a model reasoned unseen."""
         self._book: Final = book
-        self._markup: Final = None if markup == 1 else markup
+        self._setting: Final = markup_terms(markup)
+        self._plans: Final = plans or KnownPlans()
         self._bill_estimates: Final = bill_estimates
         self._region: Final = region
         self._unseen_share: Final = unseen_share
@@ -67,10 +73,15 @@ class Settler:
         drained: bool = False,
         request_id: str | None = None,
         metadata: dict[str, Any] | None = None,
+        terms: Terms | None = None,
     ) -> UsageEvent:
-        """OpenAI said what was used: `reported` (or `drained`), else `unpriced` when the price is not known."""
+        """OpenAI said what was used: `reported` (or `drained`), else `unpriced` when the price is not known.
+
+        `terms`: those that it is billed by; without, those that held when it began.
+        """
         usage = said.usage or b"{}"
         model = said.model or opened.model
+        terms = terms or self._terms(opened, model)
         tier, notices = _tier(opened, said)
         request = pricing.PriceRequest(
             endpoint=price_family(opened.endpoint),
@@ -90,13 +101,7 @@ class Settler:
         if opened.cache_ttl is not None:
             billable["cache_ttl"] = opened.cache_ttl
         extra["billable"] = billable
-        try:
-            priced = pricing.price(self._book, request)
-        except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
-            extra["problems"] = [f"pricing failed: {type(error).__name__}"]
-            return self._event(
-                opened, said, completed_at, "unpriced", None, None, request_id=request_id, usage=usage, metadata=extra
-            )
+        priced, billed = self._price(request, terms)
         if said.unsure and said.model is None:
             notices = (*notices, f"the answer's model was not found: priced as asked, {model[:200]!r}")
         if notices or priced.problems:
@@ -110,12 +115,24 @@ class Settler:
             completed_at,
             evidence,
             priced.cost_nano,
-            self._billed(priced.cost_nano),
+            billed,
+            terms,
             request_id=request_id,
             usage=usage,
             metadata=extra,
             priced=priced,
         )
+
+    def _price(self, request: pricing.PriceRequest, terms: Terms) -> tuple[pricing.Priced, int | None]:
+        """What a call costs, and what is billed for it, nano-USD."""
+        try:
+            priced = pricing.price(self._book, request)
+            if priced.cost_nano is None:
+                return priced, None
+            return priced, bill(priced.cost_nano, priced.lines, terms, request.model)
+        except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
+            counts, problem = pricing.read_counts(request.usage), f"pricing failed: {type(error).__name__}"
+            return pricing.Priced(None, "unpriced", self._book.version, (), (problem,), False, *counts), None
 
     def settle_void(
         self,
@@ -128,7 +145,8 @@ class Settler:
     ) -> UsageEvent:
         """Proven not run: costs 0."""
         extra = {**opened.metadata, **(metadata or {}), "void_reason": reason}
-        return self._event(opened, Said(), completed_at, "void", 0, 0, request_id=request_id, metadata=extra)
+        terms = self._terms(opened, opened.model)
+        return self._event(opened, Said(), completed_at, "void", 0, 0, terms, request_id=request_id, metadata=extra)
 
     def settle_estimated(
         self,
@@ -159,15 +177,18 @@ class Settler:
             extra["problems"] = list(value.problems)
         if value.low_confidence:
             extra["price_confidence"] = "low"
-        priced = value.cost_nano is not None
-        billed = self._billed(value.cost_nano) if self._bill_estimates or not priced else 0
+        terms = self._terms(opened, model)
+        billed = None if value.cost_nano is None else bill(value.cost_nano, value.lines, terms, model)
+        if billed is not None and not self._bill_estimates:
+            billed, extra[NOT_BILLED] = 0, True
         event = self._event(
             opened,
             said,
             completed_at,
-            "estimated" if priced else "unpriced",
+            "unpriced" if billed is None else "estimated",
             value.cost_nano,
             billed,
+            terms,
             request_id=request_id,
             metadata=extra,
         )
@@ -187,19 +208,17 @@ class Settler:
         said = Said(model=event.model, service_tier=event.service_tier)
         value = self._estimate(opened, said, Tokens(event.prompt_tokens or 0, event.completion_tokens or 0))
         bound = None if value.bound_nano is None else pricing.nano_text(max(value.bound_nano, event.cost_nano))
-        return msgspec.structs.replace(
-            event,
-            evidence="estimated",
-            billed_nano=event.billed_nano if self._bill_estimates else 0,
-            metadata={**event.metadata, "reason": reason, "bound_usd": bound, **_request_facts(opened)},
-        )
+        extra = {**event.metadata, "reason": reason, "bound_usd": bound, **_request_facts(opened)}
+        billed = event.billed_nano
+        if not self._bill_estimates:
+            billed, extra[NOT_BILLED] = 0, True
+        return msgspec.structs.replace(event, evidence="estimated", billed_nano=billed, metadata=extra)
 
     def _estimate(self, opened: OpenRecord, said: Said, tokens: Tokens) -> pricing.Estimate:
         """The price of `tokens`, and of the most it can have been: all text in, as much out as model and cap let."""
         model = said.model or opened.model
         try:
-            # What an earlier response adds is not in the request; the model's context is all it can be.
-            earlier = (self._book.context_tokens(model) or CONTEXT_TOKENS_MAX) if opened.continues else 0
+            inputs, outputs = self._most_tokens(opened, model)
             return pricing.estimate(
                 self._book,
                 endpoint=price_family(opened.endpoint),
@@ -208,14 +227,20 @@ class Settler:
                 service_tier=_tier(opened, said)[0] or opened.service_tier,
                 input_tokens=tokens.input,
                 output_tokens=tokens.output,
-                input_bound=max(tokens.input, opened.text_bytes + self._most_media(opened, model), earlier),
-                output_bound=max(tokens.output, self._most_output(opened, model)),
+                input_bound=max(tokens.input, inputs),
+                output_bound=max(tokens.output, outputs),
                 region=self._region,
                 cache_ttl=opened.cache_ttl,
             )
         except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
             problem = f"pricing failed: {type(error).__name__}"
             return pricing.Estimate(None, None, (), self._book.version, (problem,), low_confidence=False)
+
+    def _most_tokens(self, opened: OpenRecord, model: str) -> tuple[int, int]:
+        """The most tokens that a call can read, and write."""
+        # What an earlier response adds is not in the request; the model's context is all it can be.
+        earlier = (self._book.context_tokens(model) or CONTEXT_TOKENS_MAX) if opened.continues else 0
+        return max(opened.text_bytes + self._most_media(opened, model), earlier), self._most_output(opened, model)
 
     def _most_output(self, opened: OpenRecord, model: str) -> int:
         """The most tokens that all answers of a call can have."""
@@ -249,9 +274,10 @@ class Settler:
         bounds = [value.bound_nano for value in values if value.bound_nano is not None]
         return max(bounds, default=None)
 
-    def highest_billed(self, nano: int) -> int:
-        """The most that a customer is charged for a call of at most `nano` nano-USD."""
-        return nano if self._markup is None else math.ceil(nano * self._markup)
+    def highest_billed(self, opened: OpenRecord, cost_nano: int) -> int:
+        """The most that a customer is charged for a call that costs at most `cost_nano`."""
+        inputs, outputs = self._most_tokens(opened, opened.model)
+        return bill_most(cost_nano, inputs, outputs, self._terms(opened, opened.model), opened.model)
 
     def by_bytes(self, opened: OpenRecord, output_tokens: int) -> Tokens:
         """The estimate that needs no tokenizer: text bytes / 4 in, what was seen out."""
@@ -262,10 +288,16 @@ class Settler:
         """The tiktoken encoding of `model`."""
         return self._book.encoding(model)
 
-    def _billed(self, cost_nano: int | None) -> int | None:
-        if cost_nano is None or self._markup is None:
-            return cost_nano
-        return int((cost_nano * self._markup).to_integral_value(ROUND_HALF_EVEN))
+    def _terms(self, opened: OpenRecord, model: str) -> Terms:
+        """What a call of `model` is billed by: the plan in force when it began, else the setting."""
+        found = self._plans.book.resolve(
+            opened.started_at,
+            user_id=opened.user_id,
+            api_key_id=opened.api_key_id,
+            model=model,
+            endpoint=opened.endpoint,
+        )
+        return found or self._setting
 
     def _event(
         self,
@@ -275,6 +307,7 @@ class Settler:
         evidence: Evidence,
         cost_nano: int | None,
         billed_nano: int | None,
+        terms: Terms,
         *,
         request_id: str | None,
         metadata: dict[str, Any],
@@ -303,6 +336,7 @@ class Settler:
             cost_nano=cost_nano,
             billed_nano=billed_nano,
             price_version=priced.price_version if priced else self._book.version,
+            plan_version=terms.name,
             cost_lines=priced.lines if priced else (),
             usage=kept.usage,
             usage_raw=kept.raw,

@@ -39,6 +39,8 @@ CHANGES: Final[dict[str, str]] = {
     "budgets set": "budget set",
     "budgets end": "budget end",
     "credits add": "credit add",
+    "plans set": "plan set",
+    "plans end": "plan end",
     "billing again": "meter_event again",
     "billing delivered": "meter_event delivered",
     "adjust": "correction book",
@@ -58,6 +60,7 @@ CHANGES: Final[dict[str, str]] = {
 READS: Final = frozenset({
     "users list", "keys list", "keys show", "budgets list", "credits list", "log", "report usage", "report meetings",
     "corrections list", "corrections waiting",
+    "plans list", "plans show", "plans explain",
     "audit", "quarantine list", "quarantine show", "billing held", "price", "meetings list", "daily status",
     "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show", "config check",
     "journal inspect",
@@ -72,6 +75,25 @@ OTHERS: Final = {
     "journal adopt": "copies files on this host; what they hold becomes rows as always",
 }
 """Commands that change something and leave no event, and why."""
+ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
+    "users create": ("zoe@example.com", "--name", "Zoe"),
+    "users disable": ("zoe@example.com",),
+    "users enable": ("zoe@example.com",),
+    "users set": ("zoe@example.com", "--name", "Zoë"),
+    "keys create": ("--user", "yan@example.com", "--create-user"),
+    "keys set": ("key_ann", "--rpm", "5"),
+    "keys disable": ("key_ann",),
+    "keys enable": ("key_ann",),
+    "keys reroll": ("key_ann",),
+    "keys revoke": ("key_bob",),
+    "keys sync": ("--repair",),
+    "budgets set": ("--user", "zoe@example.com", "--limit", "5"),
+    "budgets end": ("{budget}",),
+    "credits add": ("zoe@example.com", "20"),
+    "plans set": ("standard", "--markup", "1.5", "--yes"),
+    "plans end": ("standard", "--yes"),
+}
+"""What is typed for some commands, in this order."""
 URL: Final = "https://gateway.example.com/webhooks/daily"
 
 
@@ -123,20 +145,7 @@ async def test_every_command_that_changes_something_leaves_an_event(
             "GATEWAY_OPERATOR": "Ada",
         }
         lines: dict[str, tuple[str, ...]] = {
-            "users create": ("zoe@example.com", "--name", "Zoe"),
-            "users disable": ("zoe@example.com",),
-            "users enable": ("zoe@example.com",),
-            "users set": ("zoe@example.com", "--name", "Zoë"),
-            "keys create": ("--user", "yan@example.com", "--create-user"),
-            "keys set": ("key_ann", "--rpm", "5"),
-            "keys disable": ("key_ann",),
-            "keys enable": ("key_ann",),
-            "keys reroll": ("key_ann",),
-            "keys revoke": ("key_bob",),
-            "keys sync": ("--repair",),
-            "budgets set": ("--user", "zoe@example.com", "--limit", "5"),
-            "budgets end": ("{budget}",),
-            "credits add": ("zoe@example.com", "20"),
+            **ACCOUNTS,
             "billing again": (waiting[0],),
             "billing delivered": (waiting[1],),
             "adjust": (corrected, "--cost", "3", "--why", "a test", "--yes"),

@@ -33,12 +33,12 @@ COUNTS = st.integers(0, 1 << 40)
 def test_an_estimate_and_its_adjustment_add_up(tokens: int, exact_tokens: int, cost: int, exact_cost: int) -> None:
     event_id = new_id(Random(1))
     exact = call("u", event_id, prompt_tokens=exact_tokens, cost_nano=exact_cost, billed_nano=exact_cost * 2)
-    row = adjustment(Recorded(event_id, tokens, 3, tokens + 3, cost, cost), exact, LATER)
+    row = adjustment(Recorded(event_id, tokens, 3, tokens + 3, cost, cost, None), exact, LATER)
     assert (row.adjusts, row.evidence, row.response_id, row.completed_at) == (event_id, "adjustment", None, LATER)
     assert (row.prompt_tokens, row.cost_nano) == (exact_tokens - tokens, exact_cost - cost)
     assert row.billed_nano is not None
     assert row.billed_nano + cost == exact_cost * 2
-    assert row.id == adjustment(Recorded(event_id, 0, 0, 0, 0, 0), exact, LATER + timedelta(1)).id != event_id
+    assert row.id == adjustment(Recorded(event_id, 0, 0, 0, 0, 0, None), exact, LATER + timedelta(1)).id != event_id
 
 
 def guess(exact: UsageEvent) -> UsageEvent:
@@ -101,7 +101,7 @@ async def test_what_is_corrected_already_is_not_corrected_again(
     user = await Accounts(ledger.pool).create_user("u@example.com")
     exact = call(user, new_id(Random(5)))
     estimate = guess(exact)
-    recorded = Recorded(estimate.id, 90, 500, 590, 5_000_000, 5_000_000)
+    recorded = Recorded(estimate.id, 90, 500, 590, 5_000_000, 5_000_000, None)
     made = adjustment(recorded, exact, LATER)
     ids = {"an older version": str(uuid5(UUID(exact.id), "exact")), "this version": made.id}
     row = replace(made, id=ids.get(corrected_by, new_id(Random(6))))

@@ -18,6 +18,7 @@ from gateway.ledger.store import Ledger
 from gateway.openai.upstream import Upstream
 from gateway.stores.postgres import Pool
 from gateway.usage.event import OpenRecord, UsageEvent
+from gateway.usage.plan_store import PlanStore
 from gateway.usage.settle import Settler, Tokens
 from pricing.data import read_texts
 from pricing.readers.body import Said, read_body
@@ -62,7 +63,7 @@ async def openai() -> AsyncIterator[tuple[OpenAI, Upstream]]:
 
 @pytest.fixture
 def poll(pool: Pool, ledger: Ledger, openai: tuple[OpenAI, Upstream]) -> Poll:
-    return Poll(OpenItems(pool), ledger, openai[1], SETTLER, now=lambda: NOW)
+    return Poll(OpenItems(pool), ledger, openai[1], SETTLER, PlanStore(pool), now=lambda: NOW)
 
 
 async def estimate(ledger: Ledger, **changes: Any) -> UsageEvent:

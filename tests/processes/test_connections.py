@@ -97,7 +97,7 @@ async def test_look_ups_leave_the_others_theirs(connections: ProxyConnections, p
     try:
         for _ in range(LOOK_UPS):
             await held.get()
-        for share in (connections.budgets, connections.webhooks, connections.rooms):
+        for share in (connections.budgets, connections.plans, connections.webhooks, connections.rooms):
             assert await asyncio.wait_for(share.fetch("select 1"), 30)
         assert await opened(pool) <= CONNECTIONS_MAX
     finally:

@@ -33,6 +33,7 @@ LOOPS: Final = {
     "good keys": "proxy",
     "recheck": "proxy",
     "key changes": "proxy",
+    "plans": "proxy",
     "flush": "worker",
     "flush helper": "worker",
     "bill": "worker",

@@ -50,8 +50,12 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "users": READS, "api_keys": READS, "budgets": READS, "credit_entries": READS, "usage_hourly": READS,
         "openai_usage": READS, "upstream_objects": READS, "meetings": READS, "rooms": CHANGES,
         "webhook_inbox": APPENDS, "admin_events": APPENDS, "credit_balances": READS, "usage_daily": READS,
+        "plans": READS, "plan_changes": READS, "user_customers": READS,
     },
-    "keeper": {"openai_usage": READS, "usage_quarantine": READS},
+    "keeper": {
+        "openai_usage": READS, "usage_quarantine": READS, "plans": READS, "plan_changes": READS,
+        "user_customers": READS,
+    },
     "worker": {
         "openai_usage": APPENDS, "usage_hourly": CHANGES, "users": READS, "api_keys": {"select", "update"},
         "stripe_windows": CHANGES, "stripe_carry": CHANGES, "stripe_meter_events": CHANGES,
@@ -67,6 +71,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "credit_uses": CHANGES, "usage_daily": CHANGES, "usage_daily_meetings": CHANGES, "usage_daily_units": CHANGES,
         "stripe_attempts": APPENDS, "stripe_decisions": READS, "outbox_totals": CHANGES,
         "price_books": APPENDS,
+        "plans": READS, "plan_changes": READS,
     },
     "reports": {
         "openai_usage": READS, "usage_hourly": READS, "users": READS, "api_keys": READS, "meetings": READS,
@@ -80,6 +85,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "usage_daily": READS, "usage_daily_meetings": READS, "usage_daily_units": READS,
         "stripe_attempts": READS, "stripe_decisions": READS, "outbox_totals": READS,
         "price_books": READS,
+        "plans": READS, "plan_changes": READS,
     },
 }  # fmt: skip
 REFUSED: Final = (
@@ -104,6 +110,7 @@ REFUSED: Final = (
     ("worker", "update openai_usage set model = 'x'"),
     ("worker", "update users set stripe_customer_id = 'cus_x'"),
     ("worker", "update api_keys set is_active = true"),
+    ("worker", "update plans set valid_to = now()"),
     ("worker", "update budgets set limit_usd = 1"),
     ("worker", "insert into credit_entries (user_id, amount_usd) values (gen_random_uuid(), 1)"),
     ("worker", "select data from rooms"),

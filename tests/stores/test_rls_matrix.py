@@ -77,6 +77,8 @@ TABLES: Final = {
     "correction_rows": (NOTHING, APPENDS),
     "correction_proposals": (NOTHING, APPENDS),
     "correction_decisions": (NOTHING, APPENDS),
+    "plans": (NOTHING, APPENDS),
+    "plan_changes": (NOTHING, frozenset({"select", "update"})),
 }
 HIDDEN_COLUMNS: Final = {
     "api_keys": {"unkey_key_id", "enabled_at"},
