@@ -306,8 +306,7 @@ class Settings(BaseSettings):
     stripe_secret_key: Annotated[Credential, AfterValidator(stripe_key)] | None = None
     """Without it amounts accrue and are not reported."""
     stripe_webhook_secret: Annotated[SecretStr, AfterValidator(signing_secrets)] | None = None
-    """Signing secrets of our webhook endpoints at Stripe, `whsec_…`, several with commas between them; without it every
-    webhook is refused."""
+    """Signing secrets of our webhooks at Stripe, `whsec_…`, comma-separated; without it every webhook is refused."""
     stripe_base_url: HttpUrl = "https://api.stripe.com"
     """Where Stripe is."""
     daily_api_key: Credential | None = None

@@ -217,3 +217,22 @@ async def test_explain_names_the_plan_and_all_that_were_considered(run: Run, poo
     before = await read(run, "explain", "--user", user, "--at", "2026-05-01")
     assert before["plan_version"] == "anns@1"
     assert "ROW, --user or --key is needed" in (await run("explain")).error
+
+
+async def test_explain_derives_the_amount_of_a_row(run: Run, pool: Pool, ledger: Ledger) -> None:
+    user, _ = await linked(ledger)
+    event = call(
+        user, new_id(Random(1)), cost_nano=25_000, billed_nano=37_500, plan_version="all@1", started_at=LAST_MONTH
+    )
+    await ledger.insert_batch([LedgerEntry.of(event)])
+    await plant(pool, make_plan("all"))
+    found = await read(run, "explain", event.id)
+    assert found["row"] == {
+        "id": event.id,
+        "plan_version": "all@1",
+        "cost_usd": "0.000025000",
+        "billed_usd": "0.000037500",
+        "derived_usd": "0.000037500",
+    }
+    assert "the ledger has no row" in (await run("explain", new_id(Random(2)))).error
+    assert "leave out the options" in (await run("explain", event.id, "--user", user)).error
