@@ -106,6 +106,7 @@ class Sandbox:
     async def close(self) -> None:
         """Stops listening and ends what is still being answered or told."""
         await self.daily.hooks.close()
+        await self.stripe.webhooks.close()
         await self._runner.cleanup()
 
 

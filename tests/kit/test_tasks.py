@@ -37,6 +37,7 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/stores/postgres_connections.py:_judge": "closes connections once; the next error starts it again",
     "gateway/limits/limiter.py:give_back": "one call's claims; they end by themselves where this fails",
     "gateway/proxy/record.py:_strand": "_land goes on, whatever fails; /readyz shows what is stranded",
+    "gateway/sandbox/stripe/webhooks.py:add": "awaited by `close`, which raises what ended it; asyncio logs it before",
     "gateway/sandbox/daily/hooks.py:tell": "one delivery of the stand-in; awaited by `settled` and `close`",
     # Timers that fire once.
     "gateway/openai/upstream.py:send": "ends a silent call",

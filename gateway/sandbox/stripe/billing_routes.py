@@ -34,7 +34,11 @@ def _reads(account: Account, kind: str) -> Run:
 
 def billing_rows(stripe: StripeService) -> list[Row]:
     """All of them."""
-    return [*_sales(stripe), *_invoicing(stripe), *_credits(stripe)]
+    events: list[Row] = [
+        ("GET", "/v1/events", takes_params(stripe.log.list_all)),
+        ("GET", "/v1/events/{id}", _reads(stripe.account, "event")),
+    ]
+    return [*_sales(stripe), *_invoicing(stripe), *_credits(stripe), *events]
 
 
 def _sales(stripe: StripeService) -> list[Row]:

@@ -15,26 +15,25 @@ POST   /_control/clock      {"now": 1795392000} or {"advance_s": 3600}; with "fr
                             moves the time ahead, and does all that falls due on the way; it never goes back
 POST   /_control/settings   the fields of `AccountSettings`: grace, and whether automatic charges succeed
 POST   /_control/ways       the fields of `Ways`: what Stripe does where nobody knows it
-POST   /_control/endpoints  {"url": …, "secret": "whsec_…"}: who is told of thin events; loopback only
+POST   /_control/endpoints  the fields of `WebhookEndpoint`: an event destination; loopback only
+DELETE /_control/endpoints  no destination, and nothing waits
+GET    /_control/deliveries {"pending": […], "done": […]}: each with its event, url and the statuses answered
+POST   /_control/deliveries the fields of `DeliveryOrder`: sends what waits, or what is named: {"told": [{"event",
+                            "type", "status"}], "pending": 0}; what was not answered with 2xx goes on waiting
 POST   /_control/report     reports at once what was not counted, rather than when its ten seconds are over, and tells
                             the endpoints: {"reported": [thin events], "told": [their statuses]}
 """
 
 from collections.abc import Callable
-from itertools import product
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
 from aiohttp import web
 
 from gateway.sandbox.stripe.http import StripeHttp, StripeTrouble
 from gateway.sandbox.stripe.objects import AccountSettings
-from gateway.sandbox.stripe.reports import WebhookEndpoint, notification, signature
 from gateway.sandbox.stripe.service import StripeService, Ways
-
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+from gateway.sandbox.stripe.webhooks import DeliveryOrder, StripeDelivery, WebhookEndpoint
 
 
 class CustomerOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,7 +63,9 @@ Act = Callable[[Ordered], Any]
 
 def control_routes(http: StripeHttp) -> list[web.RouteDef]:
     """All control calls."""
-    return [*_control_troubles(http), *_control_world(http.stripe, http), *_control_account(http)]
+    return [
+        *_control_troubles(http), *_control_world(http.stripe, http), *_control_account(http), *_control_webhooks(http),
+    ]  # fmt: skip
 
 
 def _takes(kind: type[Ordered], act: Act[Ordered]) -> Callable[[web.Request], Any]:
@@ -88,7 +89,7 @@ def _control_account(http: StripeHttp) -> list[web.RouteDef]:
     def move_clock(order: ClockOrder) -> Any:
         target = order.now if order.now is not None else clock.latest() + (order.advance_s or 0)
         clock.move_to(target, is_frozen=order.frozen)
-        stripe.billing.settle()
+        stripe.settle()
         http.save()
         return {"now": clock.latest()}
 
@@ -156,41 +157,57 @@ def _control_world(stripe: StripeService, http: StripeHttp) -> list[web.RouteDef
             return _json({"error": str(error)}, 400)
         return _json(stripe.ways)
 
-    async def add_endpoint(request: web.Request) -> web.Response:
-        try:
-            endpoint = msgspec.json.decode(await request.read(), type=WebhookEndpoint)
-        except msgspec.DecodeError as error:
-            return _json({"error": str(error)}, 400)
-        if urlsplit(endpoint.url).hostname not in LOOPBACK:
-            return _json({"error": "url: loopback only"}, 400)
-        stripe.reports.endpoints.append(endpoint)
-        return _json({"url": endpoint.url})
-
     async def report(_: web.Request) -> web.Response:
-        made = stripe.reports.report(stripe.now(), at_once=True)
+        made = stripe.report(at_once=True)
         http.save()
-        return _json({"reported": made, "told": await _tell(stripe, made)})
+        told = await stripe.webhooks.deliver(DeliveryOrder(types=list({event["type"] for event in made})))
+        return _json({"reported": made, "told": [one["status"] for one in told]})
 
     return [
         web.get("/_control/events", events),
         web.post("/_control/customers", add_customer),
         web.post("/_control/ways", set_ways),
-        web.post("/_control/endpoints", add_endpoint),
         web.post("/_control/report", report),
     ]
 
 
-async def _tell(stripe: StripeService, made: list[dict[str, Any]]) -> list[int]:
-    """Posts the notification of each event to each endpoint: the statuses that they answered."""
-    statuses = []
-    async with aiohttp.ClientSession() as session:
-        for event, endpoint in product(made, stripe.reports.endpoints):
-            body = msgspec.json.encode(notification(event))
-            signed = signature(body, endpoint.secret, stripe.now())
-            headers = {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signed}
-            async with session.post(endpoint.url, data=body, headers=headers) as response:
-                statuses.append(response.status)
-    return statuses
+def _control_webhooks(http: StripeHttp) -> list[web.RouteDef]:
+    webhooks = http.stripe.webhooks
+
+    def add_endpoint(endpoint: WebhookEndpoint) -> Any:
+        webhooks.add(endpoint)
+        return {"url": endpoint.url}
+
+    async def forget_endpoints(_: web.Request) -> web.Response:
+        webhooks.endpoints.clear()
+        webhooks.pending.clear()
+        return _json({})
+
+    async def show(_: web.Request) -> web.Response:
+        return _json({name: [_shown(one) for one in getattr(webhooks, name)] for name in ("pending", "done")})
+
+    async def deliver(request: web.Request) -> web.Response:
+        try:
+            order = msgspec.json.decode(await request.read(), type=DeliveryOrder)
+        except msgspec.DecodeError as error:
+            return _json({"error": str(error)}, 400)
+        http.stripe.settle()
+        told = await webhooks.deliver(order)
+        return _json({"told": told, "pending": len(webhooks.pending)})
+
+    return [
+        web.post("/_control/endpoints", _takes(WebhookEndpoint, add_endpoint)),
+        web.delete("/_control/endpoints", forget_endpoints),
+        web.get("/_control/deliveries", show),
+        web.post("/_control/deliveries", deliver),
+    ]
+
+
+def _shown(delivery: StripeDelivery) -> dict[str, Any]:
+    event = delivery.event
+    return {
+        "event": event["id"], "type": event["type"], "url": delivery.endpoint.url, "statuses": delivery.statuses,
+    }  # fmt: skip
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

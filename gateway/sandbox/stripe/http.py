@@ -162,14 +162,18 @@ class StripeHttp:
             wrong = None if trouble.is_between else _make_error(trouble)
             if wrong is not None and not trouble.accept:
                 return _refusal(wrong)
-            if self.stripe.billing.settle():
+            if self.stripe.settle():
                 self.save()
+            key = request.headers.get("Idempotency-Key")
+            self.stripe.account.request = {"id": f"req_{secrets.token_hex(7)}", "idempotency_key": key}
             try:
                 done = run(request, params)
             except StripeApiError as refused:
                 if refused.error.get("code") in UNREAD:
                     raise
                 return _refusal(refused)
+            finally:
+                self.stripe.account.request = None
             if request.method != "GET":
                 self.save()
             return StoredAnswer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(wrong)

@@ -40,6 +40,8 @@ class Account:
         self.agenda: Final = Agenda()
         self.kinds: Final[dict[str, dict[str, Stored]]] = {}
         self.settings = AccountSettings()
+        self.request: Stored | None = None
+        """The request that is being answered, as events name it; None for what Stripe does by itself."""
         self.listeners: Final[list[Callable[[str, Stored, Stored | None], None]]] = []
         """Told of each change: event type, the object, the members that had another value before."""
 

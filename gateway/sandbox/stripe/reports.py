@@ -5,8 +5,6 @@ errors only. Members and formatting: the samples of docs.stripe.com (api/v2/core
 of Stripe's SDK tests. The sentence for an unknown customer and the number of samples are guesses.
 """
 
-import hashlib
-import hmac
 import secrets
 from typing import Any, Final
 
@@ -41,14 +39,6 @@ class UncountedEvent(msgspec.Struct):
     is_reported: bool = False
 
 
-class WebhookEndpoint(msgspec.Struct, forbid_unknown_fields=True):
-    """Who is told of thin events."""
-
-    url: str
-    secret: str
-    """Signs what is sent, `whsec_…`."""
-
-
 class ErrorReports:
     """Everything uncounted, and the thin events about it."""
 
@@ -56,7 +46,6 @@ class ErrorReports:
         self.uncounted: Final[list[UncountedEvent]] = []
         self.events: Final[list[dict[str, Any]]] = []
         """Thin events, oldest first."""
-        self.endpoints: Final[list[WebhookEndpoint]] = []
 
     def report(self, now: int, *, at_once: bool = False) -> list[dict[str, Any]]:
         """Makes the thin events that are due, or all of them, and returns the new ones."""
@@ -100,12 +89,6 @@ class ErrorReports:
 def notification(event: dict[str, Any]) -> dict[str, Any]:
     """What an endpoint is sent of it: no data."""
     return {name: event[name] for name in ("id", "object", "type", "livemode", "created", "context", "related_object")}
-
-
-def signature(body: bytes, secret: str, now: int) -> str:
-    """The header Stripe-Signature."""
-    digest = hmac.new(secret.encode(), b"%d.%b" % (now, body), hashlib.sha256).hexdigest()
-    return f"t={now},v1={digest}"
 
 
 def _thin_event(start: int, meter: str | None, group: list[UncountedEvent]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gateway.sandbox.stripe.billing import StripeBilling
 from gateway.sandbox.stripe.clock import MovedClock
 from gateway.sandbox.stripe.counted import CountedEvents
 from gateway.sandbox.stripe.customers import TEXTS, Customers
+from gateway.sandbox.stripe.events import EventLog
 from gateway.sandbox.stripe.meters import (
     DAY_S,
     NO_CUSTOMER_KEY,
@@ -33,6 +34,7 @@ from gateway.sandbox.stripe.objects import Account, AccountSettings, Stored
 from gateway.sandbox.stripe.params import check_known, read_metadata
 from gateway.sandbox.stripe.reports import NO_METER, ErrorReports, UncountedEvent
 from gateway.sandbox.stripe.v2 import from_v2, rfc3339
+from gateway.sandbox.stripe.webhooks import Deliveries
 
 SESSION_S: Final = 900
 STREAM_EVENTS_MAX: Final = 100
@@ -82,6 +84,8 @@ class StripeService:
         self.events: Final = self.counted.all
         """Everything counted, in the order in which it came."""
         self.billing: Final = StripeBilling(self.account, self.customers, self.meter, self.counted)
+        self.webhooks: Final = Deliveries(self.settle)
+        self.log: Final = EventLog(self.account, self.webhooks.offer)
         self.reports: Final = ErrorReports()
         """What was received with a 200 and is never counted."""
         self.ways = Ways()
@@ -92,6 +96,18 @@ class StripeService:
     def now(self) -> int:
         """Unix seconds."""
         return self.account.now()
+
+    def settle(self) -> bool:
+        """Brings about what has fallen due by now, and says whether there was any."""
+        reported = self.report()
+        return self.billing.settle() or bool(reported)
+
+    def report(self, *, at_once: bool = False) -> list[Stored]:
+        """Makes the reports about what was not counted that are due, or all of them; the endpoints are told."""
+        made = self.reports.report(self.now(), at_once=at_once)
+        for event in made:
+            self.webhooks.offer(event)
+        return made
 
     def state(self) -> StripeState:
         """What the next run should know."""
@@ -155,6 +171,7 @@ class StripeService:
         fields = {"display_name": event_name} | fields
         meter = Meter(f"mtr_{secrets.token_hex(10)}", now, now, event_name=event_name, **fields)
         self.meters[meter.id] = meter
+        self.account.tell("billing.meter.created", meter.form())
         return meter
 
     def create_meter(self, form: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +218,8 @@ class StripeService:
             raise StripeApiError(400, f"An active meter with event name {meter.event_name} exists already.")
         meter.status, meter.updated = status, self.now()
         meter.deactivated_at = meter.updated if status == "inactive" else None
+        change = "reactivated" if status == "active" else "deactivated"
+        self.account.tell(f"billing.meter.{change}", meter.form())
         return meter.form()
 
     def rename_meter(self, meter_id: str, form: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +230,7 @@ class StripeService:
                 400, f"Received unknown parameter: {unknown[0]}", code="parameter_unknown", param=unknown[0]
             )
         meter.display_name, meter.updated = form.get("display_name", meter.display_name), self.now()
+        self.account.tell("billing.meter.updated", meter.form())
         return meter.form()
 
     def slot(self, form: dict[str, Any]) -> tuple[str, str] | None:
@@ -297,7 +317,6 @@ class StripeService:
 
     def list_reports(self, query: dict[str, Any]) -> dict[str, Any]:
         """GET /v2/core/events."""
-        self.reports.report(self.now())
         return self.reports.list_all(query, self.now())
 
     def open_session(self) -> dict[str, Any]:
