@@ -35,13 +35,13 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "credits": ("gateway credits add ann@example.com 20 --reference invoice-17",),
     "log": ("gateway log --since yesterday", "gateway log --what 'key revoke' --by ann"),
-    "billing": ("gateway billing held",),
     "plans": (
         "gateway plans set standard --markup 1.2",
         "gateway plans set acme --discount 10 --customer cus_123 --from 2027-01-01 --yes",
         "gateway plans set big --prices prices.json --otherwise 1.2 --user ann@example.com",
         "gateway plans explain --user ann@example.com --model gpt-5",
     ),
+    "billing": ("gateway billing held", "gateway billing status --month last-month --by customer"),
     "report": (
         "gateway report usage --by user,model --during last-month",
         "gateway report usage --by day --from 2026-11-01 --to 2026-11-15 --csv --output november.csv",

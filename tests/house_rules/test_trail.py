@@ -61,8 +61,9 @@ READS: Final = frozenset({
     "users list", "keys list", "keys show", "budgets list", "credits list", "log", "report usage", "report meetings",
     "corrections list", "corrections waiting",
     "plans list", "plans show", "plans explain",
-    "audit", "quarantine list", "quarantine show", "billing held", "price", "meetings list", "daily status",
-    "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show", "config check",
+    "audit", "quarantine list", "quarantine show", "billing held", "billing status", "price", "meetings list",
+    "daily status", "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show",
+    "config check",
     "journal inspect",
 })  # fmt: skip
 OTHERS: Final = {
