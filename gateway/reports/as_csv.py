@@ -25,7 +25,8 @@ def usage_csv(report: UsageReport, *, totals: bool = False) -> str:
     labels = report.label_fields()
     writer.writerow([*labels, *amounts(report.totals)])
     for row in report.rows:
-        writer.writerow([*map(text_field, report.labels(row).values()), *amounts(row).values()])
+        figures = amounts(row).values()  # None is an empty cell: no amount is known
+        writer.writerow([*map(text_field, report.labels(row).values()), *figures])
     if totals and (labels or not report.rows):
         blank: list[Any] = [TOTAL, *[""] * (len(labels) - 1)] if labels else []
         writer.writerow([*blank, *amounts(report.totals).values()])

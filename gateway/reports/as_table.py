@@ -7,24 +7,28 @@ from typing import Final
 
 from gateway.cli.console import Cell, TextTable, cell, lines
 from gateway.reports.store import UsageRow
-from gateway.reports.usage import UsageReport
+from gateway.reports.usage import UsageReport, money_text
 
 _FIGURES: Final = 47
 """Columns that calls, tokens, cost and billed take; then what the others would like to have."""
-_NOTES: Final = 13
+_NOTES: Final = 36
 _PARTS: Final = 23
 _LABELS: Final = {
     "month": 9,
+    "week": 12,
     "day": 12,
     "hour": 18,
     "user": 26,
     "key": 18,
     "meeting": 22,
+    "customer": 26,
+    "cost-centre": 16,
     "model": 22,
     "endpoint": 12,
     "tier": 9,
+    "evidence": 12,
 }
-_WHOLE: Final = ("month", "day", "hour")
+_WHOLE: Final = ("month", "week", "day", "hour")
 _ID_SHOWN: Final = 8
 
 
@@ -55,7 +59,7 @@ def usage_table(report: UsageReport, width: int) -> TextTable:
 
 
 def _title(report: UsageReport) -> str:
-    of = [f"{name.removesuffix('_id')} {value}" for name, value in report.of._asdict().items() if value is not None]
+    of = [f"{name.removesuffix('_id')} {value}" for name, value in report.of.asked().items()]
     return f"Usage {report.span()}, USD{''.join(f', {item}' for item in of)}"
 
 
@@ -65,19 +69,24 @@ def _cells(row: UsageRow, *, parts: bool) -> dict[str, str]:
         "calls": f"{row.calls:,}",
         **split,
         "tokens": f"{row.total_tokens:,}",
-        "cost": f"{row.cost_usd:.9f}",
-        "billed": f"{row.billed_usd:.9f}",
+        "cost": money_text(row, "cost_usd") or "–",
+        "billed": money_text(row, "billed_usd") or "–",
     }
 
 
 def _notes(row: UsageRow) -> list[str]:
     kinds = {
-        "estimated": row.estimated,
-        "unpriced": row.unpriced,
+        f"estimated ({row.estimated_cost_usd:.9f}){_open(row.estimated, row.estimated_open)}": row.estimated,
+        f"unpriced{_open(row.unpriced, row.unpriced_open)}": row.unpriced,
         "void": row.void,
-        "adjusted": row.adjustments,
+        f"adjusted ({row.adjustment_cost_usd:+.9f})": row.adjustments,
     }
     return [f"{count:,} {kind}" for kind, count in kinds.items() if count]
+
+
+def _open(calls: int, still_open: int) -> str:
+    """How many of these calls nothing has corrected since; nothing to say where that is all of them."""
+    return "" if calls == still_open else f", {still_open:,} open"
 
 
 def _label(dimension: str, row: UsageRow) -> Cell:
@@ -85,6 +94,8 @@ def _label(dimension: str, row: UsageRow) -> Cell:
     match dimension:
         case "month":
             return f"{row.month:%Y-%m}"
+        case "week":
+            return f"{row.week:%Y-%m-%d}"
         case "day":
             return f"{row.day:%Y-%m-%d}"
         case "hour":
@@ -95,6 +106,10 @@ def _label(dimension: str, row: UsageRow) -> Cell:
             return "(no key)" if row.key_id is None else _name_cells(row.key_name, row.key_id)
         case "meeting":
             return "(no meeting)" if row.meeting_id is None else _name_cells(row.room_name, row.meeting_id)
+        case "customer":
+            return "(no customer)" if row.customer_id is None else _name_cells(row.customer, row.customer_id)
+        case "cost-centre":
+            return row.cost_centre or "(none)"
         case _:
             return getattr(row, dimension) or "(none)"
 

@@ -14,7 +14,10 @@ from gateway.reports.queries import UsageOptions
 
 app = typer.Typer(no_args_is_help=True, help="Usage for finance (docs/reports.md).")
 
-_BY = "month, day, hour, user, key, meeting, model, endpoint, tier; several with commas."
+_BY = (
+    "month, week, day, hour, user, key, meeting, customer, cost-centre, model, endpoint, tier, evidence; several with "
+    "commas."
+)
 _AT = "2026-11, 2026-11-23, 2026-11-23T10:00:00Z, today, yesterday, this-month or last-month."
 _PERIOD = "A whole one instead: 2026-11, 2026-11-23, today, yesterday, this-month or last-month."
 
@@ -36,8 +39,18 @@ def usage(
     user: User = None,
     key: Annotated[str | None, typer.Option(help="Only of this key: Unkey's id or ours.")] = None,
     meeting: Annotated[str | None, typer.Option(help="Only of this meeting: its UUID.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only of this model, exactly as in the ledger.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Only of this model and its dated snapshots; `gpt-5!`: that very name.")
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint: chat, responses, embeddings, …")] = None,
+    customer: Annotated[
+        str | None, typer.Option(help="Only of this customer: our id, Stripe's (cus_…) or its name.")
+    ] = None,
+    tier: Annotated[str | None, typer.Option(help="Only of this service tier: default, flex, priority, …")] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option(help="Only of this evidence: reported, drained, estimated, unpriced, void, adjustment."),
+    ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
     totals: Annotated[bool, typer.Option("--totals", help="Add a line of totals to CSV.")] = False,
@@ -55,7 +68,7 @@ def usage(
             since=since,
             until=until,
             during=during,
-            wanted=UsageOptions(user, key, meeting, model, endpoint),
+            wanted=UsageOptions(user, key, meeting, model, endpoint, customer, tier, evidence),
             form="json" if as_json else "csv" if as_csv else "table",
             totals=totals,
             output=output,

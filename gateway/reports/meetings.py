@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import rfc3339
 from gateway.reports.store import MeetingTime, Reports, UsageFilter, UsageRow
-from gateway.reports.usage import ROWS_MAX, UsageReport, amounts, parse_range, usage_report
+from gateway.reports.usage import ROWS_MAX, UsageReport, amounts, money_text, parse_range, usage_report
 
 _NANO: Final = Decimal("0.000000001")
 _PERCENT: Final = Decimal("0.01")
@@ -35,6 +35,16 @@ class MeetingCost(NamedTuple):
         return Decimal(0) if self.usage is None else self.usage.billed_usd
 
     @property
+    def cost_text(self) -> str | None:
+        """With nine decimals; None where no amount is known."""
+        return f"{Decimal(0):.9f}" if self.usage is None else money_text(self.usage, "cost_usd")
+
+    @property
+    def billed_text(self) -> str | None:
+        """The same of what is billed."""
+        return f"{Decimal(0):.9f}" if self.usage is None else money_text(self.usage, "billed_usd")
+
+    @property
     def calls(self) -> int:
         """Calls that named it."""
         return 0 if self.usage is None else self.usage.calls
@@ -46,8 +56,9 @@ class MeetingCost(NamedTuple):
 
     @property
     def per_minute(self) -> Decimal | None:
-        """USD of cost per participant-minute, rounded to the nano-dollar; None where nobody was there."""
-        seconds = self.time.participant_seconds
+        """USD of cost per participant-minute, rounded to the nano-dollar; None where nobody was there, or no amount is
+        known."""
+        seconds = 0 if self.cost_text is None else self.time.participant_seconds
         return (self.cost_usd * 60 / Decimal(seconds)).quantize(_NANO, ROUND_HALF_EVEN) if seconds else None
 
     def to_json(self) -> dict[str, Any]:
@@ -66,8 +77,8 @@ class MeetingCost(NamedTuple):
             "participant_minutes": str(self.minutes),
             "calls": self.calls,
             "total_tokens": 0 if self.usage is None else self.usage.total_tokens,
-            "cost_usd": f"{self.cost_usd:.9f}",
-            "billed_usd": f"{self.billed_usd:.9f}",
+            "cost_usd": self.cost_text,
+            "billed_usd": self.billed_text,
             "cost_usd_per_participant_minute": None if per_minute is None else f"{per_minute:.9f}",
         }
 

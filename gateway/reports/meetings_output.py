@@ -8,6 +8,7 @@ from typing import Final
 from gateway.cli.console import TextTable, cell
 from gateway.cli.csv_text import text_field
 from gateway.reports.meetings import MeetingReport
+from gateway.reports.usage import money_text
 
 _ID_SHOWN: Final = 8
 _FIELDS: Final = (
@@ -59,8 +60,8 @@ def meeting_table(report: MeetingReport, width: int) -> TextTable:
             *((str(time.participants),) if wide else ()),
             str(row.minutes),
             f"{row.calls:,}",
-            f"{row.cost_usd:.9f}",
-            *((f"{row.billed_usd:.9f}",) if wide else ()),
+            row.cost_text or "–",
+            *((row.billed_text or "–",) if wide else ()),
             "–" if per_minute is None else f"{per_minute:.9f}",
         )
     return table
@@ -78,10 +79,10 @@ def meeting_csv(report: MeetingReport) -> str:
         figures = {
             "calls": other.calls,
             "total_tokens": other.total_tokens,
-            "cost_usd": f"{other.cost_usd:.9f}",
-            "billed_usd": f"{other.billed_usd:.9f}",
+            "cost_usd": money_text(other, "cost_usd"),
+            "billed_usd": money_text(other, "billed_usd"),
         }
-        writer.writerow([figures.get(name, "") for name in _FIELDS])
+        writer.writerow([figures.get(name) for name in _FIELDS])
     return out.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from gateway.accounts.store import Accounts
 from gateway.config.database_logins import with_own_login
@@ -14,6 +14,7 @@ from gateway.reports.store import Reports, UsageFilter
 from gateway.reports.usage import UsageReport, usage_report
 from gateway.stores.one_connection import database
 from gateway.stores.postgres import Pool
+from gateway.usage.event import Evidence
 
 
 class UsageOptions(NamedTuple):
@@ -26,10 +27,16 @@ class UsageOptions(NamedTuple):
     meeting: str | None = None
     """UUID."""
     model: str | None = None
+    """A model and its dated snapshots; with `!` at the end that very name."""
     endpoint: str | None = None
+    customer: str | None = None
+    """Our id, Stripe's, or its name."""
+    tier: str | None = None
+    evidence: str | None = None
 
 
 ANYTHING: Final = UsageOptions()
+EVIDENCES: Final = get_args(Evidence)
 
 
 async def query_usage(
@@ -84,10 +91,21 @@ async def _find_ids(pool: Pool, wanted: UsageOptions) -> UsageFilter:
     meeting = wanted.meeting
     if meeting is not None and (not is_uuid(meeting) or await Reports(pool).room_of(meeting) is None):
         raise OptionError(f"--meeting: there is no meeting with the id {meeting} (a UUID, as X-Meeting-Id takes it)")
+    customer = None if wanted.customer is None else await Reports(pool).customers_named(wanted.customer)
+    if customer is not None and len(customer) != 1:
+        found = "several are called" if customer else "there is none called"
+        raise OptionError(f"--customer: {found} {wanted.customer!r}; give its id")
+    if wanted.evidence is not None and wanted.evidence not in EVIDENCES:
+        raise OptionError(f"--evidence: {wanted.evidence!r} is not one of {', '.join(EVIDENCES)}")
+    model = wanted.model
     return UsageFilter(
         user_id=None if user is None else user.id,
         key_id=None if key is None else key.id,
         meeting_id=None if meeting is None else meeting.lower(),
-        model=wanted.model,
+        customer_id=None if customer is None else customer[0],
+        model=None if model is None else model.removesuffix("!"),
+        snapshots=model is None or not model.endswith("!"),
         endpoint=wanted.endpoint,
+        tier=wanted.tier,
+        evidence=wanted.evidence,
     )

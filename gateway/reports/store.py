@@ -1,7 +1,7 @@
-"""Usage summed for reports, from the hourly roll-up, and from the ledger itself where a range cuts an hour.
+"""Usage summed for reports, from the sums by day or by hour, and from the ledger itself where a range cuts an hour.
 
-Reads only. One fixed statement, whatever is asked: groupings and ranges are parameters, never text put into SQL.
-`openai_usage` is the truth; a test holds the two sums together.
+Reads only. Two fixed statements, whatever is asked: groupings and ranges are parameters, never text put into SQL.
+`openai_usage` is the truth; a test holds the sums together.
 """
 
 from collections.abc import Sequence
@@ -9,63 +9,11 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from gateway.kit.errors import OptionError
+from gateway.kit.ids import is_uuid
+from gateway.reports import usage_sql
 from gateway.stores.postgres import Table
 
-# Whole hours come from the roll-up ($1, $2), the rest of a cut hour from the ledger ($3-$4 and $5-$6; may be empty).
-# A dimension that is not asked for ($7) is NULL in every row and so groups nothing. A filter ($9-$13) is NULL, or the
-# one value that is wanted. An adjustment counts in the hour, meeting, key ... that its own row names.
-_USAGE: Final = """
-with part as (
-  select hour as at, user_id, api_key_id, meeting_id, model, endpoint, service_tier, evidence, calls, rows,
-    prompt_tokens, completion_tokens, total_tokens, cost_usd, billed_usd
-  from public.usage_hourly
-  where ($1::timestamptz is null or hour >= $1) and ($2::timestamptz is null or hour < $2)
-    and ($9::uuid is null or user_id = $9) and ($10::uuid is null or api_key_id = $10)
-    and ($11::uuid is null or meeting_id = $11) and ($12::text is null or model = $12)
-    and ($13::text is null or endpoint = $13)
-  union all
-  select created_at, user_id, api_key_id, meeting_id, model, endpoint, service_tier, evidence,
-    case when adjusts is null then 1 else 0 end, 1, coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0),
-    coalesce(total_tokens, 0), coalesce(cost_usd, 0), coalesce(billed_usd, 0)
-  from public.openai_usage
-  where (created_at >= $3::timestamptz and created_at < $4::timestamptz
-      or created_at >= $5::timestamptz and created_at < $6::timestamptz)
-    and ($9 is null or user_id = $9) and ($10 is null or api_key_id = $10)
-    and ($11 is null or meeting_id = $11) and ($12 is null or model = $12) and ($13 is null or endpoint = $13)
-), summed as (
-  select
-    case when 'month' = any($7::text[]) then date_trunc('month', at at time zone 'UTC')::date end as month,
-    case when 'day' = any($7) then (at at time zone 'UTC')::date end as day,
-    case when 'hour' = any($7) then date_bin('1 hour', at, timestamptz 'epoch') end as hour,
-    case when 'user' = any($7) then user_id end as user_id,
-    case when 'key' = any($7) then api_key_id end as api_key_id,
-    case when 'meeting' = any($7) then meeting_id end as meeting_id,
-    case when 'model' = any($7) then model end as model,
-    case when 'endpoint' = any($7) then endpoint end as endpoint,
-    case when 'tier' = any($7) then service_tier end as tier,
-    sum(calls)::bigint as calls,
-    sum(prompt_tokens)::bigint as prompt_tokens,
-    sum(completion_tokens)::bigint as completion_tokens,
-    sum(total_tokens)::bigint as total_tokens,
-    sum(cost_usd) as cost_usd,
-    sum(billed_usd) as billed_usd,
-    coalesce(sum(calls) filter (where evidence = 'estimated'), 0)::bigint as estimated,
-    coalesce(sum(calls) filter (where evidence = 'unpriced'), 0)::bigint as unpriced,
-    coalesce(sum(calls) filter (where evidence = 'void'), 0)::bigint as void,
-    coalesce(sum(rows) filter (where evidence = 'adjustment'), 0)::bigint as adjustments
-  from part group by 1, 2, 3, 4, 5, 6, 7, 8, 9
-)
-select s.month, s.day, s.hour, s.user_id::text as user_id, u.email, s.api_key_id::text as key_id, k.name as key_name,
-  s.meeting_id::text as meeting_id, m.room_name, s.model, s.endpoint, s.tier, s.calls, s.prompt_tokens,
-  s.completion_tokens, s.total_tokens, s.cost_usd, s.billed_usd, s.estimated, s.unpriced, s.void, s.adjustments
-from summed s
-left join public.users u on u.id = s.user_id
-left join public.api_keys k on k.id = s.api_key_id
-left join public.meetings m on m.id = s.meeting_id
-order by s.month, s.day, s.hour, s.cost_usd desc, u.email, k.name, s.api_key_id, m.room_name, s.meeting_id, s.model,
-  s.endpoint, s.tier
-limit $8
-"""
 # Meetings named by $1, and those that began in [$2, $3) ($5: of one user). Who is still there counts until $4, or until
 # the meeting's end. The latest first.
 _MEETINGS: Final = """
@@ -86,6 +34,9 @@ where m.id = any($1::uuid[]) or (
 order by m.started_at desc nulls last, m.id limit $6
 """
 _ROOM: Final = "select room_name from public.meetings where id = $1::uuid"
+_CUSTOMERS: Final = """
+select id::text from public.customers where id = $1::uuid or stripe_customer_id = $2 or name = $2 limit 2
+"""
 _HOUR: Final = timedelta(hours=1)
 
 
@@ -94,6 +45,8 @@ class UsageRow(NamedTuple):
 
     month: date | None
     """First day of the UTC month."""
+    week: date | None
+    """Its Monday (ISO 8601), UTC."""
     day: date | None
     hour: datetime | None
     """First instant of the UTC hour."""
@@ -104,18 +57,25 @@ class UsageRow(NamedTuple):
     meeting_id: str | None
     """None also for usage that came without a meeting."""
     room_name: str | None
+    customer_id: str | None
+    """None also for usage that nobody pays for yet."""
+    customer: str | None
+    """Its name, else Stripe's id of it."""
+    cost_centre: str | None
+    """Of the key, else of its user, at that time; None also where there was none."""
     model: str | None
     endpoint: str | None
     tier: str | None
+    evidence: str | None
     calls: int
     """Ledger rows that correct no other one."""
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     cost_usd: Decimal
-    """What OpenAI charges, USD, exact to 1e-9."""
+    """What OpenAI charges, USD, exact to 1e-9; 0 where `is_unpriced`."""
     billed_usd: Decimal
-    """What the customer is charged, USD, exact to 1e-9."""
+    """What the customer is charged, USD, exact to 1e-9; 0 where `is_unpriced`."""
     estimated: int
     """Calls whose usage OpenAI never said."""
     unpriced: int
@@ -124,6 +84,24 @@ class UsageRow(NamedTuple):
     """Calls that are proven not to have run."""
     adjustments: int
     """Rows that correct another one."""
+    priced_rows: int
+    """Rows that have an amount and are not void."""
+    estimated_open: int
+    """Of the estimated calls, those that nothing has corrected since."""
+    unpriced_open: int
+    """Of the unpriced calls, those that nothing has corrected since."""
+    reported_cost_usd: Decimal
+    """The cost by evidence; these four add up to `cost_usd`."""
+    drained_cost_usd: Decimal
+    estimated_cost_usd: Decimal
+    adjustment_cost_usd: Decimal
+    estimated_open_cost_usd: Decimal
+    """The cost of the estimates that are open."""
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether no amount of it is known, which is not the same as 0."""
+        return bool(self.unpriced) and not self.priced_rows
 
 
 class MeetingTime(NamedTuple):
@@ -143,14 +121,24 @@ class MeetingTime(NamedTuple):
 
 
 class UsageFilter(NamedTuple):
-    """What usage must be of, exactly; None is anything."""
+    """What usage must be of; None is anything."""
 
     user_id: str | None = None
     key_id: str | None = None
     """Ours, as in `openai_usage.api_key_id`."""
     meeting_id: str | None = None
+    customer_id: str | None = None
     model: str | None = None
+    snapshots: bool = True
+    """Whether the dated snapshots of `model` count too."""
     endpoint: str | None = None
+    tier: str | None = None
+    evidence: str | None = None
+
+    def asked(self) -> dict[str, str]:
+        """What is not anything, as the document of a report names it."""
+        given = {name: value for name, value in self._asdict().items() if value is not None and name != "snapshots"}
+        return given if self.model is None or self.snapshots else given | {"model": f"{self.model}!"}
 
 
 EVERYTHING: Final = UsageFilter()
@@ -168,12 +156,18 @@ class Reports(Table):
         of: UsageFilter = EVERYTHING,
         rows_max: int,
     ) -> list[UsageRow]:
-        """Usage completed in [since, until), UTC, grouped by `by`: month, day, hour, user, key, meeting, model,
-        endpoint, tier.
+        """Usage booked in [since, until), UTC, grouped by `by` (DIMENSIONS of reports/usage.py).
 
-        Ordered by time, then the dearest first. At most `rows_max` groups. Raises DependencyDown("postgres").
+        Ordered by time, then the dearest first. At most `rows_max` groups. Raises OptionError where payers are asked
+        for by hour or by meeting, DependencyDown("postgres").
         """
-        rows = await self._rows(_USAGE, *_ranges(since, until), list(by), rows_max, *of)
+        asked = (since, until, list(by), rows_max, *of)
+        if {"hour", "meeting"} & set(by) or of.meeting_id is not None or _cuts_a_day(since) or _cuts_a_day(until):
+            if "customer" in by or of.customer_id is not None:
+                raise OptionError("customer: known by whole UTC days only, not by hour or meeting")
+            rows = await self._rows(usage_sql.BY_HOUR, *asked, *_ranges(since, until))
+        else:
+            rows = await self._rows(usage_sql.BY_DAY, *asked)
         return [UsageRow(*row.values()) for row in rows]
 
     async def meetings(
@@ -191,10 +185,19 @@ class Reports(Table):
         rows = await self._rows(_MEETINGS, list(ids), since, until, now, user_id, rows_max)
         return [MeetingTime(*row.values()) for row in rows]
 
+    async def customers_named(self, name: str) -> list[str]:
+        """The customers whose id, ours or Stripe's, or name this is, at most two. Raises DependencyDown("postgres")."""
+        rows = await self._rows(_CUSTOMERS, name.lower() if is_uuid(name) else None, name)
+        return [row[0] for row in rows]
+
     async def room_of(self, meeting_id: str) -> str | None:
         """The room of a meeting (a UUID); None when there is no such meeting. Raises DependencyDown("postgres")."""
         rows = await self._rows(_ROOM, meeting_id)
         return rows[0][0] if rows else None
+
+
+def _cuts_a_day(at: datetime | None) -> bool:
+    return at is not None and bool(_hours(at) % timedelta(days=1))
 
 
 def _ranges(since: datetime | None, until: datetime | None) -> tuple[datetime | None, ...]:

@@ -12,21 +12,28 @@ from gateway.kit.errors import OptionError
 from gateway.kit.instants import parse_bound, parse_period, rfc3339
 from gateway.reports.store import EVERYTHING, Reports, UsageFilter, UsageRow
 
-DIMENSIONS: Final = ("month", "day", "hour", "user", "key", "meeting", "model", "endpoint", "tier")
+DIMENSIONS: Final = (
+    "month", "week", "day", "hour", "user", "key", "meeting", "customer", "cost-centre", "model", "endpoint", "tier",
+    "evidence",
+)  # fmt: skip
 """What usage may be grouped by."""
 ROWS_MAX: Final = 100_000
 """Groups in one report; more are refused, never cut off silently."""
 
 _FIELDS: Final = {
     "month": ("month",),
+    "week": ("week",),
     "day": ("day",),
     "hour": ("hour",),
     "user": ("user_id", "email"),
     "key": ("key_id", "key_name"),
     "meeting": ("meeting_id", "room_name"),
+    "customer": ("customer_id", "customer"),
+    "cost-centre": ("cost_centre",),
     "model": ("model",),
     "endpoint": ("endpoint",),
     "tier": ("tier",),
+    "evidence": ("evidence",),
 }
 _COUNTS: Final = (
     "calls",
@@ -38,6 +45,10 @@ _COUNTS: Final = (
     "void",
     "adjustments",
 )
+_OPEN_COUNTS: Final = ("estimated_open", "unpriced_open")
+_AMOUNTS: Final = (
+    "reported_cost_usd", "drained_cost_usd", "estimated_cost_usd", "adjustment_cost_usd", "estimated_open_cost_usd",
+)  # fmt: skip
 
 
 class UsageReport(NamedTuple):
@@ -57,7 +68,7 @@ class UsageReport(NamedTuple):
             "from": rfc3339(self.since),
             "until": rfc3339(self.until),
             "by": list(self.by),
-            "filter": {name: value for name, value in self.of._asdict().items() if value is not None},
+            "filter": self.of.asked(),
             "rows": [self.labels(row) | amounts(row) for row in self.rows],
             "totals": amounts(self.totals),
         }
@@ -71,7 +82,7 @@ class UsageReport(NamedTuple):
                 value = rfc3339(value)
             elif field == "month":
                 value = f"{value:%Y-%m}"
-            found[field] = value.isoformat() if field == "day" else value
+            found[field] = value.isoformat() if field in ("day", "week") else value
         return found
 
     def label_fields(self) -> list[str]:
@@ -136,17 +147,25 @@ def parse_dimensions(by: Sequence[str]) -> tuple[str, ...]:
 
 
 def _total(rows: list[UsageRow]) -> UsageRow:
-    counts = {name: sum(getattr(row, name) for row in rows) for name in _COUNTS}
-    cost = sum((row.cost_usd for row in rows), Decimal(0))
-    billed = sum((row.billed_usd for row in rows), Decimal(0))
+    names = (*_COUNTS, *_OPEN_COUNTS, "priced_rows")
+    counts = {name: sum(getattr(row, name) for row in rows) for name in names}
+    money = ("cost_usd", "billed_usd", *_AMOUNTS)
+    sums = {name: sum((getattr(row, name) for row in rows), Decimal(0)) for name in money}
     blank = dict.fromkeys(UsageRow._fields)
-    return UsageRow(**{**blank, **counts, "cost_usd": cost, "billed_usd": billed})
+    return UsageRow(**{**blank, **counts, **sums})
 
 
 def amounts(row: UsageRow) -> dict[str, Any]:
-    """The figures of a row: counts as integers, money as a string with nine decimals."""
+    """The figures of a row: counts as integers, money as a string with nine decimals, None where no amount is known."""
     counts = {name: getattr(row, name) for name in _COUNTS}
-    return counts | {"cost_usd": f"{row.cost_usd:.9f}", "billed_usd": f"{row.billed_usd:.9f}"}
+    money = {name: money_text(row, name) for name in ("cost_usd", "billed_usd")}
+    still_open = {name: getattr(row, name) for name in _OPEN_COUNTS}
+    return counts | money | still_open | {name: money_text(row, name) for name in _AMOUNTS}
+
+
+def money_text(row: UsageRow, name: str) -> str | None:
+    """An amount with nine decimals; None in a group whose calls have no price."""
+    return None if row.is_unpriced else f"{getattr(row, name):.9f}"
 
 
 def _moment(at: datetime) -> str:

@@ -28,6 +28,8 @@ Env = dict[str, str]
 async def env(database_url: str, ledger: Ledger, pool: Pool) -> Env:
     """Two users; one call with a meeting on either side of an hour's end, a correction of the first, one without."""
     ann, bob = [await Accounts(ledger.pool).create_user(f"{name}@example.com") for name in ("ann", "bob")]
+    await Accounts(pool).set_stripe_customer(ann, "cus_ann")
+    await pool.execute("update user_customers set valid_from = '-infinity'")
     key = await Accounts(ledger.pool).link_key(ann, "key_ann", name=HOSTILE)
     meeting = await pool.fetchval(
         "insert into meetings (user_id, room_name) values ($1, '@room') returning id::text", ann
@@ -56,6 +58,8 @@ async def test_csv_is_exact_and_every_line_is_a_group(env: Env, pool: Pool) -> N
     assert list(rows[0]) == [
         "hour", "meeting_id", "room_name", "key_id", "key_name", "model", "calls", "prompt_tokens", "completion_tokens",
         "total_tokens", "estimated", "unpriced", "void", "adjustments", "cost_usd", "billed_usd",
+        "estimated_open", "unpriced_open", "reported_cost_usd", "drained_cost_usd", "estimated_cost_usd",
+        "adjustment_cost_usd", "estimated_open_cost_usd",
     ]  # fmt: skip
     truth = await pool.fetchrow("select sum(billed_usd), sum(cost_usd), sum(total_tokens) from openai_usage")
     assert truth is not None
@@ -117,7 +121,15 @@ async def test_filters_are_exact_and_the_range_is_told(env: Env) -> None:
         (["--key", env["KEY"], "--to", "2026-11-22T11:00:00Z"], 1),
         (["--meeting", env["MEETING"].upper()], 2),
         (["--model", "gpt-5-mini-2025-08-07"], 2),
-        (["--model", "gpt-5-mini"], 0),
+        (["--model", "gpt-5-mini"], 2),
+        (["--model", "gpt-5-mini!"], 0),
+        (["--model", "gpt-5-mini-2025-08-07!"], 2),
+        (["--model", "gpt-5"], 0),
+        (["--evidence", "adjustment"], 0),
+        (["--evidence", "reported"], 3),
+        (["--tier", "flex"], 0),
+        (["--customer", "cus_ann"], 2),
+        (["--customer", "cus_ann", "--user", "bob@example.com"], 0),
         (["--endpoint", "chat"], 3),
         (["--endpoint", "responses"], 0),
         (["--user", "bob@example.com", "--meeting", env["MEETING"]], 0),
@@ -180,3 +192,65 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     for wrong, why in ((tmp_path, "is not a regular file"), (tmp_path / "no" / "x", "No such file or directory")):
         with pytest.raises(OptionError, match=f"--output: .* {why}"):
             write_whole(wrong, "new")
+
+
+async def test_what_has_no_price_is_never_shown_as_0(database_url: str, ledger: Ledger) -> None:
+    env = {"DATABASE_URL": database_url}
+    ann = await Accounts(ledger.pool).create_user("ann@example.com")
+    unknown = [usage(ann, HOUR + timedelta(minutes=n), None, evidence="unpriced", model="gpt-99") for n in range(3)]
+    void = usage(ann, HOUR, 0, evidence="void", model="gpt-99")
+    known = usage(ann, HOUR, 5)
+    free = usage(ann, HOUR, 0, model="free")
+    await ledger.insert_batch(entries(*unknown, void, known, free))
+    rows = {row["model"]: row for row in await table_of(env, "--by", "model")}
+    assert (rows["gpt-99"]["cost_usd"], rows["gpt-99"]["billed_usd"], rows["gpt-99"]["unpriced_open"]) == ("", "", "3")
+    assert rows["free"]["cost_usd"] == "0.000000000"
+    document = json.loads((await gateway(env, "report", "usage", "--by", "model", "--json")).out)
+    found = {row["model"]: row["cost_usd"] for row in document["rows"]}
+    assert found == {"gpt-99": None, "free": "0.000000000", "gpt-5-mini-2025-08-07": "0.000000005"}
+    assert document["totals"]["cost_usd"] == "0.000000005"
+    (line,) = [
+        line for line in (await gateway(env, "report", "usage", "--by", "model")).out.splitlines() if "gpt-99" in line
+    ]
+    assert "0.000000000" not in line
+    assert line.count("–") == 2
+    # Its price comes by hand: it is no longer open, and its amount counts where it was booked.
+    await ledger.insert_batch(
+        entries(usage(ann, HOUR, 7, evidence="adjustment", adjusts=unknown[0].id, model="gpt-99", tokens=(0, 0)))
+    )
+    (row,) = await table_of(env, "--by", "model", "--model", "gpt-99")
+    assert (row["cost_usd"], row["unpriced"], row["unpriced_open"], row["adjustment_cost_usd"]) == (
+        "0.000000007", "3", "2", "0.000000007",
+    )  # fmt: skip
+
+
+async def test_evidence_has_its_amounts_and_what_is_open_comes_down(database_url: str, ledger: Ledger) -> None:
+    env = {"DATABASE_URL": database_url}
+    ann = await Accounts(ledger.pool).create_user("ann@example.com")
+    guesses = [usage(ann, HOUR, nano, evidence="estimated") for nano in (100, 20)]
+    await ledger.insert_batch(entries(*guesses, usage(ann, HOUR, 3), usage(ann, HOUR, 4, evidence="drained")))
+    late = HOUR + timedelta(days=40)
+    await ledger.insert_batch(entries(usage(ann, late, -60, evidence="adjustment", adjusts=guesses[0].id)))
+    totals = json.loads((await gateway(env, "report", "usage", "--by", "evidence", "--json")).out)["totals"]
+    names = ("estimated", "estimated_open", "estimated_cost_usd", "estimated_open_cost_usd", "adjustment_cost_usd")
+    assert [totals[name] for name in names] == [2, 1, "0.000000120", "0.000000020", "-0.000000060"]
+    assert (totals["reported_cost_usd"], totals["drained_cost_usd"]) == ("0.000000003", "0.000000004")
+    table = (await gateway(env, "report", "usage", "--by", "week")).out
+    assert "2 estimated (0.000000120), 1 open" in table
+    assert "2026-11-16" in table
+
+
+async def test_a_sealed_month_does_not_move(database_url: str, ledger: Ledger, pool: Pool) -> None:
+    env = {"DATABASE_URL": database_url}
+    ann = await Accounts(ledger.pool).create_user("ann@example.com")
+    october = datetime(2026, 10, 31, 22, tzinfo=UTC)
+    await ledger.insert_batch(entries(usage(ann, october, 9_000_000_000)))
+    await pool.execute("select seal_books('2026-11-01Z')")
+    for by in ("", "hour", "meeting", "day"):
+        (before,) = await table_of(env, "--during", "2026-10", "--by", by)
+        late = usage(ann, october, 50_000_000_000)
+        await ledger.insert_batch(entries(late))
+        (after,) = await table_of(env, "--during", "2026-10", "--by", by)
+        assert (before["cost_usd"], after) == ("9.000000000", before)
+    (since,) = await table_of(env, "--from", "2026-11-01", "--by", "")
+    assert since["cost_usd"] == "200.000000000"

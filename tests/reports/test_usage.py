@@ -26,9 +26,12 @@ DAY = datetime(2026, 11, 21, tzinfo=UTC)
 NOW = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
 NANO = Decimal("1e-9")
 GROUPS = {
-    "month": "to_char(created_at at time zone 'UTC', 'YYYY-MM')",
-    "day": "to_char(created_at at time zone 'UTC', 'YYYY-MM-DD')",
-    "hour": "to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:00:00\"Z\"')",
+    "week": "date_trunc('week', booked_at at time zone 'UTC')::date::text",
+    "customer": "customer_id::text",
+    "evidence": "evidence",
+    "month": "to_char(booked_at at time zone 'UTC', 'YYYY-MM')",
+    "day": "to_char(booked_at at time zone 'UTC', 'YYYY-MM-DD')",
+    "hour": "to_char(booked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:00:00\"Z\"')",
     "user": "user_id::text",
     "key": "api_key_id::text",
     "meeting": "meeting_id::text",
@@ -37,6 +40,7 @@ GROUPS = {
     "tier": "service_tier",
 }
 
+OPEN = "not exists (select from openai_usage a where a.adjusts = openai_usage.id)"
 ONE_MEETING = "insert into meetings (user_id, room_name, ended_at) values ($1, 'daily', now()) returning id::text"
 
 
@@ -62,14 +66,20 @@ async def filled(ledger: Ledger, pool: Pool) -> list[str]:
         cost = nano if nano is None else nano // 2
         event = usage(user, at, nano, cost_nano=cost, evidence=kind, model=model, api_key_id=key)  # type: ignore[arg-type]  # one of Evidence
         where = {"meeting_id": rng.choice([None, None, *meetings]), "endpoint": rng.choice(["chat", "responses"])}
+        where["service_tier"] = rng.choice(["default", "flex", None])
         events.append(msgspec.structs.replace(event, **where))
         if rng.random() < 0.2:
             later = at + timedelta(seconds=rng.randrange(7200))
             change = rng.randrange(-777, 778)
             fixed = usage(user, later, change, evidence="adjustment", adjusts=event.id, model=model, api_key_id=key)
             events.append(msgspec.structs.replace(fixed, **where))
-    await ledger.insert_batch(entries(*(event for event in events if event.adjusts is None)))
-    await ledger.insert_batch(entries(*(event for event in events if event.adjusts is not None)))
+    first, others = events[: len(events) // 2], events[len(events) // 2 :]
+    await Accounts(pool).set_stripe_customer(users[1], "cus_2")
+    for part in (first, others):
+        await ledger.insert_batch(entries(*(event for event in part if event.adjusts is None)))
+        await ledger.insert_batch(entries(*(event for event in part if event.adjusts is not None)))
+        # The rest of the first day comes late, and is booked when it comes.
+        await pool.execute("select seal_books($1)", DAY + timedelta(days=1))
     return users
 
 
@@ -85,8 +95,14 @@ async def ledger_sums(pool: Pool, by: tuple[str, ...], since: datetime, until: d
         f"select {groups}, count(*) filter (where adjusts is null), sum(prompt_tokens), sum(completion_tokens), "
         "sum(total_tokens), coalesce(sum(cost_usd), 0), coalesce(sum(billed_usd), 0), "
         "count(*) filter (where evidence = 'estimated'), count(*) filter (where evidence = 'unpriced'), "
-        "count(*) filter (where evidence = 'void'), count(*) filter (where evidence = 'adjustment') "
-        f"from openai_usage where created_at >= $1 and created_at < $2 {grouped}",
+        "count(*) filter (where evidence = 'void'), count(*) filter (where evidence = 'adjustment'), "
+        f"count(*) filter (where evidence = 'estimated' and {OPEN}), "
+        f"count(*) filter (where evidence = 'unpriced' and {OPEN}), "
+        "coalesce(sum(cost_usd) filter (where evidence = 'estimated'), 0), "
+        f"coalesce(sum(cost_usd) filter (where evidence = 'estimated' and {OPEN}), 0), "
+        "count(*) filter (where evidence not in ('unpriced', 'void')) = 0 "
+        "and count(*) filter (where evidence = 'unpriced') > 0 "
+        f"from openai_usage where booked_at >= $1 and booked_at < $2 {grouped}",
         since, until,
     )  # fmt: skip
     return {tuple(row.values())[0 if by else 1 :] for row in rows}
@@ -94,18 +110,23 @@ async def ledger_sums(pool: Pool, by: tuple[str, ...], since: datetime, until: d
 
 def report_sums(report: UsageReport) -> set[tuple[object, ...]]:
     """A report's rows as plain tuples: the grouping, then the figures."""
-    names = {"user": "user_id", "key": "key_id", "meeting": "meeting_id"}
+    names = {"user": "user_id", "key": "key_id", "meeting": "meeting_id", "customer": "customer_id"}
     found = set()
     for row in report.to_json()["rows"]:
         figures = [row[name] for name in ("calls", "prompt_tokens", "completion_tokens", "total_tokens")]
-        money = [Decimal(row["cost_usd"]), Decimal(row["billed_usd"])]
-        kinds = [row[name] for name in ("estimated", "unpriced", "void", "adjustments")]
-        found.add((*(row[names.get(name, name)] for name in report.by), *figures, *money, *kinds))
+        money = [Decimal(row["cost_usd"] or 0), Decimal(row["billed_usd"] or 0)]
+        names_of_counts = ("estimated", "unpriced", "void", "adjustments", "estimated_open", "unpriced_open")
+        kinds = [row[name] for name in names_of_counts]
+        amounts = [Decimal(row[name] or 0) for name in ("estimated_cost_usd", "estimated_open_cost_usd")]
+        unpriced = row["cost_usd"] is None
+        assert (row["billed_usd"] is None) == (row["reported_cost_usd"] is None) == unpriced
+        found.add((*(row[names.get(name, name)] for name in report.by), *figures, *money, *kinds, *amounts, unpriced))
     return found
 
 
 RANGES = {
     "whole": ("2026-11-21", "2026-11-24"),
+    "with what is late": ("2026-11-21", "2100-01-01"),
     "a day": ("2026-11-22", "2026-11-23"),
     "cut hours": ("2026-11-21T07:31:02Z", "2026-11-23T22:59:59.5+01:00"),
     "inside one hour": ("2026-11-22T10:01:00Z", "2026-11-22T10:59:00Z"),
@@ -115,9 +136,15 @@ RANGES = {
 
 @pytest.mark.usefixtures("filled")
 async def test_every_grouping_and_range_equals_the_ledger(pool: Pool) -> None:
-    combinations = [(), *((name,) for name in DIMENSIONS), ("meeting", "hour"), ("user", "day", "meeting"), DIMENSIONS]
+    singles = [(name,) for name in DIMENSIONS if name in GROUPS]
+    most = tuple(name for name in GROUPS if name != "customer")
+    combinations = [(), *singles, ("meeting", "hour"), ("user", "day", "meeting"), ("customer", "user", "month"), most]
     seen = 0
     for (since, until), by in itertools.product(RANGES.values(), combinations):
+        if "customer" in by and "T" in since + until:
+            with pytest.raises(OptionError, match="whole UTC days"):
+                await usage_report(Reports(pool), by=by, now=NOW, since=since, until=until)
+            continue
         report = await usage_report(Reports(pool), by=by, now=NOW, since=since, until=until)
         expected = await ledger_sums(pool, by, instant(since), instant(until))
         assert report_sums(report) == expected, (since, until, by)
@@ -155,10 +182,10 @@ async def test_nothing_used_is_an_empty_report(pool: Pool) -> None:
     ("by", "since", "until", "named"),
     [
         (
-            ["customer"],
+            ["colour"],
             None,
             None,
-            "'customer' is not a dimension; there are month, day, hour, user, key, meeting, model",
+            "'colour' is not a dimension; there are month, week, day, hour, user, key, meeting, customer",
         ),
         (["user; drop table users"], None, None, "is not a dimension"),
         (["user"], "last-week", None, "from: 'last-week' is neither a date .* nor one of today, yesterday, this-month"),
@@ -221,11 +248,13 @@ async def test_without_a_database_the_setting_is_named() -> None:
 
 @pytest.mark.usefixtures("filled")
 async def test_a_filter_leaves_exactly_its_own(pool: Pool) -> None:
-    columns = {name: {"key_id": "api_key_id"}.get(name, name) for name in UsageFilter._fields}
+    others = {"key_id": "api_key_id", "tier": "service_tier"}
+    columns = {name: others.get(name, name) for name in UsageFilter._fields if name not in ("snapshots", "customer_id")}
     for (since, until), (name, column) in itertools.product((RANGES["whole"], RANGES["cut hours"]), columns.items()):
         rows = await pool.fetch(
-            f"select {column}::text, count(*) filter (where adjusts is null), sum(billed_usd), sum(total_tokens) "
-            f"from openai_usage where created_at >= $1 and created_at < $2 and {column} is not null group by 1",
+            f"select {column}::text, count(*) filter (where adjusts is null), coalesce(sum(billed_usd), 0), "
+            "sum(total_tokens) from openai_usage "
+            f"where booked_at >= $1 and booked_at < $2 and {column} is not null group by 1",
             instant(since), instant(until),
         )  # fmt: skip
         assert len(rows) > 1

@@ -24,6 +24,7 @@ from gateway.meetings import backfill_cursors, call_meetings, event_store, inbox
 from gateway.openai import objects
 from gateway.processes.handed_settings import decode_settings, encode_settings, without_secrets
 from gateway.reports import store as reports
+from gateway.reports import usage_sql
 from gateway.retention import store as retention
 from gateway.rooms import store as rooms
 from gateway.stores import database_mark, migrator, postgres_health, webhook_inbox
@@ -266,6 +267,7 @@ STATEMENTS: Final = (
     ("worker", postgres_health, ("_WRITE",)),
     ("worker", migrator, ("RECORDS_EXIST", "RECORDED")),
     ("reports", reports, None),
+    ("reports", usage_sql, None),
 )
 """Process, module, and those of its constants that this process sends; None: all that are statements."""
 
