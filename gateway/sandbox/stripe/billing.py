@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from gateway.sandbox.stripe.alerts import Alerts
 from gateway.sandbox.stripe.balances import Balances
 from gateway.sandbox.stripe.catalog import Catalog
 from gateway.sandbox.stripe.counted import CountedEvents
@@ -39,6 +40,7 @@ class StripeBilling:
             settle_credits=self.credit_grants.apply,
             reinstate_credits=self.credit_grants.reinstate,
         )
+        self.alerts: Final = Alerts(account, meter, events)
         self.credit_notes: Final = CreditNotes(account, self.invoices, self.balances)
         cycle = Cycle(account, self.invoices, self.invoice_items, lines)
         self.subscriptions: Final = Subscriptions(account, customers, self.catalog, cycle)

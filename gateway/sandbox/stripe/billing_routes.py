@@ -38,7 +38,7 @@ def billing_rows(stripe: StripeService) -> list[Row]:
         ("GET", "/v1/events", takes_params(stripe.log.list_all)),
         ("GET", "/v1/events/{id}", _reads(stripe.account, "event")),
     ]
-    return [*_sales(stripe), *_invoicing(stripe), *_credits(stripe), *events]
+    return [*_sales(stripe), *_invoicing(stripe), *_credits(stripe), *_alerts(stripe), *events]
 
 
 def _sales(stripe: StripeService) -> list[Row]:
@@ -108,4 +108,16 @@ def _credits(stripe: StripeService) -> list[Row]:
             f"{of_customer}/{{transaction}}",
             lambda request, _: balances.get(request.match_info["id"], request.match_info["transaction"]),
         ),
+    ]
+
+
+def _alerts(stripe: StripeService) -> list[Row]:
+    alerts, one = stripe.billing.alerts, "/v1/billing/alerts/{id}"
+    return [
+        ("POST", "/v1/billing/alerts", takes_params(alerts.create)),
+        ("GET", "/v1/billing/alerts", takes_params(alerts.list_all)),
+        ("GET", one, _reads(stripe.account, "billing.alert")),
+        ("POST", f"{one}/activate", takes_id(lambda alert_id: alerts.set_status(alert_id, "active"))),
+        ("POST", f"{one}/deactivate", takes_id(lambda alert_id: alerts.set_status(alert_id, "inactive"))),
+        ("POST", f"{one}/archive", takes_id(lambda alert_id: alerts.set_status(alert_id, "archived"))),
     ]

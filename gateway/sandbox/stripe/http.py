@@ -5,13 +5,15 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from aiohttp import web
 
+from gateway.sandbox.stripe.expand import expand_answer
 from gateway.sandbox.stripe.form import nest, read_form
 from gateway.sandbox.stripe.meters import DAY_S, StripeApiError
+from gateway.sandbox.stripe.params import read_list
 from gateway.sandbox.stripe.service import StripeService, StripeState
 
 REQUEST_TIMEOUT: Final = 408
@@ -21,6 +23,14 @@ NOT_BEGUN: Final = (401, 403, 409, 429)
 UNREAD: Final = ("parameter_missing", "parameter_unknown", "parameter_invalid_integer")
 """So are those of parameters that could not be read."""
 
+RateLimitReason = Literal[
+    "global-rate", "global-concurrency", "endpoint-rate", "endpoint-concurrency", "resource-specific"
+]
+LIMITED: Final = "Request rate limit exceeded. Learn more about rate limits here: https://docs.stripe.com/rate-limits."
+LOCKED: Final = (
+    "This object cannot be accessed right now because another API request or Stripe process is currently accessing it. "
+    "If you see this error intermittently, retry the request."
+)
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 Params = dict[str, Any]
 
@@ -37,8 +47,8 @@ class StripeTrouble(msgspec.Struct, forbid_unknown_fields=True):
     """An error instead of the work: 429, 500, 401 and so on."""
     code: str | None = None
     message: str | None = None
-    reason: str | None = None
-    """Of a 429: `Stripe-Rate-Limited-Reason`."""
+    reason: RateLimitReason | None = None
+    """Of a 429: `Stripe-Rate-Limited-Reason`; a 429 without one is a lock_timeout (docs.stripe.com, rate-limits)."""
     should_retry: bool | None = None
     """The header `stripe-should-retry`."""
     accept: bool = False
@@ -97,7 +107,7 @@ class StripeHttp:
                     raise StripeApiError(401, "Invalid API Key provided: sk_test_***")
                 answer = await self._once(request, trouble, run)
             except StripeApiError as refused:
-                answer = _refusal(refused)
+                answer = _refusal(request, refused)
             if trouble.drop and request.transport is not None:
                 request.transport.close()
             if trouble.is_between:
@@ -150,8 +160,7 @@ class StripeHttp:
         slot = self.stripe.slot(params) if path_of(request).endswith("/meter_events") else None
         if slot in self._running:
             self.crowded += 1
-            reason = {"Stripe-Rate-Limited-Reason": "endpoint-concurrency"}
-            raise StripeApiError(429, "Too many concurrent requests for this customer and meter.", headers=reason)
+            raise _too_many(409 if path_of(request).startswith("/v2/") else self.stripe.ways.crowded)
         if slot is not None:
             self._running.add(slot)
         try:
@@ -161,22 +170,22 @@ class StripeHttp:
                 raise StripeApiError(503, "Nobody reads this.")
             wrong = None if trouble.is_between else _make_error(trouble)
             if wrong is not None and not trouble.accept:
-                return _refusal(wrong)
+                return _refusal(request, wrong)
             if self.stripe.settle():
                 self.save()
             key = request.headers.get("Idempotency-Key")
             self.stripe.account.request = {"id": f"req_{secrets.token_hex(7)}", "idempotency_key": key}
             try:
-                done = run(request, params)
+                done = expand_answer(run(request, params), read_list(params, "expand"), self.stripe.find)
             except StripeApiError as refused:
                 if refused.error.get("code") in UNREAD:
                     raise
-                return _refusal(refused)
+                return _refusal(request, refused)
             finally:
                 self.stripe.account.request = None
             if request.method != "GET":
                 self.save()
-            return StoredAnswer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(wrong)
+            return StoredAnswer(200, msgspec.json.encode(done), {}) if wrong is None else _refusal(request, wrong)
         finally:
             if slot is not None:
                 self._running.discard(slot)
@@ -216,16 +225,33 @@ def _between(trouble: StripeTrouble) -> web.Response:
 def _make_error(trouble: StripeTrouble) -> StripeApiError | None:
     if trouble.status is None:
         return None
-    headers = {} if trouble.reason is None else {"Stripe-Rate-Limited-Reason": trouble.reason}
+    headers: dict[str, str] = {} if trouble.reason is None else {"Stripe-Rate-Limited-Reason": trouble.reason}
     if trouble.should_retry is not None:
         headers["stripe-should-retry"] = str(trouble.should_retry).lower()
-    kind = "api_error" if trouble.status >= 500 else "invalid_request_error"
+    kind, code = "api_error" if trouble.status >= 500 else "invalid_request_error", trouble.code
     message = trouble.message or "The sandbox was told to say so."
-    return StripeApiError(trouble.status, message, kind=kind, code=trouble.code, headers=headers)
+    if trouble.status == 429:
+        code = code or ("lock_timeout" if trouble.reason is None else "rate_limit")
+        message = trouble.message or (LOCKED if code == "lock_timeout" else LIMITED)
+    return StripeApiError(trouble.status, message, kind=kind, code=code, headers=headers)
 
 
-def _refusal(refused: StripeApiError) -> StoredAnswer:
-    return StoredAnswer(refused.status, msgspec.json.encode({"error": refused.error}), refused.headers)
+def _too_many(status: int) -> StripeApiError:
+    """An event beside another one of the same customer and meter."""
+    reason = {"Stripe-Rate-Limited-Reason": "endpoint-concurrency"} if status == 429 else {}
+    message = "Too many concurrent requests for this customer and meter."
+    return StripeApiError(status, message, headers=reason, v2_code="too_many_concurrent_requests")
+
+
+def _refusal(request: web.Request, refused: StripeApiError) -> StoredAnswer:
+    """The error; v2 has a code for what v1 has none, and no type but for the few kinds of its own."""
+    error: dict[str, Any] = refused.error
+    if path_of(request).startswith("/v2/"):
+        plain = {name: value for name, value in error.items() if name != "param"}
+        if error["type"] == "invalid_request_error":
+            del plain["type"]
+        error = plain if refused.v2_code is None else plain | {"code": refused.v2_code}
+    return StoredAnswer(refused.status, msgspec.json.encode({"error": error}), refused.headers)
 
 
 def path_of(request: web.Request) -> str:

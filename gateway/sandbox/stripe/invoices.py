@@ -11,7 +11,7 @@ from gateway.sandbox.stripe.amounts import MINIMUM_CHARGE_CENTS
 from gateway.sandbox.stripe.balances import Balances
 from gateway.sandbox.stripe.customers import Customers
 from gateway.sandbox.stripe.invoice_forms import shape_invoice, sum_up
-from gateway.sandbox.stripe.meters import DAY_S, StripeApiError, list_page, whole_number
+from gateway.sandbox.stripe.meters import DAY_S, HOUR_S, StripeApiError, list_page, whole_number
 from gateway.sandbox.stripe.objects import Account, Stored
 from gateway.sandbox.stripe.params import (
     check_known,
@@ -24,6 +24,8 @@ from gateway.sandbox.stripe.params import (
 )
 
 FINALIZE: Final = "finalize"
+HELD_S: Final = 3 * DAY_S
+"""How long an answer to `invoice.created` is waited for (docs.stripe.com, workflow-transitions)."""
 COLLECTIONS: Final = ("charge_automatically", "send_invoice")
 _OPEN_ENDS: Final = ("open", "uncollectible")
 _NEW: Final = frozenset(
@@ -126,7 +128,12 @@ class Invoices:
     def finalize_due(self, invoice_id: str, at: int) -> None:
         """Finalises the draft whose instant has come, unless something was decided about it meanwhile."""
         invoice = self._account.kinds["invoice"].get(invoice_id)
-        if invoice is not None and invoice["status"] == "draft" and invoice["automatically_finalizes_at"] == at:
+        if invoice is None or invoice["status"] != "draft" or invoice["automatically_finalizes_at"] != at:
+            return
+        if at < invoice["created"] + HELD_S and self._account.holds(invoice):
+            invoice["automatically_finalizes_at"] = min(at + HOUR_S, invoice["created"] + HELD_S)
+            self._account.agenda.plan(invoice["automatically_finalizes_at"], FINALIZE, invoice_id)
+        else:
             self._finalize(invoice, collects=True)
 
     def finalize(self, invoice_id: str, form: dict[str, Any]) -> Stored:

@@ -15,7 +15,7 @@ DAY_S: Final = 86_400
 PAST_S: Final = 35 * DAY_S
 FUTURE_S: Final = 300
 DIGITS_MAX: Final = 15
-NO_CUSTOMER_KEY: Final = "Customer mapping key"
+INVALID_VALUE: Final = "meter_event_invalid_value"
 WINDOWS: Final = {"hour": HOUR_S, "day": DAY_S}
 _VALUE: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _WHOLE: Final = re.compile(r"[0-9]{1,15}")
@@ -33,8 +33,14 @@ class StripeApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        v2_code: str | None = None,
+        late_code: str | None = None,
     ) -> None:
+        """`v2_code`: what v2 calls it, where v1 says nothing (stripe/openapi, `v2.error.…`); `late_code`: what an
+        error report calls it, where it is found out late (stripe-python 16.1, V1BillingMeterErrorReportTriggered)."""
         super().__init__(message)
+        self.v2_code: Final = v2_code
+        self.late_code: Final = late_code
         self.status: Final = status
         self.headers: Final = dict(headers or {})
         fields = {"type": kind, "message": message, "code": code, "param": param}
@@ -137,21 +143,35 @@ def check_event(meter: Meter, payload: Any, identifier: str, timestamp: int, now
     customer, value = payload.get(meter.customer_key), payload.get(meter.value_key)
     if not customer:
         # The words that the error report of docs.stripe.com has for it.
-        raise StripeApiError(400, f"{NO_CUSTOMER_KEY} {meter.customer_key} not found in payload.", param="payload")
+        message = f"Customer mapping key {meter.customer_key} not found in payload."
+        raise StripeApiError(
+            400,
+            message,
+            param="payload",
+            v2_code="payload_no_customer_defined",
+            late_code="meter_event_no_customer_defined",
+        )
     if meter.formula != "count" and value is None:
-        raise StripeApiError(400, f"Missing payload key: {meter.value_key}.", param="payload")
+        message = f"Missing payload key: {meter.value_key}."
+        late_code = "meter_event_value_not_found"
+        raise StripeApiError(400, message, param="payload", v2_code="payload_no_value_defined", late_code=late_code)
     if value is not None and not _VALUE.fullmatch(value):
-        raise StripeApiError(400, f"Invalid value '{value}': a decimal number is expected.", param="payload")
+        message = f"Invalid value '{value}': a decimal number is expected."
+        raise StripeApiError(400, message, param="payload", v2_code="payload_invalid_value", late_code=INVALID_VALUE)
     if len((value or "0").lstrip("-0.").replace(".", "")) > DIGITS_MAX:
-        raise StripeApiError(400, f"Invalid value: more than {DIGITS_MAX} significant digits.", param="payload")
+        message = f"Invalid value: more than {DIGITS_MAX} significant digits."
+        late_code = "meter_event_value_too_many_digits"
+        raise StripeApiError(400, message, param="payload", v2_code="payload_invalid_value", late_code=late_code)
     if not 1 <= len(identifier) <= 100:
         raise StripeApiError(400, "Invalid identifier: 1 to 100 characters are expected.", param="identifier")
     if timestamp > now + FUTURE_S:
-        raise StripeApiError(400, "The timestamp may not be more than 5 minutes in the future.", param="timestamp")
+        message = "The timestamp may not be more than 5 minutes in the future."
+        raise StripeApiError(400, message, param="timestamp", late_code="timestamp_in_future")
     if timestamp < now - PAST_S:
         # As production has it (theanswerai/theanswer PR 624): no param, and the lowest instant that is taken.
         least = f"Expected a timestamp greater than or equal to {now - PAST_S}."
-        raise StripeApiError(400, f"The event timestamp cannot be more than 35 days in past. {least}")
+        message = f"The event timestamp cannot be more than 35 days in past. {least}"
+        raise StripeApiError(400, message, late_code="timestamp_too_far_in_past")
     return AcceptedEvent(identifier, meter.event_name, meter.id, customer, value or "1", timestamp, now, payload)
 
 

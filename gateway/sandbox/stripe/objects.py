@@ -42,6 +42,8 @@ class Account:
         self.settings = AccountSettings()
         self.request: Stored | None = None
         """The request that is being answered, as events name it; None for what Stripe does by itself."""
+        self.holds: Callable[[Stored], bool] = lambda _: False
+        """Whether a draft may not be finalised yet."""
         self.listeners: Final[list[Callable[[str, Stored, Stored | None], None]]] = []
         """Told of each change: event type, the object, the members that had another value before."""
 

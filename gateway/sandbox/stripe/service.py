@@ -19,7 +19,7 @@ from gateway.sandbox.stripe.customers import TEXTS, Customers
 from gateway.sandbox.stripe.events import EventLog
 from gateway.sandbox.stripe.meters import (
     DAY_S,
-    NO_CUSTOMER_KEY,
+    INVALID_VALUE,
     WINDOWS,
     AcceptedEvent,
     Meter,
@@ -33,14 +33,15 @@ from gateway.sandbox.stripe.meters import (
 from gateway.sandbox.stripe.objects import Account, AccountSettings, Stored
 from gateway.sandbox.stripe.params import check_known, read_metadata
 from gateway.sandbox.stripe.reports import NO_METER, ErrorReports, UncountedEvent
-from gateway.sandbox.stripe.v2 import from_v2, rfc3339
+from gateway.sandbox.stripe.stream_sessions import StreamSessions
+from gateway.sandbox.stripe.v2 import from_v2
 from gateway.sandbox.stripe.webhooks import Deliveries
 
-SESSION_S: Final = 900
 STREAM_EVENTS_MAX: Final = 100
 CUSTOMER_NOT_FOUND: Final = "meter_event_customer_not_found"
-NO_CUSTOMER_DEFINED: Final = "meter_event_no_customer_defined"
-INVALID_VALUE: Final = "meter_event_invalid_value"
+ARCHIVED_METER: Final = "archived_meter"
+OWN: Final = "sandbox."
+"""Begins the kinds of objects that Stripe does not have."""
 
 
 class StripeState(msgspec.Struct):
@@ -66,6 +67,12 @@ class Ways(msgspec.Struct, forbid_unknown_fields=True):
     summaries_lag_s: int = 0
     """Seconds from an event's arrival until the summaries show it. Stripe's docs promise "eventually consistent" and
     no figure; one integrator polls for up to 120 s."""
+    waits_for_webhooks: bool = False
+    """Whether an invoice of a cycle waits, for 72 hours at most, until `invoice.created` has been answered with 2xx
+    (docs.stripe.com, workflow-transitions)."""
+    crowded: Literal[409, 429] = 429
+    """Status of a v1 event that comes while another one for the same customer and meter is running: 429 as the page on
+    rate limits has it; two integrators saw 409. v2 has 409 (stripe/openapi: `too_many_concurrent_requests`)."""
     no_meter_late: bool = False
     """Whether an event name without a meter is found out after a 200 in v1 too, rather than refused at once."""
 
@@ -85,17 +92,22 @@ class StripeService:
         """Everything counted, in the order in which it came."""
         self.billing: Final = StripeBilling(self.account, self.customers, self.meter, self.counted)
         self.webhooks: Final = Deliveries(self.settle)
+        self.account.holds = self._holds
         self.log: Final = EventLog(self.account, self.webhooks.offer)
         self.reports: Final = ErrorReports()
         """What was received with a 200 and is never counted."""
         self.ways = Ways()
         self._identifiers: Final[dict[str, int]] = {}
         """Identifier → when it was seen, Unix seconds."""
-        self._sessions: Final[dict[str, int]] = {}
+        self._sessions: Final = StreamSessions()
 
     def now(self) -> int:
         """Unix seconds."""
         return self.account.now()
+
+    def _holds(self, invoice: Stored) -> bool:
+        """Whether an endpoint has not taken the invoice's making yet, where that is waited for."""
+        return self.ways.waits_for_webhooks and self.webhooks.is_waiting("invoice.created", invoice["id"])
 
     def settle(self) -> bool:
         """Brings about what has fallen due by now, and says whether there was any."""
@@ -254,26 +266,47 @@ class StripeService:
             )
         meter = self._active(str(event_name))
         if meter is None and not (self.ways.no_meter_late or is_stream):
-            raise StripeApiError(400, f'No active meter found for event name "{event_name}"', param="event_name")
+            message = f'No active meter found for event name "{event_name}"'
+            raise StripeApiError(400, message, param="event_name", v2_code=self._missing_meter(str(event_name)))
         now = self.now()
         at = whole_number(form["timestamp"], "timestamp") if form.get("timestamp") else now
         identifier = str(form.get("identifier") or secrets.token_hex(16))
         event = check_event(meter or Meter("", now, now, "", str(event_name)), form.get("payload"), identifier, at, now)
         if now - self._identifiers.get(identifier, now - DAY_S) < DAY_S:
             message = f"An event already exists with identifier {identifier}."
-            raise StripeApiError(400, message, headers={"stripe-should-retry": "false"})
+            headers = {"stripe-should-retry": "false"}
+            raise StripeApiError(400, message, headers=headers, v2_code="duplicate_meter_event")
         self._identifiers[identifier] = now  # used up, counted or not
         if meter is None:
-            self._set_aside(NO_METER, f"No meter was found matching event_name {event_name}.", event)
+            self._set_aside_without_meter(event)
         elif not self.customers.is_counted(event.customer):
             self._set_aside(CUSTOMER_NOT_FOUND, f"No customer was found matching id {event.customer}.", event)
         else:
             self.events.append(event)
+            self.billing.alerts.look(event)
         return event
 
     def _set_aside(self, code: str, message: str, event: AcceptedEvent) -> None:
         about = (event.identifier, event.event_name, event.customer, event.meter or None)
         self.reports.uncounted.append(UncountedEvent(event.created, code, message, *about))
+
+    def _set_aside_without_meter(self, event: AcceptedEvent) -> None:
+        """Reports that the name's meter is archived, or that there is none. The first sentence is a guess."""
+        archived = [one for one in self.meters.values() if one.event_name == event.event_name]
+        if archived:
+            event.meter = archived[-1].id
+            self._set_aside(ARCHIVED_METER, f"The meter {event.meter} is archived.", event)
+        else:
+            self._set_aside(NO_METER, f"No meter was found matching event_name {event.event_name}.", event)
+
+    def _missing_meter(self, event_name: str) -> str:
+        return ARCHIVED_METER if any(one.event_name == event_name for one in self.meters.values()) else NO_METER
+
+    def find(self, object_id: str) -> Any:
+        """Any object by its id, for `expand`."""
+        stored = (objects.get(object_id) for kind, objects in self.account.kinds.items() if not kind.startswith(OWN))
+        found = next((one for one in stored if one is not None), None) or self.customers.all.get(object_id)
+        return self.meters[object_id].form() if object_id in self.meters else found
 
     def adjust(self, form: dict[str, Any]) -> dict[str, Any]:
         """POST /v1/billing/meter_event_adjustments: takes one event back, within a day of its arrival."""
@@ -320,26 +353,12 @@ class StripeService:
         return self.reports.list_all(query, self.now())
 
     def open_session(self) -> dict[str, Any]:
-        """POST /v2/billing/meter_event_session: a token for the stream, for 15 minutes."""
-        token, now = f"token_{secrets.token_hex(16)}", self.now()
-        self._sessions[token] = now + SESSION_S
-        return {
-            "id": f"mes_{secrets.token_hex(8)}",
-            "object": "v2.billing.meter_event_session",
-            "authentication_token": token,
-            "created": rfc3339(now),
-            "expires_at": rfc3339(now + SESSION_S),
-            "livemode": False,
-        }
+        """POST /v2/billing/meter_event_session: a token for the stream."""
+        return self._sessions.open(self.now())
 
     def stream(self, token: str, body: dict[str, Any]) -> dict[str, Any]:
         """POST /v2/billing/meter_event_stream: answers at once, finds fault later."""
-        expires = self._sessions.get(token)
-        if expires is None:
-            raise StripeApiError(401, "The session token is not valid.", code="invalid_token")
-        if expires <= self.now():
-            code = "billing_meter_event_session_expired"
-            raise StripeApiError(400, "The session has expired.", kind="temporary_session_expired", code=code)
+        self._sessions.check(token, self.now())
         events = body.get("events")
         if not isinstance(events, list) or not 1 <= len(events) <= STREAM_EVENTS_MAX:
             raise StripeApiError(400, f"events: 1 to {STREAM_EVENTS_MAX} are expected.", param="events")
@@ -347,17 +366,18 @@ class StripeService:
             try:
                 self.add_event(from_v2(given), is_stream=True)
             except StripeApiError as refused:
-                self._set_aside_unread(given, str(refused))
+                self._set_aside_unread(given, refused)
         return {}
 
-    def _set_aside_unread(self, given: Any, why: str) -> None:
+    def _set_aside_unread(self, given: Any, refused: StripeApiError) -> None:
         """What a stream's 200 does not say either."""
         known = given if isinstance(given, dict) else {}
         name, identifier = str(known.get("event_name")), str(known.get("identifier"))
         meter = self._active(name)
-        code = NO_CUSTOMER_DEFINED if why.startswith(NO_CUSTOMER_KEY) else INVALID_VALUE
-        code = NO_METER if meter is None else code
-        one = UncountedEvent(self.now(), code, why, identifier, name, None, None if meter is None else meter.id)
+        code = self._missing_meter(name) if meter is None else refused.late_code or INVALID_VALUE
+        one = UncountedEvent(
+            self.now(), code, str(refused), identifier, name, None, None if meter is None else meter.id
+        )
         self.reports.uncounted.append(one)
 
     def _active(self, event_name: str) -> Meter | None:

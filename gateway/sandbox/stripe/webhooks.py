@@ -113,6 +113,14 @@ class Deliveries:
                 if "pending_webhooks" in event:
                     event["pending_webhooks"] += 1
 
+    def is_waiting(self, event_type: str, object_id: str) -> bool:
+        """Whether an event about the object waits for an endpoint."""
+        return any(
+            one.event["type"] == event_type and one.event["data"]["object"]["id"] == object_id
+            for one in self.pending
+            if one.event["object"] == "event"
+        )
+
     async def deliver(self, order: DeliveryOrder) -> list[dict[str, Any]]:
         """Sends what waits, or what is named; says what was answered."""
         chosen = self._choose(order)
