@@ -10,13 +10,20 @@ from typing import Final
 import msgspec
 
 import pricing
+from gateway.audit.billed import BilledAmounts
+from gateway.audit.reads.plans import ReadPlans
 from gateway.audit.reads.rows import PricedRow
-from gateway.audit.result import Collector, InvariantResult, judge
+from gateway.audit.result import EXAMPLES_MAX, Collector, InvariantResult, judge
 from gateway.openai.families.catalogue import price_family
+from gateway.usage.adjust import EXACT
 
 _LOOK: Final = (
     "The row, its usage block and its lines do not belong together: compare them with `gateway price`, find out who "
     "wrote or changed the row, and correct it: `gateway adjust ROW`."
+)
+_OTHER_PLAN: Final = (
+    "Some rows were billed by another plan than the one in force when the call began: their proxy could not read plans "
+    "for a while. `gateway plans explain ROW` shows both; `gateway adjust ROW --billed …` corrects the amount."
 )
 
 
@@ -32,27 +39,27 @@ class _Billable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Reprice:
     """Takes rows one by one; `verdict` at the end."""
 
-    def __init__(self, book: pricing.Book, *, markup: Decimal) -> None:
-        """`markup` is today's; a row may have been billed at another one."""
+    def __init__(self, book: pricing.Book, plans: ReadPlans) -> None:
         self._book: Final = book
-        self._markup: Final = markup
+        self._plans: Final = plans
         self._wrong: Final = Collector()
+        self.billed: Final = BilledAmounts(plans.book, self._wrong)
         self._lines: Final = msgspec.json.Decoder(tuple[pricing.Line, ...])
         self._billable: Final = msgspec.json.Decoder(_Billable)
         self.rows = 0
         self._older = 0
         self._other_rates = 0
         self._not_known = 0
-        self._other_markup = 0
 
     def take(self, row: PricedRow) -> None:
-        """Judges one row."""
-        self.rows += 1
+        """Judges one row: what it is billed, and its price where OpenAI's own figures make it."""
         lines = self._read_lines(row)
-        cost = row.cost_nano or 0
-        if _sum_nano(lines) != cost:
+        self.billed.take(row, lines)
+        if row.evidence not in EXACT:
+            return
+        self.rows += 1
+        if _sum_nano(lines) != (row.cost_nano or 0):
             self._wrong.add("cost is not the sum of its lines", row.id)
-        self._judge_billed(row, cost)
         request = self._request(row)
         if request is None:
             self._not_known += 1
@@ -72,20 +79,26 @@ class Reprice:
         elif (again.cost_nano, again.lines) != (row.cost_nano, lines):
             self._wrong.add("cost is not what usage and price book give", row.id)
 
-    def verdict(self) -> InvariantResult:
-        """INV-3 exactness. Every cost follows from the usage that OpenAI reported and the price book, to the nano.
+    def verdict(self, corrected: int = 0) -> InvariantResult:
+        """INV-3 exactness. Every cost follows from the usage that OpenAI reported and the price book, and every billed
+        amount from the cost and the plan that the row names, to the nano. `corrected`: see BilledAmounts.figures.
 
         On a breach: do not send invoices of these rows before the row, its usage and its lines have been compared.
         """
+        billed = self.billed.figures(corrected)
         figures = {
             "rows": self.rows,
             "re-priced": self.rows - self._not_known - self._other_rates,
             "of an older book": self._older,
             "not re-priced, rates have changed": self._other_rates,
             "not re-priced, more than usage is needed": self._not_known,
-            "billed at another markup than today's": self._other_markup,
+            **billed,
         }
-        return judge("INV-3", "exactness", figures, self._wrong.offenders(), _LOOK)
+        broken = {"plan is not what its digest says": self._plans.changed, **self._wrong.offenders()}
+        found = judge("INV-3", "exactness", figures, broken, _LOOK)
+        if found.state != "ok" or self.billed.others <= corrected:
+            return found
+        return found._replace(examples=tuple(self.billed.elsewhere[:EXAMPLES_MAX]), look=_OTHER_PLAN)
 
     def _read_lines(self, row: PricedRow) -> tuple[pricing.Line, ...]:
         try:
@@ -93,13 +106,6 @@ class Reprice:
         except msgspec.DecodeError:
             self._wrong.add("cost_lines do not read", row.id)
             return ()
-
-    def _judge_billed(self, row: PricedRow, cost: int) -> None:
-        billed = row.billed_nano
-        if billed is None or billed < 0 or (billed and not cost):
-            self._wrong.add("billed amount cannot follow from the cost", row.id)
-        elif billed != int((cost * self._markup).to_integral_value(ROUND_HALF_EVEN)):
-            self._other_markup += 1
 
     def _request(self, row: PricedRow) -> pricing.PriceRequest | None:
         """What to price; None when the row has been priced by more than its usage."""

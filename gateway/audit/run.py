@@ -1,7 +1,6 @@
 """The whole audit: reads each subject from one snapshot and judges it. Changes nothing."""
 
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,6 +10,7 @@ from gateway.audit.budgets import Counted
 from gateway.audit.reads.delivery import delivered_hours
 from gateway.audit.reads.journal import Journaled, read_folder
 from gateway.audit.reads.lifecycle import Lifecycle, read_lifecycle
+from gateway.audit.reads.plans import count_corrected, read_plans
 from gateway.audit.reads.rows import priced_rows, read_estimates, read_evidence, read_uniqueness
 from gateway.audit.reads.snapshot import AuditRange, Snapshot
 from gateway.audit.reads.sums import read_amounts, read_counters, read_rollups, window_lengths
@@ -28,7 +28,6 @@ GRACE_S: Final = 60.0
 class Policy(NamedTuple):
     """What the judgements go by, from the settings."""
 
-    markup: Decimal
     open_max_s: float
     """Seconds after which no call is open any more."""
     billing_grace_s: float
@@ -68,7 +67,7 @@ async def audit(
     verdicts = [
         journal.completeness(begun, now, policy.grace_s),
         rows.uniqueness(await read_uniqueness(view, span)),
-        await _exactness(view, span, book, policy.markup),
+        await _exactness(view, span, book),
         rows.evidence(await read_evidence(view, span)),
         sums.rollups(rollups, budgets),
         sums.amounts(await read_amounts(view, span, window_s)),
@@ -87,11 +86,11 @@ async def _journal(view: Snapshot, folder: Path) -> journal.Calls | None:
     return read if met.segments else None
 
 
-async def _exactness(view: Snapshot, span: AuditRange, book: pricing.Book, markup: Decimal) -> InvariantResult:
-    again = Reprice(book, markup=markup)
+async def _exactness(view: Snapshot, span: AuditRange, book: pricing.Book) -> InvariantResult:
+    again = Reprice(book, await read_plans(view))
     async for row in priced_rows(view, span):
         again.take(row)
-    return again.verdict()
+    return again.verdict(await count_corrected(view, again.billed.elsewhere))
 
 
 async def _read_lifecycle(view: Snapshot, now: datetime, policy: Policy) -> Lifecycle:

@@ -46,7 +46,6 @@ async def audit_stores(settings: Settings, *, now: datetime, wanted: AuditOption
     """
     span = audited_span(wanted.since, wanted.until, now, everything=wanted.everything)
     policy = Policy(
-        markup=settings.billing.markup,
         open_max_s=settings.journal.open_max_s,
         billing_grace_s=settings.billing.grace_s,
         grace_s=wanted.grace_s,

@@ -26,7 +26,7 @@ async def test_a_breach_ends_with_status_1_and_says_where(
     segment(tmp_path / "journal", 1, lines(filled.maker, filled.events[:5]))
     done, found = await audited(env)
     assert (done.status, found["INV-1"]["state"]) == (0, "ok")
-    assert found["INV-3"]["figures"]["billed at another markup than today's"] == 0
+    assert found["INV-3"]["figures"]["billed by another plan than the one in force"] == 0
     assert found["INV-9"]["days"][0].keys() >= {"day", "estimated", "cost_usd", "bound_usd"}
 
     key = await pool.fetchval("update api_keys set usage_count = usage_count + 1 returning id")

@@ -29,7 +29,7 @@ from tests.support.audits import Filled, insert, lines, segment
 BOOK = pricing.parse(read_texts())
 SETTLER = Settler(BOOK, markup=Decimal("1.2"), bill_estimates=True, region=None)
 NO_BUDGETS = Counted(0, Offenders())
-POLICY = Policy(markup=Decimal("1.2"), open_max_s=4000, billing_grace_s=300, has_stripe_key=True)
+POLICY = Policy(open_max_s=4000, billing_grace_s=300, has_stripe_key=True)
 NOW = datetime.now(UTC).replace(microsecond=0)
 """The real time, because the database stamps rows with its own clock."""
 FIRST = NOW.replace(minute=0, second=0) - timedelta(hours=5)

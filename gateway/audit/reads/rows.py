@@ -87,15 +87,22 @@ EVIDENCE: Final = select_worst(
 # How many rows there are of each kind.
 KINDS: Final = f"select evidence, count(*) as rows from public.openai_usage where {_SPAN} group by 1 order by 1"  # noqa: S608
 
-# Everything that a price is made of, and the price.
+# Everything that a price is made of, and the price; of every row, because each is billed. `exact`: what a correction by
+# a later answer of OpenAI says of the whole call, where it says what it follows from.
 PRICED: Final = f"""
 select id::text, endpoint, model, service_tier, started_at,
   coalesce(convert_to(usage::text, 'UTF8'), case when octet_length(usage_raw) < {BLOCK_BYTES_MAX} then usage_raw end)
     as usage,
   (metadata->'billable')::text as billable,
   prompt_tokens, completion_tokens, total_tokens, (cost_usd * 1000000000)::bigint as cost_nano,
-  (billed_usd * 1000000000)::bigint as billed_nano, price_version, cost_lines::text as lines
-from public.openai_usage where evidence in ('reported', 'drained') and {_SPAN}
+  (billed_usd * 1000000000)::bigint as billed_nano, price_version, cost_lines::text as lines,
+  evidence, user_id::text as user_id, api_key_id::text as api_key_id, plan_version, books_version = 0 as is_old,
+  metadata ? 'not_billed' as is_not_billed, metadata ? 'correction' as is_by_hand,
+  case when evidence = 'adjustment' and metadata ? 'exact_lines' then jsonb_build_object(
+    'cost_usd', metadata->'exact_cost_usd', 'billed_usd', metadata->'exact_billed_usd',
+    'lines', metadata->'exact_lines', 'was_nano', (
+      select (o.billed_usd * 1000000000)::bigint from public.openai_usage o where o.id = u.adjusts))::text end as exact
+from public.openai_usage u where {_SPAN}
 """  # noqa: S608
 
 _BOUND: Final = "metadata->>'bound_usd'"
@@ -151,7 +158,7 @@ class Estimates(NamedTuple):
 
 
 class PricedRow(NamedTuple):
-    """A row that OpenAI's own figures price (`reported`, `drained`); JSON columns as text, money in nano-USD."""
+    """A row of any evidence; JSON columns as text, money in nano-USD."""
 
     id: str
     endpoint: str
@@ -169,6 +176,18 @@ class PricedRow(NamedTuple):
     billed_nano: int | None
     price_version: str
     lines: str
+    evidence: str
+    user_id: str
+    api_key_id: str | None
+    plan_version: str | None
+    is_old: bool
+    """From before there were plans: a migration has found out by what it was billed."""
+    is_not_billed: bool
+    """An estimate that was not billed, by the setting."""
+    is_by_hand: bool
+    """A correction that a person has made."""
+    exact: str | None
+    """Of a correction by a later answer of OpenAI: the whole call, and what the estimate was billed."""
 
 
 async def read_uniqueness(view: Snapshot, span: AuditRange) -> Uniqueness:

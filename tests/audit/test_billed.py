@@ -1,0 +1,149 @@
+"""Amounts are derived again over a real ledger, after the mark-up was changed back and forth, and plans in mid-hour."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+import pricing
+from gateway.audit.reads.plans import count_corrected, read_plans
+from gateway.audit.reads.rows import priced_rows
+from gateway.audit.reads.snapshot import AuditRange, snapshot
+from gateway.audit.reprice import Reprice
+from gateway.audit.result import InvariantResult
+from gateway.ledger.rows import LedgerEntry
+from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
+from gateway.usage.event import OpenRecord, UsageEvent
+from gateway.usage.plan_store import FollowPlans
+from gateway.usage.plans import KnownPlans
+from gateway.usage.settle import Settler
+from pricing.data import read_texts
+from pricing.readers.body import Said
+from tests.support.events import linked, new_id
+from tests.support.plans import make_plan, plant
+
+BOOK: Final = pricing.parse(read_texts())
+HOUR: Final = datetime(2026, 11, 26, 10, 0, tzinfo=UTC)
+SMALL: Final = (100, 500)
+"""Tokens in and out: 1,025,000 nano-USD of gpt-5-mini, 0.25 and 2 USD per million."""
+LARGE: Final = (150, 750)
+"""1,537,500 nano-USD."""
+
+
+def build(markup: str, plans: KnownPlans | None = None) -> Settler:
+    """What values calls in a process that was started with this setting."""
+    return Settler(BOOK, markup=Decimal(markup), bill_estimates=True, region=None, plans=plans)
+
+
+class Calls:
+    """Of one user, each a minute after the one before it."""
+
+    def __init__(self, ledger: Ledger, user: str, key: str) -> None:
+        self.ledger, self.user, self.key = ledger, user, key
+        self.dice, self.number = Random(3), 0
+
+    async def make(self, settler: Settler, tokens: tuple[int, int], *, at: datetime | None = None) -> UsageEvent:
+        began = at or HOUR + timedelta(minutes=self.number)
+        self.number += 1
+        opened = OpenRecord(
+            id=new_id(self.dice, began),
+            user_id=self.user,
+            api_key_id=self.key,
+            endpoint="chat",
+            model="gpt-5-mini",
+            started_at=began,
+        )
+        usage = msgspec.json.encode(
+            {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+        )
+        said = Said(f"chatcmpl-{opened.id}", "gpt-5-mini-2025-08-07", "default", usage)
+        event = settler.settle_exact(opened, said, began + timedelta(seconds=20))
+        await self.ledger.insert_batch([LedgerEntry.of(event)])
+        return event
+
+
+async def exactness(pool: Pool) -> InvariantResult:
+    """INV-3 over the whole ledger."""
+    async with snapshot(pool) as view:
+        again = Reprice(BOOK, await read_plans(view))
+        async for row in priced_rows(view, AuditRange(None, None)):
+            again.take(row)
+        return again.verdict(await count_corrected(view, again.billed.elsewhere))
+
+
+async def named(pool: Pool) -> list[tuple[str, int]]:
+    """Each row's plan and amount, in the order of the calls."""
+    rows = await pool.fetch(
+        "select plan_version, (billed_usd * 1000000000)::bigint from openai_usage order by started_at, id"
+    )
+    return [tuple(row) for row in rows]
+
+
+async def test_every_row_is_derived_although_the_markup_was_changed_back_and_forth(pool: Pool, ledger: Ledger) -> None:
+    """The setting 1.2 → 1.5 → 1.2, each time with all processes started again."""
+    calls = Calls(ledger, *await linked(ledger))
+    for markup in ("1.2", "1.5", "1.2"):
+        settler = build(markup)
+        for _ in range(20):
+            await calls.make(settler, SMALL, at=HOUR + timedelta(minutes=5 * calls.number))
+    expected = [("markup:1.2", 1_230_000)] * 20 + [("markup:1.5", 1_537_500)] * 20 + [("markup:1.2", 1_230_000)] * 20
+    assert await named(pool) == expected
+    verdict = await exactness(pool)
+    assert (verdict.state, verdict.figures["billed amounts derived"]) == ("ok", 60)
+    assert verdict.figures["billed by another plan than the one in force"] == 0
+
+
+async def test_a_change_within_an_hour_adds_up(pool: Pool, ledger: Ledger) -> None:
+    """One window: 2,306,250 by the old version and 1,230,000 by the new one are 3,536,250 nano-USD."""
+    half = HOUR + timedelta(minutes=30)
+    await plant(
+        pool, make_plan("standard", "1.5", valid_to=half), make_plan("standard", "1.2", version=2, valid_from=half)
+    )
+    follow = FollowPlans(pool, monotonic=lambda: 0.0)
+    await follow.step_once()
+    calls, settler = Calls(ledger, *await linked(ledger)), build("9", follow.known)
+    await calls.make(settler, LARGE, at=half - timedelta(seconds=1))  # it ends after the change: its start counts
+    await calls.make(settler, SMALL, at=half)
+    assert await named(pool) == [("standard@1", 2_306_250), ("standard@2", 1_230_000)]
+    windows = await pool.fetch("select window_start, billed_nano from billing_windows")
+    assert [tuple(row) for row in windows] == [(HOUR, 3_536_250)]
+    verdict = await exactness(pool)
+    assert (verdict.state, verdict.figures["billed amounts derived"]) == ("ok", 2)
+
+
+async def test_a_proxy_that_missed_a_plan_is_named_until_its_rows_are_corrected(pool: Pool, ledger: Ledger) -> None:
+    calls = Calls(ledger, *await linked(ledger))
+    follow = FollowPlans(pool, monotonic=lambda: 0.0)
+    await follow.step_once()
+    await plant(pool, make_plan("standard", "1.5"))
+    missed = await calls.make(build("1.2", follow.known), SMALL)
+    assert missed.plan_version == "markup:1.2"
+    verdict = await exactness(pool)
+    assert (verdict.state, verdict.examples) == ("ok", (missed.id,))
+    assert verdict.figures["billed by another plan than the one in force"] == 1
+    correction: dict[str, Any] = {
+        "id": new_id(Random(9)),
+        "adjusts": missed.id,
+        "evidence": "adjustment",
+        "response_id": None,
+        "cost_nano": 0,
+        "billed_nano": 307_500,
+        "cost_lines": (),
+        "metadata": {"reason": "corrected_by_hand", "correction": new_id(Random(8))},
+    }
+    await ledger.insert_batch([LedgerEntry.of(msgspec.structs.replace(missed, **correction))])
+    verdict = await exactness(pool)
+    assert (verdict.state, verdict.examples) == ("ok", ())
+    assert verdict.figures["billed by another plan than the one in force"] == 0
+    assert verdict.figures["billed as a person has said"] == 1
+
+
+async def test_a_plan_that_was_changed_in_the_database_is_found(pool: Pool, ledger: Ledger) -> None:
+    await plant(pool, make_plan("standard", "1.5"))
+    await pool.execute("alter table plans disable trigger all")
+    await pool.execute('update plans set rates = \'{"factor": "1.6"}\'')
+    verdict = await exactness(pool)
+    assert (verdict.state, verdict.wrong) == ("breach", ("1 × plan is not what its digest says",))
