@@ -5,12 +5,12 @@ of it commits or nothing. The rows go by the statement that writes every ledger 
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from gateway.config.settings import Settings
-from gateway.corrections.change import RowChange, WantedRow, adjustment_row, plan_change
+from gateway.corrections.change import CorrectableRow, RowChange, WantedRow, adjustment_row, plan_change
 from gateway.corrections.effects import Effects, find_effects
 from gateway.corrections.store import Corrections, Proposal, Reason, Seen, Sums
 from gateway.kit.errors import DependencyDown, OptionError
@@ -22,6 +22,8 @@ from gateway.stores.one_connection import database
 from gateway.stores.postgres import Connections
 from gateway.trail.record import TrailTransaction, recording
 from gateway.trail.store import Deed
+from gateway.usage.plan_store import PlanStore
+from gateway.usage.plans import Terms, markup_terms
 from pricing import nano_text
 
 _WHY: Final = "the ledger is in PostgreSQL"
@@ -118,12 +120,22 @@ async def _plan(settings: Settings, connections: Connections, wanted: Sequence[W
     corrections = Corrections(connections)
     ids = _one_each(await corrections.find_ids([each.ref for each in wanted]))
     rows = await corrections.rows(list(ids.values()))
-    changes = [plan_change(rows[ids[each.ref]], each, settings.billing.markup) for each in wanted]
+    terms = await _terms_of(settings, connections, rows.values())
+    changes = [plan_change(rows[ids[each.ref]], each, terms[rows[ids[each.ref]].plan_version]) for each in wanted]
     return await _planned(settings, connections, changes, now)
+
+
+async def _terms_of(
+    settings: Settings, connections: Connections, rows: Iterable[CorrectableRow]
+) -> dict[str | None, Terms]:
+    """By plan_version: what rows were billed by; today's setting where they do not say."""
+    plans, setting = PlanStore(connections), markup_terms(settings.billing.markup)
+    return {name: await plans.terms(name) or setting for name in {row.plan_version for row in rows}}
 
 
 async def _plan_seen(settings: Settings, connections: Connections, proposal: Proposal, now: datetime) -> Planned:
     rows = await Corrections(connections).rows([seen.target.row_id for seen in proposal.seen])
+    terms = await _terms_of(settings, connections, rows.values())
     changes = []
     for seen in proposal.seen:
         row = rows[seen.target.row_id]
@@ -131,7 +143,7 @@ async def _plan_seen(settings: Settings, connections: Connections, proposal: Pro
             raise OptionError(
                 f"ID: row {row.id} was corrected since this was proposed; reject it, and propose it again"
             )
-        changes.append(RowChange(row, seen.target))
+        changes.append(RowChange(row, seen.target, terms[row.plan_version].name))
     return await _planned(settings, connections, changes, now)
 
 

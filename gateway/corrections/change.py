@@ -4,12 +4,12 @@ A row is never changed. Its present sum is the row and every correction of it so
 """
 
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final, NamedTuple
 
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import child_id
 from gateway.usage.event import UsageEvent
+from gateway.usage.plans import Terms, bill
 from pricing import nano_text
 
 OPEN: Final = ("estimated", "unpriced")
@@ -53,6 +53,8 @@ class CorrectableRow(NamedTuple):
     cost_nano: int
     """The sum, 0 where it is not known."""
     billed_nano: int
+    plan_version: str | None
+    """What it was billed by; None where the version that wrote it did not say."""
 
 
 class Target(NamedTuple):
@@ -69,6 +71,8 @@ class RowChange(NamedTuple):
 
     row: CorrectableRow
     target: Target
+    plan_version: str
+    """What the row is billed by."""
 
     @property
     def cost_nano(self) -> int:
@@ -89,30 +93,30 @@ class RowChange(NamedTuple):
         return bool(settles or tokens or self.cost_nano or self.billed_nano)
 
 
-def plan_change(row: CorrectableRow, wanted: WantedRow, markup: Decimal) -> RowChange:
-    """The change that makes `row` as it is wanted. `markup` is today's, for what has never been billed.
+def plan_change(row: CorrectableRow, wanted: WantedRow, terms: Terms) -> RowChange:
+    """The change that makes `row` as it is wanted. `terms` are those that the row was billed by.
 
     Raises OptionError where an amount is missing and does not follow from anything.
     """
     if wanted.void:
-        return RowChange(row, Target(row.id, 0, 0, void=True))
+        return RowChange(row, Target(row.id, 0, 0, void=True), terms.name)
     if wanted.cost_nano is None:
         if wanted.billed_nano is None:
             raise OptionError(f"{wanted.ref}: give its cost, what is billed for it, or that it is void")
         if row.unpriced:
             raise OptionError(f"{wanted.ref}: its cost is not known; give it too")
-        return RowChange(row, Target(row.id, row.cost_nano, wanted.billed_nano, void=False))
+        return RowChange(row, Target(row.id, row.cost_nano, wanted.billed_nano, void=False), terms.name)
     billed = wanted.billed_nano
     if billed is None:
-        follows = row.unpriced or row.billed_nano == _marked_up(row.cost_nano, markup)
+        follows = row.unpriced or row.billed_nano == bill(row.cost_nano, (), terms, row.model)
         if not follows:
             cost_usd, billed_usd = nano_text(row.cost_nano), nano_text(row.billed_nano)
             raise OptionError(
-                f"{wanted.ref}: it is billed {billed_usd} USD for a cost of {cost_usd} USD, which is not the mark-up "
-                f"of today ({markup}); say what is to be billed too"
+                f"{wanted.ref}: it is billed {billed_usd} USD for a cost of {cost_usd} USD, which does not follow from "
+                f"its cost alone by its plan ({terms.name}); say what is to be billed too"
             )
-        billed = _marked_up(wanted.cost_nano, markup)
-    return RowChange(row, Target(row.id, wanted.cost_nano, billed, void=False))
+        billed = bill(wanted.cost_nano, (), terms, row.model)
+    return RowChange(row, Target(row.id, wanted.cost_nano, billed, void=False), terms.name)
 
 
 def adjustment_row(change: RowChange, correction_id: str, kind: str, now: datetime) -> UsageEvent:
@@ -137,6 +141,7 @@ def adjustment_row(change: RowChange, correction_id: str, kind: str, now: dateti
         cost_nano=change.cost_nano,
         billed_nano=change.billed_nano,
         price_version=row.price_version,
+        plan_version=change.plan_version,
         request_id=row.request_id,
         adjusts=row.id,
         metadata={
@@ -147,7 +152,3 @@ def adjustment_row(change: RowChange, correction_id: str, kind: str, now: dateti
             **({"void": True} if void else {}),
         },
     )
-
-
-def _marked_up(cost_nano: int, markup: Decimal) -> int:
-    return int((cost_nano * markup).to_integral_value(ROUND_HALF_EVEN))

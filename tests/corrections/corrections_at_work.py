@@ -34,7 +34,7 @@ class Books:
     async def call(self, nano: int | None, **changes: Any) -> UsageEvent:
         """A call of last month that cost so much; None: unpriced."""
         self.user = self.user or await Accounts(self.ledger.pool).create_user("ann@example.com")
-        billed = None if nano is None else nano * 6 // 5
+        billed = changes.pop("billed", None if nano is None else nano * 6 // 5)
         evidence = changes.pop("evidence", "unpriced" if nano is None else "reported")
         event = usage(self.user, changes.pop("at", LAST_MONTH), billed, cost_nano=nano, evidence=evidence, **changes)
         await self.ledger.insert_batch(entries(event))

@@ -19,9 +19,11 @@ from gateway.corrections.store import Reason
 from gateway.kit.errors import OptionError
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
+from gateway.usage.plans import markup_terms
 from tests.corrections.corrections_at_work import LAST_MONTH, NANO, Books
 from tests.support.audits import audited
 from tests.support.events import AT
+from tests.support.plans import BEGAN, make_plan, plant
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ async def test_a_wrong_option_is_named(books: Books, arguments: tuple[str, ...],
 async def test_what_is_billed_is_not_guessed(books: Books) -> None:
     event = await books.call(NANO)
     done = await books.run("adjust", event.id, "--cost", "2", "--yes", BILLING__MARKUP="1.5")
-    assert "not the mark-up of today" in done.error
+    assert "does not follow from its cost alone by its plan (markup:1.5)" in done.error
     unpriced = await books.call(None)
     done = await books.run("adjust", unpriced.id, "--billed", "2", "--yes")
     assert "its cost is not known" in done.error
@@ -171,13 +173,14 @@ async def test_looking_at_an_estimate_settles_it_once(books: Books) -> None:
 
 
 AMOUNTS = st.integers(0, 10**15)
+TERMS = markup_terms(Decimal("1.2"))
 
 
 def correctable(cost: int, billed: int, *, unpriced: bool = False, corrections: int = 0) -> CorrectableRow:
     row_id = "0193a8f0-1234-7abc-8def-0123456789ab"
     return CorrectableRow(
         row_id, "u", "e", None, None, "chat", "m", None, "reported", AT, AT, None, "v", unpriced, corrections, 5, 6, 11,
-        cost, billed,
+        cost, billed, TERMS.name,
     )  # fmt: skip
 
 
@@ -188,7 +191,7 @@ def test_a_row_and_its_correction_are_what_was_wanted(
     row = correctable(cost, billed, corrections=corrections)
     asked = WantedRow(row.id, cost_nano=wanted, billed_nano=wanted_billed)
     try:
-        change = plan_change(row, asked, Decimal("1.2"))
+        change = plan_change(row, asked, TERMS)
     except OptionError:
         assert wanted_billed is None
         return
@@ -203,17 +206,36 @@ def test_a_row_and_its_correction_are_what_was_wanted(
     assert event.id != adjustment_row(change._replace(row=later), "c", "adjust", AT).id
 
 
+@pytest.mark.parametrize("plan_version", ["markup:3", "standard@1"])
+async def test_a_correction_is_billed_by_the_plan_of_the_row(books: Books, plan_version: str) -> None:
+    """Whatever holds today: here that is 1.2."""
+    await plant(books.pool, make_plan("standard", "3", valid_to=BEGAN + timedelta(days=1)))
+    event = await books.call(NANO, billed=3 * NANO, plan_version=plan_version)
+    done = await books.adjust(event.id, "--cost", "2")
+    assert done["changes"][0]["billed_usd_difference"] == "3.000000000"
+    assert await books.pool.fetchval("select plan_version from openai_usage where adjusts is not null") == plan_version
+
+
+async def test_a_row_billed_by_a_list_of_prices_needs_the_amount_too(books: Books) -> None:
+    own = {"usd_per_unit": {"gpt-5-mini": {"input_tokens": "1"}}, "factor": "1"}
+    await plant(books.pool, make_plan("own", kind="price_list", rates=own))
+    event = await books.call(NANO, billed=7 * NANO, plan_version="own@1")
+    done = await books.run("adjust", event.id, "--cost", "2", "--yes")
+    assert "does not follow from its cost alone by its plan (own@1)" in done.error
+    await books.adjust(event.id, "--cost", "2", "--billed", "8")
+
+
 @given(AMOUNTS)
 def test_what_is_billed_follows_the_cost_at_the_mark_up(wanted: int) -> None:
     for row in (correctable(10, 12), correctable(0, 0, unpriced=True)):
-        change = plan_change(row, WantedRow(row.id, cost_nano=wanted), Decimal("1.2"))
+        change = plan_change(row, WantedRow(row.id, cost_nano=wanted), TERMS)
         assert abs(change.target.billed_nano * 10 - wanted * 12) <= 5
 
 
 def test_what_is_void_has_nothing_left() -> None:
     row = correctable(10, 12)
-    change = plan_change(row, WantedRow(row.id, void=True), Decimal(1))
+    change = plan_change(row, WantedRow(row.id, void=True), TERMS)
     event = adjustment_row(change, "c", "adjust", AT)
     assert change.target == Target(row.id, 0, 0, void=True)
-    assert (event.cost_nano, event.billed_nano) == (-10, -12)
+    assert (event.cost_nano, event.billed_nano, event.plan_version) == (-10, -12, "markup:1.2")
     assert (event.prompt_tokens, event.completion_tokens, event.total_tokens) == (-5, -6, -11)

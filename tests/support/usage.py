@@ -18,10 +18,12 @@ def usage(
     api_key_id: str | None = None,
     adjusts: str | None = None,
     tokens: tuple[int, int] = (100, 20),
+    plan_version: str = "",
 ) -> UsageEvent:
     """A chat call completed at `at`, billed `nano` nano-USD (and costing as much, unless `cost_nano` says else)."""
     return UsageEvent(
         id=str(uuid4()),
+        plan_version=plan_version,
         user_id=user_id,
         endpoint="chat",
         model=model,
