@@ -15,7 +15,7 @@ class InvariantResult(NamedTuple):
     """One invariant."""
 
     name: str
-    """`INV-1` … `INV-10` (docs/audit.md)."""
+    """`INV-1` … `INV-11` (docs/audit.md)."""
     title: str
     state: State
     figures: Figures

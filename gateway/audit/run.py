@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pricing
-from gateway.audit import delivery, journal, lifecycle, rows, sums
+from gateway.audit import delivery, journal, lifecycle, payers, rows, sums
 from gateway.audit.budgets import Counted
 from gateway.audit.reads.delivery import delivered_hours
 from gateway.audit.reads.journal import Journaled, read_folder
 from gateway.audit.reads.lifecycle import Lifecycle, read_lifecycle
+from gateway.audit.reads.payers import read_payers
 from gateway.audit.reads.plans import count_corrected, read_plans
 from gateway.audit.reads.rows import priced_rows, read_estimates, read_evidence, read_uniqueness
 from gateway.audit.reads.snapshot import AuditRange, Snapshot
@@ -75,6 +76,7 @@ async def audit(
         _lifecycle(await _read_lifecycle(view, now, policy), begun, now, policy),
         rows.estimates(await read_estimates(view, span), sums.count(rollups.totals["calls"])),
         sums.counters(await read_counters(view)),
+        payers.payers(await read_payers(view)),
     ]
     return AuditReport(span, tuple(verdicts))
 

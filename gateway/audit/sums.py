@@ -40,9 +40,12 @@ def rollups(read: Rollups, budgets: Counted) -> InvariantResult:
     }
     broken = {
         "hour of usage_hourly is not the sum of its rows": read.hours,
+        "day of usage_daily is not the sum of its rows": read.days,
+        "day of usage_daily_meetings is not the sum of its rows": read.meetings,
+        "day of usage_daily_units is not the sum of its rows' lines": read.units,
         "api_keys.usage_count is not the number of calls": read.keys,
-        "flush_counters.inserted is not the number of rows": _unless(
-            ever == inserted, f"{inserted:,} counted, {ever:,} rows in usage_hourly"
+        "flush_counters.inserted is not the number of rows": unless(
+            ever == inserted, f"{inserted:,} counted, {ever:,} rows in usage_daily"
         ),
         "budget's counter in Redis is not what was spent": budgets.wrong,
     }
@@ -56,17 +59,23 @@ def amounts(read: Amounts) -> InvariantResult:
     """
     figures: dict[str, int | str] = {
         "USD in windows": usd(read.totals["nano"]),
+        "USD paid by credit": usd(read.totals["credit"]),
+        "USD settled by hand": usd(read.totals["settled"]),
         "USD not frozen": usd(read.totals["unfrozen"]),
         "USD in meter events": usd(read.totals["events"] * 1000),
         "USD carried": usd(read.totals["carry"]),
     }
     broken = {
         "window is not what its rows are billed": read.windows,
-        "user's windows are not what their rows are billed": read.owed,
+        "window from before payers is not what its rows are billed": read.old_windows,
+        "user's windows from before payers are not what their rows are billed": read.owed,
+        "amount was moved from windows from before payers and did not arrive, or the other way round": unless(
+            read.moved[0] == read.moved[1], f"{usd(read.moved[0])} USD taken, {usd(read.moved[1])} USD put"
+        ),
         "frozen amount is not meter events plus carry": read.frozen,
         "carry is not between 0 and 999 nano-USD": read.carry,
     }
-    several = "windows of several lengths in the range, or cut by it: compared per user in total, not one by one"
+    several = "windows of several lengths in the range, or cut by it: compared per payer in total, not one by one"
     return judge("INV-6", "billing", figures, broken, _AMOUNTS, note=several if read.windows is None else "")
 
 
@@ -79,7 +88,7 @@ def counters(read: CounterTotals) -> InvariantResult:
     totals = read.totals
     broken = {
         "writer's entries are not inserted + duplicates + quarantined": read.slots,
-        "quarantine does not hold what was counted": _unless(
+        "quarantine does not hold what was counted": unless(
             totals["quarantined"] == totals["kept"], f"{totals['quarantined']:,} counted, {totals['kept']:,} kept"
         ),
     }
@@ -101,5 +110,6 @@ def count(value: object) -> int:
     return value
 
 
-def _unless(holds: bool, said: str) -> Offenders:
+def unless(holds: bool, said: str) -> Offenders:
+    """Nothing wrong where it holds, else one offender that is told in words."""
     return Offenders() if holds else Offenders(1, (said,))

@@ -26,26 +26,29 @@ left join openai_usage u on u.api_key_id = k.id and u.adjusts is null
 group by k.id having k.usage_count <> count(u.id)
 """
 WINDOWS: Final = """
-with w as (select user_id, window_start, window_seconds, nano from stripe_windows),
-l as (select w.user_id, w.window_start, sum(u.billed_usd) * 1000000000 as nano from w
-  join openai_usage u on u.user_id = w.user_id and u.completed_at >= w.window_start
-    and u.completed_at < w.window_start + w.window_seconds * interval '1 second'
+with w as (
+  select coalesce(customer_id, user_id) as payer, window_start, window_seconds, billed_nano as nano from billing_windows
+),
+l as (select w.payer, w.window_start, sum(u.billed_usd) * 1000000000 as nano from w
+  join openai_usage u on coalesce(u.customer_id, u.user_id) = w.payer and u.booked_at >= w.window_start
+    and u.booked_at < w.window_start + w.window_seconds * interval '1 second'
   group by 1, 2)
 select 'window ' || w.window_start || ' holds ' || w.nano || ' of ' || coalesce(l.nano, 0)
-from w left join l using (user_id, window_start) where w.nano <> coalesce(l.nano, 0)
+from w left join l using (payer, window_start) where w.nano <> coalesce(l.nano, 0)
 union all
-select 'windows of ' || user_id || ' lack some of ' || owed from
-  (select user_id, sum(billed_usd) * 1000000000 as owed from openai_usage group by 1) o
-where owed <> (select coalesce(sum(nano), 0) from w where w.user_id = o.user_id)
+select 'windows of ' || payer || ' lack some of ' || owed from
+  (select coalesce(customer_id, user_id) as payer, sum(billed_usd) * 1000000000 as owed from openai_usage group by 1) o
+where owed <> (select coalesce(sum(nano), 0) from w where w.payer = o.payer)
 """
 OUTBOX: Final = """
-select 'outbox of ' || w.user_id || ' covers ' || e.nano + c.nano || ' of ' || w.nano from
-  (select user_id, meter, sum(frozen_nano) as nano from stripe_windows group by 1, 2) w
-  join lateral (select coalesce(sum(value), 0) * 1000 as nano from stripe_meter_events
-    where user_id = w.user_id and meter = w.meter) e on true
-  join lateral (select coalesce(sum(nano), 0) as nano from stripe_carry
-    where user_id = w.user_id and meter = w.meter) c on true
-where w.nano <> e.nano + c.nano
+select 'outbox of ' || meter || ' misses ' || sum(nano) from (
+  select meter, frozen_nano as nano from billing_windows
+  union all
+  select meter, -value * 1000 from stripe_meter_events where state not in ('superseded', 'cancelled')
+  union all
+  select meter, -nano from billing_carry
+) places
+group by meter having sum(nano) <> 0
 """
 EVENTS: Final = "select identifier, customer, value, state from stripe_meter_events"
 DELIVERED: Final = ("sent", "duplicate")

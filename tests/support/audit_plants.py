@@ -191,21 +191,65 @@ PLANTS: dict[str, tuple[Plant, str]] = {
         ),
         "INV-5",
     ),
+    "a day of usage too dear by one nano": (
+        sql("update usage_daily set cost_nano = cost_nano + 1 where ctid in (select ctid from usage_daily limit 1)"),
+        "INV-5",
+    ),
+    "a day of no row": (
+        sql(
+            "insert into usage_daily (day, user_id, model, endpoint, evidence, rows) "
+            "select '2026-01-01', id, 'gpt', 'chat', 'void', 1 from users"
+        ),
+        "INV-5",
+    ),
+    "a meeting of no row": (
+        sql(
+            "insert into usage_daily_meetings (day, meeting_id, user_id, calls) "
+            "select '2026-01-01', id, id, 1 from users"
+        ),
+        "INV-5",
+    ),
+    "a price line lost": (
+        sql("delete from usage_daily_units where ctid in (select ctid from usage_daily_units limit 1)"),
+        "INV-5",
+    ),
     "a key counted twice": (sql("update api_keys set usage_count = usage_count * 2"), "INV-5"),
     "a writer's counter lost": (sql("delete from flush_counters"), "INV-5"),
-    "a window doubled": (sql("update stripe_windows set nano = nano * 2"), "INV-6"),
+    "a window doubled": (sql("update billing_windows set billed_nano = billed_nano * 2"), "INV-6 INV-11"),
     "usage in the wrong window": (
-        sql("update stripe_windows set window_start = window_start - interval '9 hours'"),
+        sql("update billing_windows set window_start = window_start - interval '9 hours'"),
         "INV-6",
     ),
-    "an event for more than its window": (sql("update stripe_meter_events set value = value + 1"), "INV-6"),
+    "a window from before payers of no row": (
+        sql(
+            "alter table stripe_windows disable trigger all",
+            "insert into stripe_windows (user_id, meter, window_start, window_seconds, nano, frozen_nano) "
+            "select id, 'm', '2026-01-01T10:00:00Z', 3600, 5, 5 from users",
+        ),
+        "INV-6",
+    ),
+    "an amount moved twice": (
+        sql("update billing_windows set billed_nano = billed_nano + 5, moved_nano = moved_nano + 5"),
+        "INV-6",
+    ),
+    "an event for more than its window": (
+        sql(
+            "alter table stripe_meter_events disable trigger all",
+            "update stripe_meter_events set value = value + 1",
+        ),
+        "INV-6",
+    ),
     "an event lost": (
-        sql("delete from stripe_meter_events where id = (select min(id) from stripe_meter_events)"),
+        sql(
+            "alter table stripe_meter_events disable trigger all",
+            "delete from stripe_meter_events where id = (select min(id) from stripe_meter_events)",
+        ),
         "INV-6",
     ),
     "a carry of a whole unit": (
         sql(
-            "update stripe_carry set nano = nano + 1000",
+            "alter table stripe_meter_events disable trigger all",
+            "update billing_carry set nano = nano + 1000",
             "update stripe_meter_events set value = value - 1 where id = (select min(id) from stripe_meter_events)",
         ),
         "INV-6",
@@ -220,10 +264,11 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     ),
     "a window that nobody freezes": (
         sql(
-            "update users set updated_at = now() - interval '24 hours'",
+            "update customers set created_at = now() - interval '24 hours'",
+            "alter table stripe_meter_events disable trigger all",
             "delete from stripe_meter_events",
-            "update stripe_carry set nano = 0",
-            "update stripe_windows set frozen_nano = 0, updated_at = now() - interval '24 hours'",
+            "update billing_carry set nano = 0",
+            "update billing_windows set frozen_nano = 0, updated_at = now() - interval '24 hours'",
         ),
         "INV-8",
     ),
@@ -242,5 +287,24 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "a quarantine emptied by hand": (
         sql("update flush_counters set entries_read = entries_read + 1, quarantined = quarantined + 1"),
         "INV-10",
+    ),
+    "a window of another payer": (
+        sql(
+            "insert into customers (id) values ('00000000-0000-7000-8000-0000000000cc')",
+            "update billing_windows set customer_id = '00000000-0000-7000-8000-0000000000cc', user_id = null",
+        ),
+        "INV-6 INV-11",
+    ),
+    "credit that paid twice": (
+        sql("update billing_windows set credit_nano = credit_nano + 1, frozen_nano = frozen_nano - 1"),
+        "INV-11",
+    ),
+    "credit that nobody was given": (
+        sql("insert into credit_balances (user_id, since, granted_nano) select id, now(), 5 from users"),
+        "INV-11",
+    ),
+    "a use of credit that no balance has": (
+        sql("insert into credit_uses (user_id, day, nano) select id, '2026-01-01', 5 from users"),
+        "INV-11",
     ),
 }

@@ -1,9 +1,10 @@
 """Sums beside the ledger against the ledger: roll-up, key counters, writers' counters, Stripe windows and outbox.
 
 Reads only. What depends on a span of time is summed for the span; what only grows (counters, windows against what is
-frozen) is compared whole, through `usage_hourly`, which is small, so that no audit has to read the ledger twice.
+frozen) is compared whole, through `usage_daily`, which is small, so that no audit has to read the whole ledger.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, select_worst, utc
@@ -39,11 +40,70 @@ from (
 ) wrong
 """)  # noqa: S608 - constants of this file
 
-# Keys whose usage_count is not the number of their calls, by the roll-up.
+# The rows that were booked in whole days or windows: `completed_at` finds all but those that were booked later.
+_BOOKED: Final = f"""(
+  select u.* from public.openai_usage u where {_ROW_SPAN} and u.booked_at = u.completed_at
+  union all
+  select u.* from public.late_rows l join public.openai_usage u on u.id = l.usage_id
+  where {_IN_SPAN.format(column="l.booked_at")} and u.booked_at <> u.completed_at
+)"""  # noqa: S608 - constants of this file
+_DAY: Final = "(booked_at at time zone 'UTC')::date as day"
+_DAY_SPAN: Final = """($1::timestamptz is null or day >= ($1 at time zone 'UTC')::date)
+    and ($2::timestamptz is null or day < ($2 at time zone 'UTC')::date)"""
+
+# Days whose sums are not those of the rows booked in them.
+DAILY: Final = select_worst(f"""
+select 'day ' || day || ' user ' || user_id || ' ' || model || ' ' || evidence as example from (
+  select {_DAY}, user_id, api_key_id, customer_id, model, endpoint, service_tier, evidence,
+    (adjusts is null)::integer as calls, 1 as rows, (booked_at <> completed_at)::integer as late_rows,
+    coalesce(prompt_tokens, 0) as prompt_tokens, coalesce(completion_tokens, 0) as completion_tokens,
+    coalesce(total_tokens, 0) as total_tokens, coalesce(cost_usd, 0) * 1000000000 as cost,
+    coalesce(billed_usd, 0) * 1000000000 as billed,
+    case books_version when 0 then coalesce(billed_usd, 0) * 1000000000 else 0 end as billed_before
+  from {_BOOKED} booked
+  union all
+  select day, user_id, api_key_id, customer_id, model, endpoint, service_tier, evidence, -calls, -rows, -late_rows,
+    -prompt_tokens, -completion_tokens, -total_tokens, -cost_nano, -billed_nano, -billed_before_nano
+  from public.usage_daily where {_DAY_SPAN}
+) both_sides
+group by day, user_id, api_key_id, customer_id, model, endpoint, service_tier, evidence
+having sum(calls) <> 0 or sum(rows) <> 0 or sum(late_rows) <> 0 or sum(prompt_tokens) <> 0
+  or sum(completion_tokens) <> 0 or sum(total_tokens) <> 0 or sum(cost) <> 0 or sum(billed) <> 0
+  or sum(billed_before) <> 0
+""")  # noqa: S608
+
+MEETINGS: Final = select_worst(f"""
+select 'day ' || day || ' meeting ' || meeting_id || ' user ' || user_id as example from (
+  select {_DAY}, meeting_id, user_id, (adjusts is null)::integer as calls, coalesce(cost_usd, 0) * 1000000000 as cost,
+    coalesce(billed_usd, 0) * 1000000000 as billed
+  from {_BOOKED} booked where meeting_id is not null
+  union all
+  select day, meeting_id, user_id, -calls, -cost_nano, -billed_nano
+  from public.usage_daily_meetings where {_DAY_SPAN}
+) both_sides
+group by day, meeting_id, user_id having sum(calls) <> 0 or sum(cost) <> 0 or sum(billed) <> 0
+""")  # noqa: S608
+
+UNITS: Final = select_worst(f"""
+select 'day ' || day || ' user ' || user_id || ' ' || model || ' ' || unit as example from (
+  select {_DAY}, user_id, api_key_id, model, service_tier, evidence, l.unit, l.usd_per_unit,
+    coalesce(l.quantity, 0) as quantity, coalesce(l.usd, 0) as usd
+  from {_BOOKED} booked, jsonb_to_recordset(cost_lines)
+    as l(unit text, usd_per_unit numeric, quantity numeric, usd numeric)
+  where l.unit is not null and l.usd_per_unit is not null
+  union all
+  select day, user_id, api_key_id, model, service_tier, evidence, unit, usd_per_unit, -quantity, -usd
+  from public.usage_daily_units where {_DAY_SPAN}
+) both_sides
+group by day, user_id, api_key_id, model, service_tier, evidence, unit, usd_per_unit
+having sum(quantity) <> 0 or sum(usd) <> 0
+""")  # noqa: S608
+
+# Keys whose usage_count is not the number of their calls, by the sums of days.
 KEYS: Final = select_worst("""
 select 'key ' || k.id as example
 from public.api_keys k
-left join (select api_key_id, sum(calls) as calls from public.usage_hourly group by 1) h on h.api_key_id = k.id
+left join (select api_key_id, sum(calls) as calls from public.usage_daily group by 1) h on h.api_key_id = k.id
 where k.usage_count <> coalesce(h.calls, 0)
 """)
 
@@ -51,61 +111,104 @@ where k.usage_count <> coalesce(h.calls, 0)
 TOTALS: Final = f"""
 select count(*) as rows, count(*) filter (where adjusts is null) as calls, coalesce(sum(cost_usd), 0) as cost_usd,
   coalesce(sum(billed_usd), 0) as billed_usd,
-  (select coalesce(sum(rows), 0)::bigint from public.usage_hourly) as rows_ever,
+  (select coalesce(sum(rows), 0)::bigint from public.usage_daily) as rows_ever,
   (select coalesce(sum(inserted), 0)::bigint from public.flush_counters) as inserted_ever
 from public.openai_usage where {_ROW_SPAN}
 """  # noqa: S608
 
 # The lengths of the billing windows that a span touches.
-LENGTHS: Final = """
-select distinct window_seconds from public.stripe_windows
+LENGTHS: Final = " union ".join(
+    f"""
+select distinct window_seconds from public.{table}
 where ($1::timestamptz is null or window_start + window_seconds * interval '1 second' > $1)
   and ($2::timestamptz is null or window_start < $2)
-"""
+"""  # noqa: S608
+    for table in ("billing_windows", "stripe_windows")
+)
 
-# Windows that do not hold what their rows are billed; $3 is the length of every window of the span, seconds.
+PAYER: Final = "coalesce(' user ' || user_id, ' customer ' || customer_id, '')"
+# Windows that do not hold what the rows booked in them are billed; $3 is the length of all windows of the span.
 WINDOWS: Final = select_worst(f"""
-select 'window ' || {utc("coalesce(l.at, w.at)")} || ' user ' || coalesce(l.user_id, w.user_id) as example
-from (
-  select user_id, date_bin(make_interval(secs => $3::integer), completed_at, timestamptz 'epoch') as at,
-    sum(billed_usd) * 1000000000 as nano
-  from public.openai_usage where {_ROW_SPAN} group by 1, 2
-) l full join (
-  select user_id, window_start as at, sum(nano) as nano from public.stripe_windows where {_WINDOW_SPAN} group by 1, 2
-) w on l.user_id = w.user_id and l.at = w.at
-where coalesce(l.nano, 0) <> coalesce(w.nano, 0)
+select 'window ' || {utc("at")} || {PAYER} as example from (
+  select customer_id, case when customer_id is null then user_id end as user_id,
+    date_bin(make_interval(secs => $3::integer), booked_at, timestamptz 'epoch') as at,
+    billed_usd * 1000000000 as nano
+  from {_BOOKED} booked where books_version = 1 and billed_usd <> 0
+  union all
+  select customer_id, user_id, window_start, moved_nano - billed_nano from public.billing_windows where {_WINDOW_SPAN}
+) both_sides
+group by customer_id, user_id, at having sum(nano) <> 0
+""")  # noqa: S608
+# The same of rows from before payers.
+OLD_WINDOWS: Final = select_worst(f"""
+select 'window ' || {utc("at")} || {PAYER} as example from (
+  select user_id, null::uuid as customer_id,
+    date_bin(make_interval(secs => $3::integer), completed_at, timestamptz 'epoch') as at,
+    billed_usd * 1000000000 as nano
+  from public.openai_usage where {_ROW_SPAN} and books_version = 0 and billed_usd <> 0
+  union all
+  select user_id, null, window_start, -nano from public.stripe_windows where {_WINDOW_SPAN}
+) both_sides
+group by customer_id, user_id, at having sum(nano) <> 0
 """)  # noqa: S608
 
-# Users whose windows, of all time and all meters, do not add up to what the roll-up says they are billed.
+# Users whose windows from before payers, of all time, do not add up to what their rows were billed.
 OWED: Final = select_worst("""
-select 'user ' || coalesce(h.user_id, w.user_id) as example
-from (select user_id, sum(billed_usd) * 1000000000 as nano from public.usage_hourly group by 1) h
-full join (select user_id, sum(nano) as nano from public.stripe_windows group by 1) w on w.user_id = h.user_id
-where coalesce(h.nano, 0) <> coalesce(w.nano, 0)
+select 'user ' || user_id as example from (
+  select user_id, billed_before_nano as nano from public.usage_daily
+  union all
+  select user_id, -nano from public.stripe_windows
+) both_sides
+group by user_id having sum(nano) <> 0
 """)
 
-# Users whose outbox and carry do not add up to what is frozen in their windows (1 unit = 1000 nano-USD).
+# What left those windows is in billing_windows, and nothing else came to these.
+MOVED: Final = """
+select (select coalesce(sum(moved_nano), 0)::bigint from public.stripe_windows) as taken,
+  (select coalesce(sum(moved_nano), 0)::bigint from public.billing_windows) as put
+"""
+
+# Meters whose outbox and carry do not add up to what is frozen in windows (1 unit = 1000 nano-USD). An event that was
+# replaced by another, or cancelled at Stripe, covers nothing.
 FROZEN: Final = select_worst("""
-select 'user ' || coalesce(w.user_id, e.user_id, c.user_id) || ' meter ' || coalesce(w.meter, e.meter, c.meter)
-  as example
-from (select user_id, meter, sum(frozen_nano) as nano from public.stripe_windows group by 1, 2) w
-full join (select user_id, meter, sum(value) * 1000 as nano from public.stripe_meter_events group by 1, 2) e
-  on e.user_id = w.user_id and e.meter = w.meter
-full join public.stripe_carry c on c.user_id = coalesce(w.user_id, e.user_id) and c.meter = coalesce(w.meter, e.meter)
-where coalesce(w.nano, 0) <> coalesce(e.nano, 0) + coalesce(c.nano, 0)
+select 'meter ' || meter as example from (
+  select meter, frozen_nano - moved_nano as nano from public.stripe_windows
+  union all
+  select meter, frozen_nano from public.billing_windows
+  union all
+  select meter, -value * 1000 from public.stripe_meter_events where state not in ('superseded', 'cancelled')
+  union all
+  select meter, -nano from public.stripe_carry
+  union all
+  select meter, -nano from public.billing_carry
+) both_sides
+group by meter having sum(nano) <> 0
 """)
 
 # Left-overs that are no left-over: below 0, or a whole unit.
 CARRY: Final = select_worst("""
 select 'user ' || user_id || ' meter ' || meter as example from public.stripe_carry where nano not between 0 and 999
+union all
+select 'customer ' || customer_id || ' meter ' || meter from public.billing_carry where nano not between 0 and 999
 """)
 
-# The amounts of billing as a whole.
+# The amounts of billing as a whole. What was moved is counted once, in billing_windows.
 BILLING: Final = """
-select coalesce(sum(nano), 0)::bigint as nano, coalesce(sum(nano - frozen_nano), 0)::bigint as unfrozen,
-  (select coalesce(sum(value), 0)::bigint from public.stripe_meter_events) as events,
-  (select coalesce(sum(nano), 0)::bigint from public.stripe_carry) as carry
-from public.stripe_windows
+with old as (
+  select coalesce(sum(nano - moved_nano), 0)::bigint as nano, coalesce(sum(nano - frozen_nano), 0)::bigint as unfrozen
+  from public.stripe_windows
+), new as (
+  select coalesce(sum(billed_nano), 0)::bigint as nano, coalesce(sum(credit_nano), 0)::bigint as credit,
+    coalesce(sum(billed_nano - credit_nano - frozen_nano - settled_nano), 0)::bigint as unfrozen,
+    coalesce(sum(settled_nano), 0)::bigint as settled
+  from public.billing_windows
+)
+select old.nano + new.nano as nano, old.unfrozen + new.unfrozen as unfrozen, new.credit, new.settled,
+  (select coalesce(sum(value), 0)::bigint from public.stripe_meter_events
+    where state not in ('superseded', 'cancelled')) as events,
+  (select coalesce(sum(nano), 0)::bigint from public.stripe_carry)
+    + (select coalesce(sum(nano), 0)::bigint from public.billing_carry) as carry
+from old, new
 """
 
 # Writers whose entries do not add up.
@@ -129,6 +232,9 @@ class Rollups(NamedTuple):
     totals: dict[str, object]
     """`rows`, `calls`, `cost_usd`, `billed_usd` of the span; `rows_ever`, `inserted_ever`."""
     hours: Offenders
+    days: Offenders
+    meetings: Offenders
+    units: Offenders
     keys: Offenders
 
 
@@ -136,10 +242,14 @@ class Amounts(NamedTuple):
     """INV-6."""
 
     totals: dict[str, int]
-    """`nano` owed, `unfrozen` nano, `events` in micro-USD, `carry` nano."""
+    """`nano` owed, of that `credit`, `settled` and `unfrozen` nano, `events` in micro-USD, `carry` nano."""
     windows: Offenders | None
     """None where they were not compared one by one."""
+    old_windows: Offenders | None
+    """The same, of those from before payers."""
     owed: Offenders
+    moved: tuple[int, int]
+    """Nano-USD that left the windows from before payers, and that came to the others."""
     frozen: Offenders
     carry: Offenders
 
@@ -155,7 +265,26 @@ class CounterTotals(NamedTuple):
 async def read_rollups(view: Snapshot, span: AuditRange) -> Rollups:
     """Raises DependencyDown, as all of these."""
     totals = dict(await view.row(TOTALS, *span))
-    return Rollups(totals, await view.offenders(HOURLY, *span), await view.offenders(KEYS))
+    days = whole_days(span)
+    return Rollups(
+        totals,
+        await view.offenders(HOURLY, *span),
+        await view.offenders(DAILY, *days),
+        await view.offenders(MEETINGS, *days),
+        await view.offenders(UNITS, *days),
+        await view.offenders(KEYS),
+    )
+
+
+def whole_days(span: AuditRange) -> AuditRange:
+    """`span`, widened to whole UTC days."""
+    since = None if span.since is None else _midnight(span.since)
+    until = None if span.until is None else _midnight(span.until + timedelta(days=1) - timedelta(microseconds=1))
+    return AuditRange(since, until)
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 async def window_lengths(view: Snapshot, span: AuditRange) -> list[int]:
@@ -165,13 +294,17 @@ async def window_lengths(view: Snapshot, span: AuditRange) -> list[int]:
 
 async def read_amounts(view: Snapshot, span: AuditRange, window_s: int | None) -> Amounts:
     """`window_s`: the length of all windows in the span, whole ones only; None compares them in total only."""
-    by_window = None
+    by_window = old_by_window = None
     if window_s is not None:
         by_window = await view.offenders(WINDOWS, *span, window_s)
+        old_by_window = await view.offenders(OLD_WINDOWS, *span, window_s)
+    moved = await view.row(MOVED)
     return Amounts(
         dict(await view.row(BILLING)),
         by_window,
+        old_by_window,
         await view.offenders(OWED),
+        (moved["taken"], moved["put"]),
         await view.offenders(FROZEN),
         await view.offenders(CARRY),
     )

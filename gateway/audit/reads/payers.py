@@ -1,0 +1,62 @@
+"""Who pays for what: windows by payer and prepaid credit against what the rows are billed. Reads only."""
+
+from typing import Final, NamedTuple
+
+from gateway.audit.reads.snapshot import Offenders, Snapshot, select_worst
+from gateway.audit.reads.sums import PAYER
+
+# Payers whose windows, of all time, do not add up to what the rows are billed since there are payers.
+PAYERS: Final = select_worst(f"""
+select ltrim({PAYER}) as example from (
+  select customer_id, case when customer_id is null then user_id end as user_id,
+    billed_nano - billed_before_nano as nano
+  from public.usage_daily
+  union all
+  select customer_id, user_id, moved_nano - billed_nano from public.billing_windows
+) both_sides
+group by customer_id, user_id having sum(nano) <> 0
+""")  # noqa: S608
+
+# Users whose credit was used by something else than the uses of its days.
+CREDIT_USES: Final = select_worst("""
+select 'user ' || user_id as example from (
+  select user_id, used_nano as nano from public.credit_balances
+  union all
+  select user_id, -nano from public.credit_uses
+) both_sides
+group by user_id having sum(nano) <> 0
+""")
+# Users whose balance is not what they were given, or who have used more than that.
+CREDIT_GIVEN: Final = select_worst("""
+select 'user ' || coalesce(b.user_id, e.user_id) as example
+from public.credit_balances b
+full join (select user_id, (sum(amount_usd) * 1000000000)::bigint as nano from public.credit_entries group by 1) e
+  on e.user_id = b.user_id
+where coalesce(b.granted_nano, 0) <> coalesce(e.nano, 0) or b.user_id is null or b.used_nano < 0
+""")
+# What credit has paid, as balances and as windows have it.
+CREDIT_SUMS: Final = """
+select (select coalesce(sum(used_nano), 0)::bigint from public.credit_balances) as used,
+  (select coalesce(sum(credit_nano), 0)::bigint from public.billing_windows) as paid
+"""
+
+
+class Payers(NamedTuple):
+    """INV-11."""
+
+    payers: Offenders
+    uses: Offenders
+    given: Offenders
+    credit: tuple[int, int]
+    """Nano-USD that balances say is used, and that windows say was paid by it."""
+
+
+async def read_payers(view: Snapshot) -> Payers:
+    """Whole, whatever the span."""
+    credit = await view.row(CREDIT_SUMS)
+    return Payers(
+        await view.offenders(PAYERS),
+        await view.offenders(CREDIT_USES),
+        await view.offenders(CREDIT_GIVEN),
+        (credit["used"], credit["paid"]),
+    )
