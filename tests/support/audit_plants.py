@@ -295,10 +295,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
         ),
         "INV-6 INV-11",
     ),
-    "credit that paid twice": (
-        sql("update billing_windows set credit_nano = credit_nano + 1, frozen_nano = frozen_nano - 1"),
-        "INV-11",
-    ),
+    "credit that paid twice": (sql("update billing_windows set credit_nano = credit_nano + 1"), "INV-11"),
     "credit that nobody was given": (
         sql("insert into credit_balances (user_id, since, granted_nano) select id, now(), 5 from users"),
         "INV-11",
