@@ -30,9 +30,9 @@ select u.id::text as user_id, u.is_active,
     where b.user_id = u.id and b.is_active
       and (b.api_key_id is null or b.api_key_id = (select k.id from key k where k.user_id = u.id))
     union all
-    select 'credit:' || c.user_id, c.user_id, (least(sum(c.amount_usd), 1000000) * 1000000000)::bigint, 'total', true,
-      min(c.created_at), null, null, null, 'billed_usd'
-    from public.credit_entries c where c.user_id = u.id group by c.user_id
+    select 'credit:' || c.user_id, c.user_id, least(c.granted_nano, 1000000 * 1000000000::bigint), 'total', true,
+      c.since, null, null, null, 'billed_usd'
+    from public.credit_balances c where c.user_id = u.id
   ) bound) as budgets
 from public.users u
 where u.id = coalesce((select k.user_id from key k), $1::uuid)

@@ -147,7 +147,7 @@ def credit_usd(amount: str) -> Decimal:
 
 
 async def add_credit(
-    settings: Settings, *, user: str, usd: Decimal, now: datetime, note: str | None = None, reference: str | None = None
+    settings: Settings, *, user: str, usd: Decimal, note: str | None = None, reference: str | None = None
 ) -> AddedCredit:
     """Books money that a user has paid in advance. Raises OptionError, ConfigError, DependencyDown."""
     said_note = None if note is None else _text("--note", note)
@@ -155,19 +155,23 @@ async def add_credit(
     async with database(settings, _WHY) as pool:
         async with recording(settings, pool) as record:
             owner = await known_user(Accounts(record.connections), user)
-            added = await Spending(record.connections).add_credit(owner.id, usd, said_note, said_reference)
+            spending = Spending(record.connections)
+            if await spending.has_grants(owner.id):
+                raise OptionError(f"WHO: the customer of {owner.email} has credit grants at Stripe; grant it there")
+            added = await spending.add_credit(owner.id, usd, said_note, said_reference)
             after = {"user_id": owner.id, "amount_usd": usd, "note": said_note, "reference": said_reference}
             if added is not None:
                 await record.write(Deed("add", "credit", added, None, after))
-        left, _ = await _balance(pool, owner.id, now)
+        left = await Spending(pool).credit_left(owner.id)
     return AddedCredit(added, owner, usd, left)
 
 
-async def list_credits(settings: Settings, *, user: str, now: datetime) -> Balance:
+async def list_credits(settings: Settings, *, user: str) -> Balance:
     """A user's entries and what is left. Raises OptionError, ConfigError, DependencyDown."""
     async with database(settings, _WHY) as pool:
         owner = await known_user(Accounts(pool), user)
-        return Balance(owner, *await _balance(pool, owner.id, now))
+        spending = Spending(pool)
+        return Balance(owner, await spending.credit_left(owner.id), await spending.credits(owner.id))
 
 
 def _as_set(budget: Budget, usd: Decimal) -> dict[str, Any]:
@@ -194,25 +198,6 @@ def valid_usd(option: str, text: str, *, least: Decimal) -> Decimal:
     if usd != usd.quantize(Decimal("1e-9")):
         raise OptionError(f"{option}: at most nine decimals, because amounts are exact to the nano-dollar")
     return usd
-
-
-async def _balance(pool: Pool, user_id: str, now: datetime) -> tuple[Decimal, list[CreditEntry]]:
-    spending = Spending(pool)
-    entries = await spending.credits(user_id)
-    if not entries:
-        return Decimal(0), []
-    paid = sum((entry.amount_usd for entry in entries), Decimal(0))
-    credit = Budget(
-        id=f"credit:{user_id}",
-        user_id=user_id,
-        limit_nano=int(paid * NANO),
-        period="total",
-        hard=True,
-        since=min(entry.created_at for entry in entries),
-        counts="billed_usd",
-    )
-    spent, _, _ = await spending.read_spent(credit.window(now))
-    return paid - Decimal(spent) / NANO, entries
 
 
 async def _spent(spending: Spending, row: BudgetRow, now: datetime) -> SpentBudget:

@@ -46,13 +46,12 @@ async def add_credit(
     *,
     user: str,
     usd: Decimal,
-    now: datetime,
     note: str | None,
     reference: str | None,
     as_json: bool,
 ) -> None:
     """What was added, and what is left."""
-    done = await admin.add_credit(settings, user=user, usd=usd, now=now, note=note, reference=reference)
+    done = await admin.add_credit(settings, user=user, usd=usd, note=note, reference=reference)
     said = f"Added {done.usd} USD"
     if not done.id:
         said = f"There is an entry with reference {reference!r} already: nothing added"
@@ -61,9 +60,9 @@ async def add_credit(
     console.answer(plain, said, as_json=as_json)
 
 
-async def list_credits(settings: Settings, console: Console, *, user: str, now: datetime, as_json: bool) -> None:
+async def list_credits(settings: Settings, console: Console, *, user: str, as_json: bool) -> None:
     """A user's entries and what is left."""
-    owner, left, entries = await admin.list_credits(settings, user=user, now=now)
+    owner, left, entries = await admin.list_credits(settings, user=user)
     if as_json:
         plain = [
             {**entry._asdict(), "amount_usd": str(entry.amount_usd), "created_at": rfc3339(entry.created_at)}

@@ -1,6 +1,5 @@
 """`gateway credits …`."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -33,7 +32,6 @@ def add(
             Console(),
             user=who,
             usd=credit_usd(amount),
-            now=datetime.now(UTC),
             note=note,
             reference=reference,
             as_json=as_json,
@@ -44,4 +42,4 @@ def add(
 @app.command("list")
 def list_credits(who: Who, as_json: Json = False) -> None:
     """Lists a user's entries, and what is left."""
-    run(budgets_command.list_credits(settings(), Console(), user=who, now=datetime.now(UTC), as_json=as_json))
+    run(budgets_command.list_credits(settings(), Console(), user=who, as_json=as_json))

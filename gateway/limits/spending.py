@@ -5,6 +5,7 @@ Must not decide whether a call may run: that is the limiter's, over counters mad
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from gateway.limits.budgets import Budget, Window
@@ -18,17 +19,17 @@ with edge as (
   select date_bin('1 hour', $5::timestamptz + interval '1 hour' - interval '1 microsecond', timestamptz 'epoch') as hour
 ),
 whole as (
-  select coalesce(sum({counts}), 0) as usd from public.usage_hourly, edge
+  select coalesce(sum(cost_usd), 0) as usd from public.usage_hourly, edge
   where user_id = $1::uuid and ($2::uuid is null or api_key_id = $2) and ($3::uuid is null or meeting_id = $3)
     and ($4::text is null or model = $4 or (starts_with(model, $4)
-      and substr(model, length($4) + 1) ~ '^-[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$'))
+      and substr(model, length($4) + 1) ~ '^-[0-9]{4}-[0-9]{2}-[0-9]{2}$'))
     and usage_hourly.hour >= edge.hour and ($6::timestamptz is null or usage_hourly.hour < $6)
 ),
 part as (
-  select coalesce(sum({counts}), 0) as usd from public.openai_usage, edge
+  select coalesce(sum(cost_usd), 0) as usd from public.openai_usage, edge
   where user_id = $1::uuid and ($2::uuid is null or api_key_id = $2) and ($3::uuid is null or meeting_id = $3)
     and ($4::text is null or model = $4 or (starts_with(model, $4)
-      and substr(model, length($4) + 1) ~ '^-[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$'))
+      and substr(model, length($4) + 1) ~ '^-[0-9]{4}-[0-9]{2}-[0-9]{2}$'))
     and created_at >= $5::timestamptz and created_at < edge.hour
 )
 select ((whole.usd + part.usd) * 1000000000)::bigint as nano,
@@ -36,7 +37,15 @@ select ((whole.usd + part.usd) * 1000000000)::bigint as nano,
   array(select distinct adjusts::text from public.openai_usage where adjusts = any($8::uuid[])) as corrected
 from whole, part
 """
-_SUMS: Final = {counts: _SPENT.format(counts=counts) for counts in ("cost_usd", "billed_usd")}
+# The same of prepaid credit, which the ledger's own statement uses up row by row: what it could not pay is owed
+# elsewhere, and must not count against a later entry.
+_USED: Final = """
+select coalesce((
+    select coalesce(b.used_before_nano, 0) + b.used_nano from public.credit_balances b where b.user_id = $1::uuid
+  ), 0)::bigint as nano,
+  array(select id::text from public.openai_usage where id = any($2::uuid[])) as contained,
+  array(select distinct adjusts::text from public.openai_usage where adjusts = any($3::uuid[])) as corrected
+"""
 _BUDGETS: Final = """
 select b.id::text as id, b.user_id::text as user_id, u.email, b.api_key_id::text as api_key_id,
   b.meeting_id::text as meeting_id, b.model, b.period, b.limit_usd, b.is_hard, b.is_active, b.created_at
@@ -63,6 +72,11 @@ update public.budgets b set is_active = false from old where b.id = old.id retur
 _ADD_CREDIT: Final = """
 insert into public.credit_entries (user_id, amount_usd, note, reference) values ($1::uuid, $2::numeric, $3, $4)
 on conflict (reference) do nothing returning id::text
+"""
+_LEFT: Final = "select left_nano * 0.000000001 as usd from public.credit_balances where user_id = $1::uuid"
+# Whether the credit of a user's payer of today lives at Stripe; a trigger refuses an entry then.
+_HAS_GRANTS: Final = """
+select exists (select from public.customers c where c.id = public.payer_of($1::uuid, now()) and c.mode = 'grants')
 """
 _CREDITS: Final = """
 select id::text as id, amount_usd, note, reference, created_at from public.credit_entries
@@ -108,7 +122,10 @@ class Spending(Table):
         it has a correction, at one instant."""
         budget = window.budget
         scope = (budget.user_id, budget.api_key_id, budget.meeting_id, budget.model)
-        (row,) = await self._rows(_SUMS[budget.counts], *scope, window.start, window.end, list(events), list(kept))
+        if budget.prepaid:
+            (row,) = await self._rows(_USED, budget.user_id, list(events), list(kept))
+        else:
+            (row,) = await self._rows(_SPENT, *scope, window.start, window.end, list(events), list(kept))
         return int(row["nano"]), list(row["contained"]), list(row["corrected"])
 
     async def budgets(self, user_id: str | None, *, inactive_too: bool) -> list[BudgetRow]:
@@ -139,6 +156,16 @@ class Spending(Table):
         back."""
         rows = await self._rows(_ADD_CREDIT, user_id, amount_usd, note, reference)
         return str(rows[0][0]) if rows else None
+
+    async def has_grants(self, user_id: str) -> bool:
+        """Whether a user's customer has its credit at Stripe, and so can have none here."""
+        return bool((await self._rows(_HAS_GRANTS, user_id))[0][0])
+
+    async def credit_left(self, user_id: str) -> Any:
+        """What is left of a user's entries: a Decimal, USD. Below 0 where more was used before there were payers, or an
+        entry took back what was used."""
+        rows = await self._rows(_LEFT, user_id)
+        return rows[0]["usd"] if rows else Decimal(0)
 
     async def credits(self, user_id: str) -> list[CreditEntry]:
         """A user's entries, oldest first."""

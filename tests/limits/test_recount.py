@@ -133,6 +133,9 @@ async def test_scopes_periods_and_models_add_up_as_the_ledger_says(
     key = await Accounts(ledger.pool).link_key(counter.user_id, "key_a")
     meeting = "00000000-0000-7000-8000-00000000000b"
     await pool.execute("insert into meetings (id, user_id, room_name) values ($1, $2, 'r')", meeting, counter.user_id)
+    await pool.execute(
+        "insert into credit_entries (user_id, amount_usd, created_at) values ($1, 1, $2)", counter.user_id, AT
+    )
     await counter.insert(
         counter.call(1, api_key_id=key),
         counter.call(2, meeting_id=meeting),

@@ -69,11 +69,11 @@ async def test_a_change_without_its_event_is_undone(settings: Settings, pool: Po
 
 async def test_what_is_refused_leaves_no_event(database_url: str, pool: Pool) -> None:
     env = {"DATABASE_URL": database_url}
-    for email in ("ann@example.com", "bob@example.com"):
-        await Accounts(pool).create_user(email, stripe_customer_id=f"cus_{email[:3]}")
-    done = await gateway(env, "users", "set", "bob@example.com", "--name", "B", "--stripe-customer", "cus_ann")
-    assert "that of ann@example.com" in done.error
-    assert await pool.fetchval("select count(*) from users where name is not null") == 0
+    await Accounts(pool).create_user("ann@example.com", stripe_customer_id="cus_ann")
+    await pool.execute("update customers set mode = 'grants'")
+    done = await gateway(env, "credits", "add", "ann@example.com", "5")
+    assert "has credit grants at Stripe" in done.error
+    assert await pool.fetchval("select count(*) from credit_entries") == 0
     assert await events(pool) == []
 
 
