@@ -46,11 +46,15 @@ class ErrorReports:
         self.uncounted: Final[list[UncountedEvent]] = []
         self.events: Final[list[dict[str, Any]]] = []
         """Thin events, oldest first."""
+        self._reported = 0
+        """How many of the first are reported, which need not be looked at again."""
 
     def report(self, now: int, *, at_once: bool = False) -> list[dict[str, Any]]:
         """Makes the thin events that are due, or all of them, and returns the new ones."""
         groups: dict[tuple[int, str | None], list[UncountedEvent]] = {}
-        for one in self.uncounted:
+        while self._reported < len(self.uncounted) and self.uncounted[self._reported].is_reported:
+            self._reported += 1
+        for one in self.uncounted[self._reported :]:
             start = one.at // WINDOW_S * WINDOW_S
             if not one.is_reported and (at_once or start + WINDOW_S + LATE_S <= now):
                 groups.setdefault((start, one.meter), []).append(one)
