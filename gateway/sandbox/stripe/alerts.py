@@ -8,7 +8,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
-from gateway.sandbox.stripe.amounts import plain
 from gateway.sandbox.stripe.counted import CountedEvents
 from gateway.sandbox.stripe.meters import AcceptedEvent, Meter, StripeApiError, aggregate, list_page, whole_number
 from gateway.sandbox.stripe.objects import Account, Stored
@@ -98,7 +97,7 @@ class Alerts:
             "created": self._account.now(),
             "customer": customer,
             "livemode": False,
-            "value": plain(used),
+            "value": int(used),
         }
         self._account.tell("billing.alert.triggered", about)
 

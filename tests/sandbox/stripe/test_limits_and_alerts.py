@@ -136,7 +136,7 @@ async def test_alerts(shop: Shop) -> None:
     told = (await shop.client.v1.events.list_async({"type": "billing.alert.triggered"})).data
     seen = [(event.data.object["alert"]["id"], event.data.object["customer"]) for event in told]
     assert seen == [(only_two.id, two), (everybody.id, one)]
-    assert told[1].data.object["value"] == "100"
+    assert told[1].data.object["value"] == 100
     assert (await alerts.archive_async(everybody.id)).status == "archived"
     assert [alert.id for alert in (await alerts.list_async()).data] == [only_two.id]
     with pytest.raises(stripe.InvalidRequestError, match="archived already"):
