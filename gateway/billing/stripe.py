@@ -14,6 +14,7 @@ import stripe
 
 from gateway.billing.stripe_answers import CUSTOMER_KEY, VALUE_KEY, member, meter_problems, outcome_of, translate_error
 from gateway.billing.stripe_http import Http
+from gateway.billing.stripe_samples import sample_identifier
 from gateway.billing.windows import (
     Customer,
     Delivered,
@@ -65,6 +66,16 @@ class Billing:
             http_client=self._http,
             max_network_retries=0,
         )
+
+    @property
+    def client(self) -> stripe.StripeClient:
+        """The SDK with the key that is used now, for what else is read of Stripe (mirror/read.py)."""
+        return self._client
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the key is of live mode."""
+        return self._is_live
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -312,8 +323,5 @@ class Billing:
 
 
 def _identifier(sample: Any) -> str | None:
-    """Whose error it is: newer samples of Stripe's call it `identifier`, older ones `idempotency_key`; we send one
-    value as both.
-    """
-    named = member(sample, "request", "identifier") or member(sample, "request", "idempotency_key")
-    return named if isinstance(named, str) else None
+    """Whose error it is."""
+    return sample_identifier(member(sample, "request", "identifier"), member(sample, "request", "idempotency_key"))

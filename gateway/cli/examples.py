@@ -42,6 +42,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "gateway plans explain --user ann@example.com --model gpt-5",
     ),
     "billing": ("gateway billing held", "gateway billing status --month last-month --by customer"),
+    "stripe": (
+        "gateway stripe setup --dry-run",
+        "gateway stripe sync --since 2026-10",
+    ),
     "report": (
         "gateway report usage --by user,model --during last-month",
         "gateway report usage --by day --from 2026-11-01 --to 2026-11-15 --csv --output november.csv",

@@ -119,6 +119,9 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
         ("state",),
         merge="max",
     ),
+    "gateway_stripe_events": MetricFamily(
+        "gauge", "Webhooks of Stripe that are not applied: new, failed.", ("state",), merge="max"
+    ),
     "gateway_unreported_users": MetricFamily(
         "gauge", "Users who owe something and have no Stripe customer.", merge="max"
     ),

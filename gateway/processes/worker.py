@@ -20,6 +20,8 @@ from gateway.billing.opening import open_billing
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
+from gateway.billing.webhooks.inbox import StripeInbox
+from gateway.billing.webhooks.opening import build_stripe_events
 from gateway.close.seal import Seal
 from gateway.config.settings import Settings, require_values
 from gateway.kit.clock import now
@@ -62,6 +64,8 @@ MEET_EVERY_S: Final = 1.0
 """Seconds between two looks for events of meetings."""
 SEAL_EVERY_S: Final = 60.0
 """Seconds between two looks at whether a month is to be sealed."""
+STRIPE_EVERY_S: Final = 1.0
+"""Seconds between two looks for events of Stripe."""
 LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
 ACCRUED_EVERY: Final = 12
@@ -91,6 +95,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             reporter, bill_s = build_bill(settings, pool, billing, arguments.failpoint), settings.billing.interval_s
             loops.paced("bill", lambda: reporter.turn_s(now(), interval_s=bill_s))
             bill = reporter
+            loops.every("stripe events", build_stripe_events(billing, pool).apply_due, every_s=STRIPE_EVERY_S)
         recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         _poll(loops, stack, settings, ledger, pool, arguments.on_new_secret)
@@ -99,7 +104,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         loops.every("meetings", _meetings(settings, inbox, pool).apply_due, every_s=MEET_EVERY_S)
         await _reconcile(loops, stack, settings, inbox, pool, arguments.on_new_secret)
         _retain(loops, settings, pool)
-        backlog = Backlog(buffer, ledger, Outbox(pool), inbox)
+        backlog = Backlog(buffer, ledger, Outbox(pool), inbox, StripeInbox(pool))
         loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
         async with loops:
             ready(partial(status, (flush, helper), loops, backlog, bill))
@@ -202,8 +207,9 @@ def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Fail
 class Backlog:
     """What waits in Redis and PostgreSQL, looked at now and then: a scrape must cost neither of them anything."""
 
-    def __init__(self, buffer: Buffer, ledger: Ledger, outbox: Outbox, inbox: Inbox) -> None:
+    def __init__(self, buffer: Buffer, ledger: Ledger, outbox: Outbox, inbox: Inbox, stripes: StripeInbox) -> None:
         self._inbox: Final = inbox
+        self._stripes: Final = stripes
         self._buffer: Final = buffer
         self._ledger: Final = ledger
         self._outbox: Final = outbox
@@ -218,7 +224,7 @@ class Backlog:
     async def _look(self) -> list[Sample]:
         depth = await self._buffer.depth()
         outbox = await self._outbox.status()
-        events = await self._inbox.counts()
+        events, stripes = await self._inbox.counts(), await self._stripes.counts()
         if self._looks % ACCRUED_EVERY == 0:
             self._unreported_users = (await self._outbox.accrued()).users_without_customer
         self._looks += 1
@@ -231,6 +237,8 @@ class Backlog:
             Sample("gateway_webhook_events", ("waiting",), events.waiting),
             Sample("gateway_webhook_events", ("failed",), events.failed),
             Sample("gateway_webhook_events", ("lapsed",), events.lapsed),
+            Sample("gateway_stripe_events", ("new",), stripes.new),
+            Sample("gateway_stripe_events", ("failed",), stripes.failed),
             Sample("gateway_unreported_users", (), self._unreported_users),
         ]
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import typer.main
 
 from gateway.cli import build
 from gateway.ledger.store import Ledger
+from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from tests.billing.test_held import waiting
 from tests.corrections.corrections_at_work import propose
@@ -20,6 +22,7 @@ from tests.quarantine.test_quarantine import arrives, stranger
 from tests.rooms.rooms_at_work import BOTH, OLD
 from tests.rooms.test_rotation import fill, spelled
 from tests.support.invoke import gateway
+from tests.support.stand_ins import sandbox_at
 from tests.support.whole_gateway import DAILY_SECRET
 
 __all__ = ["waiting"]
@@ -46,6 +49,8 @@ CHANGES: Final[dict[str, str]] = {
     "adjust": "correction book",
     "corrections approve": "correction approve",
     "corrections reject": "correction reject",
+    "stripe setup": "stripe setup",
+    "stripe sync": "stripe sync",
     "quarantine retry": "quarantine retry",
     "quarantine resolve": "quarantine resolve",
     "retention": "retention apply",
@@ -137,14 +142,8 @@ async def test_every_command_that_changes_something_leaves_an_event(
         source.execute("insert into rooms (room_name) values ('old')")
     source.close()
     corrected, proposals = await propose_two(sides, key_file := tmp_path / "approver.key")
-    async with daily_server() as server:
-        sides.env |= {
-            "DAILY_API_KEY": KEY,
-            "DAILY_BASE_URL": server.base_url,
-            "DAILY_WEBHOOK_SECRET": DAILY_SECRET,
-            "ROOMS_KEYS": spelled(BOTH),
-            "GATEWAY_OPERATOR": "Ada",
-        }
+    async with daily_server() as server, sandbox_at(time.time) as sandbox:
+        sides.env |= vendors(server.base_url, sandbox.stripe_base_url)
         lines: dict[str, tuple[str, ...]] = {
             **ACCOUNTS,
             "billing again": (waiting[0],),
@@ -152,6 +151,8 @@ async def test_every_command_that_changes_something_leaves_an_event(
             "adjust": (corrected, "--cost", "3", "--why", "a test", "--yes"),
             "corrections approve": (proposals[0], "--key-file", str(key_file)),
             "corrections reject": (proposals[1], "--why", "a test"),
+            "stripe setup": (),
+            "stripe sync": (),
             "quarantine retry": (str(ids[0]),),
             "quarantine resolve": (str(ids[1]), "--reason", "a test"),
             "retention": ("--participants-after", "0", "--apply"),
@@ -175,6 +176,19 @@ async def propose_two(sides: KeySides, key_file: Path) -> tuple[str, list[str]]:
     await sides.key("approver", permissions={"corrections.approve"})
     key_file.write_text("sk_approver_canary_012")
     return rows[0], [await propose(sides.env["DATABASE_URL"], rows[1], cost_nano) for cost_nano in (7, 8)]
+
+
+def vendors(daily_url: str, stripe_url: str) -> dict[str, str]:
+    """The settings of those whom commands ask."""
+    return {
+        "DAILY_API_KEY": KEY,
+        "DAILY_BASE_URL": daily_url,
+        "DAILY_WEBHOOK_SECRET": DAILY_SECRET,
+        "ROOMS_KEYS": spelled(BOTH),
+        "GATEWAY_OPERATOR": "Ada",
+        "STRIPE_SECRET_KEY": credentials.STRIPE_SECRET_KEY,
+        "STRIPE_BASE_URL": stripe_url,
+    }
 
 
 async def left_no_event(sides: KeySides, command: str, arguments: tuple[str, ...]) -> str | None:

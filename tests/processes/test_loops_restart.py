@@ -37,6 +37,7 @@ LOOPS: Final = {
     "flush": "worker",
     "flush helper": "worker",
     "bill": "worker",
+    "stripe events": "worker",
     "recount": "worker",
     "poll": "worker",
     "expire": "worker",

@@ -15,6 +15,9 @@ import pytest
 
 from gateway.access import identities
 from gateway.billing import outbox_sql
+from gateway.billing.mirror import store as mirror_store
+from gateway.billing.webhooks import inbox as stripe_inbox
+from gateway.billing.webhooks import notice_store
 from gateway.config.database_logins import PROCESSES, setting, with_own_login
 from gateway.config.settings import Settings
 from gateway.ledger import open_items
@@ -258,6 +261,9 @@ STATEMENTS: Final = (
     ("worker", spending, ("_SPENT", "_USED", "_BUDGETS")),
     ("worker", rooms, ("_EXPIRE_DUE",)),
     ("worker", webhook_inbox, None),
+    ("worker", stripe_inbox, None),
+    ("worker", notice_store, None),
+    ("worker", mirror_store, None),
     ("worker", inbox_transaction, None),
     ("worker", event_store, None),
     ("worker", listing, ("_CLAIM",)),

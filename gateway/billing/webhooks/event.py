@@ -31,6 +31,8 @@ class Event(NamedTuple):
     """What that is, as `invoice`."""
     invoice: str | None
     """The invoice that the object belongs to."""
+    credit_grant: str | None
+    """The grant that the object belongs to."""
 
 
 def read_event(body: bytes) -> Event:
@@ -43,7 +45,7 @@ def read_event(body: bytes) -> Event:
     name, kind, of = _text(found.get("id")), _text(found.get("type")), found.get("object")
     if name is None or kind is None or of not in ("event", "v2.core.event"):
         digest = f"{UNREADABLE}:{hashlib.sha256(body).hexdigest()}"
-        return Event(digest, UNREADABLE, None, False, False, None, None, None, None)
+        return Event(digest, UNREADABLE, None, False, False, None, None, None, None, None)
     is_thin = of == "v2.core.event"
     about = found.get("related_object") if is_thin else _member(found.get("data"), "object")
     account = found.get("context") if is_thin else found.get("account")
@@ -57,6 +59,7 @@ def read_event(body: bytes) -> Event:
         _text(_member(about, "id")),
         _text(_member(about, "type" if is_thin else "object")),
         _text(_member(about, "invoice")),
+        _text(_member(about, "credit_grant")),
     )
 
 

@@ -1,0 +1,40 @@
+"""`gateway stripe …`."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from gateway.billing import stripe_commands
+from gateway.cli.command import run, settings
+from gateway.cli.console import Console
+from gateway.kit.instants import parse_bound
+
+app = typer.Typer(
+    no_args_is_help=True, help="Stripe: what has to be there, what it has, and what an invoice is made of."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SINCE_DAYS = 62
+
+
+@app.command()
+def setup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what is missing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Makes the meter, the product and the price at Stripe where they are missing, and says what is left to do."""
+    run(stripe_commands.set_up(settings(), Console(), dry_run=dry_run, as_json=as_json))
+
+
+@app.command()
+def sync(
+    since: Annotated[
+        str | None, typer.Option(help="Invoices made since then: 2026-10, 2026-10-01 … Default: 62 days ago.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Reads subscriptions, invoices and credit grants from Stripe: at first, and after webhooks were lost."""
+    now = datetime.now(UTC)
+    at = now - timedelta(days=SINCE_DAYS) if since is None else parse_bound(since, "--since", now)
+    run(stripe_commands.sync(settings(), Console(), since=at, as_json=as_json))
