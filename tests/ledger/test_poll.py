@@ -1,7 +1,7 @@
 """Estimates about which OpenAI says more later: asked again, corrected once, given up in the end."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -23,6 +23,7 @@ from gateway.usage.settle import Settler, Tokens
 from pricing.data import read_texts
 from pricing.readers.body import Said, read_body
 from tests.support.events import call, new_id, sums_are_right
+from tests.support.plans import BEGAN, make_plan, plant
 
 SETTLER = Settler(pricing.parse(read_texts()), markup=Decimal(2), bill_estimates=True, region=None)
 NOW = datetime.now(UTC)
@@ -113,6 +114,19 @@ async def test_what_openai_says_later_is_added_once(
     assert (total, billed) == (EXACT_NANO, 2 * EXACT_NANO)
     assert await sums_are_right(pool)
     assert await state(pool) == ("settled", 1, None)
+
+
+@pytest.mark.parametrize(("plan_version", "factor"), [("standard@1", 3), ("markup:7", 7), ("legacy", 2), ("", 2)])
+async def test_a_late_answer_is_billed_by_what_the_estimate_was_billed_by(
+    poll: Poll, ledger: Ledger, pool: Pool, plan_version: str, factor: int
+) -> None:
+    """Whatever holds today: 2, as the setting has it, and so for a row that does not say."""
+    await plant(pool, make_plan("standard", "3", valid_to=BEGAN + timedelta(days=1)))
+    await estimate(ledger, plan_version=plan_version)
+    assert await poll.step_once() == 1
+    assert await pool.fetchval("select (sum(billed_usd) * 1000000000)::bigint from openai_usage") == factor * EXACT_NANO
+    named = await pool.fetchval("select plan_version from openai_usage where adjusts is not null")
+    assert named == (plan_version if "@" in plan_version or ":" in plan_version else "markup:2")
 
 
 @pytest.mark.parametrize("named", [None, "auto"])

@@ -21,9 +21,11 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.spending import Spending
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
+from gateway.usage.plans import KnownPlans, PlanBook, PlanVersion
 from gateway.usage.settle import UNSEEN, Settler
 from tests.ledger.journals_at_work import opened
 from tests.support.events import AT, call
+from tests.support.plans import make_plan
 from tests.support.servers import free_port
 
 USD = 1_000_000_000
@@ -39,9 +41,10 @@ def key_limits(*, hard: bool | None = None, requests: int | None = None) -> KeyL
 
 
 @asynccontextmanager
-async def limiter(redis_url: str, pool: Pool, **settings: bool) -> AsyncIterator[Limiter]:
+async def limiter(redis_url: str, pool: Pool, *plans: PlanVersion, **settings: bool) -> AsyncIterator[Limiter]:
     async with open_redis(redis_url, timeout_s=1) as redis:
-        settler = Settler(BOOK, markup=Decimal(1), bill_estimates=True, region=None)
+        known = KnownPlans(PlanBook(plans))
+        settler = Settler(BOOK, markup=Decimal(1), bill_estimates=True, region=None, plans=known)
         made = Limiter(Limits(redis, hold_s=600), Spending(pool), settler, LimitSettings(**settings))
         yield made
         await made.close()
@@ -91,6 +94,29 @@ def _tight(nano: int) -> KeyLimits:
 
 def _need(error: ApiError) -> Decimal:
     return Decimal(error.message.rpartition("cost up to ")[2].partition(". ")[0])
+
+
+async def test_prepaid_credit_is_held_for_the_most_that_the_plan_may_bill(redis_url: str, pool: Pool) -> None:
+    """A budget goes by cost, whatever the plan."""
+    own = {"usd_per_unit": {"gpt-5-mini": {"output_tokens": "0.001"}}, "factor": "1"}
+    plans = {
+        "none": (),
+        "triple": (make_plan("p", "3"),),
+        "others": (make_plan("p", "3", user_id=str(uuid4())),),
+        "own": (make_plan("p", kind="price_list", rates=own),),
+    }
+    needs = {"credit": dict[str, Decimal](), "budget": dict[str, Decimal]()}
+    for name, made in plans.items():
+        async with limiter(redis_url, pool, *made) as one:
+            for kind, counts in (("credit", "billed_usd"), ("budget", "cost_usd")):
+                bound = Budget(f"{kind}-{name}", USER, 1, "day", True, AT, counts=counts)  # type: ignore[arg-type]
+                bounds = KeyLimits(RateLimits(), RateLimits(), (bound,))
+                needs[kind][name] = _need(await refused(one, bounds, output_cap=1000, service_tier="default"))
+    assert len(set(needs["budget"].values())) == 1
+    credit = needs["credit"]
+    assert credit["others"] == credit["none"] == needs["budget"]["none"]
+    assert credit["triple"] == 3 * credit["none"]
+    assert credit["own"] == credit["none"] + 1  # a thousand tokens at 0.001 USD
 
 
 async def test_what_a_call_of_unknown_end_held_stays_held(redis_url: str, pool: Pool) -> None:

@@ -82,6 +82,16 @@ async def wrong_price(planted: PlantedLedger) -> None:
     await insert(planted.ledger, [msgspec.structs.replace(event, cost_nano=event.cost_nano + 1)])
 
 
+async def wrong_billed(planted: PlantedLedger) -> None:
+    event = planted.maker.reported(FIRST)
+    assert event.billed_nano is not None
+    await insert(planted.ledger, [msgspec.structs.replace(event, billed_nano=event.billed_nano + 1)])
+
+
+async def unknown_plan(planted: PlantedLedger) -> None:
+    await insert(planted.ledger, [planted.maker.reported(FIRST, plan_version="never-made@1")])
+
+
 async def wrong_lines(planted: PlantedLedger) -> None:
     """Cost and lines agree with each other, and with nothing else."""
     line = pricing.Line("input_tokens", "1000", "0.001", "1")
@@ -165,6 +175,8 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "the trigger off": (trigger_off, "INV-2"),
     "a cost that is one nano off": (wrong_price, "INV-3"),
     "a cost with lines of its own": (wrong_lines, "INV-3"),
+    "an amount that is one nano more than its plan makes it": (wrong_billed, "INV-3"),
+    "a plan that was never made": (unknown_plan, "INV-3"),
     "tokens that OpenAI did not say": (wrong_tokens, "INV-3"),
     "a charge for nothing": (billed_for_nothing, "INV-3"),
     "a usage block changed by hand": (

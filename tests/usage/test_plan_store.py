@@ -7,6 +7,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from gateway.access.identities import KeyOwners
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
@@ -224,3 +225,16 @@ async def test_a_plan_of_a_later_version_ends_no_process(pool: Pool, capsys: pyt
     book = await PlanStore(pool).live()
     assert book.resolve(SOON, **CALL) == book.named("a@1")
     assert "plan cannot be read" in capsys.readouterr().out
+
+
+async def test_no_key_is_looked_up_before_plans_are_known(pool: Pool) -> None:
+    """A proxy that was started without PostgreSQL lets nobody in, and nobody pays by plans that it has not read."""
+    await plant(pool, make_plan("a"))
+    await pool.execute("alter table plan_changes rename to away")
+    follow = FollowPlans(pool, monotonic=lambda: 0.0)
+    owners = KeyOwners(pool, look_first=follow.look_first)
+    with pytest.raises(DependencyDown):
+        await owners.identity(None, "key_1")
+    await pool.execute("alter table away rename to plan_changes")
+    assert await owners.identity(None, "key_1") is None
+    assert follow.known.book.resolve(SOON, **CALL) is not None
