@@ -35,6 +35,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "credits": ("gateway credits add ann@example.com 20 --reference invoice-17",),
     "log": ("gateway log --since yesterday", "gateway log --what 'key revoke' --by ann"),
+    "close": (
+        "gateway close last-month --dry-run",
+        'gateway close 2026-10 --accept openai="compared with the bill by hand"',
+        "gateway close verify .gateway/closes/2026-10-v1",
+    ),
     "plans": (
         "gateway plans set standard --markup 1.2",
         "gateway plans set acme --discount 10 --customer cus_123 --from 2027-01-01 --yes",

@@ -31,6 +31,8 @@ NEEDED_BY: Final[dict[str, frozenset[Kind]]] = {
     # What one of them marks in Redis the others check.
     "gateway_secrets": _STORES,
     "egress.proxy": _STORES,
+    # Only the command that closes a month signs.
+    "close.signing_key": frozenset(),
 }
 """Setting → processes. The sandbox has credentials of its own."""
 UNUSED: Final = ("OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET")

@@ -20,6 +20,8 @@ from pydantic_settings import (
 )
 
 from gateway.config import values as config_values
+from gateway.config.close_settings import CloseSettings
+from gateway.config.cors_settings import CorsSettings
 from gateway.config.environment import Environment
 from gateway.config.values import (
     Credential,
@@ -27,7 +29,6 @@ from gateway.config.values import (
     Network,
     egress_proxy,
     items,
-    origin,
     ring,
     signing_secrets,
     stripe_key,
@@ -217,7 +218,8 @@ class BillingSettings(_Section):
     interval_s: float = Field(30, gt=0)
     """Seconds between two billing passes."""
     invoice_grace_h: int = Field(1, ge=1, le=72)
-    """Hours until a period's invoice is final, as set at Stripe (best 72, its longest); 15 minutes less count here."""
+    """Hours from a period's end until its invoice is final, as set at Stripe (its default 1; its longest, 72, is
+    recommended). Usage that comes later, less 15 minutes, is too late for that invoice."""
     late: Literal["file", "hold"] = "file"
     """What becomes of usage that is too late for its period's invoice: filed at the present, or held for a person."""
 
@@ -238,13 +240,6 @@ class TraceSettings(_Section):
     """Share of calls that get a span when the client's `traceparent` does not decide."""
     forward_agents: bool = False
     """Whether /v1/traces/ingest (OpenAI's Agents SDK) is passed on to OpenAI: prompts of clients, under our key."""
-
-
-class CorsSettings(_Section):
-    """Calls from web pages; off by default, because a page reveals its key to every visitor (docs/clients.md)."""
-
-    origins: Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], NoDecode, BeforeValidator(items)] = ()
-    """Origins whose pages may call, as `["https://app.example"]`; `["*"]`: any. In the environment also `a,b`."""
 
 
 class RoomSettings(_Section):
@@ -345,6 +340,7 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()
+    close: CloseSettings = CloseSettings()
     estimates: EstimateSettings = EstimateSettings()
     limits: LimitSettings = LimitSettings()
     traces: TraceSettings = TraceSettings()

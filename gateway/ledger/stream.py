@@ -4,7 +4,7 @@ Must never trim (MAXLEN, XTRIM) or read with NOACK: either loses unread usage. A
 leaves the stream only through `ack`, after the ledger has committed. Works on Valkey and on Redis >= 7.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
@@ -232,6 +232,14 @@ class Buffer:
         length = await _await_reply(self._redis.xlen(self._stream))
         summary = await self._run_on_group(lambda: self._redis.xpending(self._stream, GROUP))
         return Depth(int(length), int(summary["pending"]))
+
+    async def event_ids(self) -> AsyncIterator[str]:
+        """The ids of all events in the stream, the oldest first; empty where an entry names none. Reads only."""
+        after = b"-"
+        while found := await _await_reply(self._redis.xrange(self._stream, min=after, count=PIPELINE_MAX)):
+            for _, named in found:
+                yield named.get(b"id", b"").decode("utf-8", "replace")
+            after = b"(" + bytes(found[-1][0])
 
     async def set_owners(self, object_ids: Sequence[str], user_id: str) -> None:
         """Remembers whose objects these are, before anybody hears of them."""

@@ -26,6 +26,7 @@ VALUES: Final = {
     "rooms_keys": RING,
     "gateway_secrets": RING,
     "egress.proxy": f"http://u:{MARK}@127.0.0.1:3128",
+    "close.signing_key": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=",
 }
 """What is right where any word would not be."""
 

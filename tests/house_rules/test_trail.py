@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from gateway.cli import build
+from gateway.close.findings import ITEMS, NEVER_ACCEPTED
 from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
@@ -51,6 +52,8 @@ CHANGES: Final[dict[str, str]] = {
     "corrections reject": "correction reject",
     "stripe setup": "stripe setup",
     "stripe sync": "stripe sync",
+    "close month": "period close",
+    "close reopen": "period reopen",
     "quarantine retry": "quarantine retry",
     "quarantine resolve": "quarantine resolve",
     "retention": "retention apply",
@@ -66,7 +69,8 @@ READS: Final = frozenset({
     "users list", "keys list", "keys show", "budgets list", "credits list", "log", "report usage", "report meetings",
     "corrections list", "corrections waiting",
     "plans list", "plans show", "plans explain",
-    "audit", "quarantine list", "quarantine show", "billing held", "billing status", "price", "meetings list",
+    "audit", "quarantine list", "quarantine show", "billing held", "billing status", "close verify", "price",
+    "meetings list",
     "daily status", "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show",
     "config check",
     "journal inspect",
@@ -100,6 +104,8 @@ ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "plans end": ("standard", "--yes"),
 }
 """What is typed for some commands, in this order."""
+ACCEPTED: Final = tuple(f"--accept={item}=a test" for item in ITEMS if item not in NEVER_ACCEPTED)
+"""Whatever stands against closing a month."""
 URL: Final = "https://gateway.example.com/webhooks/daily"
 
 
@@ -153,6 +159,8 @@ async def test_every_command_that_changes_something_leaves_an_event(
             "corrections reject": (proposals[1], "--why", "a test"),
             "stripe setup": (),
             "stripe sync": (),
+            "close month": ("2026-09", "--output", str(tmp_path / "pack"), *ACCEPTED),
+            "close reopen": ("2026-09", "--why", "a test"),
             "quarantine retry": (str(ids[0]),),
             "quarantine resolve": (str(ids[1]), "--reason", "a test"),
             "retention": ("--participants-after", "0", "--apply"),

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gateway.config.settings import CorsSettings
+from gateway.config.cors_settings import CorsSettings
 from gateway.http.cors import Cors
 
 ONE, OTHER = "https://app.example", "https://evil.example"

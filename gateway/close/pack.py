@@ -1,0 +1,181 @@
+"""Writes a pack: each file once, front to back, with its digest; the folder appears whole or not at all."""
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import AsyncIterable, Iterator, Sequence
+from contextlib import contextmanager
+from csv import writer
+from decimal import Decimal
+from hashlib import sha256
+from io import RawIOBase, TextIOWrapper
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+from gateway.cli.csv_text import escape_formula
+from gateway.close.manifest import (
+    MANIFEST,
+    SIGNATURE,
+    Manifest,
+    PackBroken,
+    public_key_of,
+    read_manifest,
+    sign,
+    write_manifest,
+)
+from gateway.close.rows import Chain, PackRow, encode_row
+from gateway.close.totals import Totals
+from gateway.journal.sync_folder import sync_folder
+
+ROWS: Final = "rows.jsonl.gz"
+CHAIN: Final = "chain.csv"
+TOTALS: Final = "totals.json"
+BRIDGE: Final = "bridge.json"
+AUDIT: Final = "audit.json"
+PERIOD: Final = "period.json"
+PLANS: Final = "plans/plans.json"
+CORRECTIONS: Final = "corrections.csv"
+OPEN_ITEMS: Final = "open-items.csv"
+STRIPE: Final = "stripe.csv"
+PRICE_BOOKS: Final = "price-books"
+_LEVEL: Final = 6
+
+
+class RowsWritten(NamedTuple):
+    """What the rows of a pack come to."""
+
+    totals: Totals
+    chain_head: bytes
+    price_versions: frozenset[str]
+
+
+class PackWriter:
+    """The files of one pack, in a folder that does not have its name yet."""
+
+    def __init__(self, folder: Path, month: str) -> None:
+        self._folder: Final = folder
+        self._month: Final = month
+        self._digests: Final[dict[str, str]] = {}
+
+    async def write_rows(self, rows: AsyncIterable[PackRow]) -> RowsWritten:
+        """All rows, in the order of their ids; one in memory at a time."""
+        chain, totals, books = Chain(self._month), Totals(), set[str]()
+        with self._open(ROWS) as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed, self.csv(CHAIN) as links:
+            links.writerow(("rows", "id", "chain"))
+            async for row in rows:
+                line = encode_row(row)
+                packed.write(line + b"\n")
+                totals.add(row)
+                chain.add(line)
+                books.add(row.price_version)
+                if chain.is_link:
+                    links.writerow((chain.rows, row.id, chain.head.hex()))
+        return RowsWritten(totals, chain.head, frozenset(books - {""}))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """One document."""
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """One file whole."""
+        with self._open(name) as file:
+            file.write(text.encode())
+
+    async def write_csv(self, name: str, rows: AsyncIterable[Sequence[object]]) -> None:
+        """A table, its names of columns first; no spreadsheet takes text of others in it for a formula."""
+        with self.csv(name) as table:
+            async for row in rows:
+                table.writerow([_field(value) for value in row])
+
+    @contextmanager
+    def csv(self, name: str) -> Iterator[Any]:
+        """A table that is written line by line."""
+        with self._open(name) as file:
+            text = TextIOWrapper(file, "utf-8", newline="")
+            yield writer(text, lineterminator="\n")
+            text.flush()
+            text.detach()
+
+    def finish(self, period: str, private_key: bytes | None) -> bytes:
+        """Writes MANIFEST, and its signature where there is a key. Returns the digest of MANIFEST."""
+        signed_by = None if private_key is None else public_key_of(private_key)
+        manifest = write_manifest(Manifest(period, dict(self._digests), signed_by))
+        for name, content in ((MANIFEST, manifest), (SIGNATURE, private_key and sign(manifest, private_key))):
+            if content is not None:
+                with self._open(name) as file:
+                    file.write(content)
+        return sha256(manifest).digest()
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[BinaryIO]:
+        """A new file of the pack; its digest is kept, and its bytes are on the disk, once it ends."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            hashing = _Hashing(file)
+            yield hashing  # type: ignore[misc]  # all of BinaryIO that its users call
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+        self._digests[name] = hashing.hexdigest()
+
+
+def _field(value: object) -> object:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return escape_formula(value) if isinstance(value, str) else value
+
+
+class _Hashing(RawIOBase):
+    """A file that is only written to, and the digest of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file: Final = file
+        self._digest: Final = sha256()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """All of it."""
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def hexdigest(self) -> str:
+        """Of everything so far."""
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def new_folder(target: Path, period: str) -> Iterator[Path]:
+    """A folder beside `target` to write in. It gets that name when the block ends well, and is removed otherwise.
+
+    What a killed process has left is removed first: a folder that was not ended, and a whole pack of this very
+    `period`, which nobody has heard of. Raises FileExistsError where `target` is something else.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if is_pack_of(target, period):
+        target.rename(partial)
+        shutil.rmtree(partial)
+    elif target.exists():
+        raise FileExistsError(target)
+    partial.mkdir()
+    try:
+        yield partial
+        sync_folder(partial)
+        partial.rename(target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_pack_of(folder: Path, period: str) -> bool:
+    """Whether this is a pack of that month and version."""
+    try:
+        return read_manifest((folder / MANIFEST).read_bytes()).period == period
+    except (OSError, PackBroken):
+        return False
