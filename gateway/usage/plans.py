@@ -118,8 +118,12 @@ def bill(cost_nano: int, lines: Sequence[Line], terms: Terms, model: str) -> int
     A list's price takes the place of OpenAI's for each line that it has; all else is OpenAI's price × factor. A cost
     without lines is billed by the factor: nothing that costs something is free unless the plan says so.
     """
-    if not terms.prices and terms.factor == _ONE:
-        return cost_nano
+    if not terms.prices:  # nearly every call
+        return (
+            cost_nano
+            if terms.factor == _ONE
+            else int(_EXACT.multiply(cost_nano, terms.factor).to_integral_value(ROUND_HALF_EVEN))
+        )
     nano = _EXACT.multiply(bill_exactly(Decimal(cost_nano).scaleb(-9, _EXACT), lines, terms, model), _NANO)
     return int(nano.to_integral_value(ROUND_HALF_EVEN))
 
