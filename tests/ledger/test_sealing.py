@@ -1,4 +1,4 @@
-"""Months that are sealed while writers are at work: each row is in one period for good, whoever of the two was first."""
+"""Months that are sealed while writers are at work: each row is in one period for good, whichever came first."""
 
 import asyncio
 from collections.abc import Sequence
