@@ -6,8 +6,13 @@ from typing import Annotated
 import typer
 
 from gateway.accounts import commands as users_command
+from gateway.accounts.cost_centres import cost_centre_options
+from gateway.accounts.link import link_options
+from gateway.accounts.users import valid_customer
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
+from gateway.kit.errors import OptionError
+from gateway.kit.instants import parse_instant
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who owns keys and who is billed (docs/keys.md).")
 
@@ -65,17 +70,40 @@ def set_fields(
         bool, typer.Option("--no-stripe-customer", help="Unlink the customer: amounts accrue from then on.")
     ] = False,
     name: Name = None,
+    cost_centre: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Where the cost belongs, for reports; empty: nowhere.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DATE", help="From when on; default: now, for a cost centre today (UTC)."),
+    ] = None,
+    accrued: Annotated[
+        str | None, typer.Option(help="What becomes of what has accrued until now: bill, settle or write-off.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="With settle: the invoice or credit note.")] = None,
+    why: Annotated[str | None, typer.Option(help="With write-off: the reason.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="How the customer pays: postpaid, prepaid (credit first) or grants (at Stripe).")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do what the preview shows.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Changes a user: the name, or the Stripe customer who pays."""
+    """Changes a user: the name, the Stripe customer who pays, the cost centre."""
+    now = datetime.now(UTC)
+    begins = None if since is None else parse_instant(since, "--from")
+    payer = None
+    # An empty id unlinks, as --no-stripe-customer does.
+    if stripe_customer and no_stripe_customer:
+        raise OptionError("--stripe-customer and --no-stripe-customer contradict each other: give one")
+    if stripe_customer is not None or no_stripe_customer:
+        customer = valid_customer(stripe_customer) if stripe_customer else None
+        pays_since = None if customer is None else begins
+        payer = link_options(customer, pays_since, accrued, reference, why, mode, yes=yes)
+    elif accrued or mode:
+        raise OptionError("--accrued and --mode belong to --stripe-customer")
+    centre = None if cost_centre is None else cost_centre_options(cost_centre, begins, now)
     run(
         users_command.set_fields(
-            settings(),
-            Console(),
-            who=who,
-            stripe_customer=stripe_customer,
-            unlink=no_stripe_customer,
-            name=name,
-            as_json=as_json,
+            settings(), Console(), who=who, payer=payer, name=name, cost_centre=centre, as_json=as_json
         )
     )

@@ -6,6 +6,8 @@ from typing import Any
 
 from gateway.accounts import users
 from gateway.accounts.announce import as_fields, bound_of_start, describe
+from gateway.accounts.cost_centres import CostCentreOptions
+from gateway.accounts.link import LinkedPayer, LinkOptions
 from gateway.accounts.store import User, UserRow
 from gateway.accounts.users import ChangedUser
 from gateway.billing.customers import NOT_ASKED, describe_customer, mode_of
@@ -14,6 +16,7 @@ from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
 from gateway.config.settings import KeySettings, Settings
 from gateway.kit.instants import rfc3339
+from pricing import nano_text
 
 
 async def create(
@@ -57,14 +60,41 @@ async def set_fields(
     console: Console,
     *,
     who: str,
-    stripe_customer: str | None,
-    unlink: bool,
+    payer: LinkOptions | None,
     name: str | None,
+    cost_centre: CostCentreOptions | None,
     as_json: bool,
 ) -> None:
-    """What is different about a user."""
-    done = await users.set_fields(settings, who=who, stripe_customer=stripe_customer, unlink=unlink, name=name)
-    _answer(console, done, " ".join(_changes(done.before or done.after, done.after)), as_json=as_json)
+    """What is different about a user, or what would be done with amounts that have accrued."""
+    done = await users.set_fields(settings, who=who, payer=payer, name=name, cost_centre=cost_centre)
+    said = " ".join(_changes(done.before or done.after, done.after))
+    if done.link is not None and not done.link.done:
+        said = f"{describe_link(done.after, done.link)} Nothing was changed: this was a preview. Add --yes to do it."
+    elif done.link is not None and done.link.windows:
+        said = f"{said} {describe_link(done.after, done.link)}"
+    if done.cost_centre is not None and cost_centre is not None:
+        since = f"from {cost_centre.since:%Y-%m-%d} on"
+        said += f" Cost centre {done.cost_centre}, {since}." if done.cost_centre else f" No cost centre {since}."
+    _answer(console, done, said, as_json=as_json)
+
+
+def describe_link(user: User, linked: LinkedPayer) -> str:
+    """What becomes of amounts that have accrued, and from when on somebody pays."""
+    customer = "nobody" if linked.customer is None else str(linked.customer.stripe_customer_id)
+    pays = f"{customer} pays for {user.email} from {linked.since:%Y-%m-%d %H:%M} UTC on."
+    if not linked.windows:
+        return pays
+    first = min(window.window_start for window in linked.windows)
+    last = max(window.window_start for window in linked.windows)
+    when = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+    what = f"{nano_text(linked.nano)} USD in {len(linked.windows)} window(s), {when}"
+    becomes = {
+        "bill": f"are billed to {customer}: each window goes to Stripe at its own last second, or, where the invoice "
+        "of that time is final, at the present",
+        "settle": "are settled elsewhere and not reported",
+        "write-off": "are written off and not reported",
+    }
+    return f"{pays} {what}: they {becomes[linked.action or 'bill']}."
 
 
 def _bound(keys: KeySettings, *, is_active: bool) -> str:
@@ -84,7 +114,7 @@ def _changes(before: User, after: User) -> list[str]:
         lines.append(f"the name is {after.name or '(none)'}, it was {before.name or '(none)'}.")
     old, new = before.stripe_customer_id, after.stripe_customer_id
     if old != new:
-        moved = f" It was {old}, who pays for what was frozen until now (docs/billing.md)." if old else ""
+        moved = f" It was {old}, who pays for what was used until now (docs/billing.md)." if old else ""
         lines.append(f"{_billed(after)}.{moved}")
     return lines if len(lines) > 1 else [f"{after.email}: nothing changed, it was so before."]
 
@@ -122,8 +152,21 @@ def _plain(user: User | UserRow) -> dict[str, Any]:
 
 
 def _answer(console: Console, done: ChangedUser, said: str, *, as_json: bool) -> None:
-    plain = _plain(done.after) | ({} if done.known is None else _at_stripe(done.known))
+    plain = _plain(done.after) | ({} if done.known is None else _at_stripe(done.known)) | _link_fields(done.link)
     console.answer(plain, said + _asked(done.linked, done.known), as_json=as_json)
+
+
+def _link_fields(linked: LinkedPayer | None) -> dict[str, Any]:
+    """For programs; only where amounts had accrued, or nothing was done."""
+    if linked is None or (linked.done and not linked.windows):
+        return {}
+    return {
+        "done": linked.done,
+        "pays_from": rfc3339(linked.since),
+        "accrued": linked.action,
+        "accrued_usd": nano_text(linked.nano),
+        "accrued_windows": len(linked.windows),
+    }
 
 
 def _table(users: list[UserRow], known: Mapping[str, Customer | str]) -> TextTable:

@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from gateway.accounts.announce import Announced, announce
+from gateway.accounts.cost_centres import CostCentreOptions, set_cost_centre
 from gateway.accounts.identify import NAME_MAX, is_email, known_user
+from gateway.accounts.link import LinkedPayer, LinkOptions, link
 from gateway.accounts.store import Accounts, User, UserRow
 from gateway.billing.customers import ask_all, check_customer
 from gateway.billing.windows import Customer
@@ -18,6 +20,7 @@ from gateway.kit.errors import OptionError
 from gateway.stores.one_connection import database
 from gateway.trail.record import recording
 from gateway.trail.store import Deed
+from pricing import nano_text
 
 CUSTOMER_MAX: Final = 255
 _CUSTOMER: Final = re.compile(r"cus_[A-Za-z0-9_]+", re.ASCII)
@@ -33,6 +36,10 @@ class ChangedUser(NamedTuple):
     """The Stripe customer that was linked."""
     known: Customer | None
     """What Stripe says of it; None where it was not asked."""
+    link: LinkedPayer | None = None
+    """What became of the one who pays; None where that did not change."""
+    cost_centre: str | None = None
+    """The one that was set; empty: none from now on."""
 
 
 class ListedUsers(NamedTuple):
@@ -97,32 +104,40 @@ async def set_fields(
     settings: Settings,
     *,
     who: str,
-    stripe_customer: str | None = None,
-    unlink: bool = False,
+    payer: LinkOptions | None = None,
     name: str | None = None,
+    cost_centre: CostCentreOptions | None = None,
 ) -> ChangedUser:
-    """Links a user to a Stripe customer (or, with `unlink`, to none) and renames them; an empty name is none.
+    """Changes who pays for a user (accounts/link.py), the name (an empty one is none) and the cost centre.
 
     Raises OptionError when an option is wrong or Stripe has no such customer, ConfigError, DependencyDown.
     """
-    if stripe_customer is not None and unlink:
-        raise OptionError("--stripe-customer and --no-stripe-customer contradict each other: give one")
-    if stripe_customer is None and not unlink and name is None:
-        raise OptionError("nothing to set: give --stripe-customer, --no-stripe-customer or --name")
-    customer = None if stripe_customer is None else valid_customer(stripe_customer)
+    if payer is None and name is None and cost_centre is None:
+        raise OptionError("nothing to set: give --stripe-customer, --no-stripe-customer, --name or --cost-centre")
     title = valid_name(name) if name else None
+    customer = None if payer is None else payer.customer
     known = None if customer is None else await check_customer(settings, customer)
     async with database(settings, _WHY) as pool, recording(settings, pool) as record:
         accounts = Accounts(record.connections)
         before = after = await known_user(accounts, who)
-        if stripe_customer is not None or unlink:
-            await accounts.set_stripe_customer(before.id, customer)
+        linked = None if payer is None else await link(record, before, payer)
+        if linked is not None:
+            if not linked.done:
+                return ChangedUser(before, before, customer, known, linked)
             after = after._replace(stripe_customer_id=customer)
         if name is not None:
             await accounts.set_name(before.id, title)
             after = after._replace(name=title)
-        await record.write(Deed("set", "user", before.id, before._asdict(), after._asdict()))
-    return ChangedUser(before, after, customer, known)
+        more = {} if cost_centre is None else await set_cost_centre(record, cost_centre, user_id=before.id)
+        more |= {} if linked is None or linked.action is None else _told(linked, payer)
+        await record.write(Deed("set", "user", before.id, before._asdict(), {**after._asdict(), **more}))
+    return ChangedUser(before, after, customer, known, linked, None if cost_centre is None else cost_centre.code)
+
+
+def _told(linked: LinkedPayer, payer: LinkOptions | None) -> dict[str, object]:
+    """What the record of changes says of accrued amounts."""
+    given = {} if payer is None else {"reference": payer.reference, "why": payer.why}
+    return {"accrued": linked.action, "accrued_usd": nano_text(linked.nano), **given}
 
 
 def valid_email(text: str) -> str:

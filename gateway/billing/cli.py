@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.billing import commands as billing_command
-from gateway.billing import status_commands
+from gateway.billing import status_commands, unbilled_commands
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 from gateway.kit.errors import OptionError
@@ -49,3 +49,15 @@ def status(
     span = None if month is None else parse_period(month, "--month", datetime.now(UTC))
     shown = status_commands.show_status(settings(), Console(), span, by=frozenset(by or ()), as_json=as_json)
     raise typer.Exit(run(shown))
+
+
+@app.command()
+def unbilled(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Lists users with amounts that nobody pays, and how old these are."""
+    if as_json and as_csv:
+        raise OptionError("--json and --csv: give one")
+    now = datetime.now(UTC)
+    run(unbilled_commands.show_unbilled(settings(), Console(), now=now, as_json=as_json, as_csv=as_csv))

@@ -28,7 +28,14 @@ PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "config": (),
         "journal": (),
     },
-    "People, keys and limits": {"users": (), "keys": (), "budgets": (), "credits": (), "log": ("log",)},
+    "People, keys and limits": {
+        "users": (),
+        "customers": (),
+        "keys": (),
+        "budgets": (),
+        "credits": (),
+        "log": ("log",),
+    },
     "Usage and money": {
         "report": (),
         "audit": ("audit",),
@@ -54,6 +61,7 @@ HOMES: Final = {
     "config": "doctor.config_cli",
     "journal": "ledger.cli",
     "users": "accounts.cli",
+    "customers": "accounts.customers_cli",
     "keys": "keys.cli",
     "budgets": "limits.cli",
     "credits": "limits.credits_cli",

@@ -18,7 +18,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "users": (
         "gateway users create ann@example.com",
         "gateway users set ann@example.com --stripe-customer cus_123",
+        "gateway users set ann@example.com --stripe-customer cus_123 --accrued bill --yes",
+        "gateway users set ann@example.com --cost-centre R-17 --from 2026-11-01",
     ),
+    "customers": ("gateway customers list", "gateway customers set cus_123 --name 'Ann Ltd' --mode prepaid"),
     "keys": (
         "gateway keys create --user ann@example.com --models 'gpt-5*' --rpm 60",
         "gateway keys list --user ann@example.com",

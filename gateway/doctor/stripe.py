@@ -5,17 +5,20 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.accounts.payers import PayerStore
 from gateway.accounts.store import Accounts
 from gateway.billing.customers import ask_customers
 from gateway.billing.opening import open_billing
 from gateway.billing.outbox import HELD_STATES, Outbox
 from gateway.billing.stripe import Billing
+from gateway.billing.unbilled import read_unbilled
 from gateway.config.settings import Settings, require_values
 from gateway.doctor.findings import CheckResult
 from gateway.doctor.vendors import in_clear
 from gateway.kit.clock import now
 from gateway.kit.errors import ConfigError, DependencyDown
-from gateway.stores.postgres import open_pool
+from gateway.stores.postgres import Pool, open_pool
+from pricing import nano_text
 
 REAL_OPENAI: Final = "api.openai.com"
 CUSTOMERS_MAX: Final = 50
@@ -50,6 +53,7 @@ async def stripe(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]
     stack.push_async_callback(pool.close)
     outbox = Outbox(pool)
     found += await _stuck(outbox)
+    found += await _payers(pool)
     found += await _of_other_accounts(billing, outbox)
     found += await _customers(billing, Accounts(pool))
     found += await _check_uncounted(billing, outbox, settings.billing.meter_event_name, now() - REPORTED)
@@ -58,14 +62,25 @@ async def stripe(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]
 
 async def _stuck(outbox: Outbox) -> list[CheckResult]:
     status = await outbox.status()
-    found = [
+    return [
         CheckResult("stripe", "warn", f"{count} meter event(s) {state}", "gateway billing held, docs/billing.md")
         for state in HELD_STATES
         if (count := status.counts.get(state, 0))
     ]
-    if users := (await outbox.accrued()).users_without_customer:
-        says = f"{users} user(s) with amounts have no Stripe customer; they accrue"
-        found.append(CheckResult("stripe", "warn", says, "gateway users set WHO --stripe-customer cus_…"))
+
+
+async def _payers(pool: Pool) -> list[CheckResult]:
+    """Who owes and has nobody who pays; and who has credit that is not used, because the customer is invoiced."""
+    found = []
+    if unbilled := await read_unbilled(pool, now()):
+        owes = [f"{user.email} {nano_text(user.nano)} USD" for user in unbilled]
+        says = f"{len(unbilled)} user(s) with amounts have no Stripe customer; they accrue: {_first(owes)}"
+        fix = "gateway billing unbilled; gateway users set WHO --stripe-customer cus_… --accrued …"
+        found.append(CheckResult("stripe", "warn", says, fix))
+    if both := await PayerStore(pool).with_unused_credit():
+        names = [f"{email} {nano_text(nano)} USD ({customer}, {mode})" for email, nano, customer, mode in both]
+        says = f"{len(both)} user(s) have credit here, and their customer is invoiced for everything: {_first(names)}"
+        found.append(CheckResult("stripe", "warn", says, "gateway customers set CUSTOMER --mode prepaid"))
     return found
 
 

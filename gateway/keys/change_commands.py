@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.accounts.announce import as_fields, bound_of_end, bound_of_start, describe
+from gateway.accounts.cost_centres import CostCentreOptions
 from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
 from gateway.config.settings import KeySettings, Settings
@@ -14,6 +15,7 @@ from gateway.keys import revoke as revoke_key
 from gateway.keys import sync as sync_keys
 from gateway.keys.bounds import warnings_of
 from gateway.keys.change import Wanted
+from gateway.keys.cost_centre import set_key_cost_centre
 from gateway.keys.drift import Drift
 from gateway.keys.enable import Switched
 from gateway.keys.listing import state_of
@@ -47,6 +49,17 @@ async def set_fields(settings: Settings, console: Console, *, reference: str, ch
         lines.append(f"It has the roles {', '.join(before.roles)}: what they allow comes on top (at Unkey).")
     lines += [f"warning: {warning}" for warning in warnings_of(after)]
     console.say(*lines)
+
+
+async def set_cost_centre(
+    settings: Settings, console: Console, *, reference: str, centre: CostCentreOptions, as_json: bool
+) -> None:
+    """Where the cost of a key belongs, and from when on."""
+    key = await set_key_cost_centre(settings, reference=reference, centre=centre)
+    plain = {"key_id": key.unkey_key_id, "api_key_id": key.id, "cost_centre": centre.code or None}
+    plain["from"] = rfc3339(centre.since)
+    what = f"cost centre {centre.code}" if centre.code else "the cost centre of its user"
+    console.answer(plain, f"{key.unkey_key_id}: {what} from {centre.since:%Y-%m-%d} on.", as_json=as_json)
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.accounts.cost_centres import cost_centre_options
 from gateway.cli.command import run, settings
 from gateway.cli.console import Console
 from gateway.keys import change as set_command
@@ -12,7 +13,8 @@ from gateway.keys import change_commands, commands
 from gateway.keys import create as create_command
 from gateway.keys.bounds import key_bounds
 from gateway.keys.reroll import OVERLAP_MAX
-from gateway.kit.instants import parse_expiry, parse_span
+from gateway.kit.errors import OptionError
+from gateway.kit.instants import parse_expiry, parse_instant, parse_span
 
 app = typer.Typer(no_args_is_help=True, help="API keys, made at Unkey and linked to a user (docs/keys.md).")
 
@@ -92,9 +94,27 @@ def set_fields(
     no_concurrent: Annotated[
         bool, typer.Option("--no-concurrent", help="Remove the key's limit on concurrent calls.")
     ] = False,
+    cost_centre: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Where its cost belongs, for reports; empty: its user's.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DATE", help="With --cost-centre: from this UTC day on; default today."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Changes a key at Unkey and here; other settings stay as they are."""
+    if cost_centre is not None:
+        begins = None if since is None else parse_instant(since, "--from")
+        centre = cost_centre_options(cost_centre, begins, datetime.now(UTC))
+        others = (name, description, expires, models, endpoints, rpm, tpm, concurrent)
+        flags = (no_expires, all_models, all_endpoints, no_rpm, no_tpm, no_concurrent)
+        if any(flags) or any(each is not None for each in others):
+            raise OptionError("--cost-centre: set it by itself; it is kept here only, the others at Unkey")
+        run(change_commands.set_cost_centre(settings(), Console(), reference=key, centre=centre, as_json=as_json))
+        return
+    if since is not None:
+        raise OptionError("--from: belongs to --cost-centre")
     change = set_command.wanted(
         datetime.now(UTC),
         name=name,

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple, get_args
 
 from gateway.accounts.identify import known_user
+from gateway.accounts.payers import PayerStore
 from gateway.accounts.store import Accounts, User
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
@@ -147,9 +148,18 @@ def credit_usd(amount: str) -> Decimal:
 
 
 async def add_credit(
-    settings: Settings, *, user: str, usd: Decimal, note: str | None = None, reference: str | None = None
+    settings: Settings,
+    *,
+    user: str,
+    usd: Decimal,
+    note: str | None = None,
+    reference: str | None = None,
+    mode: str | None = None,
 ) -> AddedCredit:
-    """Books money that a user has paid in advance. Raises OptionError, ConfigError, DependencyDown."""
+    """Books money that a user has paid in advance. A user whose customer is invoiced needs `mode` prepaid: what credit
+    pays is not invoiced then. Raises OptionError, ConfigError, DependencyDown."""
+    if mode not in (None, "prepaid"):
+        raise OptionError("--mode: prepaid, or leave it out; grants live at Stripe, where they are added")
     said_note = None if note is None else _text("--note", note)
     said_reference = None if reference is None else _text("--reference", reference)
     async with database(settings, _WHY) as pool:
@@ -158,12 +168,25 @@ async def add_credit(
             spending = Spending(record.connections)
             if await spending.has_grants(owner.id):
                 raise OptionError(f"WHO: the customer of {owner.email} has credit grants at Stripe; grant it there")
+            await _require_prepaid(PayerStore(record.connections), owner, mode)
             added = await spending.add_credit(owner.id, usd, said_note, said_reference)
             after = {"user_id": owner.id, "amount_usd": usd, "note": said_note, "reference": said_reference}
             if added is not None:
                 await record.write(Deed("add", "credit", added, None, after))
         left = await Spending(pool).credit_left(owner.id)
     return AddedCredit(added, owner, usd, left)
+
+
+async def _require_prepaid(payers: PayerStore, owner: User, mode: str | None) -> None:
+    """Credit and an invoice for the same call are never mixed without a decision."""
+    if owner.stripe_customer_id is None:
+        return
+    (customer,) = await payers.find(owner.stripe_customer_id)
+    if customer.mode == "postpaid" and mode is None:
+        raise OptionError(
+            f"{owner.email} is invoiced by {owner.stripe_customer_id}. Give --mode prepaid if the credit is to pay "
+            "first and only what it does not cover is invoiced. Nothing was changed"
+        )
 
 
 async def list_credits(settings: Settings, *, user: str) -> Balance:

@@ -48,10 +48,11 @@ async def add_credit(
     usd: Decimal,
     note: str | None,
     reference: str | None,
+    mode: str | None,
     as_json: bool,
 ) -> None:
     """What was added, and what is left."""
-    done = await admin.add_credit(settings, user=user, usd=usd, note=note, reference=reference)
+    done = await admin.add_credit(settings, user=user, usd=usd, note=note, reference=reference, mode=mode)
     said = f"Added {done.usd} USD"
     if not done.id:
         said = f"There is an entry with reference {reference!r} already: nothing added"

@@ -23,6 +23,10 @@ def add(
     reference: Annotated[
         str | None, typer.Option(help="A unique reference, which makes the command idempotent.")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="prepaid: for a user whose customer is invoiced until now; credit pays first then."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Adds prepaid money. From a user's first entry on, calls are paid from it and refused when it is used up."""
@@ -34,6 +38,7 @@ def add(
             usd=credit_usd(amount),
             note=note,
             reference=reference,
+            mode=mode,
             as_json=as_json,
         )
     )

@@ -148,7 +148,10 @@ async def test_stripe(sandbox: Sandbox, database_url: str) -> None:
         f" ('{owner}', 'openai_usage_micro_usd', '2026-11-01', 3600, 5)",
     )
     seen = says(await found("stripe", behind(sandbox, database_url=database_url)))
-    assert ("warn", "1 user(s) with amounts have no Stripe customer; they accrue") in seen
+    assert (
+        "warn",
+        "1 user(s) with amounts have no Stripe customer; they accrue: o@example.com 0.000000005 USD",
+    ) in seen
 
 
 def test_who_may_add_usage_through_redis() -> None:

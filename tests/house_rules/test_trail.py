@@ -33,6 +33,7 @@ CHANGES: Final[dict[str, str]] = {
     "users disable": "user disable",
     "users enable": "user enable",
     "users set": "user set",
+    "customers set": "customer set",
     "keys create": "key create",
     "keys set": "key set",
     "keys disable": "key disable",
@@ -67,7 +68,7 @@ CHANGES: Final[dict[str, str]] = {
 """Command → subject and verb of its event."""
 READS: Final = frozenset({
     "users list", "keys list", "keys show", "budgets list", "credits list", "log", "report usage", "report meetings",
-    "corrections list", "corrections waiting",
+    "corrections list", "corrections waiting", "customers list", "customers show", "billing unbilled",
     "plans list", "plans show", "plans explain",
     "audit", "quarantine list", "quarantine show", "billing held", "billing status", "close verify", "price",
     "meetings list",
@@ -89,7 +90,8 @@ ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "users create": ("zoe@example.com", "--name", "Zoe"),
     "users disable": ("zoe@example.com",),
     "users enable": ("zoe@example.com",),
-    "users set": ("zoe@example.com", "--name", "Zoë"),
+    "users set": ("zoe@example.com", "--name", "Zoë", "--stripe-customer", "cus_zoe"),
+    "customers set": ("cus_zoe", "--name", "Zoë Ltd", "--mode", "prepaid"),
     "keys create": ("--user", "yan@example.com", "--create-user"),
     "keys set": ("key_ann", "--rpm", "5"),
     "keys disable": ("key_ann",),

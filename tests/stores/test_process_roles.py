@@ -80,6 +80,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
     "reports": {
         "openai_usage": READS, "usage_hourly": READS, "users": READS, "api_keys": READS, "meetings": READS,
         "participants": READS, "budgets": READS, "credit_entries": READS,
+        "accrued_decisions": READS,
         "corrections": READS, "correction_rows": READS, "correction_proposals": READS, "correction_decisions": READS,
         "stripe_subscriptions": READS, "stripe_invoices": READS, "stripe_customers": READS,
         "stripe_credit_grants": READS, "stripe_notices": READS, "stripe_rechecks": READS,

@@ -32,7 +32,7 @@ OWN_ONLY = (
 SERVICE_ONLY = (
     "stripe_windows", "stripe_carry", "stripe_meter_events", "usage_quarantine", "flush_counters",
     "upstream_objects", "open_items", "webhook_inbox", "daily_backfills",
-    "corrections", "correction_rows", "correction_proposals", "correction_decisions",
+    "accrued_decisions", "corrections", "correction_rows", "correction_proposals", "correction_decisions",
     "database_mark", "admin_events", "stripe_subscriptions", "stripe_invoices", "stripe_customers",
     "stripe_credit_grants", "stripe_notices", "stripe_rechecks",
     "late_rows", "books", "periods", "customers", "user_customers", "cost_centres",
