@@ -34,6 +34,7 @@ insert into stripe_invoices (id, customer, subscription, status, currency, perio
 select $1, e.customer, 'sub_1', $2, 'usd', e.event_timestamp - interval '240 hours', e.event_timestamp
   + interval '240 hours', 0, 0, now(), '[]', false, now()
 from stripe_meter_events e order by md5(e.id::text || $1) limit 1
+on conflict (id) do nothing
 """
 
 

@@ -44,6 +44,17 @@ class Examples:
     def run(self, steps: list[tuple[str, int]]) -> None:
         asyncio.run(self._run(steps))
 
+    def states(self) -> set[str]:
+        """What has become of the events of all examples."""
+        return asyncio.run(self._states())
+
+    async def _states(self) -> set[str]:
+        pool = await open_pool(self._url)
+        try:
+            return {row["state"] for row in await pool.fetch("select distinct state from stripe_meter_events")}
+        finally:
+            await pool.close()
+
     async def _run(self, steps: list[tuple[str, int]]) -> None:
         pool = await open_pool(self._url)
         try:
@@ -110,6 +121,7 @@ def test_it_adds_up_after_any_sequence(examples: Examples) -> None:
 @pytest.mark.long
 def test_it_adds_up_after_hundreds_of_sequences(examples: Examples) -> None:
     run_many(examples, 500)
+    assert examples.states() >= {"pending", "sent", "duplicate", "rejected", "unknown", "settled", "written_off"}
 
 
 _SOME_WINDOW: Final = "where id = (select min(id) from billing_windows where frozen_nano > 0)"
