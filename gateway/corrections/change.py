@@ -55,6 +55,9 @@ class CorrectableRow(NamedTuple):
     billed_nano: int
     plan_version: str | None
     """What it was billed by; None where the version that wrote it did not say."""
+    booked_at: datetime
+    customer: str | None
+    """Who pays for its corrections, at Stripe: whoever pays for the row; None: the amounts accrue."""
 
 
 class Target(NamedTuple):

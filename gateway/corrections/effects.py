@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from gateway.accounts.store import Accounts
 from gateway.config.settings import BillingSettings
 from gateway.corrections.change import RowChange
 from gateway.limits.budgets import Budget
@@ -20,7 +19,7 @@ class InvoiceEffect(NamedTuple):
     user_id: str
     email: str
     customer: str | None
-    """Who pays today, at Stripe; None: the amount accrues until somebody does."""
+    """Who pays for the rows, at Stripe; None: the amount accrues until somebody does."""
     window_start: datetime
     window_end: datetime
     frozen_at: datetime
@@ -43,7 +42,7 @@ class Effects(NamedTuple):
     """All that a correction does."""
 
     months: list[tuple[str, str, int]]
-    """Month of the call, month in which the correction is booked, rows."""
+    """Month in which the row was booked, month in which the correction is booked, rows."""
     invoices: list[InvoiceEffect]
     budgets: list[BudgetEffect]
 
@@ -58,14 +57,17 @@ async def find_effects(
     window = timedelta(seconds=billing.window_s)
     start = _EPOCH + (now - _EPOCH) // window * window
     invoices, budgets = [], []
-    accounts, spending = Accounts(connections), Spending(connections)
+    spending = Spending(connections)
     for user_id, theirs in by_user.items():
-        user = await accounts.find(user_id)
-        customer = None if user is None else user.stripe_customer_id
-        billed = sum(change.billed_nano for change in theirs)
         frozen_at = start + window + timedelta(seconds=billing.grace_s)
         email = theirs[0].row.email
-        invoices.append(InvoiceEffect(user_id, email, customer, start, start + window, frozen_at, billed))
+        by_payer: dict[str | None, int] = {}
+        for change in theirs:
+            by_payer[change.row.customer] = by_payer.get(change.row.customer, 0) + change.billed_nano
+        invoices += [
+            InvoiceEffect(user_id, email, customer, start, start + window, frozen_at, billed)
+            for customer, billed in by_payer.items()
+        ]
         for row in await spending.budgets(user_id, inactive_too=False):
             budget = _budget(row)
             counted = [each for each in theirs if budget.counts_call(*_scope(each))]
@@ -73,7 +75,7 @@ async def find_effects(
                 nano = sum(each.cost_nano for each in counted)
                 budgets.append(BudgetEffect(user_id, row.id, budget.name(), nano))
         if await spending.credits(user_id):
-            budgets.append(BudgetEffect(user_id, None, "prepaid credit", billed))
+            budgets.append(BudgetEffect(user_id, None, "prepaid credit", sum(by_payer.values())))
     return Effects(_months(changes, now), invoices, budgets)
 
 
@@ -85,7 +87,7 @@ def _scope(change: RowChange) -> tuple[str | None, str | None, str]:
 def _months(changes: Iterable[RowChange], now: datetime) -> list[tuple[str, str, int]]:
     rows: dict[str, int] = {}
     for change in changes:
-        month = f"{change.row.completed_at.astimezone(UTC):%Y-%m}"
+        month = f"{change.row.booked_at.astimezone(UTC):%Y-%m}"
         rows[month] = rows.get(month, 0) + 1
     return [(month, f"{now.astimezone(UTC):%Y-%m}", count) for month, count in sorted(rows.items())]
 

@@ -28,9 +28,11 @@ select u.id::text as id, u.user_id::text as user_id, o.email, u.api_key_id::text
   coalesce(u.completion_tokens, 0) + a.completion_tokens as completion_tokens,
   coalesce(u.total_tokens, 0) + a.total_tokens as total_tokens,
   ((coalesce(u.cost_usd, 0) + a.cost_usd) * 1000000000)::bigint as cost_nano,
-  ((coalesce(u.billed_usd, 0) + a.billed_usd) * 1000000000)::bigint as billed_nano, u.plan_version
+  ((coalesce(u.billed_usd, 0) + a.billed_usd) * 1000000000)::bigint as billed_nano, u.plan_version,
+  u.booked_at, c.stripe_customer_id as customer
 from public.openai_usage u
 join public.users o on o.id = u.user_id
+left join public.customers c on c.id = public.payer_of_adjustment(u.id, u.user_id, u.completed_at)
 cross join lateral (
   select count(*) as rows, coalesce(sum(prompt_tokens), 0)::bigint as prompt_tokens,
     coalesce(sum(completion_tokens), 0)::bigint as completion_tokens,

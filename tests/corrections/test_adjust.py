@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from gateway.accounts.store import Accounts
 from gateway.config.settings import BillingSettings, Settings
 from gateway.corrections.booking import correct
 from gateway.corrections.change import CorrectableRow, Target, WantedRow, adjustment_row, plan_change
@@ -147,11 +148,13 @@ async def test_what_is_billed_is_not_guessed(books: Books) -> None:
 
 async def test_the_preview_says_what_budgets_and_invoice_get(books: Books) -> None:
     event = await books.call(NANO)
-    await books.run("users", "set", "ann@example.com", "--stripe-customer", "cus_ann", why=None)
+    await books.run(
+        "users", "set", "ann@example.com", "--stripe-customer", "cus_ann", "--accrued", "bill", "--yes", why=None
+    )
     for options in (("--period", "day"), ("--model", "gpt-5-mini"), ("--model", "gpt-4.1")):
         done = await books.run("budgets", "set", "--user", "ann@example.com", "--limit", "5", *options, why=None)
         assert done.error == ""
-    await books.run("credits", "add", "ann@example.com", "9", why=None)
+    await books.run("credits", "add", "ann@example.com", "9", "--mode", "prepaid", why=None)
     done = await books.run("adjust", event.id, "--cost", "3", "--json")
     told = json.loads(done.out)
     assert told["invoices"][0]["stripe_customer_id"] == "cus_ann"
@@ -163,6 +166,19 @@ async def test_the_preview_says_what_budgets_and_invoice_get(books: Books) -> No
         ("the user's daily budget", "2.000000000"),
         ("the user's monthly budget for gpt-5-mini", "2.000000000"),
     ]
+
+
+async def test_a_correction_is_for_whoever_pays_for_the_row(books: Books) -> None:
+    books.user = await Accounts(books.pool).create_user("ann@example.com", stripe_customer_id="cus_first")
+    event = await books.call(NANO)
+    moved = await books.run("users", "set", "ann@example.com", "--stripe-customer", "cus_second", why=None)
+    assert moved.error == ""
+    done = await books.adjust(event.id, "--cost", "3")
+    assert [each["stripe_customer_id"] for each in done["invoices"]] == ["cus_first"]
+    rows = await books.pool.fetch(
+        "select c.stripe_customer_id from openai_usage u join customers c on c.id = u.customer_id"
+    )
+    assert [row[0] for row in rows] == ["cus_first", "cus_first"]
 
 
 async def test_looking_at_an_estimate_settles_it_once(books: Books) -> None:
@@ -180,7 +196,7 @@ def correctable(cost: int, billed: int, *, unpriced: bool = False, corrections: 
     row_id = "0193a8f0-1234-7abc-8def-0123456789ab"
     return CorrectableRow(
         row_id, "u", "e", None, None, "chat", "m", None, "reported", AT, AT, None, "v", unpriced, corrections, 5, 6, 11,
-        cost, billed, TERMS.name,
+        cost, billed, TERMS.name, AT, None,
     )  # fmt: skip
 
 
