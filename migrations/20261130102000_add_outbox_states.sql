@@ -5,6 +5,7 @@ alter table public.stripe_meter_events
   alter column user_id drop not null, -- an event of a customer of many users is nobody's alone
   add column customer_id uuid,
   add column original_window timestamptz, -- the window's start, where the amount is filed under a later time
+  add column file_before timestamptz, -- after this its time is too late for its invoice; NULL: the calendar month's
   add column reason text not null default 'usage',
   add column replaces bigint, -- the event whose amount this one sends again
   add column settled_ref text, -- the invoice item, invoice or credit note that took its place

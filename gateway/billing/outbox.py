@@ -1,7 +1,6 @@
 """The Stripe outbox in Postgres: windows frozen into meter events, and the state of each event.
 
-Amounts leave `billing_windows` and become `stripe_meter_events` in one transaction, so an amount is in exactly one
-of them. Must not speak to Stripe, and must never give an event out again whose fate has been in doubt for longer
+Must not speak to Stripe, and must never give an event out again whose fate has been in doubt for longer
 than Stripe remembers identifiers. Every instant is an argument, UTC.
 """
 
@@ -10,7 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
+from gateway.billing import freezing_sql
 from gateway.billing import outbox_sql as sql
+from gateway.billing.filing import FilingRules
+from gateway.billing.freezing import freeze_payer, read_subscriptions
+from gateway.billing.refiling import refile, refile_overdue, replace_event
 from gateway.billing.windows import (
     DOUBT_MAX,
     Claim,
@@ -18,12 +21,10 @@ from gateway.billing.windows import (
     FreezeCounts,
     MeterEvent,
     StripeAnswer,
-    event_time,
-    freeze,
-    identifier,
 )
 from gateway.stores.postgres import Connections, Table
 
+DEFAULT_RULES: Final = FilingRules()
 HELD_STATES: Final = ("rejected", "unknown", "unreportable")
 """States that only a person ends."""
 
@@ -73,8 +74,10 @@ _FIRST: Final = ("", "")
 class Outbox(Table):
     """The outbox over one connection pool. All methods raise DependencyDown("postgres") when it is away."""
 
-    def __init__(self, pool: Connections) -> None:
+    def __init__(self, pool: Connections, rules: FilingRules = DEFAULT_RULES) -> None:
+        """`rules`: when an amount is filed under which time."""
         super().__init__(pool)
+        self._rules: Final = rules
         self._after = _FIRST
         """The customer and meter behind which the next claim begins."""
 
@@ -90,9 +93,11 @@ class Outbox(Table):
         closed_by = now - timedelta(seconds=grace_s)
         windows = events = 0
         async with self._connection() as connection:
-            for row in await connection.fetch(sql.CLOSED, closed_by, groups_max):
+            payers = await connection.fetch(freezing_sql.CLOSED, closed_by, groups_max)
+            payers += await connection.fetch(freezing_sql.CLOSED_OF_USERS, closed_by, groups_max)
+            for payer in dict.fromkeys((row["customer_id"], row["meter"]) for row in payers):
                 async with connection.transaction():
-                    done = await _freeze_group(connection, row["customer_id"], row["meter"], closed_by, now, account)
+                    done = await freeze_payer(connection, payer, closed_by, now, account, self._rules)
                 windows += done.windows
                 events += done.events
         return FreezeCounts(windows, events)
@@ -127,6 +132,12 @@ class Outbox(Table):
         """The meters for which events of this account wait."""
         async with self._connection() as connection:
             return [row["meter"] for row in await connection.fetch(sql.METERS_WAITING, account)]
+
+    async def refile_overdue(self, now: datetime, *, account: str | None = None) -> tuple[int, int]:
+        """Files events at the present whose period's invoice takes them no more; returns how many, and how many of
+        these are in doubt instead."""
+        async with self._connection() as connection:
+            return await refile_overdue(connection, now, account, self._rules)
 
     async def expire_doubtful(self, now: datetime, *, account: str | None = None) -> int:
         """Moves events that may have arrived and are older than 20 h to `unknown`; returns how many."""
@@ -170,20 +181,17 @@ class Outbox(Table):
     async def reissue(self, held_identifier: str, now: datetime) -> str:
         """Queues a `rejected` or `unknown` event again, under a new seq and so a new identifier, which it returns.
 
-        For a person who has made sure that Stripe did not count it. The customer is read anew. Raises KeyError
+        For a person who has made sure that Stripe did not count it. The event itself stays, superseded. Raises KeyError
         when no such event is held.
         """
         async with self._connection() as connection, connection.transaction():
             row = await connection.fetchrow(sql.REISSUE_LOCK, held_identifier)
             if row is None:
                 raise KeyError(held_identifier)
-            user_id, meter, start = row["user_id"], row["meter"], row["window_start"]
-            customer = await connection.fetchval(sql.CUSTOMER, user_id)
-            customer = customer or row["customer"]
-            seq = await connection.fetchval(sql.NEXT_SEQ, user_id, meter, start, customer)
-            while await connection.fetchval(sql.TAKEN, fresh := identifier(meter, customer, start, seq)):
-                seq += 1  # as in _insert_event
-            await connection.execute(sql.REISSUE, row["id"], seq, fresh, customer, now)
+            subscriptions = await read_subscriptions(connection, row["customer"], row["meter"])
+            filing = refile(row, now, subscriptions, self._rules)
+            fresh = await replace_event(connection, row, filing, now, row["account"], reason="reissue")
+            await connection.execute(sql.SUPERSEDE, row["id"], f"sent again as {fresh}")
             return fresh
 
     async def resolve_delivered(self, held_identifier: str, now: datetime) -> None:
@@ -223,60 +231,6 @@ def _note(claim: Claim, answer: StripeAnswer, now: datetime, outcome: str, reaso
     """The first nine parameters of a mark: what is kept of an attempt."""
     about = (claim.event.identifier, answer.idempotency_key, outcome)
     return (claim.id, claim.attempts, now, *about, answer.http_status, answer.request_id, reason)
-
-
-async def _freeze_group(
-    connection: Any, customer_id: UUID, meter: str, closed_by: datetime, now: datetime, account: str | None
-) -> FreezeCounts:
-    """Freezes the closed windows of one customer and meter. Runs inside the caller's transaction."""
-    await connection.execute(sql.CARRY_ROW, customer_id, meter)
-    locked = await connection.fetchrow(sql.CARRY_LOCK, customer_id, meter)
-    if locked is None or locked["customer"] is None:
-        return FreezeCounts(0, 0)  # another worker is at it, or the customer has just been taken away
-    carry, events = locked["nano"], 0
-    windows = await connection.fetch(sql.WINDOWS, customer_id, meter, closed_by)
-    for window in windows:
-        pending = window["nano"]
-        frozen = freeze(pending, carry)
-        seq = window["next_seq"]
-        user_id = window["user_id"] or locked["user_id"]
-        for number, value in enumerate(frozen.values):
-            seq = await _insert_event(
-                connection,
-                (user_id, locked["customer"], meter, window["window_start"], window["window_seconds"]),
-                seq,
-                (value, 0 if number else pending, frozen.carry_nano),
-                now,
-                account,
-            )
-        carry = frozen.carry_nano
-        events += len(frozen.values)
-        await connection.execute(sql.FREEZE_WINDOW, window["id"], pending, seq)
-    await connection.execute(sql.FREEZE_CARRY, customer_id, meter, carry)
-    return FreezeCounts(len(windows), events)
-
-
-async def _insert_event(
-    connection: Any,
-    group: tuple[UUID, str, str, datetime, int],
-    seq: int,
-    amounts: tuple[int, int, int],
-    now: datetime,
-    account: str | None,
-) -> int:
-    """Inserts one event under the first free seq from `seq` on; returns the seq after it.
-
-    A seq is taken where the customer belonged to another user before: its identifier is Stripe's already, and an
-    event under it would pass for delivered without being counted.
-    """
-    _, customer, meter, start, seconds = group
-    at = event_time(start, seconds, now)
-    while True:
-        made = identifier(meter, customer, start, seq)
-        row = await connection.fetchval(sql.INSERT_EVENT, *group, seq, *amounts, at, made, now, account)
-        seq += 1
-        if row is not None:
-            return seq
 
 
 def _affected(status: str) -> int:

@@ -2,78 +2,29 @@
 
 from typing import Final
 
-# Whose windows a customer pays: its own, and those that users accrued before it paid for them today. One without an id
-# at Stripe is skipped: the amounts accrue.
-_PAID: Final = """
-  select w.id, w.meter, w.window_start, w.window_seconds, w.next_seq,
-    w.billed_nano - w.credit_nano - w.frozen_nano - w.settled_nano as nano, c.id as customer_id, c.stripe_customer_id,
-    w.user_id
-  from public.billing_windows w
-  left join public.user_customers t on w.customer_id is null and t.user_id = w.user_id
-    and t.valid_from <= now() and (t.valid_to is null or t.valid_to > now())
-  join public.customers c on c.id = coalesce(w.customer_id, t.customer_id)
-  where w.open and c.stripe_customer_id is not null
-"""
-CLOSED: Final = f"""
-select distinct customer_id, meter from ({_PAID}) w
-where window_start + window_seconds * interval '1 second' <= $1 limit $2
-"""  # noqa: S608 - a constant of this file
-
-# Makes the row that the lock below needs.
-CARRY_ROW: Final = "insert into public.billing_carry (customer_id, meter) values ($1, $2) on conflict do nothing"
-# This lock is what makes one worker at a time freeze for a customer; another one goes on to the next.
-CARRY_LOCK: Final = """
-select b.nano, c.stripe_customer_id as customer, (
-  select u.user_id from public.user_customers u where u.customer_id = c.id order by u.valid_from, u.user_id limit 1
-) as user_id
-from public.billing_carry b join public.customers c on c.id = b.customer_id
-where b.customer_id = $1 and b.meter = $2 for update of b skip locked
-"""
-
-# The closed windows of one customer and meter, in time order. Not locked: what the writer adds from now on is not
-# frozen by this pass, because FREEZE_WINDOW adds what was read here.
-WINDOWS: Final = f"""
-select * from ({_PAID}) w
-where customer_id = $1 and meter = $2 and window_start + window_seconds * interval '1 second' <= $3
-order by window_start, id
-"""  # noqa: S608 - as above
-
-# What is frozen is covered by outbox rows of the same transaction.
-FREEZE_WINDOW: Final = """
-update public.billing_windows set frozen_nano = frozen_nano + $2, next_seq = $3, updated_at = now() where id = $1
-"""
-
-# The rest of less than a micro-USD.
-FREEZE_CARRY: Final = (
-    "update public.billing_carry set nano = $3, updated_at = now() where customer_id = $1 and meter = $2"
-)
-
-# Puts an event into the outbox, unless its seq or its identifier is taken.
-INSERT_EVENT: Final = """
-insert into public.stripe_meter_events (user_id, customer, meter, window_start, window_seconds, seq, value, nano,
-  carry_nano_after, event_timestamp, identifier, next_attempt_at, account)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-on conflict do nothing returning id
-"""
 
 # Only the oldest pending event of a customer and meter is ever handed out: Stripe takes one call at a time for them.
 # These heads are found by jumping from one customer and meter to the next in the index of what waits, so that the cost
 # goes by heads looked at, and not by what waits behind them. What is for another Stripe account stays where it is; what
 # was frozen before accounts were kept belongs to the one that is asked first.
-_HEAD: Final = """
-  select e.customer, e.meter, e.id, e.next_attempt_at, e.first_attempt_at
+def _head(after: str, account: str) -> str:
+    """The oldest pending event of the next customer and meter, of an account."""
+    return f"""
+  select e.customer, e.meter, e.id, e.next_attempt_at, e.first_attempt_at, e.file_before
   from public.stripe_meter_events e
   where e.state = 'pending' and (e.customer, e.meter) > ({after}) and (e.account is null or e.account = {account})
   order by e.customer, e.meter, e.id limit 1
-"""
+"""  # noqa: S608 - only constants of this file are put in
+
+
 _ANY: Final = "coalesce($3, e.account)"
 
 # Gives up on events that may have arrived, once Stripe may have forgotten their identifier. One in doubt is a head.
 EXPIRE: Final = f"""
 with recursive head as (
-  ({_HEAD.format(after="'', ''", account=_ANY)})
+  ({_head(after="'', ''", account=_ANY)})
   union all
-  select n.* from head h cross join lateral ({_HEAD.format(after="h.customer, h.meter", account=_ANY)}) n
+  select n.* from head h cross join lateral ({_head(after="h.customer, h.meter", account=_ANY)}) n
 )
 update public.stripe_meter_events
 set state = 'unknown', next_attempt_at = null, leased_until = null,
@@ -81,21 +32,24 @@ set state = 'unknown', next_attempt_at = null, leased_until = null,
 where id = any(array(select id from head where first_attempt_at <= $1 and next_attempt_at <= $2))
   and state = 'pending' and first_attempt_at <= $1 and next_attempt_at <= $2
 """  # noqa: S608 - constants of this file
+# Not in doubt for too long, and not too late for its period: those are for EXPIRE, and for refiling.
+_DUE: Final = """coalesce({0}.next_attempt_at <= $1 and ({0}.first_attempt_at is null or {0}.first_attempt_at > $4)
+    and ({0}.file_before is null or {0}.file_before > $1), false)"""
 
 # Leases heads that are due, behind ($6, $7) and up to ($8, $9), and says which head was the last one looked at. While
 # one is leased (next_attempt_at ahead), its successors wait. Whoever claimed it before and said nothing has lost it.
 CLAIM: Final = f"""
 with recursive head as (
-  select n.*, (n.next_attempt_at <= $1 and (n.first_attempt_at is null or n.first_attempt_at > $4))::int as due
-  from ({_HEAD.format(after="$6, $7", account="$5")}) n
+  select n.*, ({_DUE.format("n")})::int as due
+  from ({_head(after="$6, $7", account="$5")}) n
   union all
-  select n.*, h.due + (n.next_attempt_at <= $1 and (n.first_attempt_at is null or n.first_attempt_at > $4))::int
-  from head h cross join lateral ({_HEAD.format(after="h.customer, h.meter", account="$5")}) n
+  select n.*, h.due + ({_DUE.format("n")})::int
+  from head h cross join lateral ({_head(after="h.customer, h.meter", account="$5")}) n
   where h.due < $3 and ($8::text is null or (h.customer, h.meter) < ($8, $9::text))
 ), due as (
   select e.id, e.first_attempt_at, e.leased_until, e.attempts, e.identifier from public.stripe_meter_events e
   where e.id = any(array(select id from head where next_attempt_at <= $1))
-    and e.state = 'pending' and e.next_attempt_at <= $1 and (e.first_attempt_at is null or e.first_attempt_at > $4)
+    and e.state = 'pending' and {_DUE.format("e")}
   order by e.id for update of e skip locked
 ), lost as (
   insert into public.stripe_attempts (event_id, n, at, identifier, idempotency_key, outcome)
@@ -124,8 +78,10 @@ select meter from public.outbox_totals where state = 'pending' and (account is n
 group by meter having sum(events) > 0 order by meter
 """
 
-# What became of one attempt: $1 is the event's id, $2 the attempt's number.
-_NOTED: Final = """
+
+def _noted() -> str:
+    """What became of one attempt: $1 is the event's id, $2 the attempt's number."""
+    return """
 with noted as (
   insert into public.stripe_attempts
     (event_id, n, at, identifier, idempotency_key, outcome, http_status, stripe_request_id, error)
@@ -133,21 +89,22 @@ with noted as (
 )
 """
 
+
 # A delivery is true whoever reports it, as long as the row still has the identifier that was sent.
-MARK_DELIVERED: Final = f"""{_NOTED}
+MARK_DELIVERED: Final = f"""{_noted()}
 update public.stripe_meter_events
 set state = $10, delivered_at = $3, next_attempt_at = null, leased_until = null, last_error = null
 where id = $1 and identifier = $4 and state in ('pending', 'unknown')
 """  # noqa: S608 - a constant of this file
 
 # Stripe's no; ignored from a worker whose lease has run out.
-MARK_REJECTED: Final = f"""{_NOTED}
+MARK_REJECTED: Final = f"""{_noted()}
 update public.stripe_meter_events set state = 'rejected', next_attempt_at = null, leased_until = null, last_error = $9
 where id = $1 and attempts = $2 and state = 'pending'
 """  # noqa: S608
 
 # Due again later; ignored from a worker whose lease has run out.
-MARK_RETRY: Final = f"""{_NOTED}
+MARK_RETRY: Final = f"""{_noted()}
 update public.stripe_meter_events
 set next_attempt_at = $10, leased_until = null, last_error = $9, first_attempt_at = $11
 where id = $1 and attempts = $2 and state = 'pending'
@@ -162,21 +119,13 @@ from public.stripe_meter_events where state = any($1::text[]) order by id desc l
 
 # An event that a person may send again.
 REISSUE_LOCK: Final = """
-select id, user_id, meter, customer, window_start, identifier from public.stripe_meter_events
-where identifier = $1 and state in ('rejected', 'unknown') for update
+select * from public.stripe_meter_events
+where identifier = $1 and state in ('rejected', 'unknown', 'unreportable') for update
 """
 
-# A seq of a window that no event of the customer has.
-NEXT_SEQ: Final = """
-select coalesce(max(seq) + 1, 0) from public.stripe_meter_events
-where meter = $2 and window_start = $3 and (user_id = $1 or customer = $4)
-"""
-
-# The same amount under a new identifier.
-REISSUE: Final = """
-update public.stripe_meter_events set state = 'pending', seq = $2, identifier = $3, customer = $4,
-  first_attempt_at = null, next_attempt_at = $5, last_error = 'sent before as ' || identifier
-where id = $1
+# Another event has its amount.
+SUPERSEDE: Final = """
+update public.stripe_meter_events set state = 'superseded', next_attempt_at = null, last_error = $2 where id = $1
 """
 
 # A person found an unknown event in Stripe's summaries.
@@ -194,26 +143,22 @@ group by state having sum(events) <> 0
 # Since when the oldest undelivered event has waited.
 OLDEST: Final = "select min(created_at) from public.stripe_meter_events where state = 'pending'"
 
-# What is owed and not frozen, and how much of it for want of a Stripe customer.
-ACCRUED: Final = f"""
-with unpaid as (
-  select w.id, coalesce(w.user_id, w.customer_id) as payer,
+# What is owed and not frozen, and how much of it for want of a customer.
+ACCRUED: Final = """
+select count(distinct user_id) as users_without_customer,
+  coalesce(sum(nano) filter (where user_id is not null), 0)::bigint as nano_without_customer,
+  coalesce(sum(nano), 0)::bigint as nano_unfrozen
+from (
+  select case when w.customer_id is null and t.id is null then w.user_id end as user_id,
     w.billed_nano - w.credit_nano - w.frozen_nano - w.settled_nano as nano
-  from public.billing_windows w where w.open
-)
-select count(distinct u.payer) filter (where p.id is null) as users_without_customer,
-  coalesce(sum(u.nano) filter (where p.id is null), 0)::bigint as nano_without_customer,
-  coalesce(sum(u.nano), 0)::bigint as nano_unfrozen
-from unpaid u left join ({_PAID}) p on p.id = u.id
-"""  # noqa: S608 - as above
-
-# The Stripe customer a user has now.
-CUSTOMER: Final = "select stripe_customer_id from public.users where id = $1"
+  from public.billing_windows w
+  left join public.user_customers t on w.customer_id is null and t.user_id = w.user_id and t.valid_from <= now()
+    and (t.valid_to is null or t.valid_to > now())
+  where w.open
+) open
+"""
 
 # Whom events are for.
 CUSTOMERS_OF: Final = """
 select distinct customer from public.stripe_meter_events where identifier = any($1::text[]) order by customer
 """
-
-# Whether an identifier has been used.
-TAKEN: Final = "select exists (select from public.stripe_meter_events where identifier = $1)"

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple, Protocol
 
 from gateway.billing.windows import (
-    EVENT_AGE_MAX,
     Claim,
     CredentialsRefused,
     Delivered,
@@ -49,6 +48,7 @@ class OutboxStore(Protocol):
     async def of_other_accounts(self, account: str) -> dict[str, int]: ...
     async def meters_waiting(self, account: str) -> list[str]: ...
     async def expire_doubtful(self, now: datetime, *, account: str) -> int: ...
+    async def refile_overdue(self, now: datetime, *, account: str) -> tuple[int, int]: ...
     async def claim(self, now: datetime, *, lease_s: float, events_max: int, account: str) -> list[Claim]: ...
     async def mark_delivered(self, claim: Claim, answer: StripeAnswer, now: datetime) -> None: ...
     async def mark_rejected(self, claim: Claim, answer: StripeAnswer, reason: str, now: datetime) -> None: ...
@@ -163,6 +163,10 @@ class UsageReporter:
         if frozen.windows:
             self._failpoint("bill.frozen")
         unknown = await self._outbox.expire_doubtful(now, account=account)
+        refiled, doubtful = await self._outbox.refile_overdue(now, account=account)
+        unknown += doubtful
+        if refiled:
+            self._log.warning("stripe_events_refiled_as_late", count=refiled, help="docs/billing.md, 'late'")
         if unknown:
             self._log.error("stripe_events_unknown", count=unknown, help="docs/billing.md, 'unknown'")
         total = BillCounts(windows_frozen=frozen.windows, frozen=frozen.events, unknown=unknown)
@@ -217,7 +221,7 @@ class UsageReporter:
                     why = run.stopped or "not sent: Stripe takes fewer calls now"
                     await self._outbox.mark_retry(claim, _NOT_SENT, why, now, after_s=0.0, outcome="not_sent")
                     return BillCounts()
-                answer = await self._send(stripe, claim, now)
+                answer = await stripe.deliver(claim.event)
                 self._failpoint("bill.sent")
                 counts = await self._mark(claim, answer, now, run)
                 self._failpoint("bill.marked")
@@ -230,14 +234,6 @@ class UsageReporter:
             total = _sum(total, done)
         return total
 
-    async def _send(self, stripe: StripeSender, claim: Claim, now: datetime) -> StripeAnswer:
-        if now - claim.event.timestamp >= EVENT_AGE_MAX:
-            # Never filed under another time silently.
-            return StripeAnswer(
-                Rejected("its time is more than 35 days ago, which Stripe does not take; bill it by hand")
-            )
-        return await stripe.deliver(claim.event)
-
     async def _mark(self, claim: Claim, answer: StripeAnswer, now: datetime, run: "_Pass") -> BillCounts:
         match answer.outcome:
             case Delivered():
@@ -246,8 +242,6 @@ class UsageReporter:
             case Duplicate():
                 await self._outbox.mark_delivered(claim, answer, now)
                 return BillCounts(duplicate=1)
-            case Rejected(reason) if answer.http_status is None:
-                return await self._reject(claim, answer, reason, now)
             case Rejected():
                 run.refuse(claim, answer, now)
                 return BillCounts()

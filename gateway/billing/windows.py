@@ -25,13 +25,21 @@ _SECOND: Final = timedelta(seconds=1)
 _PART_MAX: Final = 40
 
 
+class Leftover(NamedTuple):
+    """What is left of a payer between two windows."""
+
+    carry_nano: int
+    """Nano-USD that stay for the next window, 0 ≤ carry < 1000."""
+    due_nano: int = 0
+    """What corrections owe to the customer and no period could take back yet; whole micro-USD, not below 0."""
+
+
 class Frozen(NamedTuple):
     """What freezing an amount gives."""
 
     values: tuple[int, ...]
     """Whole micro-USD, one meter event each; empty when there is nothing to send."""
-    carry_nano: int
-    """Nano-USD that stay for the next window, 0 ≤ carry < 1000."""
+    left: Leftover
 
 
 class MeterEvent(NamedTuple):
@@ -139,25 +147,25 @@ class StripeAnswer(NamedTuple):
     """None where it was one for this call only."""
 
 
-def freeze(pending_nano: int, carry_nano: int) -> Frozen:
-    """Splits what a window owes, plus the carry, into whole micro-USD and the next carry.
+def freeze(pending_nano: int, left: Leftover, *, is_sent: bool, takes_back: int) -> Frozen:
+    """Splits what a window owes, with what is left from before, into whole micro-USD and what is left after it.
 
-    Rounds toward −∞, so the carry is never negative, whatever the sign of `pending_nano`:
-    sum(values) × 1000 + carry_nano = pending_nano + the old carry_nano, always.
+    Rounds toward −∞, so the carry is never negative, whatever the sign of `pending_nano`. `takes_back`: whole micro-USD
+    that the amount's period has; it cannot take back more, and the rest stays due. What is not sent (`is_sent`) takes
+    nothing back, and leaves alone what is due. Always:
+    sum(values) × 1000 + carry − due = pending_nano + the old carry − the old due.
     """
-    value, carry = divmod(pending_nano + carry_nano, NANO_PER_UNIT)
+    due = left.due_nano if is_sent else 0
+    value, carry = divmod(pending_nano + left.carry_nano - due, NANO_PER_UNIT)
+    least = -max(0, takes_back) if is_sent else 0
+    sent = max(value, least)
+    still_due = (sent - value) * NANO_PER_UNIT + (0 if is_sent else left.due_nano)
     values = []
-    while value:
-        part = max(-VALUE_MAX, min(VALUE_MAX, value))
+    while sent:
+        part = max(-VALUE_MAX, min(VALUE_MAX, sent))
         values.append(part)
-        value -= part
-    return Frozen(tuple(values), carry)
-
-
-def event_time(window_start: datetime, window_seconds: int, now: datetime) -> datetime:
-    """The whole second that Stripe files the amount under: the window's last, but never in the future."""
-    last = window_start + timedelta(seconds=window_seconds) - _SECOND
-    return min(last, now).replace(microsecond=0)
+        sent -= part
+    return Frozen(tuple(values), Leftover(carry, still_due))
 
 
 def unix_seconds(instant: datetime) -> int:

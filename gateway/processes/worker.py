@@ -16,6 +16,7 @@ import structlog
 
 import pricing
 import pricing.data
+from gateway.billing.filing import FilingRules
 from gateway.billing.opening import open_billing
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
@@ -194,7 +195,7 @@ def build_flush(settings: Settings, buffer: Buffer, ledger: Ledger, failpoint: F
 def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Failpoint = pass_by) -> UsageReporter:
     """The reporter to Stripe."""
     return UsageReporter(
-        Outbox(pool),
+        Outbox(pool, FilingRules(settings.billing.invoice_grace_h, settings.billing.late == "hold")),
         billing,
         grace_s=settings.billing.grace_s,
         monotonic=time.monotonic,

@@ -13,7 +13,10 @@ HOUR = timedelta(hours=1)
 GRACE_S = 300.0
 HANGS_S = 5.0
 """Seconds after which something waits that must not wait."""
-ALL = ["pending", "sent", "duplicate", "rejected", "unknown"]
+ALL = [
+    "pending", "sent", "duplicate", "rejected", "unknown", "unreportable", "settled", "written_off", "cancelled",
+    "superseded",
+]  # fmt: skip
 
 
 async def customer(ledger: Ledger, number: int = 1) -> str:

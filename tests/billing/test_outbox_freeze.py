@@ -3,13 +3,12 @@
 import asyncio
 import random
 from datetime import timedelta
-from uuid import UUID
 
 import asyncpg
 import pytest
 
 from gateway.accounts.store import Accounts
-from gateway.billing import outbox_sql as sql
+from gateway.billing import freezing_sql as sql
 from gateway.billing.outbox import Outbox
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.store import Ledger
@@ -25,14 +24,12 @@ def outbox(pool: Pool) -> Outbox:
 
 
 async def carry_of(pool: Pool, user_id: str) -> int:
-    carry = "select nano from billing_carry where customer_id = $1 and meter = $2"
-    return int(await pool.fetchval(carry, await payer_of(pool, user_id), METER))
-
-
-async def payer_of(pool: Pool, user_id: str) -> UUID:
-    """The customer who pays for a user today."""
-    payer: UUID = await pool.fetchval("select payer_of($1, now())", user_id)
-    return payer
+    """Nano-USD left over of who pays for this user."""
+    return int(
+        await pool.fetchval(
+            "select nano from billing_carry where customer_id = payer_of($1, now()) and meter = $2", user_id, METER
+        )
+    )
 
 
 async def test_a_window_is_frozen_once_its_grace_is_over(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
@@ -73,6 +70,7 @@ async def test_corrections_below_zero_are_sent_as_such(ledger: Ledger, outbox: O
     await ledger.insert_batch(entries(usage(user, TEN, -2_500, evidence="adjustment", adjusts=first.id)))
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
     assert [held.value for held in await oldest_first(outbox)] == [3, -3]
+    assert await pool.fetchval("select reason from stripe_meter_events order by id desc limit 1") == "correction"
     assert await carry_of(pool, user) == 500
 
 
@@ -94,8 +92,8 @@ async def test_an_amount_beyond_fifteen_digits_becomes_several_events(
     user = await customer(ledger)
     await pool.execute(
         "insert into billing_windows (customer_id, meter, window_start, window_seconds, billed_nano)"
-        " values ($1, $2, $3, 3600, $4)",
-        await payer_of(pool, user), METER, TEN, 2 * 10**18 + 1,
+        " values (payer_of($1, now()), $2, $3, 3600, $4)",
+        user, METER, TEN, 2 * 10**18 + 1,
     )  # fmt: skip
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
     events = await oldest_first(outbox)
@@ -129,20 +127,19 @@ async def test_many_freezers_beside_the_writer_lose_and_double_nothing(
     await outbox.freeze_closed(TEN + 10 * HOUR, GRACE_S)
     events = await oldest_first(outbox)
     for user in users:
-        mine = [held for held in events if str(held.user_id) == user]
+        payer = await pool.fetchval("select stripe_customer_id from users where id = $1", user)
+        mine = [held for held in events if held.customer == payer]
         assert sum(held.value for held in mine) * 1000 + await carry_of(pool, user) == owed[user]
         for start in {held.window_start for held in mine}:
             seqs = [held.seq for held in mine if held.window_start == start]
             assert sorted(seqs) == list(range(len(seqs)))
 
 
-async def test_a_freezer_passes_by_a_customer_whom_another_one_freezes(
-    ledger: Ledger, outbox: Outbox, pool: Pool
-) -> None:
+async def test_a_freezer_passes_by_a_payer_whom_another_one_freezes(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
     first, second = await customer(ledger, 1), await customer(ledger, 2)
     for user in (first, second):
         await book(ledger, user, TEN, 5_000)
-    payer = await payer_of(pool, first)
+    payer = await pool.fetchval("select payer_of($1, now())", first)
     await pool.execute(sql.CARRY_ROW, payer, METER)
     async with pool.acquire() as other, other.transaction():
         assert await other.fetchrow(sql.CARRY_LOCK, payer, METER) is not None
@@ -156,22 +153,52 @@ async def test_usage_written_while_freezing_is_kept_for_the_next_pass(
 ) -> None:
     user = await customer(ledger)
     await book(ledger, user, TEN, 5_000)
+    payer = await pool.fetchval("select payer_of($1, now())", user)
     async with pool.acquire() as freezer, freezer.transaction():
-        (window,) = await freezer.fetch(sql.WINDOWS, await payer_of(pool, user), METER, TEN + 2 * HOUR)
+        (window,) = await freezer.fetch(sql.WINDOWS, payer, METER, TEN + 2 * HOUR)
         await asyncio.wait_for(book(ledger, user, TEN, 3_000), HANGS_S)  # the writer never waits for a freezer
-        await freezer.execute(sql.FREEZE_WINDOW, window["id"], window["nano"], 1)
+        await freezer.execute(sql.FREEZE_WINDOW, window["id"], 5_000, 1)
     assert await pool.fetchval("select billed_nano - frozen_nano from billing_windows") == 3_000
 
 
-async def test_a_customer_that_was_another_users_gets_a_fresh_identifier(
-    ledger: Ledger, outbox: Outbox, pool: Pool
-) -> None:
+async def test_users_of_one_customer_share_an_event_per_window(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+    users = [await customer(ledger, number) for number in range(3)]
+    await pool.execute("update users set stripe_customer_id = 'cus_firm'")
+    at = await pool.fetchval("select max(valid_from) from user_customers where valid_from > '-infinity'")
+    hour = at.replace(minute=0, second=0, microsecond=0) + HOUR
+    for user in users:
+        await book(ledger, user, hour, 1_500)
+    await outbox.freeze_closed(hour + 2 * HOUR, GRACE_S)
+    (held,) = await oldest_first(outbox)
+    assert (held.customer, held.value) == ("cus_firm", 4)
+    assert await carry_of(pool, users[0]) == 500
+
+
+async def test_a_change_of_customer_never_moves_an_amount(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+    """Usage of 16:00 and a late row of an earlier day were made under the first customer: it pays for them."""
+    dan = await customer(ledger, 1)
+    await book(ledger, dan, TEN, 3_075_000)
+    await pool.execute("update users set stripe_customer_id = 'cus_2' where id = $1", dan)
+    changed_at = await pool.fetchval("select max(valid_from) from user_customers")
+    await book(ledger, dan, TEN - 12 * 24 * HOUR, 600_000_000)
+    now = changed_at + 3 * HOUR
+    await book(ledger, dan, changed_at + HOUR, 7_000)
+    await outbox.freeze_closed(now, GRACE_S)
+    events = await oldest_first(outbox)
+    assert sorted((held.customer, held.value) for held in events) == [
+        ("cus_1", 3_075),
+        ("cus_1", 600_000),
+        ("cus_2", 7),
+    ]
+
+
+async def test_an_identifier_that_was_sent_is_not_used_again(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+    """Two users, one customer, one after the other: the second one's amount must not pass for the first one's."""
     first = await customer(ledger)
     await book(ledger, first, TEN, 5_000)
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
-    await pool.execute("update users set stripe_customer_id = null where id = $1", first)
-    second = await Accounts(ledger.pool).create_user("user2@example.com", stripe_customer_id="cus_1")
-    await book(ledger, second, TEN, 6_000)
+    await pool.execute("update billing_windows set next_seq = 0")  # as where the window was another payer's row
+    await book(ledger, first, TEN, 6_000)
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
     assert [(held.identifier[-1], held.value) for held in await oldest_first(outbox)] == [("0", 5), ("1", 6)]
 

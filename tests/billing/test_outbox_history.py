@@ -175,7 +175,7 @@ async def test_totals_are_the_sums_of_the_outbox_whoever_writes(ledger: Ledger, 
                 else:
                     await retry(own, claim, "429", now, after_s=0, in_doubt=False)
 
-    await asyncio.gather(*(work(6) for _ in range(4)))
+    await asyncio.gather(*(work(2) for _ in range(3)))
     assert sorted(await pool.fetch(TOTALS), key=str) == sorted(await pool.fetch(COUNTED), key=str)
     assert len(await pool.fetch(TOTALS)) >= 3
     assert sum((await outbox.status()).counts.values()) == 24

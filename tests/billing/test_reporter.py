@@ -187,14 +187,15 @@ async def test_doubt_of_more_than_twenty_hours_is_reported_and_not_sent(
     assert await states(pool) == {"unknown": 1}
 
 
-async def test_usage_of_more_than_35_days_ago_is_never_filed_under_another_time(
+async def test_usage_of_more_than_35_days_ago_is_filed_at_the_present_and_says_so(
     ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool
 ) -> None:
-    await owe(ledger)
-    counts = await bill.step_once(TEN + timedelta(days=36))
-    assert (counts.rejected, truth.calls) == (1, [])
-    (held,) = await Outbox(pool).events(["rejected"])
-    assert held.timestamp == TEN + HOUR - timedelta(seconds=1)
+    owed = await owe(ledger)
+    now = TEN + timedelta(days=36)
+    assert (await bill.step_once(now)).sent == 1
+    assert truth.total() == owed
+    row = await pool.fetchrow("select event_timestamp, original_window, reason from stripe_meter_events")
+    assert tuple(row or ()) == (now, TEN, "late")
 
 
 async def waits_of(bill: UsageReporter, count: int) -> list[float]:

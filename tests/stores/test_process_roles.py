@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from gateway.access import identities
-from gateway.billing import outbox_sql
+from gateway.billing import freezing_sql, outbox_sql, refiling_sql
 from gateway.billing.mirror import store as mirror_store
 from gateway.billing.webhooks import inbox as stripe_inbox
 from gateway.billing.webhooks import notice_store
@@ -259,6 +259,8 @@ STATEMENTS: Final = (
     ("worker", ledger, None),
     ("worker", open_items, None),
     ("worker", outbox_sql, None),
+    ("worker", freezing_sql, None),
+    ("worker", refiling_sql, None),
     ("worker", spending, ("_SPENT", "_USED", "_BUDGETS")),
     ("worker", rooms, ("_EXPIRE_DUE",)),
     ("worker", webhook_inbox, None),

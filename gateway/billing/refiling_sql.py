@@ -1,0 +1,50 @@
+"""The queries with which overdue events are filed anew, each with one sentence. Must not be built from input."""
+
+from typing import Final
+
+
+def _head(after: str) -> str:
+    """The oldest pending event of the next customer and meter. $1: now; $2: see OVERDUE."""
+    return f"""
+  select e.customer, e.meter, e.id,
+    e.next_attempt_at <= $1 and coalesce(e.file_before <= $1, e.event_timestamp < $2) as is_overdue
+  from public.stripe_meter_events e
+  where e.state = 'pending' and (e.customer, e.meter) > ({after}) and (e.account is null or e.account = $3)
+  order by e.customer, e.meter, e.id limit 1
+"""  # noqa: S608 - only constants of this file are put in
+
+
+# Customers and meters whose oldest pending event is too late for its period, and is not being sent. $2: the first month
+# whose invoice is not final, for events of a version that did not note when they become late.
+OVERDUE: Final = f"""
+with recursive head as (
+  ({_head("'', ''")})
+  union all
+  select n.* from head h cross join lateral ({_head("h.customer, h.meter")}) n
+)
+select customer, meter from head where is_overdue limit $4
+"""  # noqa: S608 - constants of this file
+
+# Those of one customer and meter, oldest first.
+OVERDUE_OF: Final = """
+select e.* from public.stripe_meter_events e
+where e.customer = $1 and e.meter = $2 and e.state = 'pending' and e.next_attempt_at <= $3
+  and (e.account is null or e.account = $5) and coalesce(e.file_before <= $3, e.event_timestamp < $4)
+order by e.id for update of e skip locked
+"""
+
+# It may have arrived: a person compares.
+DOUBT: Final = """
+update public.stripe_meter_events set state = 'unknown', next_attempt_at = null, leased_until = null, last_error = $2
+where id = $1
+"""
+
+# Another event has its amount.
+SUPERSEDE: Final = """
+with noted as (
+  insert into public.stripe_attempts (event_id, n, at, identifier, outcome, error)
+  select id, attempts, $2, identifier, 'refiled', $3 from public.stripe_meter_events where id = $1
+)
+update public.stripe_meter_events
+set state = 'superseded', next_attempt_at = null, leased_until = null, last_error = $3 where id = $1
+"""

@@ -1,0 +1,2 @@
+alter table public.billing_carry validate constraint billing_carry_bounds;
+alter table public.stripe_meter_events validate constraint stripe_meter_events_customer_id_fkey;
