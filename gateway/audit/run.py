@@ -18,7 +18,6 @@ from gateway.audit.reads.sums import read_amounts, read_counters, read_rollups, 
 from gateway.audit.reprice import Reprice
 from gateway.audit.result import AuditReport, InvariantResult
 from gateway.audit.span import align_range, window_length
-from gateway.billing.windows import EVENT_AGE_MAX
 from gateway.journal.reader import Segments
 from gateway.kit.errors import ConfigError
 
@@ -101,7 +100,6 @@ async def _read_lifecycle(view: Snapshot, now: datetime, policy: Policy) -> Life
         items_before=now - lifecycle.ITEM_LATE,
         windows_before=now - lifecycle.WINDOW_LATE - timedelta(seconds=policy.billing_grace_s),
         events_before=now - lifecycle.EVENT_LATE,
-        stripe_takes_from=now - EVENT_AGE_MAX,
     )
 
 

@@ -1,43 +1,112 @@
 """What `gateway billing` shows."""
 
+import csv
+import io
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Literal
 
 from gateway.billing import held
-from gateway.billing.outbox import Held
-from gateway.cli.console import Console, TextTable
+from gateway.billing.decisions import CreditDue, HeldEvent
+from gateway.billing.held import Judged, WantedDecision
+from gateway.cli.console import Console
+from gateway.cli.csv_text import text_field
+from gateway.cli.text import minute
 from gateway.config.settings import Settings
+from gateway.kit.errors import OptionError
+from gateway.kit.instants import rfc3339
+
+HeldForm = Literal["table", "json", "csv"]
+_COLUMNS: Final = (
+    "identifier", "state", "customer", "customer_name", "emails", "meter", "hour", "usd", "age_hours", "reason",
+    "attempts", "why",
+)  # fmt: skip
 
 
-async def list_held(settings: Settings, console: Console, *, as_json: bool) -> None:
+async def list_held(settings: Settings, console: Console, *, form: HeldForm, now: datetime) -> None:
     """The events that wait for a person."""
-    events = await held.list_held(settings)
-    if as_json:
-        console.print_json([_plain(event) for event in events])
-        return
+    events, due = await held.list_held(settings)
+    if form == "json":
+        console.print_json([_plain(event, now) for event in events])
+    elif form == "csv":
+        console.write_lines(_csv(events, now))
+    else:
+        _show_held(console, events, due, now)
+
+
+async def decide(
+    settings: Settings, console: Console, wanted: WantedDecision, *, now: datetime, is_sure: bool, by: str | None
+) -> None:
+    """What a decision would do, or has done. Raises OptionError where something was refused."""
+    judged = await held.decide(settings, wanted, now=now, is_sure=is_sure, by=by)
+    for each in judged:
+        _show_judged(console, each, wanted, is_sure=is_sure)
+    fits = [each for each in judged if each.refusal is None]
+    console.say(f"{len(fits)} of {len(judged)} event(s), {_usd(sum(each.event.value for each in fits))} USD")
+    if not is_sure:
+        console.say("Nothing was changed; --yes does it.")
+    elif len(fits) < len(judged):
+        raise OptionError(f"{len(judged) - len(fits)} event(s) were left as they are, for the reasons above")
+
+
+def _show_judged(console: Console, each: Judged, wanted: WantedDecision, *, is_sure: bool) -> None:
+    event = each.event
+    console.say(event.identifier)
+    about = f"  {_usd(event.value)} USD, {event.state}, {event.customer}, {minute(event.window_start)} UTC"
+    console.say(f"{about}; Stripe's summary: {each.verdict}" if each.verdict else about)
+    if each.refusal is not None:
+        console.say(f"  not done: {each.refusal}")
+    elif is_sure:
+        console.say(f"  done: {wanted.action}" + (f", queued again as {each.made}" if each.made else ""))
+    else:
+        console.say(f"  would be done: {wanted.action}")
+
+
+def _show_held(console: Console, events: Sequence[HeldEvent], due: Sequence[CreditDue], now: datetime) -> None:
+    """Each identifier is whole on a line of its own: it has to be typed."""
+    for event in events:
+        who = ", ".join(text for text in (event.customer_name, event.emails) if text)
+        console.say(event.identifier)
+        whose = f"{event.customer} ({who})" if who else event.customer
+        console.say(f"  {whose}, hour {minute(event.window_start)} UTC, {_age(event, now)} old")
+        console.say(f"  {_usd(event.value)} USD, {event.state}: {event.last_error or 'no reason was recorded'}")
     if not events:
         console.say("No meter event waits for anybody.")
-        return
-    table = TextTable("identifier", "state", "USD", "why")
+    for state in sorted({event.state for event in events}):
+        own = [event.value for event in events if event.state == state]
+        console.say(f"{state}: {len(own)} event(s), {_usd(sum(own))} USD")
+    if events:
+        console.say(f"in all: {len(events)} event(s), {_usd(sum(event.value for event in events))} USD")
+    for one in due:
+        whose = f"{one.customer} ({one.name})" if one.name else one.customer
+        console.say(f"credit due to {whose}: {_usd(one.nano // 1000)} USD, taken off later usage")
+
+
+def _age(event: HeldEvent, now: datetime) -> str:
+    hours = _hours(event, now)
+    return f"{hours} h" if hours < 48 else f"{hours // 24} days"
+
+
+def _hours(event: HeldEvent, now: datetime) -> int:
+    return int((now - event.created_at).total_seconds()) // 3600
+
+
+def _plain(event: HeldEvent, now: datetime) -> dict[str, Any]:
+    instants = {name: rfc3339(value) for name, value in event._asdict().items() if isinstance(value, datetime)}
+    return event._asdict() | instants | {"usd": _usd(event.value), "age_hours": _hours(event, now)}
+
+
+def _csv(events: Sequence[HeldEvent], now: datetime) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(_COLUMNS)
     for event in events:
-        table.add_row(event.identifier, event.state, _usd(event.value), event.last_error or "")
-    console.print_table(table)
-
-
-async def requeue(settings: Settings, console: Console, *, identifier: str, now: datetime) -> None:
-    """Under which identifier an event is queued again."""
-    console.say(f"Queued again as {await held.requeue(settings, identifier=identifier, now=now)}")
-
-
-async def mark_delivered(settings: Settings, console: Console, *, identifier: str, now: datetime) -> None:
-    """That an event counts as sent."""
-    await held.mark_delivered(settings, identifier=identifier, now=now)
-    console.say(f"{identifier} counts as sent")
-
-
-def _plain(event: Held) -> dict[str, Any]:
-    instants = {name: value.isoformat() for name, value in event._asdict().items() if isinstance(value, datetime)}
-    return event._asdict() | instants | {"user_id": str(event.user_id)}
+        texts = (event.identifier, event.state, event.customer, event.customer_name, event.emails, event.meter)
+        figures = (rfc3339(event.window_start), _usd(event.value), _hours(event, now))
+        writer.writerow([
+            *map(text_field, texts), *figures, event.reason, event.attempts, text_field(event.last_error)
+        ])  # fmt: skip
+    return out.getvalue()
 
 
 def _usd(micro: int) -> str:

@@ -46,7 +46,8 @@ CHANGES: Final[dict[str, str]] = {
     "credits add": "credit add",
     "plans set": "plan set",
     "plans end": "plan end",
-    "billing again": "meter_event again",
+    "billing again": "meter_event reissue",
+    "billing decide": "meter_event write-off",
     "billing delivered": "meter_event delivered",
     "adjust": "correction book",
     "corrections approve": "correction approve",
@@ -154,8 +155,9 @@ async def test_every_command_that_changes_something_leaves_an_event(
         sides.env |= vendors(server.base_url, sandbox.stripe_base_url)
         lines: dict[str, tuple[str, ...]] = {
             **ACCOUNTS,
-            "billing again": (waiting[0],),
-            "billing delivered": (waiting[1],),
+            "billing again": (waiting[0], "--force"),
+            "billing delivered": (waiting[1], "--force"),
+            "billing decide": ("write-off", waiting[2], "--why", "a test", "--yes"),
             "adjust": (corrected, "--cost", "3", "--why", "a test", "--yes"),
             "corrections approve": (proposals[0], "--key-file", str(key_file)),
             "corrections reject": (proposals[1], "--why", "a test"),

@@ -116,9 +116,7 @@ async def test_the_audit_names_hours_of_utc(pool: Pool, elsewhere: Pool, filled:
     for each in (pool, elsewhere):
         async with snapshot(each) as view:
             wrong = (await read_rollups(view, AuditRange(None, None))).hours
-            late = await read_lifecycle(
-                view, items_before=AT, windows_before=AT + timedelta(days=9), events_before=AT, stripe_takes_from=AT
-            )
+            late = await read_lifecycle(view, items_before=AT, windows_before=AT + timedelta(days=9), events_before=AT)
             seen.append((wrong, late.windows))
     assert seen[0] == seen[1]
     assert seen[0][0].examples[0].startswith("2026-11-22 10:00:00Z user ")

@@ -292,6 +292,13 @@ PLANTS: dict[str, tuple[Plant, str]] = {
         sql("update stripe_meter_events set state = 'unknown', created_at = now() - interval '48 hours'"),
         "INV-8",
     ),
+    "an event that was refused long ago, and that nobody has decided about": (
+        sql(
+            "update stripe_meter_events set state = 'rejected', delivered_at = null, next_attempt_at = null,"
+            " event_timestamp = now() - interval '960 hours', created_at = now() - interval '960 hours'",
+        ),
+        "INV-8",
+    ),
     "an estimate above its bound": (estimate_above_its_bound, "INV-9"),
     "an estimate without a bound": (estimate_without_bound, "INV-9"),
     "an estimate without a reason": (estimate_without_reason, "INV-9"),

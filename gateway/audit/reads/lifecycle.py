@@ -35,20 +35,21 @@ PENDING: Final = select_worst("""
 select identifier as example from public.stripe_meter_events where state = 'pending' and created_at < $1
 """)
 
-# Events since before $1 of which only a person can say what became of them, or that can still be sent again
-# (Stripe takes none whose time is before $2; such a one stays as the record of it).
+# Events since before $1 that wait for a person, however old: each is money that nobody is charged for until it is
+# sent, settled or written off.
 HELD: Final = select_worst("""
 select identifier || ' (' || state || ')' as example from public.stripe_meter_events
-where created_at < $1 and (state = 'unknown' or state = 'rejected' and event_timestamp >= $2)
+where created_at < $1 and state in ('rejected', 'unknown', 'unreportable')
 """)
 
 # How much is on its way, in all.
 COUNTS: Final = f"""
 select (select count(*) from public.open_items where state = 'open') as open_items,
   (select count(*) from {_PAID}) as windows_unfrozen,
-  (select count(*) from public.stripe_meter_events) as meter_events,
-  (select count(*) from public.stripe_meter_events where state = 'pending') as events_pending,
-  (select count(*) from public.stripe_meter_events where state in ('unknown', 'rejected')) as events_held
+  (select coalesce(sum(events), 0)::bigint from public.outbox_totals) as meter_events,
+  (select coalesce(sum(events), 0)::bigint from public.outbox_totals where state = 'pending') as events_pending,
+  (select coalesce(sum(events), 0)::bigint from public.outbox_totals
+    where state in ('rejected', 'unknown', 'unreportable')) as events_held
 """  # noqa: S608 - as above
 
 
@@ -69,7 +70,6 @@ async def read_lifecycle(
     items_before: datetime,
     windows_before: datetime,
     events_before: datetime,
-    stripe_takes_from: datetime,
 ) -> Lifecycle:
     """Whatever should have happened before these instants. Raises DependencyDown."""
     return Lifecycle(
@@ -77,5 +77,5 @@ async def read_lifecycle(
         await view.offenders(ITEMS, items_before),
         await view.offenders(WINDOWS, windows_before),
         await view.offenders(PENDING, events_before),
-        await view.offenders(HELD, events_before, stripe_takes_from),
+        await view.offenders(HELD, events_before),
     )
