@@ -1,7 +1,8 @@
 """`gateway billing …`."""
 
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Final, get_args
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
@@ -18,6 +19,9 @@ from gateway.kit.instants import parse_period
 app = typer.Typer(no_args_is_help=True, help="Stripe meter events that wait for a person (docs/billing.md).")
 
 TEXT_MAX: Final = 1000
+CANCEL: Final = "cancel"
+"""What is done with an event that was delivered, not with one that is held."""
+ACTIONS: Final = (*get_args(Action), CANCEL)
 By = Annotated[str | None, typer.Option(help="Who decides; default: GATEWAY_OPERATOR, else your login.")]
 Why = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason, for whoever asks later.")]
 Force = Annotated[bool, typer.Option("--force", help="Decide against what Stripe's summaries say; it is recorded.")]
@@ -38,32 +42,56 @@ def held(
 @app.command()
 def decide(
     words: Annotated[
-        list[str], typer.Argument(metavar="ACTION [ID]", help="reissue, delivered, settle or write-off; and an event.")
+        list[str],
+        typer.Argument(metavar="ACTION [ID]", help="reissue, delivered, settle, write-off, cancel; an event"),
     ],
     everything: Annotated[bool, typer.Option("--all", help="All events that fit --state and --error.")] = False,
     state: Annotated[str | None, typer.Option(help="Of --all: rejected, unknown or unreportable.")] = None,
     error: Annotated[str | None, typer.Option(metavar="TEXT", help="Of --all: whose last error has this text.")] = None,
     why: Why = None,
+    credit_note: Annotated[
+        str | None, typer.Option(metavar="ID", help="Of settle cus_…: the credit note that gives what is due.")
+    ] = None,
     reference: Annotated[str | None, typer.Option(metavar="ID", help="Of settle: in_…, ii_… or cn_….")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; otherwise it is shown and nothing is changed.")] = False,
     force: Force = False,
     by: By = None,
 ) -> None:
     """Decides what becomes of held events; shows it first, and asks Stripe whether it has counted them."""
-    actions = [word for word in words if word in get_args(Action)]
-    names = [word for word in words if word not in get_args(Action)]
+    actions, names = ([word for word in words if (word in ACTIONS) == is_one] for is_one in (True, False))
     if len(actions) != 1 or len(names) > 1:
-        raise OptionError(f"ACTION: one of {', '.join(get_args(Action))}, and one ID or --all")
+        raise OptionError(f"ACTION: one of {', '.join(ACTIONS)}, and one ID or --all")
     if bool(names) == everything:
         raise OptionError("give the ID of one event, or --all")
     if state is not None and state not in HELD_STATES:
         raise OptionError(f"--state: {state!r} is not one of {', '.join(HELD_STATES)}")
+    if actions == [CANCEL]:
+        run(_cancel(names, _valid_why(why), is_sure=yes))
+        return
     action = next(each for each in get_args(Action) if each == actions[0])
+    if credit_note is not None:
+        run(_settle_credit(action, names, credit_note, _valid_why(why), is_sure=yes, by=by))
+        return
     if (action == "settle") != (reference is not None):
         raise OptionError("--reference: settle needs Stripe's id of what took its place; nothing else does")
     states = HELD_STATES if state is None else (state,)
     wanted = WantedDecision(action, _valid_why(why), reference, names[0] if names else None, states, error, force)
     run(billing_command.decide(settings(), Console(), wanted, now=datetime.now(UTC), is_sure=yes, by=by))
+
+
+def _cancel(names: list[str], why: str, *, is_sure: bool) -> Coroutine[Any, Any, None]:
+    if not names:
+        raise OptionError("cancel: give the ID of one event")
+    return billing_command.cancel(settings(), Console(), names[0], why, now=datetime.now(UTC), is_sure=is_sure)
+
+
+def _settle_credit(
+    action: Action, names: list[str], credit_note: str, why: str, *, is_sure: bool, by: str | None
+) -> Coroutine[Any, Any, None]:
+    if action != "settle" or not names:
+        raise OptionError("--credit-note: only with settle and the id of a customer, cus_…")
+    given = (names[0], credit_note, why)
+    return billing_command.settle_credit(settings(), Console(), *given, now=datetime.now(UTC), is_sure=is_sure, by=by)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from gateway.billing import held
+from gateway.billing import cancelling, held
 from gateway.billing.decisions import CreditDue, HeldEvent
 from gateway.billing.held import Judged, WantedDecision
 from gateway.cli.console import Console
@@ -47,6 +47,36 @@ async def decide(
         console.say("Nothing was changed; --yes does it.")
     elif len(fits) < len(judged):
         raise OptionError(f"{len(judged) - len(fits)} event(s) were left as they are, for the reasons above")
+
+
+async def cancel(
+    settings: Settings, console: Console, identifier: str, why: str, *, now: datetime, is_sure: bool
+) -> None:
+    """That a delivered event is taken back at Stripe."""
+    event = await cancelling.cancel_event(settings, identifier, why, now=now, is_sure=is_sure)
+    console.say(event.identifier, f"  {_usd(event.value)} USD, {event.state}, {event.customer}")
+    if is_sure:
+        console.say("  cancelled at Stripe; its window is sent as a new event in the next minutes")
+    else:
+        console.say("  would be cancelled at Stripe", "Nothing was changed; --yes does it.")
+
+
+async def settle_credit(
+    settings: Settings,
+    console: Console,
+    customer: str,
+    credit_note: str,
+    why: str,
+    *,
+    now: datetime,
+    is_sure: bool,
+    by: str | None,
+) -> None:
+    """That a credit note has given a customer what was due."""
+    given = (settings, customer, credit_note, why)
+    for each in await cancelling.settle_credit(*given, now=now, is_sure=is_sure, by=by):
+        console.say(f"{customer}, {each.meter}: {_usd(each.micro_usd)} USD are due")
+    console.say(f"settled by {credit_note}" if is_sure else "Nothing was changed; --yes does it.")
 
 
 def _show_judged(console: Console, each: Judged, wanted: WantedDecision, *, is_sure: bool) -> None:

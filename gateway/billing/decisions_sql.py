@@ -55,20 +55,6 @@ set state = $2, delivered_at = $3, settled_ref = $4, next_attempt_at = null, lea
 where id = $1
 """
 
-# Gives an event's amount back to its window, which is frozen anew.
-UNFREEZE: Final = """
-update public.billing_windows set frozen_nano = frozen_nano - $5, updated_at = now()
-where meter = $3 and window_start = $4
-  and (customer_id = $1 and $2::uuid is null or user_id = $2 and customer_id is null)
-returning id
-"""
-
-# Whether the customer's invoice for an instant is final.
-INVOICED: Final = """
-select id from public.stripe_invoices
-where customer = $1 and period_start <= $2 and period_end > $2 and finalized_at is not null limit 1
-"""
-
 # Customers to whom corrections owe something that no period could take back yet.
 CREDIT_DUE: Final = """
 select c.stripe_customer_id as customer, c.name, b.meter, b.credit_due_nano as nano

@@ -78,7 +78,7 @@ class Outbox(Table):
         """`rules`: when an amount is filed under which time."""
         super().__init__(pool)
         self._rules: Final = rules
-        self._after = _FIRST
+        self.after = _FIRST
         """The customer and meter behind which the next claim begins."""
 
     async def freeze_closed(
@@ -109,18 +109,18 @@ class Outbox(Table):
         a claim goes on behind the last customer that the one before has looked at.
         """
         claims: list[Claim] = []
-        until, doubt, begun_at = now + timedelta(seconds=lease_s), now - DOUBT_MAX, self._after
+        until, doubt, begun_at = now + timedelta(seconds=lease_s), now - DOUBT_MAX, self.after
         async with self._connection() as connection:
             # To the last customer, then from the first one to where it began.
             for stop in [(None, None)] if begun_at == _FIRST else [(None, None), begun_at]:
                 while len(claims) < events_max:
                     wanted = events_max - len(claims)
-                    rows = await connection.fetch(sql.CLAIM, now, until, wanted, doubt, account, *self._after, *stop)
+                    rows = await connection.fetch(sql.CLAIM, now, until, wanted, doubt, account, *self.after, *stop)
                     claims += [_claim(row) for row in rows if row["id"] is not None]
                     if not rows or rows[0]["found"] < wanted:
-                        self._after = _FIRST
+                        self.after = _FIRST
                         break
-                    self._after = rows[0]["last_customer"], rows[0]["last_meter"]
+                    self.after = rows[0]["last_customer"], rows[0]["last_meter"]
         return claims
 
     async def of_other_accounts(self, account: str) -> dict[str, int]:

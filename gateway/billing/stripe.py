@@ -19,6 +19,7 @@ from gateway.billing.windows import (
     Customer,
     Delivered,
     MeterEvent,
+    MeterRefused,
     Outcome,
     Rejected,
     Retry,
@@ -27,7 +28,7 @@ from gateway.billing.windows import (
     identifier_prefix,
     unix_seconds,
 )
-from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.kit.errors import ConfigError, DependencyDown, OptionError
 from gateway.kit.instants import rfc3339
 
 REPORTS: Final = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
@@ -122,6 +123,21 @@ class Billing:
             other = Retry("200: an answer about something else", None, in_doubt=True)
             return StripeAnswer(other, 200, request_id, key), False
         return StripeAnswer(Delivered(), 200, request_id, key), False
+
+    async def cancel(self, event_name: str, identifier: str) -> None:
+        """Takes an event back. Raises OptionError when Stripe does not, ConfigError when the key is refused,
+        DependencyDown when Stripe does not answer; then it may have been cancelled.
+        """
+        try:
+            await self._client.v1.billing.meter_event_adjustments.create_async(
+                {"event_name": event_name, "type": "cancel", "cancel": {"identifier": identifier}},
+                {"idempotency_key": f"cancel:{identifier}"},
+            )
+        except stripe.StripeError as error:
+            outcome = outcome_of(error)
+            if isinstance(outcome, Rejected | MeterRefused):
+                raise OptionError(f"{identifier}: Stripe does not cancel it: {outcome.reason}") from error
+            raise translate_error(error) from error
 
     async def account(self) -> str:
         """Whose account the key is of, with `/test` after it for a key of its test mode; asked of Stripe once.

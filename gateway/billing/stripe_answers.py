@@ -81,7 +81,14 @@ def _limit(error: stripe.StripeError) -> Limit | None:
     told = (error.headers or {}).get(_LIMIT)
     if told in _RATES:
         return "rate"
-    return "slot" if told in _SLOTS or error.code == "lock_timeout" else None
+    return "slot" if told in _SLOTS or _code(error) == "lock_timeout" else None
+
+
+def _code(error: stripe.StripeError) -> str | None:
+    """The SDK leaves `error.code` out where the status is 429 (stripe-python 16.1)."""
+    body = error.json_body if isinstance(error.json_body, dict) else {}
+    code = error.code or body.get("error", {}).get("code")
+    return code if isinstance(code, str) else None
 
 
 def member(value: Any, *path: str) -> Any:

@@ -1,0 +1,59 @@
+"""The queries with which delivered events are cancelled and due credit is settled, each with one sentence."""
+
+from typing import Final
+
+# Whether the customer's invoice for an instant is final.
+INVOICED: Final = """
+select id from public.stripe_invoices
+where customer = $1 and period_start <= $2 and period_end > $2 and finalized_at is not null limit 1
+"""
+
+# The window that an event covers.
+WINDOW_OF: Final = """
+select w.id from public.stripe_meter_events e
+join public.billing_windows w on w.meter = e.meter and w.window_start = e.window_start
+  and (w.customer_id = e.customer_id and e.user_id is null or w.user_id = e.user_id and w.customer_id is null)
+where e.id = $1
+"""
+
+# Nobody freezes for this payer until the transaction ends.
+LOCK_PAYER: Final = """
+select c.nano from public.billing_carry c join public.stripe_meter_events e
+  on e.customer_id = c.customer_id and e.meter = c.meter
+where e.id = $1 for update of c
+"""
+
+# Gives an event's amount back to its window.
+UNFREEZE: Final = """
+update public.billing_windows w set frozen_nano = w.frozen_nano - $2, updated_at = now()
+from public.stripe_meter_events e
+where e.id = $1 and w.meter = e.meter and w.window_start = e.window_start
+  and (w.customer_id = e.customer_id and e.user_id is null or w.user_id = e.user_id and w.customer_id is null)
+"""
+
+# The event counts no more; when it was delivered stays.
+CANCELLED: Final = """
+update public.stripe_meter_events set state = 'cancelled', last_error = 'cancelled at Stripe' where id = $1
+"""
+
+# What a person has decided, and why.
+DECIDED: Final = """
+insert into public.stripe_decisions (event_id, who, action, why, reference) values ($1, $2, $3, $4, $5)
+"""
+
+# What is due to a customer, and locked for whoever settles it.
+DUE_OF: Final = """
+select b.customer_id, b.meter, b.nano, b.credit_due_nano
+from public.billing_carry b join public.customers c on c.id = b.customer_id
+where c.stripe_customer_id = $1 and b.credit_due_nano > 0 order by b.meter for update of b
+"""
+
+# A credit note took the event's place.
+SETTLED: Final = """
+update public.stripe_meter_events set state = 'settled', settled_ref = $2 where identifier = $1 returning id
+"""
+
+# What stays due.
+LEAVE_DUE: Final = """
+update public.billing_carry set credit_due_nano = $3, updated_at = now() where customer_id = $1 and meter = $2
+"""
