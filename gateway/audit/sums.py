@@ -60,10 +60,14 @@ def amounts(read: Amounts) -> InvariantResult:
     figures: dict[str, int | str] = {
         "USD in windows": usd(read.totals["nano"]),
         "USD paid by credit": usd(read.totals["credit"]),
-        "USD settled by hand": usd(read.totals["settled"]),
+        "USD settled by hand": usd(read.totals["settled"] + read.totals["settled_events"] * 1000),
+        "USD written off": usd(read.totals["written_off"] * 1000),
         "USD not frozen": usd(read.totals["unfrozen"]),
-        "USD in meter events": usd(read.totals["events"] * 1000),
+        "USD delivered": usd(read.totals["delivered"] * 1000),
+        "USD waiting to be sent": usd(read.totals["waiting"] * 1000),
+        "USD held for a person": usd(read.totals["held"] * 1000),
         "USD carried": usd(read.totals["carry"]),
+        "USD due to customers": usd(read.totals["credit_due"]),
     }
     broken = {
         "window is not what its rows are billed": read.windows,
@@ -74,6 +78,7 @@ def amounts(read: Amounts) -> InvariantResult:
         ),
         "frozen amount is not meter events plus carry": read.frozen,
         "carry is not between 0 and 999 nano-USD": read.carry,
+        "outbox_totals is not the sum of the events": read.counted,
     }
     several = "windows of several lengths in the range, or cut by it: compared per payer in total, not one by one"
     return judge("INV-6", "billing", figures, broken, _AMOUNTS, note=several if read.windows is None else "")

@@ -69,6 +69,14 @@ class PlantedLedger:
         )
 
 
+TOTALS_ANEW = (
+    "delete from outbox_totals",
+    "insert into outbox_totals (slot, state, meter, account, events, value)"
+    " select 0, state, meter, account, count(*), sum(value) from stripe_meter_events group by 2, 3, 4",
+)
+"""As its trigger would have left them."""
+
+
 def sql(*statements: str) -> Plant:
     async def plant(planted: PlantedLedger) -> None:
         await planted.unguarded(*statements)
@@ -261,9 +269,14 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "a carry of a whole unit": (
         sql(
             "alter table stripe_meter_events disable trigger all",
+            "alter table billing_carry drop constraint billing_carry_bounds",
             "update billing_carry set nano = nano + 1000",
             "update stripe_meter_events set value = value - 1 where id = (select min(id) from stripe_meter_events)",
         ),
+        "INV-6",
+    ),
+    "a total of the outbox that is not its sum": (
+        sql("update outbox_totals set value = value + 1 where state = 'pending'"),
         "INV-6",
     ),
     "a call that nobody settled": (never_settled, "INV-8"),
@@ -281,6 +294,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
             "delete from stripe_meter_events",
             "update billing_carry set nano = 0",
             "update billing_windows set frozen_nano = 0, updated_at = now() - interval '24 hours'",
+            *TOTALS_ANEW,
         ),
         "INV-8",
     ),
@@ -289,13 +303,14 @@ PLANTS: dict[str, tuple[Plant, str]] = {
         "INV-8",
     ),
     "an event in doubt for two days": (
-        sql("update stripe_meter_events set state = 'unknown', created_at = now() - interval '48 hours'"),
+        sql("update stripe_meter_events set state = 'unknown', created_at = now() - interval '48 hours'", *TOTALS_ANEW),
         "INV-8",
     ),
     "an event that was refused long ago, and that nobody has decided about": (
         sql(
             "update stripe_meter_events set state = 'rejected', delivered_at = null, next_attempt_at = null,"
             " event_timestamp = now() - interval '960 hours', created_at = now() - interval '960 hours'",
+            *TOTALS_ANEW,
         ),
         "INV-8",
     ),

@@ -169,7 +169,7 @@ select (select coalesce(sum(moved_nano), 0)::bigint from public.stripe_windows) 
 """
 
 # Meters whose outbox and carry do not add up to what is frozen in windows (1 unit = 1000 nano-USD). An event that was
-# replaced by another, or cancelled at Stripe, covers nothing.
+# replaced by another, or cancelled at Stripe, covers nothing; what is due to a customer was frozen and is in no event.
 FROZEN: Final = select_worst("""
 select 'meter ' || meter as example from (
   select meter, frozen_nano - moved_nano as nano from public.stripe_windows
@@ -180,7 +180,7 @@ select 'meter ' || meter as example from (
   union all
   select meter, -nano from public.stripe_carry
   union all
-  select meter, -nano from public.billing_carry
+  select meter, credit_due_nano - nano from public.billing_carry
 ) both_sides
 group by meter having sum(nano) <> 0
 """)
@@ -189,7 +189,19 @@ group by meter having sum(nano) <> 0
 CARRY: Final = select_worst("""
 select 'user ' || user_id || ' meter ' || meter as example from public.stripe_carry where nano not between 0 and 999
 union all
-select 'customer ' || customer_id || ' meter ' || meter from public.billing_carry where nano not between 0 and 999
+select 'customer ' || customer_id || ' meter ' || meter from public.billing_carry
+where nano not between 0 and 999 or credit_due_nano < 0
+""")
+
+# States whose total is not the sum of the events in them.
+COUNTED: Final = select_worst("""
+select state || ' meter ' || meter as example from (
+  select state, meter, account, count(*) as events, sum(value) as value
+  from public.stripe_meter_events group by 1, 2, 3
+  union all
+  select state, meter, account, -events, -value from public.outbox_totals
+) both_sides
+group by state, meter, account having sum(events) <> 0 or sum(value) <> 0
 """)
 
 # The amounts of billing as a whole. What was moved is counted once, in billing_windows.
@@ -202,13 +214,20 @@ with old as (
     coalesce(sum(billed_nano - credit_nano - frozen_nano - settled_nano), 0)::bigint as unfrozen,
     coalesce(sum(settled_nano), 0)::bigint as settled
   from public.billing_windows
+), outbox as (
+  select coalesce(sum(value) filter (where state in ('sent', 'duplicate')), 0)::bigint as delivered,
+    coalesce(sum(value) filter (where state = 'pending'), 0)::bigint as waiting,
+    coalesce(sum(value) filter (where state in ('rejected', 'unknown', 'unreportable')), 0)::bigint as held,
+    coalesce(sum(value) filter (where state = 'settled'), 0)::bigint as settled_events,
+    coalesce(sum(value) filter (where state = 'written_off'), 0)::bigint as written_off
+  from public.stripe_meter_events
 )
 select old.nano + new.nano as nano, old.unfrozen + new.unfrozen as unfrozen, new.credit, new.settled,
-  (select coalesce(sum(value), 0)::bigint from public.stripe_meter_events
-    where state not in ('superseded', 'cancelled')) as events,
+  outbox.*,
+  (select coalesce(sum(credit_due_nano), 0)::bigint from public.billing_carry) as credit_due,
   (select coalesce(sum(nano), 0)::bigint from public.stripe_carry)
     + (select coalesce(sum(nano), 0)::bigint from public.billing_carry) as carry
-from old, new
+from old, new, outbox
 """
 
 # Writers whose entries do not add up.
@@ -242,7 +261,8 @@ class Amounts(NamedTuple):
     """INV-6."""
 
     totals: dict[str, int]
-    """`nano` owed, of that `credit`, `settled` and `unfrozen` nano, `events` in micro-USD, `carry` nano."""
+    """`nano` owed, of that `credit`, `settled` and `unfrozen` nano, `carry` and `credit_due` nano; of the events, in
+    micro-USD, what is `delivered`, `waiting`, `held`, `settled_events` and `written_off`."""
     windows: Offenders | None
     """None where they were not compared one by one."""
     old_windows: Offenders | None
@@ -252,6 +272,8 @@ class Amounts(NamedTuple):
     """Nano-USD that left the windows from before payers, and that came to the others."""
     frozen: Offenders
     carry: Offenders
+    counted: Offenders
+    """States of the outbox whose totals are wrong."""
 
 
 class CounterTotals(NamedTuple):
@@ -307,6 +329,7 @@ async def read_amounts(view: Snapshot, span: AuditRange, window_s: int | None) -
         (moved["taken"], moved["put"]),
         await view.offenders(FROZEN),
         await view.offenders(CARRY),
+        await view.offenders(COUNTED),
     )
 
 
