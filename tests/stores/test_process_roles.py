@@ -276,7 +276,7 @@ STATEMENTS: Final = (
     ("worker", postgres_health, ("_WRITE",)),
     ("worker", migrator, ("RECORDS_EXIST", "RECORDED")),
     ("reports", reports, None),
-    ("reports", usage_sql, None),
+    ("reports", usage_sql, ("BY_DAY", "BY_HOUR")),
 )
 """Process, module, and those of its constants that this process sends; None: all that are statements."""
 
