@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 # Tests and benches start hundreds of processes: each would compile the whole gateway anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test test-faults chaos attack test-clients replay check bench bench-scale bench-drain package lock sbom audit-deps clean
+.PHONY: help demo up test test-faults test-books chaos attack test-clients replay check bench bench-scale bench-drain package lock sbom audit-deps clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ test: .venv/.ready ## every test but the long ones
 
 test-faults: .venv/.ready ## the long ones: whole gateways that lose a process, a disk, a host, a store
 	@$(RUN) -m pytest -n 2 -m long $(ARGS)
+
+test-books: .venv/.ready ## ninety days of usage, payers, outages and Stripe's months, from many seeds: make test-books SEEDS=300
+	@BOOKS_SEEDS=$(or $(SEEDS),300) $(RUN) -m pytest -q -n 2 -m long tests/billing/test_books_model.py $(ARGS)
 
 chaos: .venv/.ready ## live load while a seeded killer takes processes and stores away: make chaos SEED=1 FOR=300
 	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) --for $(or $(FOR),60) $(ARGS)
