@@ -153,7 +153,7 @@ async def test_what_is_sent_for_them_is_sent_and_never_counted_and_both_doctor_a
     assert (verdict["state"], verdict["wrong"]) == ("breach", ["2 × customer that Stripe does not have"])
     assert {example.split()[0] for example in verdict["examples"]} == {"cus_gone", "cus_never"}
     assert verdict["figures"]["their micro-USD"] == 14
-    assert len(found) == 10  # the other verdicts are not hidden
+    assert len(found) == 11  # the other verdicts are not hidden
 
 
 async def test_a_key_that_may_not_read_reports_hides_nothing_else(env: dict[str, str], sandbox: Sandbox) -> None:
