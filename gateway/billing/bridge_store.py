@@ -80,8 +80,8 @@ from (
   select customer_id, user_id, frozen_nano as nano from public.billing_windows
   union all select null, user_id, frozen_nano - moved_nano from public.stripe_windows
   union all select customer_id, user_id, -1000 * value from public.stripe_meter_events where not state = any($1::text[])
-  union all select customer_id, null, coalesce((to_jsonb(c) ->> 'credit_due_nano')::bigint, 0) - nano
-  from public.billing_carry c
+  union all select customer_id, null, credit_due_nano - nano
+  from public.billing_carry
   union all select null, user_id, -nano from public.stripe_carry
 ) each group by 1, 2
 """
