@@ -38,3 +38,14 @@ def sync(
     now = datetime.now(UTC)
     at = now - timedelta(days=SINCE_DAYS) if since is None else parse_bound(since, "--since", now)
     run(stripe_commands.sync(settings(), Console(), since=at, as_json=as_json))
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="An invoice, a line of one, a meter event, a row, or an id of OpenAI's.")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Every call as a line of CSV, for a dispute.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Traces an invoice to its calls, or a call to its invoice. Exits 1 when a sum is not explained."""
+    if not run(stripe_commands.explain(settings(), Console(), name=name, as_csv=as_csv, as_json=as_json)):
+        raise SystemExit(1)

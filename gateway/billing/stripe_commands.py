@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from gateway.billing import stripe_admin
+from gateway.billing.explain import output, trace
 from gateway.billing.setup import Prepared
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
@@ -48,6 +49,18 @@ async def sync(settings: Settings, console: Console, *, since: datetime, as_json
         *([f"{done.retried} webhooks that had failed are tried again."] if done.retried else []),
         as_json=as_json,
     )
+
+
+async def explain(settings: Settings, console: Console, *, name: str, as_csv: bool, as_json: bool) -> bool:
+    """What something is made of, and where it is billed; whether all of it is explained."""
+    found = await trace.explain(settings, name)
+    if as_csv:
+        console.write_lines(output.to_csv(found))
+    elif as_json:
+        console.print_json(output.to_json(found))
+    else:
+        output.show(console, found)
+    return output.is_whole(found)
 
 
 def _diff(done: Prepared, *, dry_run: bool) -> list[str]:

@@ -50,14 +50,17 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "gateway plans explain --user ann@example.com --model gpt-5",
     ),
     "billing": ("gateway billing held", "gateway billing status --month last-month --by customer"),
+    "reconcile": ("gateway reconcile stripe --month 2026-10",),
     "stripe": (
         "gateway stripe setup --dry-run",
         "gateway stripe sync --since 2026-10",
+        "gateway stripe explain in_1Q2w3e --csv",
     ),
     "report": (
         "gateway report usage --by user,model --during last-month",
         "gateway report usage --by day --from 2026-11-01 --to 2026-11-15 --csv --output november.csv",
         "gateway report meetings --during yesterday",
+        "gateway report accruals --during 2026-11 --csv",
     ),
     "audit": ("gateway audit", "gateway audit --from 2026-11-01 --to 2026-12-01 --stripe"),
     "adjust": (

@@ -14,6 +14,7 @@ from gateway.billing.stripe import Billing
 from gateway.billing.unbilled import read_unbilled
 from gateway.config.settings import Settings, require_values
 from gateway.doctor.findings import CheckResult
+from gateway.doctor.invoices import check_invoices
 from gateway.doctor.vendors import in_clear
 from gateway.kit.clock import now
 from gateway.kit.errors import ConfigError, DependencyDown
@@ -57,6 +58,7 @@ async def stripe(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]
     found += await _of_other_accounts(billing, outbox)
     found += await _customers(billing, Accounts(pool))
     found += await _check_uncounted(billing, outbox, settings.billing.meter_event_name, now() - REPORTED)
+    found += await check_invoices(settings, pool)
     return found or [CheckResult("stripe", "ok", "the meter and the customers are there, nothing is stuck")]
 
 

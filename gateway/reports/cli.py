@@ -102,3 +102,25 @@ def meetings(
             output=output,
         )
     )
+
+
+@app.command()
+def accruals(
+    during: Annotated[str, typer.Option(help="The month, UTC: 2026-11, this-month or last-month.")] = "last-month",
+    as_json: Json = False,
+    as_csv: Csv = False,
+    output: Output = None,
+) -> None:
+    """What was earned in a month and is on no invoice yet, and what was paid in advance and is not used."""
+    if as_json and as_csv:
+        raise OptionError("--json and --csv: give one")
+    run(
+        report_command.accruals(
+            settings(),
+            Console(),
+            now=datetime.now(UTC),
+            during=during,
+            form="json" if as_json else "csv" if as_csv else "table",
+            output=output,
+        )
+    )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
+from gateway.reports.accruals import query_accruals
+from gateway.reports.accruals_output import accruals_csv, accruals_table
 from gateway.reports.as_csv import usage_csv
 from gateway.reports.as_table import usage_table
 from gateway.reports.meetings_output import meeting_csv, meeting_table
@@ -65,5 +67,20 @@ async def meetings(
         report.to_json,
         partial(meeting_csv, report),
         partial(meeting_table, report),
+    )
+    write(console, form, output, rendering)
+
+
+async def accruals(
+    settings: Settings, console: Console, *, now: datetime, during: str, form: Form, output: Path | None
+) -> None:
+    """What is earned and not invoiced, and the other way round."""
+    report = await query_accruals(settings, during=during, now=now)
+    rendering = Rendering(
+        f"accruals of {report.period.since:%Y-%m} (UTC)",
+        len(report.rows),
+        report.to_json,
+        partial(accruals_csv, report),
+        partial(accruals_table, report),
     )
     write(console, form, output, rendering)

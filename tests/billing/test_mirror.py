@@ -205,7 +205,12 @@ async def test_sync_finds_what_no_webhook_told(shop: Shop, billing: Billing, poo
     await shop.move_to(JANUARY + 60)
     mirror = Mirror(StripeReader(billing), MirrorStore(pool))
     since = datetime.fromtimestamp(START, UTC)
+    about = {"object": "subscription", "id": subscription.id}
+    await apply_all(pool, billing, [told("customer.subscription.created", about)])
+    assert await pool.fetchval("select count(*) from stripe_subscriptions where seen_event is null") == 0
     synced = await mirror.sync(since)
+    await apply_all(pool, billing, [told("customer.subscription.updated", about)])
+    assert await pool.fetchval("select count(*) from stripe_subscriptions where seen_event is null") == 2
     assert synced == MirrorSynced(2, len(await shop.invoices()), 0)
     assert {row["status"] for row in await kept(pool, "stripe_subscriptions")} == {"active", "canceled"}
     assert "draft" in {row["status"] for row in await kept(pool, "stripe_invoices")}

@@ -70,6 +70,24 @@ async def test_a_genuine_event_is_stored_once_whichever_secret_signed_it(running
     assert "in_1" not in running.serve.output()
 
 
+async def test_a_worker_applies_it(running: Stack) -> None:
+    url, key = running.env["STRIPE_BASE_URL"], running.env["STRIPE_SECRET_KEY"]
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
+        session.post(f"{url}/v1/customers", data={"email": "hook@example.com"}) as response,
+    ):
+        customer = (await response.json())["id"]
+    body = snapshot(f"evt_{uuid4().hex}", "customer.updated", object="customer", id=customer)
+    assert await post(running, body, signed(body)) == (200, {})
+    connection = await asyncpg.connect(running.env["DATABASE_URL"])
+    try:
+        async with asyncio.timeout(90):
+            while not await connection.fetchval("select exists (select from stripe_customers where id = $1)", customer):
+                await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+
+
 async def test_what_is_not_stripe_s_is_refused_and_not_stored(running: Stack) -> None:
     event_id = f"evt_{uuid4().hex}"
     body = snapshot(event_id)

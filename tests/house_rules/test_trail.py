@@ -75,7 +75,8 @@ READS: Final = frozenset({
     "meetings list",
     "daily status", "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show",
     "config check",
-    "journal inspect",
+    "journal inspect", "reconcile stripe", "stripe explain",
+    "report accruals",
 })  # fmt: skip
 OTHERS: Final = {
     "up": "starts the gateway on this machine; the key that it makes is made as by `keys create`",

@@ -26,8 +26,8 @@ from gateway.limits import spending
 from gateway.meetings import backfill_cursors, call_meetings, event_store, inbox_transaction, listing
 from gateway.openai import objects
 from gateway.processes.handed_settings import decode_settings, encode_settings, without_secrets
+from gateway.reports import accruals, usage_sql
 from gateway.reports import store as reports
-from gateway.reports import usage_sql
 from gateway.retention import store as retention
 from gateway.rooms import store as rooms
 from gateway.stores import database_mark, migrator, postgres_health, webhook_inbox
@@ -82,6 +82,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "participants": READS, "budgets": READS, "credit_entries": READS,
         "accrued_decisions": READS,
         "corrections": READS, "correction_rows": READS, "correction_proposals": READS, "correction_decisions": READS,
+        "stripe_meter_events": READS, "stripe_windows": READS,
         "stripe_subscriptions": READS, "stripe_invoices": READS, "stripe_customers": READS,
         "stripe_credit_grants": READS, "stripe_notices": READS, "stripe_rechecks": READS,
         "late_rows": READS, "books": READS, "periods": READS, "customers": READS, "user_customers": READS,
@@ -277,6 +278,7 @@ STATEMENTS: Final = (
     ("worker", migrator, ("RECORDS_EXIST", "RECORDED")),
     ("reports", reports, None),
     ("reports", usage_sql, ("BY_DAY", "BY_HOUR")),
+    ("reports", accruals, None),
 )
 """Process, module, and those of its constants that this process sends; None: all that are statements."""
 

@@ -52,13 +52,15 @@ on conflict (id) do update set amount = excluded.amount, available = excluded.av
 where t.asked_at <= excluded.asked_at
 """
 _LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('stripe ' || $1, 0))"
+# Whether `gateway stripe sync` has ever found it (seen_event is NULL) stays: so it is known that all were read once.
 _ITEM: Final = """
-insert into public.stripe_subscriptions (item, id, customer, price, meter, meter_id, currency, status, started_at,
+insert into public.stripe_subscriptions as t (item, id, customer, price, meter, meter_id, currency, status, started_at,
   anchor, period_start, period_end, cancel_at, ended_at, is_live, asked_at, seen_event)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 on conflict (item, period_start) do update set customer = excluded.customer, price = excluded.price,
   meter = excluded.meter, meter_id = excluded.meter_id, anchor = excluded.anchor, period_end = excluded.period_end,
-  removed_at = null, asked_at = excluded.asked_at, seen_event = excluded.seen_event
+  removed_at = null, asked_at = excluded.asked_at,
+  seen_event = case when t.seen_event is not null then excluded.seen_event end
 """
 # A cycle that was begun anew cuts the period before it; the state is that of the subscription, in every period.
 _EARLIER: Final = """
