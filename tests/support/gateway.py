@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.environment import clean_environment
 from tests.support.invoke import gateway_now
+from tests.support.patience import ENDS_S
 from tests.support.servers import free_port
 
 START_S: Final = 180.0
@@ -181,13 +182,13 @@ class Stack:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=ENDS_S) as response:
             data = response.read()
         return json.loads(data) if data else None
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """What /metrics says now: every sample by its name and labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=ENDS_S) as response:
             families = text_string_to_metric_families(response.read().decode())
         return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
 
