@@ -30,7 +30,7 @@ async def test_a_body_that_stops_coming_ends_with_408_and_the_connection() -> No
         assert server.late("body") == 1
 
 
-async def test_a_body_at_a_byte_a_minute_ends_although_it_never_stops() -> None:
+async def test_a_body_at_a_byte_a_second_ends_although_it_never_stops() -> None:
     async with guarded() as server:
         client = await begin(server)
         for later_min in range(1, 10):
