@@ -25,6 +25,8 @@ from tests.support.servers import free_port
 START_S: Final = 180.0
 STOP_S: Final = 120.0
 """Only ever waited for in full when something is broken: a machine may be ten times slower than usual."""
+PATIENT: Final = "tests.support.patient_gateway"
+"""The module by which `start` runs `gateway serve`."""
 
 
 class Process:
@@ -116,7 +118,8 @@ class Stack:
     def start(self, *, workers: int = 1, background: bool = True) -> None:
         """Sandbox, key, `serve`."""
         self.prepare()
-        self.serve = self.run("serve", "--workers", str(workers), *([] if background else ["--no-background"]))
+        options = ["--workers", str(workers), *([] if background else ["--no-background"])]
+        self.serve = self.run("serve", *options, module=PATIENT)
         self.serve.wait_for("serving http")
 
     def prepare(self) -> None:

@@ -13,7 +13,7 @@ from gateway.config.database_logins import PROCESSES, setting
 from gateway.embedded import Embedded
 from gateway.stores.process_roles import make_logins
 from tests.conftest import admin
-from tests.support.gateway import Stack, stack
+from tests.support.gateway import PATIENT, Stack, stack
 from tests.support.hostile import Hostile
 from tests.support.servers import free_port, on_database
 
@@ -114,9 +114,9 @@ def before_hostile(running: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
     """A gateway beside `running`, and the port at which it expects OpenAI."""
     made, port = running.beside(tmp_path_factory.mktemp("hostile")), free_port()
     made.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
-    made.env["UPSTREAM__READ_S"] = "5"
+    made.env["UPSTREAM__READ_S"] = "60"
     try:
-        made.run("serve", "--no-background").wait_for("serving http")
+        made.run("serve", "--no-background", module=PATIENT).wait_for("serving http")
         yield made, port
     finally:
         made.stop()
