@@ -25,7 +25,14 @@ WARM_S: Final = 1.0
 
 
 async def chaos(
-    made: Deployment, seed: int, seconds: float, clients: int, say: Callable[[str], None]
+    made: Deployment,
+    seed: int,
+    seconds: float,
+    clients: int,
+    say: Callable[[str], None],
+    *,
+    calls_min: int = 0,
+    faults_min: int = 0,
 ) -> dict[str, Any]:
     """Raises nothing for what is wrong: the figures say it."""
     excuses = Excuses()
@@ -34,7 +41,7 @@ async def chaos(
     loading = asyncio.create_task(load.run())
     await asyncio.sleep(WARM_S)
     begun = time.monotonic()
-    await killer.run(seconds)
+    await killer.run(seconds, lambda: load.seen["200"] + load.seen["left"], calls_min, faults_min)
     took_s = time.monotonic() - begun
     load.stop()
     found = await judged(made, load, loading)
