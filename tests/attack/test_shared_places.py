@@ -39,7 +39,7 @@ def ask(base_url: str, key: str, **headers: str) -> str:
 async def head_at_openai(hostile: Hostile, key: str, **headers: str) -> dict[str, str]:
     """The headers with which OpenAI gets a call that a client makes with these."""
     hostile.answer = answered(COMPLETION)
-    event_id = await asyncio.to_thread(ask, f"http://127.0.0.1:{hostile.gateway_port}/v1", key, **headers)
+    event_id = await asyncio.to_thread(ask, hostile.gateway.base_url, key, **headers)
     lines = hostile.heads[-1].decode("latin-1").strip().split("\r\n")[1:]
     found = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     assert found["x-client-request-id"] == event_id

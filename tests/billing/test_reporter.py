@@ -17,6 +17,7 @@ from gateway.kit.errors import DependencyDown
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.billing.stripe_truth import StripeTruth
+from tests.support.patience import ENDS_S
 from tests.support.usage import entries, usage
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -132,7 +133,7 @@ async def test_a_reporter_killed_after_sending_counts_once(
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.billing.bill_killed", database_url, truth.url, NOW.isoformat(), cwd=ROOT
     )
-    assert await asyncio.wait_for(process.wait(), 30) == -9
+    assert await asyncio.wait_for(process.wait(), ENDS_S) == -9
     assert truth.total() == owed  # Stripe has it; nobody here knows
     assert await states(pool) == {"pending": 1}
     assert await bill.step_once(NOW + timedelta(seconds=60)) == BillCounts()  # still leased to the dead one

@@ -21,7 +21,7 @@ from tests.support.gateway import Process, Stack, children, stack
 
 STORES: Final = {"postgres": signal.SIGQUIT, "valkey": signal.SIGKILL}
 """How each dies: an immediate stop, and no stop at all."""
-START_S: Final = 60.0
+START_S: Final = 180.0
 QUICK: Final = {
     "JOURNAL__CONFIRM_AFTER_S": "1",
     "BILLING__WINDOW_S": "5",
@@ -95,6 +95,7 @@ class Deployment:
         self.stack: Final = running
         self.second = ""
         """Another user's key."""
+        self.second_user_id = ""
         self.worker: Process
         self._supervisor: asyncio.Task[None] | None = None
         self.restarts = 0
@@ -112,7 +113,7 @@ class Deployment:
         self.stack.serve = self.stack.run("serve", "--workers", "2")
         self.stack.serve.wait_for("serving http")
         second = self.stack.make_key("second@example.com")
-        self.second = second["key"]
+        self.second, self.second_user_id = second["key"], second["user_id"]
         for user_id in (self.stack.user_id, second["user_id"]):
             asyncio.run(make_payer(self.stack, self.stores["postgres"].url, user_id))
         self.worker = self.stack.run("worker")

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-RESTART_S: Final = 15.0
+RESTART_S: Final = 30.0
 """Seconds in which a process that was killed is there again: its parent's patience grows with each kill."""
-AFTERMATH_S: Final = 6.0
+AFTERMATH_S: Final = 10.0
 """Seconds after which a store that is back has been noticed: a connection that hung gives up."""
 
 EXCUSED: Final[Mapping[str, tuple[str, ...]]] = {

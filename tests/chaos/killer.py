@@ -37,6 +37,8 @@ WEIGHTS: Final[dict[str, float]] = {
 """Faults, and how often each is drawn."""
 PAUSE_S: Final = (0.2, 1.4)
 """Seconds between two faults."""
+ENOUGH_S: Final = 300.0
+START_S: Final = 15.0
 HANG_S: Final = (0.5, 4.0)
 AWAY_S: Final = (0.0, 3.0)
 """Seconds for which a killed store stays away."""
@@ -58,14 +60,27 @@ class Killer:
         """Stores and wires that are away or hang already."""
         self.faults: Final[Counter[str]] = Counter()
 
-    async def run(self, seconds: float) -> None:
-        """Faults for so long, then all of them healed."""
+    async def run(self, seconds: float, answered: Callable[[], int], calls_min: int, faults_min: int) -> None:
+        """Faults for so long, and on a busy machine until there are so many of both; then all of them healed."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        at_last = until + ENOUGH_S
+
+        def is_enough() -> bool:
+            return answered() >= calls_min and self.faults.total() >= faults_min
+
+        while (now := time.monotonic()) < until or (now < at_last and not is_enough()):
+            before = answered()
             await self._one()
             await asyncio.sleep(self._dice.uniform(*PAUSE_S))
+            await self._until_one_is(answered, before)
         while self._healing:
             await asyncio.wait(self._healing)
+
+    async def _until_one_is(self, answered: Callable[[], int], before: int) -> None:
+        """A process that is killed before it has started proves nothing: on a busy machine that takes a while."""
+        until = time.monotonic() + START_S
+        while answered() == before and time.monotonic() < until:
+            await asyncio.sleep(0.1)
 
     async def _one(self) -> None:
         # The same draws for every fault, whatever the world is like: the seed alone says what comes.

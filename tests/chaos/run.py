@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -17,12 +18,21 @@ from tests.chaos.killer import Killer
 from tests.chaos.load import Load
 from tests.support.servers import memory_folder
 
-HEAL_S: Final = 30.0
+HEAL_S: Final = 90.0
+AUDIT_S: Final = 60.0
+"""Seconds in which what was only read a moment ago is acknowledged and confirmed."""
 WARM_S: Final = 1.0
 
 
 async def chaos(
-    made: Deployment, seed: int, seconds: float, clients: int, say: Callable[[str], None]
+    made: Deployment,
+    seed: int,
+    seconds: float,
+    clients: int,
+    say: Callable[[str], None],
+    *,
+    calls_min: int = 0,
+    faults_min: int = 0,
 ) -> dict[str, Any]:
     """Raises nothing for what is wrong: the figures say it."""
     excuses = Excuses()
@@ -31,7 +41,7 @@ async def chaos(
     loading = asyncio.create_task(load.run())
     await asyncio.sleep(WARM_S)
     begun = time.monotonic()
-    await killer.run(seconds)
+    await killer.run(seconds, lambda: load.seen["200"] + load.seen["left"], calls_min, faults_min)
     took_s = time.monotonic() - begun
     load.stop()
     found = await judged(made, load, loading)
@@ -59,8 +69,7 @@ async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> d
     await billed(dsn, HEAL_S)
     stripe = await asyncio.to_thread(made.stack.control, "stripe", "GET", "/events")
     found = await verdict(dsn, truth, stripe["events"])
-    await asyncio.sleep(2)  # what was only read a moment ago is acknowledged and confirmed
-    audited = await asyncio.to_thread(made.stack.command, "audit", "--all", "--grace", "0", "--json")
+    audited = await audit(made)
     report = json.loads(audited.stdout)["invariants"] if audited.stdout else [{"state": "breach", "why": "no report"}]
     return {
         "calls": found.calls,
@@ -85,6 +94,16 @@ async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> d
         "breaches": [one for one in report if one["state"] == "breach"],
         "clean": found.clean and audited.returncode == 0 and not load.unexplained and heal_s < HEAL_S,
     }
+
+
+async def audit(made: Deployment) -> "subprocess.CompletedProcess[bytes]":
+    """`gateway audit` once it finds nothing wrong, or what it still finds after `AUDIT_S`."""
+    deadline_s = time.monotonic() + AUDIT_S
+    while True:
+        await asyncio.sleep(2)
+        done = await asyncio.to_thread(made.stack.command, "audit", "--all", "--grace", "0", "--json")
+        if done.returncode == 0 or time.monotonic() > deadline_s:
+            return done
 
 
 def run(seed: int, play: Callable[[Deployment], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import asyncpg
 
 from tests.clients.install import Mismatch
 
-ROWS_S: Final = 20.0
+ROWS_S: Final = 90.0
 Row = asyncpg.Record
 Tokens = tuple[int, int]
 

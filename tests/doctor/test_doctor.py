@@ -16,6 +16,7 @@ from gateway.stores.redis import open_redis
 from tests.config.test_problems import SECRET
 from tests.doctor.doctors import found, on, says, settings
 from tests.processes.test_serve_refusals import valkey
+from tests.support.patience import ENDS_S
 from tests.support.servers import free_port
 
 POSTGRES = {
@@ -122,10 +123,9 @@ async def test_redis(tmp_path: Path) -> None:
         ]
         async with open_redis(url) as client:
             await client.config_set("appendonly", "yes")
-            for _ in range(200):  # the first rewrite of the file takes a moment
-                if says(await found("redis", loaded))[0][0] == "ok":
-                    break
-                await asyncio.sleep(0.02)
+            async with asyncio.timeout(ENDS_S):
+                while says(await found("redis", loaded))[0][0] != "ok":
+                    await asyncio.sleep(0.02)  # the first rewrite of the file takes a moment
             assert says(await found("redis", loaded)) == [("ok", "noeviction; 0 event(s) waiting in the stream")]
             old = f"{int((time.time() - 400) * 1000)}-0"
             await client.xadd("gateway:usage", {"e": b"x", "id": "x"}, id=old)

@@ -5,14 +5,16 @@ import pytest
 from tests.chaos.outage import outage
 from tests.chaos.run import chaos, run
 
+CALLS_MIN = 200
+
 
 @pytest.mark.parametrize("seed", [1])
 def test_a_sample(seed: int) -> None:
     lines: list[str] = []
-    figures = run(seed, lambda made: chaos(made, seed, 20.0, 12, lines.append))
+    figures = run(seed, lambda made: chaos(made, seed, 20.0, 12, lines.append, calls_min=CALLS_MIN, faults_min=10))
     assert figures["clean"], (figures["why"], figures["such_errors"], figures, lines)
     assert figures["faults"] >= 10
-    assert figures["calls"] >= 200
+    assert figures["calls"] >= CALLS_MIN
 
 
 @pytest.mark.parametrize("away", [["valkey"], ["postgres"], ["valkey", "postgres"]], ids="+".join)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.journal.test_full_disk import fill, small_disk
 from tests.support.gateway import Stack, stack
+from tests.support.patience import ENDS_S
 from tests.support.whole_gateway import settled_rows
 
 __all__ = ["small_disk"]
@@ -55,7 +56,7 @@ async def test_a_full_disk(on_small_disk: Stack, small_disk: Path) -> None:
         assert all(body.endswith(b"data: [DONE]\n\n") for body in bodies)
         sent = len(running.truth())
         theirs.unlink()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(ENDS_S):
             while await status("/readyz") != 200:
                 await asyncio.sleep(0.1)
         async with session.post(url, json=BODY) as got:

@@ -15,7 +15,7 @@ from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows
 
 MODEL = "gpt-4o-mini"
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.tcp import Link, wires
 
-WAIT_S = 5.0
+WAIT_S = 60.0
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -17,9 +17,18 @@ from gateway.kit.errors import ApiError
 from gateway.processes.front import Front
 from gateway.processes.server import open_server
 from gateway.proxy.handler import Proxy
+from tests.support.patience import ENDS_S
 
 LARGE: Final = 8 * 1024 * 1024
-STALL_S: Final = 60.0
+MINUTE_S: Final = 60
+STALL_S: Final = 60.0 * MINUTE_S
+SLOWER: Final = {
+    "head_s": 10 * MINUTE_S,
+    "body_s": 10 * MINUTE_S,
+    "body_idle_s": 20 * MINUTE_S,
+    "body_bytes_per_s": 20_000 // MINUTE_S,
+}
+"""The defaults with a minute for each second: what a test itself takes must not count, however busy the machine is."""
 
 
 class _OnlyIds:
@@ -37,7 +46,7 @@ class Guarded:
 
     def __init__(self, **settings: Any) -> None:
         self.files = settings.pop("files", 1024)
-        self.settings: Final = ConnectionSettings(**settings)
+        self.settings: Final = ConnectionSettings(**SLOWER, **settings)
         self.uploads: Final = Uploads(self.settings)
         self.connections: Final = ClientConnections(
             self.settings, self.uploads, files=self.files, write_stall_s=STALL_S
@@ -48,9 +57,9 @@ class Guarded:
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    def look(self, later_s: float = 0) -> None:
-        """As the process does once a second, so many seconds later."""
-        self.connections.look(asyncio.get_running_loop().time() + later_s)
+    def look(self, later_min: float = 0) -> None:
+        """As the process does once a second, so many minutes later."""
+        self.connections.look(asyncio.get_running_loop().time() + later_min * MINUTE_S)
 
     def late(self, what: Delay) -> int:
         """How many connections have ended because of it."""
@@ -96,7 +105,7 @@ class Client:
 
     async def answer(self) -> tuple[int, Any]:
         """Status and JSON of the next answer."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(ENDS_S):
             head = await self.reader.readuntil(b"\r\n\r\n")
             fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
             body = await self.reader.readexactly(int(fields[b"Content-Length"]))
@@ -104,7 +113,7 @@ class Client:
 
     async def rest(self) -> bytes:
         """All that comes until the server closes."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(ENDS_S):
             return await self.reader.read()
 
 

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from tests.http.guarded import Client, Guarded, guarded, settle
+from tests.support.patience import ENDS_S
 
 HALF = b"POST /seen HTTP/1.1\r\nHost: x\r\nContent-"
 
@@ -98,11 +99,11 @@ async def test_a_client_that_reads_slowly_is_not_cut() -> None:
         client = await slow_reader(server)
         head = await client.reader.readuntil(b"\r\n\r\n")
         left = int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0])
-        for later_s in range(0, 2000, 50):
-            server.look(later_s)
+        for later_min in range(0, 2000, 50):
+            server.look(later_min)
             left -= len(await client.reader.readexactly(128 * 1024))
             await settle()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(ENDS_S):
             await client.reader.readexactly(left)
         assert server.late("answer") == 0
 

@@ -19,7 +19,7 @@ async def begin(server: Guarded, *headers: bytes, body: bytes = b"x", size: int 
 
 async def test_a_body_that_stops_coming_ends_with_408_and_the_connection() -> None:
     async with guarded() as server:
-        client = await begin(server, body=b"x" * 300_000)  # enough to be allowed 25 s
+        client = await begin(server, body=b"x" * 300_000)  # enough to be allowed 25 minutes
         server.look(0)
         server.look(15)
         assert server.late("body") == 0
@@ -33,9 +33,9 @@ async def test_a_body_that_stops_coming_ends_with_408_and_the_connection() -> No
 async def test_a_body_at_a_byte_a_second_ends_although_it_never_stops() -> None:
     async with guarded() as server:
         client = await begin(server)
-        for later_s in range(1, 10):
+        for later_min in range(1, 10):
             await client.send(b"x")
-            server.look(later_s)
+            server.look(later_min)
         assert server.late("body") == 0
         await client.send(b"x")
         server.look(11)
@@ -45,9 +45,9 @@ async def test_a_body_at_a_byte_a_second_ends_although_it_never_stops() -> None:
 async def test_a_large_body_has_the_time_that_its_size_allows() -> None:
     async with guarded() as server:
         client = await begin(server, size=LARGE)
-        for later_s in range(0, 300, 10):
+        for later_min in range(0, 300, 10):
             await client.send(b"x" * 250_000)
-            server.look(later_s)
+            server.look(later_min)
         await client.send(b"x" * (LARGE - 30 * 250_000 - 1))
         assert await client.answer() == (200, {"remote": "127.0.0.1", "body": LARGE})
         server.look(1000)

@@ -12,6 +12,7 @@ from gateway.journal import writer as journal_module
 from gateway.journal.frames import OPEN, SETTLE
 from gateway.kit.errors import DependencyDown
 from tests.journal.journals import is_failed, make, payload, read_all
+from tests.support.patience import until
 
 DISK_BYTES = 4 * 1024 * 1024
 RESERVE = 1024 * 1024
@@ -47,9 +48,7 @@ def fill(disk: Path) -> Path:
 async def healed(recovered: Path, journal: journal_module.Journal) -> None:
     """Makes room and waits until the journal has seen it."""
     recovered.unlink()
-    async with asyncio.timeout(10):
-        while is_failed(journal):
-            await asyncio.sleep(0.02)
+    await until(lambda: not is_failed(journal))
 
 
 async def test_calls_in_flight_settle_and_no_new_one_is_let_in(

@@ -17,6 +17,7 @@ from gateway.journal.reader import Segments
 from gateway.journal.writer import Journal
 from gateway.kit.errors import DependencyDown
 from tests.journal.journals import ID, Disk, is_failed, make, payload, read_all, segment_of
+from tests.support.patience import until
 
 
 @pytest.fixture
@@ -92,9 +93,7 @@ async def test_it_recovers_without_calls(
     await asyncio.sleep(0.1)
     assert is_failed(journal)
     disk.failing = {}
-    async with asyncio.timeout(5):
-        while is_failed(journal):
-            await asyncio.sleep(0.01)
+    await until(lambda: not is_failed(journal))
     await journal.append(OPEN, payload(2))
     assert read_all(tmp_path) == [payload(2)]
 
@@ -116,10 +115,8 @@ async def test_a_bug_in_a_commit_fails_its_records_and_not_the_journal(
     with pytest.raises(DependencyDown, match="KeyError"):
         await asyncio.wait_for(journal.append(SETTLE, payload(1)), 60)
     assert journal.failure == "KeyError"
-    async with asyncio.timeout(60):
-        while is_failed(journal):
-            await asyncio.sleep(0.01)
-        await journal.append(SETTLE, payload(2))
+    await until(lambda: not is_failed(journal))
+    await journal.append(SETTLE, payload(2))
     assert read_all(tmp_path) == [payload(2)]
 
 

@@ -16,7 +16,7 @@ from gateway.limits.key_limits import build_key_limits
 from gateway.sandbox import credentials
 from gateway.sandbox.unkey.keys import NamedLimit
 from gateway.stores.postgres import Pool
-from tests.keys.unkey_at_work import NOW, KeySides, key_sides_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 
 FOREIGN = NamedLimit("nightly", 5, 86_400_000, "rl_nightly", False)
 
@@ -43,7 +43,7 @@ async def test_what_is_set_holds_at_unkey_and_here(sides: KeySides) -> None:
     assert (kept.meta, kept.name, kept.enabled) == ({"plan": "pro", "concurrent": 3, "bound": True}, "desk", True)
     assert (row["name"], row["description"], row["is_active"]) == ("desk", "at home", True)
     assert kept.expires == int(row["expires_at"].timestamp() * 1000)
-    assert timedelta(days=30) <= row["expires_at"] - NOW < timedelta(days=31)
+    assert timedelta(days=30) <= row["expires_at"] - sides.began_at < timedelta(days=31)
     assert done["changed"]["models"] == {"from": None, "to": ["gpt-4.1*", "gpt-5"]}
     assert done["changed"]["requests_per_minute"] == {"from": None, "to": 60}
     async with aiohttp.ClientSession() as session:  # what a proxy makes of it
@@ -69,7 +69,7 @@ async def test_what_is_set_holds_at_unkey_and_here(sides: KeySides) -> None:
 
 async def test_what_is_cleared_is_gone_and_the_rest_stays(sides: KeySides) -> None:
     kept = sides.kept("key_ann")
-    kept.expires, kept.meta = int(NOW.timestamp() * 1000) + 10**9, {"plan": "pro", "concurrent": 2}
+    kept.expires, kept.meta = int(sides.began_at.timestamp() * 1000) + 10**9, {"plan": "pro", "concurrent": 2}
     kept.permissions = ["usage.read", "openai.model.gpt-5", "openai.chat"]
     kept.ratelimits += [
         NamedLimit(name, 9, 60_000, f"rl_{name}", True) for name in ("requests", "tokens", "concurrent")

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from gateway.sandbox import credentials
 from gateway.sandbox.unkey.bodies import UpdateKey, VerifyKey
 from gateway.sandbox.unkey.keys import Key, NamedLimit, Refill
 from gateway.stores.postgres import Pool
-from tests.keys.unkey_at_work import NOW, KeySides, key_sides_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 
 SAME = ("name", "external_id", "expires", "meta", "permissions", "roles")
 OLD_SECRET = "sk_ann_canary_012"
@@ -97,7 +97,7 @@ async def test_with_an_overlap_both_work_and_only_one_has_credits(sides: KeySide
     old, row = sides.kept("key_ann"), await sides.row("key_ann")
     assert (old.remaining, old.refill, new.remaining, new.refill) == (0, None, 1000, Refill("daily", 500))
     assert old.expires == int(row["expires_at"].timestamp() * 1000)
-    assert timedelta(hours=1) <= row["expires_at"] - NOW < timedelta(hours=2)
+    assert timedelta(hours=1) <= row["expires_at"] - sides.began_at < timedelta(hours=2)
     secret = next(line.strip() for line in done.out.splitlines() if line.startswith("  "))
     assert (code(sides, OLD_SECRET), code(sides, secret), new.expires) == ("VALID", "VALID", None)
     assert "the old one has 0 since before this was shown" in done.out
@@ -109,7 +109,7 @@ async def test_with_an_overlap_both_work_and_only_one_has_credits(sides: KeySide
 
 
 async def test_what_unkey_does_not_carry_is_carried(sides: KeySides) -> None:
-    sides.kept("key_ann").expires = int(NOW.timestamp() * 1000) + 10**9
+    sides.kept("key_ann").expires = int(sides.began_at.timestamp() * 1000) + 10**9
     async with KeyAdmin(credentials.UNKEY_ROOT_KEY, base_url=sides.sandbox.unkey_base_url) as admin:
         old = await admin.describe_key("key_ann")
         sides.at_unkey("bare", external_id=sides.kept("key_ann").external_id, enabled=False)
@@ -220,7 +220,7 @@ async def test_an_interrupt_never_leaves_half_a_key(sides: KeySides, monkeypatch
         return await set_credits(admin, key_id, remaining)
 
     monkeypatch.setattr(KeyAdmin, "set_credits", interrupt)
-    now = datetime.now(NOW.tzinfo)
+    now = datetime.now(UTC)
     with pytest.raises(asyncio.CancelledError):
         await reroll(settings, Console(file=out), reference="key_ann", overlap=timedelta(), now=now, as_json=False)
     assert (out.getvalue(), others(sides), sides.kept("key_ann").remaining) == ("", [], 1000)
@@ -229,7 +229,7 @@ async def test_an_interrupt_never_leaves_half_a_key(sides: KeySides, monkeypatch
         raise asyncio.CancelledError
 
     monkeypatch.setattr(KeyAdmin, "update_key", cancelled)
-    now = datetime.now(NOW.tzinfo)
+    now = datetime.now(UTC)
     with pytest.raises(asyncio.CancelledError):
         await reroll(settings, Console(file=out), reference="key_ann", overlap=timedelta(), now=now, as_json=False)
     (new,) = others(sides)

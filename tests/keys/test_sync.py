@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -19,9 +20,9 @@ from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.unkey.bodies import UpdateKey
 from gateway.stores.postgres import Pool
-from tests.keys.unkey_at_work import NOW, KeySides, key_sides_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 
-ENDS_MS = int(NOW.timestamp() * 1000) + 10**9
+ENDS_MS = int(time.time() * 1000) + 10**9
 DRIFT = {
     ("not_linked", "key_found"): True,
     ("not_linked", "key_stranger"): False,

@@ -20,7 +20,7 @@ from gateway.sandbox.unkey.bodies import LimitBody, UpdateIdentity
 from gateway.sandbox.unkey.keys import NamedLimit
 from gateway.stores.postgres import Pool
 from tests.access.unkey_gate import gate_at
-from tests.keys.unkey_at_work import NOW, KeySides, key_sides_at
+from tests.keys.unkey_at_work import KeySides, key_sides_at
 from tests.support.stand_ins import control
 
 ANN = "sk_ann_canary_012"
@@ -178,7 +178,7 @@ async def test_a_limit_with_its_old_name_is_read_and_taken_away(sides: KeySides)
 
 @pytest.mark.parametrize("strict", [False, True])
 async def test_both_contracts_are_spoken(sides: KeySides, strict: bool) -> None:
-    ends_ms = int(NOW.timestamp() * 1000) + 10**9
+    ends_ms = int(sides.began_at.timestamp() * 1000) + 10**9
     await sides.key("ann", expires=ends_ms, ratelimits=[NamedLimit("key-requests", 9, 60_000, "rl_1", True)])
     await sides.key("bob")
     await mode(sides, strict_nulls=strict)
@@ -189,11 +189,11 @@ async def test_both_contracts_are_spoken(sides: KeySides, strict: bool) -> None:
         assert done.error == ""
         old = sides.kept(key_id)
         assert old.expires is not None
-        assert timedelta(0) < datetime.fromtimestamp(old.expires / 1000, UTC) - NOW < timedelta(hours=2)
+        assert timedelta(0) < datetime.fromtimestamp(old.expires / 1000, UTC) - sides.began_at < timedelta(hours=2)
 
 
 async def test_an_old_key_ends_as_it_did_where_the_new_one_is_taken_back(sides: KeySides) -> None:
-    ends_ms = int(NOW.timestamp() * 1000) + 10**9
+    ends_ms = int(sides.began_at.timestamp() * 1000) + 10**9
     await sides.key("ann", expires=ends_ms)
     await sides.key("bob")
     await mode(sides, strict_nulls=True)

@@ -1,10 +1,11 @@
 """A database, the Unkey stand-in, and the command line between them: what tests of `gateway keys` start from."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from gateway.accounts.store import Accounts
 from gateway.ledger.store import Ledger
@@ -15,15 +16,13 @@ from gateway.stores.postgres import Pool
 from tests.support.invoke import Done, gateway
 from tests.support.stand_ins import Clock, control, sandbox_at
 
-NOW: Final = datetime.now(UTC)
-"""The commands read the real clock, so the stand-in is set to it as well."""
-
 
 class KeySides:
     """Both sides of a key."""
 
     def __init__(self, sandbox: Sandbox, database_url: str, ledger: Ledger, pool: Pool) -> None:
         self.sandbox = sandbox
+        self.began_at = datetime.fromtimestamp(sandbox.unkey.now_s(), UTC)
         self.ledger = ledger
         self.pool = pool
         self.env = {
@@ -97,5 +96,6 @@ class KeySides:
 @asynccontextmanager
 async def key_sides_at(database_url: str, ledger: Ledger, pool: Pool) -> AsyncIterator[KeySides]:
     """Both sides of its keys; its stand-in stops in the end."""
-    async with sandbox_at(Clock(NOW.timestamp())) as sandbox:
+    # The commands read the real clock, so the stand-in is set to it as well: now, as imports may be long ago.
+    async with sandbox_at(Clock(time.time())) as sandbox:
         yield KeySides(sandbox, database_url, ledger, pool)

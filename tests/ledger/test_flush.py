@@ -185,7 +185,7 @@ async def test_postgres_away_keeps_the_batch_and_the_next_step_lands_it(
 ) -> None:
     events = await some_calls(ledger, 10)
     await buffer.append(entries(events))
-    weak = await open_pool(database_url, statement_timeout_s=0.1)
+    weak = await open_pool(database_url, statement_timeout_s=1.0)
     flush = writer(buffer, Ledger(weak, meter=METER, window_s=WINDOW_S), Clock())
     blocker = await asyncpg.connect(database_url)
     async with blocker.transaction():

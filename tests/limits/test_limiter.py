@@ -25,6 +25,7 @@ from gateway.usage.plans import KnownPlans, PlanBook, PlanVersion
 from gateway.usage.settle import UNSEEN, Settler
 from tests.ledger.journals_at_work import opened
 from tests.support.events import AT, call
+from tests.support.patience import ENDS_S
 from tests.support.plans import make_plan
 from tests.support.servers import free_port
 
@@ -145,6 +146,7 @@ async def test_a_claim_that_redis_carries_out_after_the_time_out_holds_nothing_f
         monkeypatch.setattr(counters, "reserve", answer_too_late)
         assert (await refused(one, _tight(5 * USD))).code == "limits_unavailable"
         (key,) = await counters.windows()
+        monkeypatch.setattr(limiter_module, "IN_DOUBT_S", 3600.0)
         await one.renew()
         assert len((await counters.state(key)).held) == 1  # it may still be on its way
         monkeypatch.setattr(limiter_module, "IN_DOUBT_S", 0.0)
@@ -212,7 +214,7 @@ async def test_a_look_that_fails_after_its_call_has_gone_is_no_error_of_the_loop
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(of._spending, "read_spent", read_spent)
             taking = asyncio.create_task(of.take(opened(str(uuid4()), user_id=USER), key_limits(hard=True), "key_1"))
-            await asyncio.wait_for(asked.wait(), 10)
+            await asyncio.wait_for(asked.wait(), ENDS_S)
             taking.cancel()
             await asyncio.wait({taking})
             fails.set()

@@ -11,6 +11,7 @@ import structlog
 from gateway.kit.errors import DependencyDown
 from gateway.kit.loops import Loops
 from gateway.meetings.worker import MeetingsWorker
+from tests.support.patience import ENDS_S
 
 
 class Away:
@@ -41,7 +42,7 @@ async def told(inbox: Any, *, is_used: bool) -> int:
         loops = Loops(uniform=lambda _, __: 1.0)
         loops.every("meetings", work.apply_due, every_s=0, retry_s=0)
         async with loops:
-            await asyncio.wait_for(inbox.asked.wait(), 30)
+            await asyncio.wait_for(inbox.asked.wait(), ENDS_S)
     return sum(line["event"] == "loop waits" for line in lines)
 
 

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from gateway.openai.upstream import NotSent, Unanswered, Upstream, UpstreamAnswer
+from tests.support.patience import until
 from tests.support.servers import free_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -154,7 +155,7 @@ async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
     server = Server(OK, OK, close=True)
     async with upstream_to(server) as upstream:
         await read(await upstream.send("GET", "/models", {}, None))
-        await asyncio.sleep(0.05)
+        await until(lambda: all(not connection.is_connected() for _, connection in upstream._idle))
         await read(await upstream.send("GET", "/models", {}, None))
     assert server.connections == 2
 

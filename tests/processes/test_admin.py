@@ -13,19 +13,11 @@ import pytest
 
 from gateway.openai.routing import CATALOGUE
 from tests.support.gateway import Stack
+from tests.support.patience import until
 from tests.support.whole_gateway import settled_rows
 
 HELLO = [{"role": "user", "content": "Hello"}]
 Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-async def once(condition: Callable[[], bool]) -> None:
-    """Until it holds; AssertionError after 20 s."""
-    for _ in range(200):
-        if await asyncio.to_thread(condition):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("it never came to hold")
 
 
 def by_call(metrics: Metrics, name: str) -> dict[tuple[str, str], int]:
@@ -58,7 +50,7 @@ async def load(stack: Stack) -> None:
         assert await post("/chat/completions", chat, headers={"Authorization": "Bearer wrong"}) == 401
         stack.control("openai", body={"times": 1, "status": 429, "retry_after_s": 1})
         assert await post("/chat/completions", chat) == 429
-        stack.control("openai", body={"interval_s": 0.05, "chunks": 10})
+        stack.control("openai", body={"interval_s": 0.3, "chunks": 10})
         leaving = await session.post(f"{stack.base_url}/chat/completions", json={**chat, "stream": True})
         await leaving.content.readany()
         leaving.close()
@@ -105,26 +97,26 @@ async def test_two_proxies_add_up_to_the_ledger_and_a_kill_loses_nothing(fresh_s
         metrics = stack.metrics()
         return all(by_call(metrics, name) == dict(figures) for name, figures in expected.items())
 
-    await once(adds_up)
+    await until(adds_up)
     one = stack.metrics()
     assert one["gateway_refused_total", frozenset({("code", "invalid_api_key")})] == 1
     assert one["gateway_upstream_errors_total", frozenset({("kind", "http_429")})] == 1
     assert one["gateway_clients_left_total", frozenset()] == 1
     assert sum(value for (name, _), value in one.items() if name == "gateway_added_seconds_count") == 62
     assert one["gateway_journal_commit_seconds_count", frozenset()] > 0
-    await once(lambda: stack.metrics()["gateway_flushed_total", frozenset()] == 62)
+    await until(lambda: stack.metrics()["gateway_flushed_total", frozenset()] == 62)
 
     os.kill(stack.pid_of("proxy"), signal.SIGKILL)
     restarted = frozenset({("process", "proxy-0")}), frozenset({("process", "proxy-1")})
-    await once(lambda: sum(stack.metrics()["gateway_process_starts_total", which] for which in restarted) == 3)
+    await until(lambda: sum(stack.metrics()["gateway_process_starts_total", which] for which in restarted) == 3)
     assert adds_up()
-    await once(lambda: all(stack.metrics()["gateway_process_up", which] for which in restarted))
+    await until(lambda: all(stack.metrics()["gateway_process_up", which] for which in restarted))
 
     await hostile(stack)
-    await once(lambda: stack.metrics()["gateway_refused_total", frozenset({("code", "invalid_api_key")})] == 21)
+    await until(lambda: stack.metrics()["gateway_refused_total", frozenset({("code", "invalid_api_key")})] == 21)
     before = set(stack.metrics())
     await hostile(stack)
-    await once(lambda: stack.metrics()["gateway_refused_total", frozenset({("code", "invalid_api_key")})] == 41)
+    await until(lambda: stack.metrics()["gateway_refused_total", frozenset({("code", "invalid_api_key")})] == 41)
     after = set(stack.metrics())
     assert after == before
     names = {entry.name for entry in CATALOGUE}

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.gateway import Stack
 from tests.support.hostile import event
+from tests.support.patience import until
 from tests.support.servers import free_port
 from tests.support.whole_gateway import settled_rows
 
@@ -18,7 +19,7 @@ BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell m
 
 async def read_some(stack: Stack, enough: asyncio.Semaphore, body: dict[str, object], path: str) -> None:
     """Streams until the connection dies, and tells once a chunk has come."""
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=300)
     headers = {"Authorization": f"Bearer {stack.key}"}
     told = False
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -103,7 +104,8 @@ async def test_only_output_counts_in_the_estimate_of_a_killed_stream(fresh_stack
         begun = asyncio.Semaphore(0)
         call = asyncio.create_task(read_some(fresh_stack, begun, dict(BODY), "/chat/completions"))
         await begun.acquire()
-        await asyncio.sleep(1.5)
+        journal = fresh_stack.folder / "data" / "journal"
+        await until(lambda: any(b" N {" in path.read_bytes() for path in journal.glob("*.jnl")))
         os.kill(fresh_stack.pid_of("proxy"), signal.SIGKILL)
         await call
         (row,) = await settled_rows(fresh_stack.env["DATABASE_URL"], 1)

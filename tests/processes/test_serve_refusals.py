@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from tests.doctor.doctors import settings
 from tests.support.environment import clean_environment
 from tests.support.gateway import Process, Stack
 from tests.support.invoke import gateway_here
+from tests.support.patience import ENDS_S, until_now
 from tests.support.servers import free_port
 
 
@@ -40,7 +40,7 @@ async def refusal(folder: Path, env: dict[str, str], *options: str) -> str:
     """How `gateway serve` ends, which must be by itself with status 1."""
     process = Process(["serve", "--wait", "0", *options], env, folder / "serve.log")
     try:
-        assert await asyncio.to_thread(process.popen.wait, 30) == 1
+        assert await asyncio.to_thread(process.popen.wait, ENDS_S) == 1
     finally:
         process.stop()
     said = process.output()
@@ -54,6 +54,14 @@ def with_parts(url: str, **parts: str) -> str:
     return urlsplit(url)._replace(**parts).geturl()
 
 
+def is_answering(port: int) -> bool:
+    """Whether a Valkey says something there, be it that it wants a password."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), ENDS_S) as asking:
+        asking.sendall(b"PING\r\n")
+        return asking.recv(1) in (b"+", b"-")
+    return False
+
+
 @contextlib.contextmanager
 def valkey(folder: Path, port: int, *options: str) -> Iterator[None]:
     """A Valkey on a port of loopback."""
@@ -61,10 +69,7 @@ def valkey(folder: Path, port: int, *options: str) -> Iterator[None]:
     where = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     server = subprocess.Popen([program, *where, *options], stdout=subprocess.DEVNULL)
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
+        until_now(lambda: is_answering(port))
         yield
     finally:
         server.kill()

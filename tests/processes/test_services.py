@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from tests.support.gateway import Stack, children
+from tests.support.patience import ENDS_S
 from tests.support.signals import interrupts_ignored
 from tests.support.whole_gateway import settled_rows
 
@@ -80,7 +81,7 @@ async def test_children_end_with_their_parent(fresh_stack: Stack) -> None:
     below = children(fresh_stack.serve.popen.pid)
     assert len(below) == 3
     os.kill(fresh_stack.serve.popen.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + ENDS_S
     while any(os.path.exists(f"/proc/{pid}") for pid in below):
         assert time.monotonic() < deadline, "a child outlived its parent"
         await asyncio.sleep(0.05)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S
 from tests.support.whole_gateway import row_of
 
 EVENT_ID = "x-gateway-event-id"
@@ -25,7 +26,7 @@ def whole(running: Stack, body: bytes, *more: bytes) -> bytes:
 
 def exchange(running: Stack, raw: bytes) -> bytes:
     """Everything that comes back until the gateway closes."""
-    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=ENDS_S) as connection:
         connection.sendall(raw)
         got = b""
         while piece := connection.recv(65536):
@@ -64,7 +65,7 @@ def test_what_cannot_be_parsed_is_not_logged(running: Stack, broken: bytes) -> N
 def test_a_client_that_waits_for_100_continue_is_told_to(running: Stack) -> None:
     body = json.dumps(CHAT).encode()
     raw = head(running, b"Connection: close", b"Expect: 100-continue", b"Content-Length: %d" % len(body))
-    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=ENDS_S) as connection:
         connection.sendall(raw)
         assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection.sendall(body)
@@ -76,7 +77,7 @@ def test_a_client_that_waits_for_100_continue_is_told_to(running: Stack) -> None
 
 def test_nobody_is_told_to_continue_before_the_key_is_known(running: Stack) -> None:
     raw = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
-    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=ENDS_S) as connection:
         connection.sendall(raw + b"Content-Length: 10\r\n\r\n")
         assert status_of(connection.recv(65536)) == 401
 

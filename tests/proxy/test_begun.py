@@ -18,6 +18,7 @@ from gateway.proxy.relay import Relay
 from gateway.usage.event import UsageEvent
 from pricing.stream import StreamMeter
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S
 
 STREAM = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
 WHOLE = {**STREAM, "stream": False}
@@ -59,7 +60,7 @@ async def ask(stack: Stack, body: object, *, path: str = "/v1/chat/completions",
     writer.write(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
     got = b""
     with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(ENDS_S):
             while piece := await reader.read(65536):
                 got += piece
     writer.close()

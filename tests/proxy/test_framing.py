@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S
 from tests.support.whole_gateway import row_of
 
 CHAT = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hello"}]}'
@@ -45,7 +46,7 @@ def head(
 
 def exchange(running: Stack, *pieces: bytes) -> bytes:
     """Everything that comes back until the gateway closes; each piece goes out by itself."""
-    with socket.create_connection(("127.0.0.1", running.port), timeout=6) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=ENDS_S) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, piece in enumerate(pieces):
             if number:

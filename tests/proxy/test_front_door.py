@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S
 from tests.support.servers import free_port
 
 PAGE = "https://app.example"
@@ -33,7 +34,7 @@ def ask(port: int, method: str, path: str, key: str | None = None, body: str = "
     if body:
         given["Content-Length"] = str(len(body))
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=ENDS_S) as connection:
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
         got = b""
         while piece := connection.recv(65536):
@@ -159,7 +160,7 @@ def test_another_page_may_not(running: Stack, open_port: int) -> None:
 
 
 def test_an_idle_connection_stays_open_as_long_as_is_set(open_port: int) -> None:
-    with socket.create_connection(("127.0.0.1", open_port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", open_port), timeout=ENDS_S) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         got = b""
         while piece := connection.recv(65536):  # ends when the gateway closes; the default of 75 s would be too long

@@ -6,13 +6,14 @@ import socket
 import pytest
 
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S
 
 BODY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"CANARY-PROMPT please"}]}'
 
 
 def send(running: Stack, raw: bytes) -> tuple[int, bytes]:
     """(status, everything that came back)."""
-    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=ENDS_S) as connection:
         connection.sendall(raw)
         got = b""
         while piece := connection.recv(65536):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.gateway import Stack
 from tests.support.hostile import COMPLETION, DONE, STREAM, USAGE, Hostile, answered, chunked, event
+from tests.support.patience import until
 from tests.support.whole_gateway import row_of
 
 
@@ -140,18 +141,23 @@ async def test_headers_of_an_answer_that_must_not_pass(running: Stack, hostile: 
     assert (await row_of(running, event_id))["evidence"] == "reported"
 
 
+def connections(hostile: Hostile) -> float:
+    """How many of clients the gateway has, as of a moment ago."""
+    return hostile.gateway.metrics()["gateway_connections", frozenset()]
+
+
 async def test_a_client_that_left_before_a_whole_answer_is_drained(running: Stack, hostile: Hostile) -> None:
     hostile.answer = answered(COMPLETION)
     hostile.wait.clear()
     connection = await asyncpg.connect(running.env["DATABASE_URL"])
-    begun, asked = datetime.now(UTC), hostile.asked
+    await until(lambda: not connections(hostile))  # those of earlier tests
+    begun = datetime.now(UTC)
     call = asyncio.create_task(hostile.call())
-    while hostile.asked == asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: hostile.asked and connections(hostile))
     call.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await call
-    await asyncio.sleep(0.1)
+    await until(lambda: not connections(hostile))  # the gateway has seen that its client has left
     hostile.wait.set()
     # Rows of other tests' calls may still come, but those began earlier.
     async with asyncio.timeout(90):

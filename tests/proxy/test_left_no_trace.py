@@ -16,6 +16,7 @@ from aiohttp.base_protocol import BaseProtocol
 from gateway.http.errors import as_refusal
 from gateway.kit.errors import ApiError, DependencyDown
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S, until_now
 
 MEGABYTE = 1 << 20
 UPLOADS = 200
@@ -41,7 +42,7 @@ def rss_of(pid: int) -> int:
 def abort_upload(port: int, path: str, *fields: str) -> None:
     """Half of a body of two megabytes, then the connection is reset."""
     lines = [f"POST {path} HTTP/1.1", "Host: gateway", f"Content-Length: {2 * MEGABYTE}", *fields]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=ENDS_S) as connection:
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         try:
             connection.sendall(b" " * MEGABYTE)
@@ -64,8 +65,8 @@ def test_memory_stays_flat_over_aborted_uploads(running: Stack, whose: str) -> N
     abort(20)
     before = rss_of(pid)
     abort(UPLOADS)
-    # Each held its megabyte; a quarter of that may be what the allocator keeps.
-    assert rss_of(pid) - before < UPLOADS * MEGABYTE / 4
+    # Each held its megabyte; a quarter of that may be what the allocator keeps. The proxy may be behind its clients.
+    until_now(lambda: rss_of(pid) - before < UPLOADS * MEGABYTE / 4)
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -10,6 +10,7 @@ import pytest
 from gateway.sandbox import credentials
 from pricing.data import read_texts
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S
 from tests.support.recompute import recompute
 from tests.support.whole_gateway import row_of
 
@@ -25,7 +26,7 @@ async def call(running: Stack, endpoint: str, *, stream: bool) -> tuple[int, str
     headers = {"Authorization": f"Bearer {running.key}"}
     got = b""
     async with (
-        aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session,
+        aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=ENDS_S)) as session,
         session.post(running.base_url + path, json={**body, "stream": stream}, allow_redirects=False) as response,
     ):
         try:
@@ -123,7 +124,7 @@ async def test_a_redirect_is_not_followed(running: Stack) -> None:
 
 
 async def test_a_client_that_leaves_is_drained_to_the_exact_usage(running: Stack) -> None:
-    running.control("openai", body={"times": 1, "interval_s": 0.02, "chunks": 40})
+    running.control("openai", body={"times": 1, "interval_s": 0.1, "chunks": 40})
     path, body = PATHS["chat"]
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {running.key}"}) as session:
         response = await session.post(running.base_url + path, json={**body, "stream": True})

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.kit.version import VERSION
 from gateway.proxy.request_info import plain
-from tests.processes.test_admin import once
 from tests.proxy.test_front_door import Got, ask
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S, until
 
 EVENT_ID = "x-gateway-event-id"
 HINT = "OpenAI refuses the gateway's credential: check OPENAI_API_KEY"
@@ -37,6 +37,11 @@ def failed_calls(running: Stack) -> float:
         for (name, labels), value in running.metrics().items()
         if name == "gateway_calls_total" and ("status", "5xx") in labels
     )
+
+
+def failed_lines(running: Stack) -> int:
+    calls = [json.loads(line) for line in running.serve.output().splitlines() if '"event":"call"' in line]
+    return sum(call["status"] >= 500 for call in calls)
 
 
 def empty_accounts(running: Stack) -> float:
@@ -102,9 +107,7 @@ async def test_a_502_has_one_line(
     assert (line["status"], line.get("openai_status"), line.get("detail")) == (502, openai_status, detail)
     assert running.serve.output(printed).count(HINT) == (detail == HINT)
     # What is counted is what the lines say.
-    calls = [json.loads(one) for one in running.serve.output().splitlines() if '"event":"call"' in one]
-    failed = [one for one in calls if one["status"] >= 500]
-    await once(lambda: failed_calls(running) == len(failed))
+    await until(lambda: failed_calls(running) == failed_lines(running))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_a_free_call_says_who_and_what(running: Stack, method: str, path: str, s
 
 def test_another_http_version_is_the_clients_mistake(running: Stack) -> None:
     printed = running.serve.printed_bytes()
-    with socket.create_connection(("127.0.0.1", running.port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=ENDS_S) as connection:
         connection.sendall(b"GET /v1/models HTTP/2.0\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b" 505 " in connection.recv(65536)
     said = running.serve.wait_for("http_version_not_supported", printed)
@@ -141,7 +144,7 @@ async def test_an_empty_account_at_openai_is_not_the_keys_budget(running: Stack)
     assert line["request_id"] == empty.headers["x-request-id"]
     (other,) = lines_of(running, limited)
     assert (other["level"], other["openai_code"]) == ("info", "rate_limit_exceeded")
-    await once(lambda: empty_accounts(running) == counted_before + 1)
+    await until(lambda: empty_accounts(running) == counted_before + 1)
 
 
 def test_a_call_has_openais_id_and_what_runs_it(running: Stack) -> None:
@@ -170,7 +173,7 @@ def test_a_refusal_beside_the_api_has_its_line_too(running: Stack, path: str, co
 )
 def test_what_is_no_http_is_never_quoted(running: Stack, head: bytes) -> None:
     printed = running.serve.printed_bytes()
-    with socket.create_connection(("127.0.0.1", running.port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=ENDS_S) as connection:
         connection.sendall(head)
         got = b""
         while piece := connection.recv(65536):

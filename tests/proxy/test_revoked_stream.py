@@ -51,7 +51,7 @@ async def test_a_stream_ends_with_its_key(quick: Stack, api: str) -> None:
         await read_and_be_disabled(running, api, seen)
     assert raised.value.code == "user_disabled"
     assert len(seen) < CHUNKS
-    (row,) = await settled_rows(running.env["DATABASE_URL"], 1, within_s=30)
+    (row,) = await settled_rows(running.env["DATABASE_URL"], 1)
     (call,) = running.truth()
     assert row["evidence"] == "drained"
     assert row["completion_tokens"] == call["usage"]["completion_tokens" if api == "chat" else "output_tokens"]

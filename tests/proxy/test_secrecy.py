@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from gateway.stores.redis import open_redis
 from tests.support.gateway import Stack, stack
+from tests.support.patience import ENDS_S
 from tests.support.whole_gateway import settled_rows
 
 PEPPER = b"CANARY-PEPPER-0123456789abcdefgh"
@@ -70,7 +71,7 @@ def call(
         headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers},
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=ENDS_S) as response:
             return f"{response.status} {response.headers}".encode() + bytes(response.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -135,7 +136,7 @@ async def test_secrets_prompts_and_answers_are_nowhere(secret_stack: Stack) -> N
     await settled_rows(env["DATABASE_URL"], len(TROUBLES["openai"]) + 2)
     places = {f"answer: {name}": answer for name, answer in answers.items()}
     for path in ("metrics", "readyz", "healthz"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}/{path}", timeout=10) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}/{path}", timeout=ENDS_S) as page:
             places[f"/{path}"] = page.read()
     redis = open_redis(env["REDIS_URL"])
     places |= {name: data async for name, data in dump_redis(redis)}

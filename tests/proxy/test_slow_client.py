@@ -10,6 +10,7 @@ from gateway.config.settings import UpstreamSettings
 from gateway.proxy.active_relays import ActiveRelays
 from gateway.proxy.relay import Relay
 from gateway.proxy.relay_result import RelayResult
+from tests.support.patience import ENDS_S
 
 PIECE: Final = b"x" * 5000
 PIECES: Final = 4000
@@ -53,7 +54,7 @@ async def test_a_client_that_pauses_longer_than_the_kernel_needs_gets_all_of_a_l
     reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
     try:
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(ENDS_S):
             await reader.readuntil(b"\r\n\r\n")
             for _ in range(3):
                 await reader.readexactly(50 * len(PIECE))

@@ -90,9 +90,6 @@ async def test_a_span_per_call(fresh_stack: Stack, collector: Collector) -> None
 async def test_without_traces_the_clients_context_passes_as_it_is(running: Stack) -> None:
     event_id = await call(running, {"traceparent": PARENT})
     assert running.truth()[-1]["traceparent"] == PARENT
-    for _ in range(100):
-        lines = [json.loads(line) for line in running.serve.output().splitlines() if event_id in line]
-        if lines:
-            break
-        await asyncio.sleep(0.05)
+    said = await asyncio.to_thread(running.serve.wait_for, event_id)
+    lines = [json.loads(line) for line in said.splitlines() if event_id in line]
     assert [line["trace"] for line in lines] == [TRACE]

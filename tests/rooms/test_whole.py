@@ -28,6 +28,7 @@ from tests.access.admissions import AdmissionFakes, valid
 from tests.rooms.rooms_at_work import BOTH, CANARY, OLD
 from tests.rooms.test_rotation import spelled
 from tests.support.gateway import Stack, stack
+from tests.support.patience import ENDS_S
 
 SECRETS = {"notes": CANARY, "candidate": {"email": f"{CANARY}@example.com"}}
 
@@ -41,7 +42,7 @@ def call(stack: Stack, key: str, method: str, path: str, body: object = None) ->
         headers={"Authorization": f"Bearer {key}"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=ENDS_S) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -87,7 +88,7 @@ def test_rooms_behind_a_gateway(embedded: Embedded, module_database: str, tmp_pa
         # This gateway has only the old key: it says so, and what it cannot open stays.
         assert call(made, reader, "GET", f"{path}?include=sensitive")[1]["error"]["code"] == "room_not_readable"
         assert call(made, writer, "PATCH", path, {"expires_at": "2026-01-01"})[0] == 200
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + ENDS_S
         while (shown := call(made, reader, "GET", path)[1])["state"] != "expired":
             assert time.monotonic() < deadline, shown
             time.sleep(0.05)

@@ -19,11 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.environment import clean_environment
 from tests.support.invoke import gateway_now
+from tests.support.patience import ENDS_S
 from tests.support.servers import free_port
 
 START_S: Final = 180.0
 STOP_S: Final = 120.0
 """Only ever waited for in full when something is broken: a machine may be ten times slower than usual."""
+PATIENT: Final = "tests.support.patient_gateway"
+"""The module by which `start` runs `gateway serve`."""
 
 
 class Process:
@@ -115,7 +118,8 @@ class Stack:
     def start(self, *, workers: int = 1, background: bool = True) -> None:
         """Sandbox, key, `serve`."""
         self.prepare()
-        self.serve = self.run("serve", "--workers", str(workers), *([] if background else ["--no-background"]))
+        options = ["--workers", str(workers), *([] if background else ["--no-background"])]
+        self.serve = self.run("serve", *options, module=PATIENT)
         self.serve.wait_for("serving http")
 
     def prepare(self) -> None:
@@ -181,13 +185,13 @@ class Stack:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=ENDS_S) as response:
             data = response.read()
         return json.loads(data) if data else None
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """What /metrics says now: every sample by its name and labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=ENDS_S) as response:
             families = text_string_to_metric_families(response.read().decode())
         return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
 

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.gateway import Stack
+from tests.support.patience import ENDS_S
 
 EVENT_ID = "x-gateway-event-id"
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
@@ -19,9 +20,8 @@ ENVELOPE = {"id": "chatcmpl-ANSWERID", "object": "chat.completion.chunk", "creat
 class Hostile:
     """A gateway whose OpenAI answers every request with `answer`, then does with the connection what `close` says."""
 
-    def __init__(self, running: Stack, port: int) -> None:
-        self.running = running
-        self.gateway_port = port
+    def __init__(self, gateway: Stack) -> None:
+        self.gateway = gateway
         self.answer = b""
         self.close = False
         self.wait = asyncio.Event()
@@ -52,11 +52,11 @@ class Hostile:
         self, *, stream: bool = False, path: str = "chat/completions", body: dict[str, Any] = CHAT
     ) -> tuple[int, str, bytes, dict[str, str]]:
         """(status, event id, body, headers)."""
-        url = f"http://127.0.0.1:{self.gateway_port}/v1/{path}"
-        headers = {"Authorization": f"Bearer {self.running.key}"}
+        url = f"{self.gateway.base_url}/{path}"
+        headers = {"Authorization": f"Bearer {self.gateway.key}"}
         async with (
             aiohttp.ClientSession(
-                headers=headers, timeout=aiohttp.ClientTimeout(total=15), auto_decompress=False
+                headers=headers, timeout=aiohttp.ClientTimeout(total=ENDS_S), auto_decompress=False
             ) as session,
             session.post(url, json={**body, "stream": stream}, allow_redirects=False) as response,
         ):

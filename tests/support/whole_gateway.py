@@ -13,7 +13,7 @@ from gateway.config.database_logins import PROCESSES, setting
 from gateway.embedded import Embedded
 from gateway.stores.process_roles import make_logins
 from tests.conftest import admin
-from tests.support.gateway import Stack, stack
+from tests.support.gateway import PATIENT, Stack, stack
 from tests.support.hostile import Hostile
 from tests.support.servers import free_port, on_database
 
@@ -113,26 +113,23 @@ async def row_of(running: Stack, event_id: str, *, within_s: float = 90.0) -> as
 
 
 @pytest.fixture(scope="session")
-def hostile_port(running: Stack) -> tuple[int, int]:
-    """(the gateway's port, the port at which it expects OpenAI)."""
-    ports, kept = (free_port(), free_port()), dict(running.env)
-    running.env["GATEWAY_PORT"] = str(ports[0])
-    running.env["GATEWAY_ADMIN_PORT"] = "0"
-    running.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{ports[1]}/v1"
-    running.env["UPSTREAM__READ_S"] = "5"
-    running.env["GATEWAY_DATA_DIR"] = str(running.folder / "hostile")
+def before_hostile(running: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, int]]:
+    """A gateway beside `running`, and the port at which it expects OpenAI."""
+    made, port = running.beside(tmp_path_factory.mktemp("hostile")), free_port()
+    made.env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
+    made.env["UPSTREAM__READ_S"] = "60"
     try:
-        running.run("serve", "--no-background").wait_for("serving http")
+        made.run("serve", "--no-background", module=PATIENT).wait_for("serving http")
+        yield made, port
     finally:
-        running.env.clear()
-        running.env.update(kept)
-    return ports
+        made.stop()
 
 
 @pytest.fixture
-async def hostile(running: Stack, hostile_port: tuple[int, int]) -> AsyncIterator[Hostile]:
-    made = Hostile(running, hostile_port[0])
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", hostile_port[1])
+async def hostile(before_hostile: tuple[Stack, int]) -> AsyncIterator[Hostile]:
+    gateway, port = before_hostile
+    made = Hostile(gateway)
+    listening = await asyncio.start_server(made.serve, "127.0.0.1", port)
     try:
         yield made
     finally:

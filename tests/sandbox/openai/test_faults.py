@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 from gateway.sandbox import credentials
 from gateway.sandbox.openai.calls import ReceivedCall
 from gateway.sandbox.server import Sandbox
+from tests.support.patience import until
 from tests.support.stand_ins import control, sandbox_at
 
 MODEL: Final = "gpt-4o-mini"
@@ -52,11 +53,8 @@ async def raw(session: aiohttp.ClientSession, sandbox: Sandbox, body: Any, path:
 
 async def gone(sandbox: Sandbox) -> ReceivedCall:
     """The last call, once the stand-in is through with it."""
-    for _ in range(500):
-        if last(sandbox).done:
-            return last(sandbox)
-        await asyncio.sleep(0.01)
-    raise AssertionError("the call has not ended")
+    await until(lambda: last(sandbox).done)
+    return last(sandbox)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +188,7 @@ async def test_dropped_before_costs_nothing_and_after_everything(
 
 
 async def test_a_client_that_leaves_pays_until_then(sandbox: Sandbox) -> None:
-    await control(sandbox, "openai", chunks=1000, interval_s=0.005)
+    await control(sandbox, "openai", chunks=1000, interval_s=0.05)
     url = f"{sandbox.openai_base_url}/chat/completions"
     async with aiohttp.ClientSession(headers=HEADERS) as session, session.post(url, json=STREAM) as response:
         await response.content.readany()
@@ -264,13 +262,16 @@ async def test_lengths_and_huge_pieces(client: AsyncOpenAI, sandbox: Sandbox) ->
 
 
 async def test_slow_answers_redirects_and_pages(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
-    await control(sandbox, "openai", delay_s=0.3, times=1)
+    await control(sandbox, "openai", delay_s=600, times=1)
     slow = asyncio.create_task(raw(session, sandbox, CHAT))
-    while not sandbox.openai.log.calls():
-        await asyncio.sleep(0.01)
+    await until(sandbox.openai.log.calls)
     await raw(session, sandbox, CHAT)
     assert [call.done for call in sandbox.openai.log.calls()] == [False, True]
-    await slow
+    slow.cancel()
+    await control(sandbox, "openai", delay_s=0.2, times=1)
+    began_s = time.monotonic()
+    assert (await raw(session, sandbox, CHAT))[0].status == 200
+    assert time.monotonic() - began_s >= 0.2
     assert (await control(sandbox, "openai", "/pace", first_s=0.1, interval_s=0.001))["first_s"] == 0.1
     await control(sandbox, "openai", redirect="http://127.0.0.1:9/v1/chat/completions", times=1)
     response, _ = await raw(session, sandbox, CHAT)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox
 from gateway.sandbox.stripe.form import read_form
+from tests.support.patience import ENDS_S
 from tests.support.stand_ins import Clock, control, sandbox_at
 
 HOUR: Final = 3600
@@ -46,7 +47,7 @@ def connect(sandbox: Sandbox, key: str, http: stripe.AIOHTTPClient) -> stripe.St
 
 @pytest.fixture
 async def http() -> AsyncIterator[stripe.AIOHTTPClient]:
-    made = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=5))
+    made = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=ENDS_S))
     yield made
     await made.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it unannotated
 

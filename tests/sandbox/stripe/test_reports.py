@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox
 from tests.support import stripe_samples
+from tests.support.patience import ENDS_S
 from tests.support.stand_ins import Clock, control, sandbox_at
 from tests.support.stripe_samples import outline
 
@@ -38,7 +39,7 @@ async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
 @pytest.fixture
 async def client(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[stripe.StripeClient]:
     monkeypatch.setattr(stripe, "enable_telemetry", False)
-    http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=10))
+    http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=ENDS_S))
     base = {"api": sandbox.stripe_base_url, "meter_events": sandbox.stripe_base_url}
     yield stripe.StripeClient(credentials.STRIPE_SECRET_KEY, base_addresses=base, http_client=http)  # type: ignore[arg-type]
     await http.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it unannotated
