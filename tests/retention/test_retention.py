@@ -55,7 +55,7 @@ async def filled(pool: Pool, ledger: Ledger) -> dict[str, Any]:
 async def ledger_of(pool: Pool) -> list[tuple[Any, ...]]:
     """All of the ledger, and every amount beside it."""
     rows = []
-    for table in ("openai_usage", "usage_hourly", "stripe_windows"):
+    for table in ("openai_usage", "usage_hourly", "usage_daily", "billing_windows"):
         rows += [tuple(row.values()) for row in await pool.fetch(f"select to_jsonb(t)::text from {table} t order by 1")]
     return rows
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture
 def modest(redis_url: str, postgres_dsn: str, database_url: str, tmp_path: Path) -> Iterator[Stack]:
     login, name = f"app_{uuid4().hex[:8]}", database_url.split("?")[0].rsplit("/", 1)[1]
-    asyncio.run(admin(postgres_dsn, f"create role {login} login", f"grant service_role to {login}"))
+    asyncio.run(admin(postgres_dsn, f"create role {login} login", f"grant service_role, gateway_worker to {login}"))
     ring = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
     environ = {"FLUSH__STREAM": f"usage-{uuid4().hex}", "ROOMS_KEYS": ring} | asyncio.run(own_logins(database_url))
     try:
