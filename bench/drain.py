@@ -23,6 +23,7 @@ from bench.measure import SETTLED_WITHIN_S, all_in_ledger, cpu_s, helper, load, 
 from gateway.config.settings import Settings
 from gateway.journal.frames import BOOT, OPEN, SETTLE, frame, id_of, unframe
 from gateway.kit.ids import uuid7
+from gateway.ledger.opening import build_signer
 from gateway.ledger.stream import Buffer
 from gateway.processes import local, up
 from gateway.stores.redis import open_redis
@@ -38,7 +39,8 @@ class Drain:
         self.folder = data_dir / "journal"
         self.redis_url = running.env["REDIS_URL"]
         self.dsn = running.env["DATABASE_URL"]
-        self.stream = Settings(gateway_data_dir=data_dir).flush.stream
+        settings = Settings.of(running.env)
+        self.stream, self.signer = settings.flush.stream, build_signer(settings)
         self.groups = {name: [pid] for name, pid in running.gateway.pids.items() if not name.startswith("proxy")}
         self.groups["postgres"] = [running.servers.pids["postgres"]]
         self.groups["valkey"] = [running.servers.pids["valkey"]]
@@ -58,7 +60,7 @@ class Drain:
     async def stream_in(self, ids: list[str]) -> None:
         """Straight to the batch writer."""
         async with open_redis(self.redis_url) as redis:
-            buffer = Buffer(redis, stream=self.stream)
+            buffer = Buffer(redis, stream=self.stream, signer=self.signer)
             await buffer.append(list(zip(ids, self._copies(self.settled, ids), strict=True)))
 
     async def journal_in(self, ids: list[str]) -> None:
