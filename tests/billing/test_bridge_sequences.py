@@ -121,7 +121,8 @@ def test_it_adds_up_after_any_sequence(examples: Examples) -> None:
 @pytest.mark.long
 def test_it_adds_up_after_hundreds_of_sequences(examples: Examples) -> None:
     run_many(examples, 500)
-    assert examples.states() >= {"pending", "sent", "duplicate", "rejected", "unknown", "settled", "written_off"}
+    # Those that are final: later examples go on with what earlier ones have left.
+    assert examples.states() >= {"sent", "duplicate", "settled", "written_off"}
 
 
 _SOME_WINDOW: Final = "where id = (select min(id) from billing_windows where frozen_nano > 0)"
