@@ -21,13 +21,14 @@ where not exists (select from pg_roles where rolname = name) \gexec
 set log_statement = 'none';
 set log_min_duration_statement = -1;
 set log_min_error_statement = 'panic';
-create temporary table logins (name text, password text, member_of text);
-insert into logins values ('gateway_owner', :'owner', null), ('gateway_app', :'app', 'service_role'),
-  ('gateway_proxy_login', :'proxy', 'gateway_proxy'), ('gateway_keeper_login', :'keeper', 'gateway_keeper'),
-  ('gateway_worker_login', :'worker', 'gateway_worker'), ('gateway_reports_login', :'reports', 'gateway_reports');
+create temporary table logins (name text, password text, member_of text[]);
+-- Commands do all that service_role may, and book corrections in the ledger, which only gateway_worker may.
+insert into logins values ('gateway_owner', :'owner', '{}'), ('gateway_app', :'app', '{service_role,gateway_worker}'),
+  ('gateway_proxy_login', :'proxy', '{gateway_proxy}'), ('gateway_keeper_login', :'keeper', '{gateway_keeper}'),
+  ('gateway_worker_login', :'worker', '{gateway_worker}'), ('gateway_reports_login', :'reports', '{gateway_reports}');
 select format('create role %I', name) from logins where not exists (select from pg_roles where rolname = name) \gexec
 select format('alter role %I login nosuperuser nocreatedb nocreaterole password %L', name, password) from logins \gexec
-select format('grant %I to %I', member_of, name) from logins where member_of is not null \gexec
+select format('grant %I to %I', granted, name) from logins, unnest(member_of) as granted \gexec
 select format('alter database %I owner to gateway_owner', current_database()) \gexec
 select format('revoke connect, temporary on database %I from public', current_database()) \gexec
 select format('grant connect on database %I to %I', current_database(), name) from logins \gexec

@@ -60,6 +60,11 @@ async def test_the_logins_of_deploy_can_do_their_work_and_own_nothing(
             or rolpassword not like 'SCRAM-SHA-256%')"""
         assert await superuser.fetch(powers, logins) == []
         assert await superuser.fetchval("select count(*) from pg_authid where rolname = any($1::text[])", logins) == 6
+        may_book = "select has_table_privilege($1, 'public.openai_usage', 'insert')"
+        connection = await asyncpg.connect(on_database(bare_server, "app", "gateway_app"))
+        assert await connection.fetchval(may_book, "gateway_app")  # `gateway adjust` books a correction
+        assert not await connection.fetchval(may_book, "service_role")
+        await connection.close()
         for login, statement in (
             ("gateway_app", "select count(*) from users"),
             ("gateway_proxy_login", "select count(id) from users"),
