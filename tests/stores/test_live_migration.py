@@ -161,12 +161,11 @@ async def _check(dsn: str, rows: int) -> None:
         await Outbox(pool).freeze_closed(datetime.now(UTC) + timedelta(days=2), GRACE_S)
         await _assert_whole(pool)
 
-        # Credit from before: used by rows of both kinds, each once.
-        used = "used_before_nano + used_nano"
-        left = await pool.fetchrow(f"select user_id, granted_nano, {used} as used from credit_balances")
-        assert left is not None
-        since = "select sum(billed_usd) * 1000000000 from openai_usage where user_id = $1"
-        assert left["used"] == min(left["granted_nano"], await pool.fetchval(since, left["user_id"]))
+        # Credit: what was used before is the sum of the rows from before, and what is used since is in windows once.
+        before = "select sum(billed_usd) * 1000000000 from openai_usage where user_id = b.user_id and books_version = 0"
+        balances = await pool.fetch(f"select *, ({before}) as old from credit_balances b")
+        assert [row["used_before_nano"] for row in balances] == [row["old"] for row in balances]
+        assert [row["used_nano"] <= row["granted_nano"] for row in balances] == [True]
 
         for change in ("set booked_at = now()", "set plan_version = 'x'", "set customer_id = null where false"):
             with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):

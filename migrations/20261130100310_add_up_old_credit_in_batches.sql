@@ -1,5 +1,6 @@
 -- What usage from before payers has used of prepaid credit, one user per transaction: the balance is locked only while it
--- is written, not while the rows are read.
+-- is written, not while the rows are read. At once after the switch: until then a call may be paid by credit that earlier
+-- ones have used, and what is left is below 0 afterwards.
 do $$
 declare
   one_at_a_time constant boolean := nullif(current_setting('gateway.batch_rows', true), '') is not null;
