@@ -34,6 +34,7 @@ SPECIAL: Final = {
     "daily_webhook_secret": RINGS,
     "rooms_keys": f"mark-rooms:{RINGS}",
     "gateway_secrets": f"mark-gateway:{RINGS}",
+    "close.signing_key": "bWFyay1jbG9zZS5zaWduaW5nLWtleS1vZi0zMi1ieXQ=",
     "egress.proxy": "http://u:mark-egress@127.0.0.1:1",
 }
 SECRETS: Final = {
