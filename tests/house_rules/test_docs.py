@@ -1,5 +1,5 @@
 """The pages of the repository: every relative link leads somewhere, every file that is named is there, the table of
-background loops is complete, and README stays short enough to be read."""
+background loops and the folders are complete, and README stays short enough to be read."""
 
 import ast
 import re
@@ -60,3 +60,10 @@ def test_architecture_has_every_background_loop() -> None:
     table = (TOP / "docs/architecture.md").read_text().partition("| process | loops |")[2].partition("\n\n")[0]
     assert len(loops) > 10
     assert loops == set(re.findall(r"`([a-z ]+)`", table.replace("`/metrics`", "")))
+
+
+def test_every_folder_has_its_place_in_the_architecture() -> None:
+    section = (TOP / "docs/architecture.md").read_text().partition("\n## Folders\n")[2].partition("\n## ")[0]
+    packages = {name.split("/")[1] for name in all_files() if re.fullmatch(r"gateway/\w+/__init__\.py", name)}
+    assert len(packages) > 20
+    assert packages - set(re.findall(r"\w+", section)) == set()
