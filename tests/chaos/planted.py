@@ -14,7 +14,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import MeterEvent, Outcome
+from gateway.billing.windows import MeterEvent, StripeAnswer
 from gateway.kit.loops import Loops
 from gateway.ledger import sql
 from gateway.ledger.flush import Flush
@@ -72,12 +72,12 @@ def counters_from_batch() -> Iterator[None]:
 @contextmanager
 def blind_resend() -> Iterator[None]:
     """Every try at Stripe is an event of its own: an identifier and an idempotency key that nobody has seen."""
-    send = Billing.send
+    deliver = Billing.deliver
 
-    async def blind(self: Billing, event: MeterEvent) -> Outcome:
-        return await send(self, event._replace(identifier=secrets.token_hex(16)))
+    async def blind(self: Billing, event: MeterEvent) -> StripeAnswer:
+        return await deliver(self, event._replace(identifier=secrets.token_hex(16)))
 
-    with patch.object(Billing, "send", blind):
+    with patch.object(Billing, "deliver", blind):
         yield
 
 
