@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from redis.asyncio import Redis
 
 from gateway import embedded
 from tests.embedded.embedded_folders import PATIENCE_S, ROOT, await_end, child, hush, is_gone, reachable_folder
+from tests.support.patience import until_now
 from tests.support.signals import interrupts_ignored
 
 
@@ -123,8 +123,7 @@ def test_a_server_goes_with_its_guard(data_dir: Path) -> None:
         guard = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(guard, signal.SIGKILL)
         await_end(server)
-        while servers.failure() is None:
-            time.sleep(0.01)
+        until_now(servers.failure)
         assert "valkey has ended" in str(servers.failure())
     with embedded.start_sync(data_dir, say=hush, fsync=False, names={"valkey"}) as servers:
         assert servers.failure() is None
