@@ -5,6 +5,7 @@ of it commits or nothing. The rows go by the statement that writes every ledger 
 """
 
 import secrets
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -93,8 +94,8 @@ async def approve(settings: Settings, proposal_id: str, *, key_id: str | None, b
         await lock_corrections(record.connections)
         corrections = Corrections(record.connections)
         proposal = await _undecided(corrections, proposal_id)
-        if proposal.made_by == record.actor.name:
-            raise OptionError(f"ID: {record.actor.name} has proposed it, so somebody else must approve it")
+        if _is_same_name(proposal.made_by, record.actor.name):
+            raise OptionError(f"ID: {proposal.made_by} has proposed it, so somebody else must approve it")
         planned = await _plan_seen(settings, record.connections, proposal, now)
         await corrections.decide(proposal.id, by=record.actor.name, key_id=key_id, approved=True, why=None)
         made_by, approved_by = proposal.made_by, record.actor.name
@@ -118,7 +119,8 @@ async def reject(settings: Settings, proposal_id: str, *, why: str, by: str | No
 
 async def _plan(settings: Settings, connections: Connections, wanted: Sequence[WantedRow], now: datetime) -> Planned:
     corrections = Corrections(connections)
-    ids = _one_each(await corrections.find_ids([each.ref for each in wanted]))
+    refs = [each.ref for each in wanted]
+    ids = _one_each(refs, await corrections.find_ids(refs))
     rows = await corrections.rows(list(ids.values()))
     terms = await _terms_of(settings, connections, rows.values())
     changes = [plan_change(rows[ids[each.ref]], each, terms[rows[ids[each.ref]].plan_version]) for each in wanted]
@@ -160,14 +162,15 @@ async def _planned(
     return Planned(needed, [each.row.id for each in changes if not each.is_needed], sums, effects)
 
 
-def _one_each(found: dict[str, list[str]]) -> dict[str, str]:
+def _one_each(refs: Sequence[str], found: dict[str, list[str]]) -> dict[str, str]:
     """The row of each reference. Raises OptionError naming those that have none, several, or one that was named."""
     missing = [ref for ref, rows in found.items() if not rows]
     if missing:
         more = f" and {len(missing) - NAMED_MAX:,} more" if len(missing) > NAMED_MAX else ""
         raise OptionError(f"ROW: the ledger has no row for {', '.join(missing[:NAMED_MAX])}{more}")
     seen: dict[str, str] = {}
-    for ref, rows in found.items():
+    for ref in refs:
+        rows = found[ref]
         if len(rows) > 1:
             raise OptionError(f"ROW: {ref} is of {len(rows)} rows; give the id of one: {', '.join(rows[:NAMED_MAX])}")
         if rows[0] in seen:
@@ -221,6 +224,12 @@ async def _undecided(corrections: Corrections, proposal_id: str) -> Proposal:
         how = "approved" if proposal.approved else "rejected"
         raise OptionError(f"ID: {proposal.decided_by} has {how} it already")
     return proposal
+
+
+def _is_same_name(one: str, other: str) -> bool:
+    """Whether two names are of one person, however they are written."""
+    plain = [" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in (one, other)]
+    return plain[0] == plain[1]
 
 
 def _before(planned: Planned) -> dict[str, object]:

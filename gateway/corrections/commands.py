@@ -268,6 +268,6 @@ def _table(found: Sequence[CorrectionLine]) -> TextTable:
             f"{line.rows:,}",
             nano_text(line.cost_nano),
             nano_text(line.billed_nano),
-            line.id,
+            line.id or line.kind,
         )
     return table

@@ -14,28 +14,43 @@ from pricing import nano_text
 
 LINES_MAX: Final = 100_000
 _WHY: Final = "corrections are in PostgreSQL"
-# A line for each correction and pair of months, the oldest first: calls of one month may be corrected in a later one.
-_LIST: Final = """
-select c.id::text as id, c.made_at, c.made_by, c.approved_by, c.why, c.ticket, c.kind,
+AUTOMATIC: Final = "automatic"
+"""The kind of corrections that nobody has asked for: OpenAI's late answers."""
+_MONTHS: Final = """
   to_char(o.booked_at at time zone 'UTC', 'YYYY-MM') as month_corrected,
   to_char(a.booked_at at time zone 'UTC', 'YYYY-MM') as month_booked, count(*) as rows,
   (sum(a.cost_usd) * 1000000000)::bigint as cost_nano, (sum(a.billed_usd) * 1000000000)::bigint as billed_nano
+"""
+# A line for each correction and pair of months, the oldest first: calls of one month may be corrected in a later one.
+# Then one for each cause of corrections that nobody made, by the last of them.
+_LIST: Final = f"""
+select c.id::text as id, c.made_at, c.made_by, c.approved_by, c.why, c.ticket, c.kind, {_MONTHS}
 from public.corrections c
 join public.correction_rows r on r.correction_id = c.id
 join public.openai_usage a on a.id = r.adjustment_id
 join public.openai_usage o on o.id = r.adjusts
 where ($1::timestamptz is null or c.made_at >= $1) and ($2::timestamptz is null or c.made_at < $2)
 group by c.id, 8, 9
-order by c.made_at, c.id, 8, 9
+union all
+select null, max(a.inserted_at), 'gateway', null, coalesce(a.metadata ->> 'reason', 'not said'), null, $4, {_MONTHS}
+from public.openai_usage a
+join public.openai_usage o on o.id = a.adjusts
+where a.adjusts is not null and ($1::timestamptz is null or a.inserted_at >= $1)
+  and ($2::timestamptz is null or a.inserted_at < $2)
+  and not exists (select from public.correction_rows r where r.adjustment_id = a.id)
+group by 5, 8, 9
+order by 2, 1, 5, 8, 9
 limit $3
-"""
+"""  # noqa: S608 - constants of this file
 
 
 class CorrectionLine(NamedTuple):
-    """A correction, as far as it corrects calls of one month."""
+    """A correction, as far as it corrects calls of one month; or all automatic ones of one cause and month."""
 
-    id: str
+    id: str | None
+    """None: automatic ones."""
     made_at: datetime
+    """Of automatic ones, the last."""
     made_by: str
     approved_by: str | None
     why: str
@@ -57,8 +72,10 @@ class CorrectionLine(NamedTuple):
 async def read_corrections(
     connections: Connections, since: datetime | None, until: datetime | None
 ) -> list[CorrectionLine]:
-    """Corrections made in [since, until), the oldest first. Raises OptionError where there are too many,
-    DependencyDown."""
+    """Corrections made in [since, until), also by the gateway itself, the oldest first.
+
+    Raises OptionError where there are too many, DependencyDown.
+    """
     lines = await _Lines(connections).read(since, until, LINES_MAX + 1)
     if len(lines) > LINES_MAX:
         raise OptionError(f"during: more than {LINES_MAX:,} lines; name a shorter period")
@@ -79,4 +96,4 @@ async def list_waiting(settings: Settings) -> Sequence[Proposal]:
 
 class _Lines(Table):
     async def read(self, since: datetime | None, until: datetime | None, at_most: int) -> list[CorrectionLine]:
-        return [CorrectionLine(*row.values()) for row in await self._rows(_LIST, since, until, at_most)]
+        return [CorrectionLine(*row.values()) for row in await self._rows(_LIST, since, until, at_most, AUTOMATIC)]

@@ -2,7 +2,9 @@
 
 import csv
 import io
-from decimal import Decimal, InvalidOperation
+import re
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Final
 
 from gateway.corrections.change import WantedRow
@@ -16,6 +18,8 @@ COLUMNS: Final = ("row", "cost_usd", "billed_usd", "void")
 _YES: Final = ("yes", "true", "1")
 _NO: Final = ("", "no", "false", "0")
 _NANO: Final = Decimal("1e-9")
+# Spreadsheets write small amounts with an exponent. Decimal alone takes more: underscores, and digits of other scripts.
+_AMOUNT: Final = re.compile(r"[+-]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})([eE][+-]?\d{1,2})?", re.ASCII)
 
 
 def parse_wanted(ref: str, cost: str | None, billed: str | None, *, void: bool, where: str = "") -> WantedRow:
@@ -34,11 +38,10 @@ def parse_wanted(ref: str, cost: str | None, billed: str | None, *, void: bool, 
 
 def parse_nano(text: str, name: str, *, least: int = 0, most: int = USD_MAX) -> int:
     """An amount in USD with nine decimals at most, as nano-USD. Raises OptionError."""
-    try:
-        usd = Decimal(text.strip())
-    except InvalidOperation:
-        raise OptionError(f"{name}: {text!r} is not an amount in USD (like 5 or 0.25)") from None
-    if not usd.is_finite() or not least <= usd <= most:
+    if not _AMOUNT.fullmatch(text.strip()):
+        raise OptionError(f"{name}: {text!r} is not an amount in USD (like 5 or 0.25)")
+    usd = Decimal(text.strip())
+    if not least <= usd <= most:
         raise OptionError(f"{name}: {least} to {most} USD")
     if usd != usd.quantize(_NANO):
         raise OptionError(f"{name}: at most nine decimals, because amounts are exact to the nano-dollar")
@@ -48,29 +51,33 @@ def parse_nano(text: str, name: str, *, least: int = 0, most: int = USD_MAX) -> 
 def parse_file(data: bytes) -> list[WantedRow]:
     """The lines of a CSV file with the columns `row` and any of `cost_usd`, `billed_usd`, `void`.
 
-    Raises OptionError that names the line; a row that is there twice is refused too.
+    Raises OptionError that names the line.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise OptionError("--file: it is not UTF-8") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    names = [name.strip().lower() for name in reader.fieldnames or ()]
-    unknown = [name for name in names if name not in COLUMNS]
-    if "row" not in names or unknown or len(set(names)) != len(names):
-        raise OptionError(f"--file: its first line names the columns: {', '.join(COLUMNS)}; row is needed")
-    reader.fieldnames = names
     found: list[WantedRow] = []
     try:
+        reader.fieldnames = _columns(reader.fieldnames or ())
         for cells in reader:
             found.append(_line(cells, f"--file, line {reader.line_num}: "))
             if len(found) > ROWS_MAX:
                 raise OptionError(f"--file: more than {ROWS_MAX:,} rows; give it in parts")
     except csv.Error as error:
-        raise OptionError(f"--file, line {reader.line_num}: {error}") from None
+        raise OptionError(f"--file, after line {reader.line_num}: {error}") from None
     if not found:
         raise OptionError("--file: it has no row")
     return found
+
+
+def _columns(names: Sequence[str]) -> list[str]:
+    plain = [name.strip().lower() for name in names]
+    unknown = [name for name in plain if name not in COLUMNS]
+    if "row" not in plain or unknown or len(set(plain)) != len(plain):
+        raise OptionError(f"--file: its first line names the columns: {', '.join(COLUMNS)}; row is needed")
+    return plain
 
 
 def _line(cells: dict[str, str], where: str) -> WantedRow:

@@ -122,7 +122,7 @@ async def test_a_row_is_named_by_any_of_its_ids(books: Books) -> None:
     [
         (("--cost", "1.0000000001"), "nine decimals"),
         (("--cost", "-1"), "0 to"),
-        (("--cost", "nan"), "0 to"),
+        (("--cost", "nan"), "is not an amount"),
         (("--void", "--cost", "1"), "leave the amounts out"),
         ((), "nothing to correct"),
         (("--cost", "1", "--why", " "), "--why"),
