@@ -18,9 +18,9 @@ from gateway.billing.stripe_samples import sample_identifier
 from gateway.billing.windows import (
     Customer,
     Delivered,
+    Duplicate,
     MeterEvent,
     MeterRefused,
-    Outcome,
     Rejected,
     Retry,
     StripeAnswer,
@@ -82,21 +82,17 @@ class Billing:
         """Closes the connections."""
         await self._http.close_async()
 
-    async def send(self, event: MeterEvent) -> Outcome:
+    async def deliver(self, event: MeterEvent) -> StripeAnswer:
         """Sends one meter event and says what became of it. Raises nothing that Stripe or the network causes.
 
-        The identifier is also the idempotency key. Stripe replays a stored 500 to the same key for a day (Stripe
-        docs, idempotent requests), so an answer that is such a replay is asked for once more under a fresh key: the
-        identifier alone keeps the event from being counted twice.
+        The identifier is also the idempotency key. Stripe plays a stored answer back to the same key for a day, a
+        failure too (Stripe docs, idempotent requests), so one that is played back is asked for once more under a fresh
+        key: the identifier alone keeps the event from being counted twice.
 
         Delivered says that Stripe has received it. Whether it counts is found out later, there and by the audit.
         """
-        return (await self.deliver(event)).outcome
-
-    async def deliver(self, event: MeterEvent) -> StripeAnswer:
-        """`send`, with what an attempt leaves on record."""
-        answer, replayed = await self._deliver(event, event.identifier)
-        if replayed:
+        answer, is_stored_failure = await self._deliver(event, event.identifier)
+        if is_stored_failure:
             answer, _ = await self._deliver(event, None)
         return answer
 
@@ -117,7 +113,7 @@ class Billing:
             outcome = outcome_of(error)
             replayed = (error.headers or {}).get(_REPLAYED) == "true"
             answer = StripeAnswer(outcome, error.http_status, error.request_id, key)
-            return answer, replayed and isinstance(outcome, Retry)
+            return answer, replayed and not isinstance(outcome, Duplicate)
         request_id = member(said, "last_response", "request_id")
         if member(said, "identifier") != event.identifier:
             other = Retry("200: an answer about something else", None, in_doubt=True)

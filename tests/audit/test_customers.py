@@ -40,7 +40,7 @@ async def sent(billing: Billing, customers: Sequence[str]) -> list[DeliveredHour
     """An event of each, as the outbox has it afterwards."""
     for customer in customers:
         event = MeterEvent(METER, customer, 5, f"{METER}:{customer}:1:0", TEN + timedelta(minutes=59))
-        assert await billing.send(event) == Delivered()
+        assert (await billing.deliver(event)).outcome == Delivered()
     return [DeliveredHour(METER, customer, TEN, 5, 1, unsettled=False) for customer in sorted(customers)]
 
 

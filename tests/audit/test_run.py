@@ -259,7 +259,7 @@ async def test_an_event_sent_twice_is_noticed(planted: PlantedLedger, stripe_has
     again = MeterEvent(METER, "cus_payer", 3, "blind-resend", FIRST + timedelta(hours=1, minutes=59, seconds=59))
     unasked = MeterEvent(METER, "cus_payer", 4, "out-of-the-blue", FIRST + timedelta(hours=3, minutes=1))
     for event in (again, unasked):
-        assert await stripe_has_it.send(event) == Delivered()
+        assert (await stripe_has_it.deliver(event)).outcome == Delivered()
     async with undone(planted):
         report = await planted.audit(now=LATER, stripe=stripe_has_it)
     assert breaches(report) == {"INV-7": ("1 × hour that differs", "1 × hour that only Stripe knows")}

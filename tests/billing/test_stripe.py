@@ -61,7 +61,7 @@ async def canned() -> AsyncIterator[tuple[Canned, Billing]]:
 async def test_what_is_sent(canned: tuple[Canned, Billing]) -> None:
     stripe, billing = canned
     stripe.say(200, OK)
-    assert await billing.send(EVENT._replace(value=-(10**15 - 1))) == Delivered()
+    assert (await billing.deliver(EVENT._replace(value=-(10**15 - 1)))).outcome == Delivered()
     assert stripe.forms == [
         {
             "event_name": METER,
@@ -99,7 +99,7 @@ async def test_what_an_answer_means(
 ) -> None:
     stripe, billing = canned
     stripe.fail(status, message, headers)
-    assert await billing.send(EVENT) == expected
+    assert (await billing.deliver(EVENT)).outcome == expected
     assert len(stripe.forms) == 1  # the SDK retries nothing by itself
 
 
@@ -107,7 +107,7 @@ async def test_what_an_answer_means(
 async def test_refused_credentials_are_not_repeated_in_the_reason(canned: tuple[Canned, Billing], status: int) -> None:
     stripe, billing = canned
     stripe.fail(status, f"Invalid API Key provided: {SECRET}")
-    outcome = await billing.send(EVENT)
+    outcome = (await billing.deliver(EVENT)).outcome
     assert isinstance(outcome, CredentialsRefused)
     assert SECRET not in repr(outcome)
     stripe.fail(status, f"Invalid API Key provided: {SECRET}")
@@ -120,7 +120,7 @@ async def test_a_stored_failure_is_asked_for_under_a_fresh_key(canned: tuple[Can
     stripe, billing = canned
     stripe.fail(500, "oops", {"idempotent-replayed": "true"})
     stripe.say(200, OK)
-    assert await billing.send(EVENT) == Delivered()
+    assert (await billing.deliver(EVENT)).outcome == Delivered()
     first, second = stripe.headers
     assert first["idempotency-key"] == EVENT.identifier != second["idempotency-key"]
     assert stripe.forms[0] == stripe.forms[1]  # the identifier still keeps it from counting twice
@@ -128,7 +128,7 @@ async def test_a_stored_failure_is_asked_for_under_a_fresh_key(canned: tuple[Can
 
 async def test_no_connection_leaves_no_doubt() -> None:
     billing = Billing(SECRET, base_url=f"http://127.0.0.1:{free_port()}", timeout_s=2)
-    outcome = await billing.send(EVENT)
+    outcome = (await billing.deliver(EVENT)).outcome
     with pytest.raises(DependencyDown, match="stripe"):
         await billing.check(METER)
     await billing.close()
@@ -154,7 +154,7 @@ async def test_a_lost_answer_leaves_doubt(canned: tuple[Canned, Billing]) -> Non
 
     for way in (drop, break_off):
         stripe.answers.append(way)
-        outcome = await billing.send(EVENT)
+        outcome = (await billing.deliver(EVENT)).outcome
         assert isinstance(outcome, Retry), way
         assert outcome.in_doubt, way
 
@@ -169,7 +169,7 @@ async def test_silence_is_bounded_and_leaves_doubt(canned: tuple[Canned, Billing
 
     stripe.answers.append(wait)
     billing = Billing(SECRET, base_url=usual.base_url, timeout_s=0.2)
-    outcome = await billing.send(EVENT)
+    outcome = (await billing.deliver(EVENT)).outcome
     silent.set()
     await billing.close()
     assert isinstance(outcome, Retry)

@@ -91,7 +91,7 @@ UNREADABLE: list[tuple[int, Any]] = [
 async def test_a_refusal_that_is_not_from_stripe_is_in_doubt(raw: tuple[Raw, Billing], status: int, body: Any) -> None:
     stripe, billing = raw
     stripe.say(status, body, Retry_After="7")
-    outcome = await billing.send(EVENT)
+    outcome = (await billing.deliver(EVENT)).outcome
     assert isinstance(outcome, Retry), outcome
     assert outcome.in_doubt
     assert str(status) in outcome.reason
@@ -106,7 +106,7 @@ async def test_a_redirect_is_not_followed_and_is_in_doubt(raw: tuple[Raw, Billin
     stripe, billing = raw
     stripe.say(status, "", Location="/elsewhere")
     stripe.say(200, OK)
-    outcome = await billing.send(EVENT)
+    outcome = (await billing.deliver(EVENT)).outcome
     assert isinstance(outcome, Retry)
     assert outcome.in_doubt
     assert stripe.seen == ["POST /v1/billing/meter_events"]
@@ -115,34 +115,34 @@ async def test_a_redirect_is_not_followed_and_is_in_doubt(raw: tuple[Raw, Billin
 async def test_a_429_of_anybody_says_when(raw: tuple[Raw, Billing]) -> None:
     stripe, billing = raw
     stripe.say(429, HTML, Retry_After="9")
-    assert await billing.send(EVENT) == Retry("429: an answer that is not Stripe's", 9.0, in_doubt=False)
+    assert (await billing.deliver(EVENT)).outcome == Retry("429: an answer that is not Stripe's", 9.0, in_doubt=False)
 
 
 @pytest.mark.parametrize("status", [400, 402, 404])
 async def test_a_no_of_stripes_is_one(raw: tuple[Raw, Billing], status: int) -> None:
     stripe, billing = raw
     stripe.say(status, {"error": TYPED})
-    assert await billing.send(EVENT) == Rejected(f"{status}: no")
+    assert (await billing.deliver(EVENT)).outcome == Rejected(f"{status}: no")
 
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_refused_credentials_are_stripes_words(raw: tuple[Raw, Billing], status: int) -> None:
     stripe, billing = raw
     stripe.say(status, {"error": TYPED})
-    assert isinstance(await billing.send(EVENT), CredentialsRefused)
+    assert isinstance((await billing.deliver(EVENT)).outcome, CredentialsRefused)
 
 
 async def test_the_samples(raw: tuple[Raw, Billing]) -> None:
     stripe, billing = raw
     stripe.say(200, stripe_samples.METER_EVENT | {"identifier": EVENT.identifier})
-    assert await billing.send(EVENT) == Delivered()
+    assert (await billing.deliver(EVENT)).outcome == Delivered()
     stripe.answers.clear()
     stripe.say(400, stripe_samples.duplicate(EVENT.identifier), stripe_should_retry="false")
-    assert await billing.send(EVENT) == Duplicate()
+    assert (await billing.deliver(EVENT)).outcome == Duplicate()
     stripe.answers.clear()
     old = stripe_samples.too_old(1795392000)
     stripe.say(400, old)
-    assert await billing.send(EVENT) == Rejected(f"400: {old['error']['message']}")
+    assert (await billing.deliver(EVENT)).outcome == Rejected(f"400: {old['error']['message']}")
     stripe.answers.clear()
     stripe.say(200, page(meter()))
     stripe.say(200, stripe_samples.SUMMARIES | {"has_more": False})  # which the page leaves out

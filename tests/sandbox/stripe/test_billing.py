@@ -11,7 +11,16 @@ from typing import Any, Final
 import pytest
 
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import CredentialsRefused, Delivered, Duplicate, MeterEvent, Outcome, Rejected, Retry
+from gateway.billing.windows import (
+    CredentialsRefused,
+    Delivered,
+    Duplicate,
+    MeterEvent,
+    MeterRefused,
+    Outcome,
+    Rejected,
+    Retry,
+)
 from gateway.sandbox import credentials
 from gateway.sandbox.server import METER, Sandbox, start
 from tests.support.stand_ins import CODER, Clock, control, sandbox_at
@@ -69,28 +78,39 @@ async def test_an_event_is_counted_once(
 ) -> None:
     if trouble:
         await control(sandbox, "stripe", times=1, **trouble)
-    outcome = await billing.send(EVENT)
+    outcome = (await billing.deliver(EVENT)).outcome
     assert isinstance(outcome, first), outcome
     if isinstance(outcome, Retry):
         # Nothing may be called certain that could have been counted.
         assert outcome.in_doubt or not sandbox.stripe.events
-    again = await billing.send(EVENT)
+    again = (await billing.deliver(EVENT)).outcome
     assert isinstance(again, then), again
     assert counted(sandbox) == ONCE
 
 
-async def test_a_no_is_kept_for_its_key(sandbox: Sandbox, billing: Billing) -> None:
-    """Stripe also replays a 4xx once it has run the request: with the cause fixed, only another event gets through."""
+async def test_a_no_that_is_played_back_is_asked_for_anew(sandbox: Sandbox, billing: Billing) -> None:
+    """Stripe also replays a 4xx once it has run the request: with the cause fixed, the same event gets through."""
     await control(sandbox, "stripe", times=1, status=400, message="no")
-    assert await billing.send(EVENT) == Rejected("400: no")
-    assert await billing.send(EVENT) == Rejected("400: no")
+    assert (await billing.deliver(EVENT)).outcome == Rejected("400: no")
     assert counted(sandbox) == []
-    assert await billing.send(EVENT._replace(identifier="reissued")) == Delivered()
+    assert (await billing.deliver(EVENT)).outcome == Delivered()
+    assert counted(sandbox) == ONCE
+
+
+async def test_an_archived_meter_stops_nothing_once_it_is_active_again(sandbox: Sandbox, billing: Billing) -> None:
+    """Its refusal is kept for the event's idempotency key as well, and would stop the reporter for a day."""
+    meters = billing.client.v1.billing.meters
+    (meter,) = (await meters.list_async()).data
+    await meters.deactivate_async(meter.id)
+    assert isinstance((await billing.deliver(EVENT)).outcome, MeterRefused)
+    await meters.reactivate_async(meter.id)
+    assert (await billing.deliver(EVENT)).outcome == Delivered()
+    assert counted(sandbox) == ONCE
 
 
 async def test_a_wrong_key_counts_nothing(sandbox: Sandbox) -> None:
     billing = Billing("sk_test_wrong", base_url=sandbox.stripe_base_url, timeout_s=5)
-    outcome = await billing.send(EVENT)
+    outcome = (await billing.deliver(EVENT)).outcome
     await billing.close()
     assert isinstance(outcome, CredentialsRefused)
     assert counted(sandbox) == []
@@ -118,7 +138,7 @@ async def test_stripes_state_can_outlive_a_restart(tmp_path: Path) -> None:
         if not seen:
             running.stripe.customers.add(0, {}, customer_id="cus_1")
         billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=running.stripe_base_url, timeout_s=5)
-        assert isinstance(await billing.send(EVENT), expected)
+        assert isinstance((await billing.deliver(EVENT)).outcome, expected)
         if expected is Delivered:
             await billing.create_customer("user-1", "a@example.com")
             await billing.ensure_meter("other_meter")
