@@ -3,10 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.billing import filing, freezing, new_event
+from gateway.audit.reads import sums
+from gateway.billing import bridge_store, filing, freezing, new_event
+from gateway.billing.bridge import EVENT_LINES
 from gateway.billing.new_event import insert_event
 from gateway.billing.windows import identifier
 from gateway.ledger import sql
+from tests.billing import test_held as held
 from tests.billing import test_late as late
 from tests.billing import test_outbox_freeze as freeze
 from tests.billing import test_outbox_history as history
@@ -69,4 +72,16 @@ test_both_parts_of_a_row_that_credit_pays_in_part_are_rounded = caught_by(
     credit.test_an_amount_is_split_where_credit_ends,
     ", 700, 1000) != ",
     Function("book_usage", "parts := parts || part;", "parts := parts || (round(part, -3))::bigint;"),
+)
+
+test_what_was_refused_is_delivered_in_the_bridge = caught_by(
+    held.test_what_was_refused_is_no_delivery_and_stays_a_breach_however_old,
+    "{'rejected': '0.000000000'} != {'rejected': '-3.600000000'}",
+    Value(bridge_store, "EVENT_LINES", {**EVENT_LINES, "rejected": "delivered"}),
+)
+
+test_what_was_refused_is_delivered_in_the_audit = caught_by(
+    held.test_what_was_refused_is_no_delivery_and_stays_a_breach_however_old,
+    "assert '20.913366000' == '17.313366000'",
+    Text(sums, "BILLING", "state in ('sent', 'duplicate')", "state in ('sent', 'duplicate', 'rejected')"),
 )
