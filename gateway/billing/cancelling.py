@@ -55,10 +55,21 @@ async def cancel_event(settings: Settings, identifier: str, why: str, *, now: da
         async with intending(settings, deed) as intent:
             await billing.cancel(event.meter, identifier)
             async with pool.acquire() as connection, connection.transaction():
-                await _give_back(connection, event)
-                await connection.execute(sql.CANCELLED, event.id)
-                await connection.execute(sql.DECIDED, event.id, intent.actor.name, "cancel", why, None)
+                await take_back(connection, event, intent.actor.name, why)
         return event
+
+
+async def find_events(pool: Pool, settings: Settings, row_id: str, now: datetime) -> list[HeldEvent]:
+    """All delivered events of a ledger row's window, none of which is too old to be cancelled, or on a final invoice.
+
+    Raises OptionError where there is none, or one that Stripe would not cancel; DependencyDown.
+    """
+    found = await pool.fetchrow(sql.OF_ROW, row_id)
+    if found is None or not found["identifiers"]:
+        raise OptionError(f"--cancel: nothing of the window of {row_id} is at Stripe; leave it out")
+    if found["is_sealed"]:
+        raise OptionError(f"--cancel: the month of {row_id} is sealed; leave it out")
+    return [await _cancellable(pool, settings, identifier, now) for identifier in found["identifiers"]]
 
 
 async def _cancellable(pool: Pool, settings: Settings, identifier: str, now: datetime) -> HeldEvent:
@@ -76,10 +87,18 @@ async def _cancellable(pool: Pool, settings: Settings, identifier: str, now: dat
     return event
 
 
-async def _give_back(connection: Any, event: HeldEvent) -> None:
-    """The amount is not frozen any more. The lock is the one with which windows are frozen."""
+async def lock_payer(connection: Any, event: HeldEvent) -> None:
+    """No window of the event's payer is frozen until the transaction ends."""
     await connection.execute(sql.LOCK_PAYER, event.id)
+
+
+async def take_back(connection: Any, event: HeldEvent, who: str, why: str) -> None:
+    """What Stripe has cancelled is not frozen any more. Raises OptionError where somebody was faster."""
+    await lock_payer(connection, event)
+    if await connection.fetchval(sql.CANCELLED, event.id) is None:
+        raise OptionError(f"{event.identifier}: somebody has cancelled it meanwhile")
     await connection.execute(sql.UNFREEZE, event.id, event.value * NANO_PER_UNIT)
+    await connection.execute(sql.DECIDED, event.id, who, "cancel", why, None)
 
 
 async def settle_credit(

@@ -16,6 +16,21 @@ join public.billing_windows w on w.meter = e.meter and w.window_start = e.window
 where e.id = $1
 """
 
+# Whether a row's month is sealed, and the delivered events of the window in which a correction of it would be booked at
+# that instant.
+OF_ROW: Final = """
+select u.booked_at < b.sealed_until as is_sealed, array(
+    select e.identifier from public.billing_windows w
+    join public.stripe_meter_events e on e.customer_id = w.customer_id and e.user_id is null and e.meter = w.meter
+      and e.window_start = w.window_start
+    where w.customer_id = u.customer_id and w.meter = b.meter and w.window_start <= u.booked_at
+      and w.window_start + w.window_seconds * interval '1 second' > u.booked_at
+      and e.state in ('sent', 'duplicate')
+    order by e.id
+  ) as identifiers
+from public.openai_usage u cross join public.books b where u.id = $1::uuid and u.books_version > 0
+"""
+
 # Nobody freezes for this payer until the transaction ends.
 LOCK_PAYER: Final = """
 select c.nano from public.billing_carry c join public.stripe_meter_events e
@@ -31,9 +46,10 @@ where e.id = $1 and w.meter = e.meter and w.window_start = e.window_start
   and (w.customer_id = e.customer_id and e.user_id is null or w.user_id = e.user_id and w.customer_id is null)
 """
 
-# The event counts no more; when it was delivered stays.
+# The event counts no more; when it was delivered stays. Nothing where somebody has cancelled it meanwhile.
 CANCELLED: Final = """
-update public.stripe_meter_events set state = 'cancelled', last_error = 'cancelled at Stripe' where id = $1
+update public.stripe_meter_events set state = 'cancelled', last_error = 'cancelled at Stripe'
+where id = $1 and state in ('sent', 'duplicate') returning id
 """
 
 # What a person has decided, and why.

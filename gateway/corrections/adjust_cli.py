@@ -43,11 +43,16 @@ def adjust(
         str | None,
         typer.Option(metavar="USD", help="With --file and --yes: the control total of the preview (billed)."),
     ] = None,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Also cancel the sent meter event at Stripe; its window is sent anew.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes/--dry-run", help="Book it. Without: only show what it would do.")] = False,
     by: By = None,
     as_json: Json = False,
 ) -> None:
     """Corrects ledger rows by adjustment rows beside them (docs/corrections.md)."""
+    if cancel and file is not None:
+        raise OptionError("--cancel: only with one ROW")
     wanted = _wanted(row, cost, billed, file, void=void)
     reason = Reason(valid_text("--why", why), None if ticket is None else valid_text("--ticket", ticket))
     total_nano = None if total is None else parse_nano(total, "--total", least=-TOTAL_MAX, most=TOTAL_MAX)
@@ -63,6 +68,7 @@ def adjust(
             yes=yes,
             by=by,
             total_nano=total_nano,
+            cancel=cancel,
             as_json=as_json,
         )
     )

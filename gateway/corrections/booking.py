@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from gateway.billing.decisions import HeldEvent
 from gateway.config.settings import Settings
 from gateway.corrections.change import CorrectableRow, RowChange, WantedRow, adjustment_row, plan_change
 from gateway.corrections.effects import Effects, find_effects
@@ -27,7 +28,7 @@ from gateway.usage.plan_store import PlanStore
 from gateway.usage.plans import Terms, markup_terms
 from pricing import nano_text
 
-_WHY: Final = "the ledger is in PostgreSQL"
+WHY: Final = "the ledger is in PostgreSQL"
 NAMED_MAX: Final = 20
 """Rows that an event or an error names."""
 
@@ -50,12 +51,14 @@ class Booked(NamedTuple):
     """None: there was nothing to correct."""
     is_proposal: bool = False
     """Whether another person has to agree first."""
+    cancelled: Sequence[HeldEvent] = ()
+    """Meter events that are cancelled at Stripe, whose window is sent anew."""
 
 
 async def preview(settings: Settings, wanted: Sequence[WantedRow], *, now: datetime) -> Planned:
     """What a correction would do; changes nothing. Raises OptionError, ConfigError, DependencyDown."""
-    async with database(settings, _WHY) as pool:
-        return await _plan(settings, pool, wanted, now)
+    async with database(settings, WHY) as pool:
+        return await plan_correction(settings, pool, wanted, now)
 
 
 async def correct(
@@ -69,9 +72,9 @@ async def correct(
 ) -> Booked:
     """Corrects all of these rows or none; with `billing.four_eyes` it is only proposed. `total_nano` is what the
     billed differences must add up to. Raises OptionError, ConfigError, DependencyDown."""
-    async with database(settings, _WHY) as pool, recording(settings, pool, by=by) as record:
+    async with database(settings, WHY) as pool, recording(settings, pool, by=by) as record:
         await lock_corrections(record.connections)
-        planned = await _plan(settings, record.connections, wanted, now)
+        planned = await plan_correction(settings, record.connections, wanted, now)
         if total_nano is not None and total_nano != planned.sums.billed_nano:
             found, given = nano_text(planned.sums.billed_nano), nano_text(total_nano)
             raise OptionError(
@@ -79,18 +82,20 @@ async def correct(
             )
         if not planned.changes:
             return Booked(planned, None)
-        new_id = uuid7(int(now.timestamp() * 1000), secrets.randbits(80))
+        new_id = new_correction_id(now)
         if settings.billing.four_eyes:
             await _propose(record, new_id, planned, reason)
             return Booked(planned, new_id, is_proposal=True)
-        await _book(settings, record, new_id, planned, reason, made_by=record.actor.name, approved_by=None, now=now)
+        await book_correction(
+            settings, record, new_id, planned, reason, made_by=record.actor.name, approved_by=None, at=now
+        )
         return Booked(planned, new_id)
 
 
 async def approve(settings: Settings, proposal_id: str, *, key_id: str | None, by: str | None, now: datetime) -> Booked:
     """Books what another person has proposed, if the rows are still as that person saw them. `key_id` is the key that
     has shown the right to approve. Raises OptionError, ConfigError, DependencyDown."""
-    async with database(settings, _WHY) as pool, recording(settings, pool, by=by) as record:
+    async with database(settings, WHY) as pool, recording(settings, pool, by=by) as record:
         await lock_corrections(record.connections)
         corrections = Corrections(record.connections)
         proposal = await _undecided(corrections, proposal_id)
@@ -99,15 +104,15 @@ async def approve(settings: Settings, proposal_id: str, *, key_id: str | None, b
         planned = await _plan_seen(settings, record.connections, proposal, now)
         await corrections.decide(proposal.id, by=record.actor.name, key_id=key_id, approved=True, why=None)
         made_by, approved_by = proposal.made_by, record.actor.name
-        await _book(
-            settings, record, proposal.id, planned, proposal.reason, made_by=made_by, approved_by=approved_by, now=now
+        await book_correction(
+            settings, record, proposal.id, planned, proposal.reason, made_by=made_by, approved_by=approved_by, at=now
         )
         return Booked(planned, proposal.id)
 
 
 async def reject(settings: Settings, proposal_id: str, *, why: str, by: str | None) -> Proposal:
     """Closes a proposal; nothing is booked. Whoever made it may take it back so. Raises the same."""
-    async with database(settings, _WHY) as pool, recording(settings, pool, by=by) as record:
+    async with database(settings, WHY) as pool, recording(settings, pool, by=by) as record:
         await lock_corrections(record.connections)
         corrections = Corrections(record.connections)
         proposal = await _undecided(corrections, proposal_id)
@@ -117,14 +122,22 @@ async def reject(settings: Settings, proposal_id: str, *, why: str, by: str | No
         return proposal
 
 
-async def _plan(settings: Settings, connections: Connections, wanted: Sequence[WantedRow], now: datetime) -> Planned:
+def new_correction_id(now: datetime) -> str:
+    """A UUIDv7."""
+    return uuid7(int(now.timestamp() * 1000), secrets.randbits(80))
+
+
+async def plan_correction(
+    settings: Settings, connections: Connections, wanted: Sequence[WantedRow], at: datetime
+) -> Planned:
+    """What a correction does that counts at that instant. Raises OptionError, DependencyDown."""
     corrections = Corrections(connections)
     refs = [each.ref for each in wanted]
     ids = _one_each(refs, await corrections.find_ids(refs))
     rows = await corrections.rows(list(ids.values()))
     terms = await _terms_of(settings, connections, rows.values())
     changes = [plan_change(rows[ids[each.ref]], each, terms[rows[ids[each.ref]].plan_version]) for each in wanted]
-    return await _planned(settings, connections, changes, now)
+    return await _planned(settings, connections, changes, at)
 
 
 async def _terms_of(
@@ -179,7 +192,7 @@ def _one_each(refs: Sequence[str], found: dict[str, list[str]]) -> dict[str, str
     return {ref: rows[0] for ref, rows in found.items()}
 
 
-async def _book(
+async def book_correction(
     settings: Settings,
     record: TrailTransaction,
     correction_id: str,
@@ -188,10 +201,11 @@ async def _book(
     *,
     made_by: str,
     approved_by: str | None,
-    now: datetime,
+    at: datetime,
 ) -> None:
+    """Writes a correction and its adjustment rows, which count `at` an instant. Raises OptionError, DependencyDown."""
     corrections = Corrections(record.connections)
-    events = [adjustment_row(change, correction_id, reason.kind, now) for change in planned.changes]
+    events = [adjustment_row(change, correction_id, reason.kind, at) for change in planned.changes]
     ledger = build_ledger(settings, record.connections)
     try:
         inserted = await ledger.insert_all([LedgerEntry.of(event) for event in events])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from gateway.billing.decisions import HeldEvent
+from gateway.billing.windows import NANO_PER_UNIT
 from gateway.cli.console import Console, TextTable
 from gateway.cli.csv_text import text_field
 from gateway.cli.text import minute
@@ -15,6 +17,7 @@ from gateway.corrections.booking import Booked, Planned
 from gateway.corrections.change import RowChange, WantedRow
 from gateway.corrections.effects import BudgetEffect, InvoiceEffect
 from gateway.corrections.listing import CorrectionLine
+from gateway.corrections.reissuing import correct_and_reissue
 from gateway.corrections.store import Proposal, Reason, Sums
 from gateway.kit.instants import rfc3339
 from gateway.reports.output import Form
@@ -38,10 +41,13 @@ async def adjust(
     yes: bool,
     by: str | None,
     total_nano: int | None,
+    cancel: bool = False,
     as_json: bool,
 ) -> None:
     """What a correction would do, or has done."""
-    if yes:
+    if cancel:
+        done = await correct_and_reissue(settings, wanted[0], reason, now=now, is_sure=yes, by=by)
+    elif yes:
         done = await booking.correct(settings, wanted, reason, now=now, by=by, total_nano=total_nano)
     else:
         done = Booked(await booking.preview(settings, wanted, now=now), None)
@@ -49,6 +55,8 @@ async def adjust(
         console.print_json(_plain(done, dry_run=not yes))
         return
     _show_plan(console, done.planned)
+    for event in done.cancelled:
+        console.say(_describe_cancelled(event, yes=yes))
     console.say(_outcome(done, yes=yes, many=len(wanted) > 1))
 
 
@@ -161,6 +169,12 @@ def _describe_budget(effect: BudgetEffect) -> str:
     return f"Budget: {_signed(effect.nano)} USD spent of {effect.name} ({effect.budget_id}), in its current period."
 
 
+def _describe_cancelled(event: HeldEvent, *, yes: bool) -> str:
+    how = "is cancelled" if yes else "would be cancelled"
+    usd = nano_text(event.value * NANO_PER_UNIT)
+    return f"Stripe: {event.identifier} ({usd} USD) {how}, and its whole window sent as a new event within minutes."
+
+
 def _outcome(done: Booked, *, yes: bool, many: bool) -> str:
     if not done.planned.changes:
         return "Nothing to correct."
@@ -191,6 +205,9 @@ def _plain(done: Booked, *, dry_run: bool) -> dict[str, Any]:
         "billed_usd": nano_text(planned.sums.billed_nano),
         "changes": [_plain_change(change) for change in planned.changes],
         "unchanged": planned.unchanged,
+        "cancelled": [
+            {"identifier": event.identifier, "usd": nano_text(event.value * NANO_PER_UNIT)} for event in done.cancelled
+        ],
         "months": [
             {"corrected": corrected, "booked": booked, "rows": rows}
             for corrected, booked, rows in planned.effects.months

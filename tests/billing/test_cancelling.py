@@ -90,6 +90,19 @@ async def test_a_cancelled_event_is_sent_anew_as_one_whole_amount(
     assert tuple(row or ()) == ("Ada", "cancel", "a typo")
 
 
+async def test_an_amount_is_given_back_once(
+    ledger: Ledger, pool: Pool, bill: UsageReporter, settings: Settings
+) -> None:
+    """Whoever finds that somebody else has cancelled the event meanwhile leaves its window alone."""
+    await delivered(ledger, pool, bill)
+    event = await cancelling.cancel_event(settings, FIRST, "a typo", now=NOW, is_sure=False)
+    async with pool.acquire() as connection:
+        await cancelling.take_back(connection, event, "Ada", "a typo")
+        with pytest.raises(OptionError, match="cancelled it meanwhile"):
+            await cancelling.take_back(connection, event, "Bob", "a typo")
+    assert await pool.fetchval(BALANCE) == 0
+
+
 async def test_what_cannot_be_cancelled(ledger: Ledger, pool: Pool, bill: UsageReporter, settings: Settings) -> None:
     await delivered(ledger, pool, bill)
     with pytest.raises(OptionError, match="no event 'x' was delivered"):
