@@ -26,13 +26,14 @@ create function public.payer_of(payee uuid, at timestamptz) returns uuid languag
   limit 1
 $$;
 
--- The payer of an adjustment: that of the row it adjusts; of a row that had none, who paid when that was completed, else
--- who pays today. `at`: when that row was completed, where it is not in the ledger yet.
+-- The payer of an adjustment: that of the row it adjusts; of a row that had none, who paid when that was completed, as far
+-- as is known today. Nobody else is charged for it, nor given it back. `at`: when that row was completed, where it is not
+-- in the ledger yet.
 create function public.payer_of_adjustment(adjusted uuid, payee uuid, at timestamptz) returns uuid
 language plpgsql stable set search_path = '' as $$
 begin
   return (
-    select coalesce(u.customer_id, public.payer_of(payee, coalesce(u.completed_at, at)), public.payer_of(payee, now()))
+    select coalesce(u.customer_id, public.payer_of(payee, coalesce(u.completed_at, at)))
     from (select true) as one left join public.openai_usage u on u.id = adjusted
   );
 end $$;

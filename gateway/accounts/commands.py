@@ -81,7 +81,8 @@ async def set_fields(
 def describe_link(user: User, linked: LinkedPayer) -> str:
     """What becomes of amounts that have accrued, and from when on somebody pays."""
     customer = "nobody" if linked.customer is None else str(linked.customer.stripe_customer_id)
-    pays = f"{customer} pays for {user.email} from {linked.since:%Y-%m-%d %H:%M} UTC on."
+    since = "already" if linked.before == customer else f"from {linked.since:%Y-%m-%d %H:%M} UTC on"
+    pays = f"{customer} pays for {user.email} {since}."
     if not linked.windows:
         return pays
     first = min(window.window_start for window in linked.windows)

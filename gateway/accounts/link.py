@@ -81,23 +81,26 @@ async def link(record: TrailTransaction, user: User, wanted: LinkOptions) -> Lin
     Raises OptionError, DependencyDown.
     """
     payers = PayerStore(record.connections)
-    now = await payers.lock(user.id)
+    now, today = await payers.lock(user.id)
+    user = user._replace(stripe_customer_id=today)
     since = now if wanted.since is None else wanted.since
     if since > now:
         raise OptionError("--from: a past instant, or leave it out: then it is now")
-    if wanted.customer is None:
-        if (period := await payers.period(user.id, now)) is not None:
-            await payers.end(period.id, now)
-        return LinkedPayer(user.stripe_customer_id, None, now, [], None, done=True)
-    windows = await payers.accrued(user.id)
     period = await payers.period(user.id, since)
+    if wanted.since is None and period is not None and period.is_ahead:
+        raise OptionError(f"user_customers says who pays for {user.email} at a later time; take that back first")
+    if wanted.customer is None:
+        if period is not None:
+            await payers.end(period.id, now)
+        return LinkedPayer(today, None, now, [], None, done=True)
     if period is not None and wanted.since is not None:
         raise OptionError("--from: somebody else pays at that time, and what is booked stays with them; leave it out")
+    windows = [] if wanted.customer == today and wanted.accrued is None else await payers.accrued(user.id)
     _require_action(user, windows, wanted)
     await _require_mode(payers, user, wanted)
     if (windows or wanted.since is not None) and not wanted.yes:
         shown = CustomerRow("", None, wanted.customer, "usd", wanted.mode or "postpaid", None, now)
-        return LinkedPayer(user.stripe_customer_id, shown, since, windows, wanted.accrued, done=False)
+        return LinkedPayer(today, shown, since, windows, wanted.accrued, done=False)
     customer = await payers.find_or_make(wanted.customer, wanted.mode or "postpaid")
     if wanted.mode is not None and customer.mode != wanted.mode:
         customer = await change_mode(payers, customer, wanted.mode)
@@ -106,11 +109,13 @@ async def link(record: TrailTransaction, user: User, wanted: LinkOptions) -> Lin
             await payers.end(period.id, since)
         await payers.begin(user.id, customer.id, since, accrued=wanted.accrued, by=record.actor.name)
     if windows and wanted.accrued is not None:
-        if wanted.accrued != "bill":
+        if wanted.accrued == "bill":
+            await payers.take_over(customer.id, windows)
+        else:
             await payers.settle(windows)
         who_why = {"by": record.actor.name, "reference": wanted.reference, "why": wanted.why}
         await payers.decide(user.id, customer.id, wanted.accrued, windows, **who_why)  # type: ignore[arg-type]
-    return LinkedPayer(user.stripe_customer_id, customer, since, windows, wanted.accrued, done=True)
+    return LinkedPayer(today, customer, since, windows, wanted.accrued, done=True)
 
 
 async def change_mode(payers: PayerStore, customer: CustomerRow, mode: str) -> CustomerRow:

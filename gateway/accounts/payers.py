@@ -6,15 +6,16 @@ from typing import Any, Final, NamedTuple
 from gateway.kit.ids import is_uuid
 from gateway.stores.postgres import Table
 
-_LOCK: Final = "select clock_timestamp() as at from public.users where id = $1::uuid for no key update"
+_LOCK: Final = """
+select clock_timestamp() as at, stripe_customer_id from public.users where id = $1::uuid for no key update
+"""
 _PERIOD: Final = """
-select p.id::text as id, p.customer_id::text as customer_id, p.valid_from
+select p.id::text as id, p.customer_id::text as customer_id, p.valid_from > $2 as is_ahead
 from public.user_customers p
 where p.user_id = $1::uuid and (p.valid_to is null or p.valid_to > $2)
 order by p.valid_from limit 1
 """
 _END: Final = "update public.user_customers set valid_to = $2 where id = $1::uuid"
-_LAST_END: Final = "select max(valid_to) as at from public.user_customers where user_id = $1::uuid"
 _BEGIN: Final = """
 insert into public.user_customers (user_id, customer_id, valid_from, accrued, made_by)
 values ($1::uuid, $2::uuid, $3, $4, $5)
@@ -59,15 +60,41 @@ select u.email, b.left_nano, c.stripe_customer_id, c.mode from public.credit_bal
 join public.users u on u.id = b.user_id join public.customers c on c.stripe_customer_id = u.stripe_customer_id
 where b.left_nano <> 0 and c.mode <> 'prepaid' order by b.left_nano desc, u.email
 """
+# Not locked: what the writer adds from now on is not decided about, because what was read here is what moves.
 _ACCRUED: Final = """
 select id, window_start, window_seconds, billed_nano - credit_nano - frozen_nano - settled_nano as nano
-from public.billing_windows where user_id = $1::uuid and open order by id for update
+from public.billing_windows where user_id = $1::uuid and open order by meter, window_start
 """
-_SETTLE: Final = """
-update public.billing_windows set updated_at = now(),
-  settled_nano = settled_nano + (billed_nano - credit_nano - frozen_nano - settled_nano)
-where id = any($1::bigint[])
+# Windows are locked in the order in which the ledger's writer locks them: a customer's first, then a user's own, each
+# in time order; so the two never wait for each other.
+_TAKE_OVER: Final = """
+insert into public.billing_windows as w (
+  customer_id, meter, window_start, window_seconds, billed_nano, accrued_nano)
+select $3::uuid, u.meter, u.window_start, u.window_seconds, a.nano, a.nano
+from unnest($1::bigint[], $2::bigint[]) as a(id, nano) join public.billing_windows u on u.id = a.id
+order by u.meter, u.window_start
+on conflict on constraint billing_windows_key do update set
+  billed_nano = w.billed_nano + excluded.billed_nano,
+  accrued_nano = w.accrued_nano + excluded.accrued_nano,
+  window_seconds = greatest(w.window_seconds, excluded.window_seconds),
+  updated_at = now()
 """
+_IN_ORDER: Final = """
+with decided as (
+  select w.id, a.nano
+  from unnest($1::bigint[], $2::bigint[]) as a(id, nano) join public.billing_windows w on w.id = a.id
+  order by w.meter, w.window_start for update of w
+)
+"""
+_LEAVE: Final = f"""{_IN_ORDER}
+update public.billing_windows w
+set billed_nano = w.billed_nano - d.nano, accrued_nano = w.accrued_nano - d.nano, updated_at = now()
+from decided d where w.id = d.id
+"""  # noqa: S608 - a constant of this file
+_SETTLE: Final = f"""{_IN_ORDER}
+update public.billing_windows w set settled_nano = w.settled_nano + d.nano, updated_at = now()
+from decided d where w.id = d.id
+"""  # noqa: S608 - as above
 _DECIDE: Final = """
 insert into public.accrued_decisions (made_by, user_id, customer_id, action, windows, nano, reference, why)
 values ($1, $2::uuid, $3::uuid, $4, $5, $6, $7, $8)
@@ -91,8 +118,8 @@ class PayerPeriod(NamedTuple):
 
     id: str
     customer_id: str
-    valid_from: Any
-    """An instant; asyncpg's smallest one where it is from the beginning."""
+    is_ahead: bool
+    """Whether it begins later than was asked about."""
 
 
 class AccruedWindow(NamedTuple):
@@ -107,20 +134,16 @@ class AccruedWindow(NamedTuple):
 class PayerStore(Table):
     """All of it over one pool, or in one transaction. Every method raises DependencyDown("postgres")."""
 
-    async def lock(self, user_id: str) -> datetime:
-        """Nobody else changes who pays for this user until the transaction ends; the database's time."""
-        at: datetime = (await self._rows(_LOCK, user_id))[0]["at"]
-        return at
+    async def lock(self, user_id: str) -> tuple[datetime, str | None]:
+        """Nobody else changes who pays for this user until the transaction ends; the database's time, and Stripe's id
+        of the customer who pays now."""
+        (row,) = await self._rows(_LOCK, user_id)
+        return row["at"], row["stripe_customer_id"]
 
     async def period(self, user_id: str, at: datetime) -> PayerPeriod | None:
         """The first period that holds `at` or begins later."""
         rows = await self._rows(_PERIOD, user_id, at)
         return PayerPeriod(*rows[0].values()) if rows else None
-
-    async def last_end(self, user_id: str) -> datetime | None:
-        """When the last customer stopped to pay."""
-        rows = await self._rows(_LAST_END, user_id)
-        return rows[0]["at"] if rows else None
 
     async def end(self, period_id: str, at: datetime) -> None:
         """Ends a period."""
@@ -168,12 +191,18 @@ class PayerStore(Table):
         return [(row[0], row[1], row[2], row[3]) for row in await self._rows(_UNUSED_CREDIT)]
 
     async def accrued(self, user_id: str) -> list[AccruedWindow]:
-        """What a user has accrued, by window, the oldest first; locked."""
+        """What a user has accrued and nobody has decided about, by window, the oldest first."""
         return [AccruedWindow(*row.values()) for row in await self._rows(_ACCRUED, user_id)]
 
+    async def take_over(self, customer_id: str, windows: list[AccruedWindow]) -> None:
+        """Moves these amounts to the customer's windows of the same time, where they stay, whoever pays later."""
+        given = [window.id for window in windows], [window.nano for window in windows]
+        await self._rows(_TAKE_OVER, *given, customer_id)
+        await self._rows(_LEAVE, *given)
+
     async def settle(self, windows: list[AccruedWindow]) -> None:
-        """Takes what is open in these windows out of what will be reported."""
-        await self._rows(_SETTLE, [window.id for window in windows])
+        """Takes these amounts out of what will be reported."""
+        await self._rows(_SETTLE, [window.id for window in windows], [window.nano for window in windows])
 
     async def decide(
         self, user_id: str, customer_id: str, action: str, windows: list[AccruedWindow],

@@ -21,6 +21,7 @@ def payers(read: Payers) -> InvariantResult:
     used, paid = read.credit
     broken = {
         "payer's windows are not what their rows are billed": read.payers,
+        "what became of accrued amounts is not what was decided": read.decided,
         "credit used is not the sum of its days": read.uses,
         "credit given is not the sum of its entries": read.given,
         "what balances have used is not what windows were paid by credit": unless(

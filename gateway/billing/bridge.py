@@ -20,6 +20,8 @@ class PayerFacts(NamedTuple):
     """By the rows."""
     windows_billed: int = 0
     """The same by the billing windows; with what old windows keep."""
+    accrued: int = 0
+    """In the windows: what a customer took over from users by decision; of such a user, below 0."""
     credit: int = 0
     """Of the windows, what prepaid credit has paid."""
     credit_used: int = 0
@@ -140,6 +142,7 @@ def build_bridge(facts: PayerFacts, margins: Mapping[str, int] | None = None) ->
         BridgeLine("cost", "cost, as we priced it", facts.cost, is_sum=True),
         BridgeLine("margin", "margin", facts.billed - facts.cost),
         BridgeLine("billed", "billed", facts.billed, is_sum=True),
+        BridgeLine("accrued", "accrued before anybody paid, billed to a customer by decision", facts.accrued),
         BridgeLine("credit", "paid by prepaid credit", -facts.credit_used),
         BridgeLine("unbilled", "no customer yet (unbilled)", -facts.unbilled),
         BridgeLine("open", "waits: open windows", -facts.open),
@@ -177,7 +180,7 @@ def _errors(facts: PayerFacts) -> dict[str, int]:
     in_windows = facts.credit + facts.unbilled + facts.open + facts.windows_settled + facts.frozen
     return {
         "rows": facts.billed - facts.windows_billed,
-        "windows": facts.windows_billed - in_windows,
+        "windows": facts.windows_billed + facts.accrued - in_windows,
         "credit": facts.credit - facts.credit_used,
         "carry": facts.carry_error,
     }

@@ -34,7 +34,8 @@ from public.usage_daily where {_DAYS} group by 1, 2
 """  # noqa: S608 - constants of this file
 # What windows of the span hold, and what has become of it.
 WINDOWS: Final = f"""
-select customer_id, user_id, sum(billed_nano)::bigint as windows_billed, sum(credit_nano)::bigint as credit,
+select customer_id, user_id, sum(billed_nano - accrued_nano)::bigint as windows_billed,
+  sum(accrued_nano)::bigint as accrued, sum(credit_nano)::bigint as credit,
   sum(credit_nano)::bigint as credit_used, sum(frozen_nano)::bigint as frozen,
   sum(settled_nano)::bigint as windows_settled,
   coalesce(sum(left_nano) filter (where customer_id is null), 0)::bigint as unbilled,
@@ -51,11 +52,9 @@ where {_WINDOWS} group by 1, 2
 """  # noqa: S608 - constants of this file
 # Credit that usage has used, by its own account.
 CREDIT: Final = f"select coalesce(sum(nano), 0)::bigint as nano from public.credit_uses where {_DAYS}"  # noqa: S608
-# Events by what has become of them; of what Stripe has, the invoice whose period it was filed in. An event of a window
-# that a user filled before anybody paid is that user's, whoever it was sent for.
+# Events by what has become of them; of what Stripe has, the invoice whose period it was filed in.
 _EVENTS: Final = f"""
-select case when user_id is null then customer_id else owner end as customer_id, user_id, state, reason, value,
-  window_start, invoice
+select coalesce(customer_id, owner) as customer_id, user_id, state, reason, value, window_start, invoice
 from (
   select e.*, case when e.customer_id is null then public.payer_of(e.user_id, '-infinity') end as owner,
     case when e.state in ('sent', 'duplicate') then (

@@ -102,7 +102,7 @@ async def _freeze_part(group: _Group, window: Any, part: _Part, seq: int, left: 
     for number, value in enumerate(frozen.values):
         event = NewEvent(
             group.customer_id,
-            window["user_id"],
+            None,
             group.customer,
             group.meter,
             window["window_start"],

@@ -2,15 +2,9 @@
 
 from typing import Final
 
-# The windows of a payer that is paid for by a customer: their own, and those that a user accrued before anybody paid.
-_OPEN: Final = """
-  select w.id, w.meter, w.window_start, w.window_seconds, w.next_seq, w.user_id,
-    w.billed_nano, w.credit_nano, w.frozen_nano, w.settled_nano
-  from public.billing_windows w
-"""
-
-# Payers with a closed window, found by jumping from one to the next in the index of open windows; $1: closed by then,
-# $2: payers at most. A payer without a customer at Stripe is skipped: the amounts accrue.
+# Customers with a closed window, found by jumping from one to the next in the index of open windows; $1: closed by
+# then, $2: customers at most. One that is not at Stripe is skipped: the amounts accrue. So does what users owe while
+# nobody pays for them, until somebody decides about it (accounts/link.py).
 CLOSED: Final = """
 with recursive payer as (
   (
@@ -29,29 +23,6 @@ where c.stripe_customer_id is not null and p.window_start + p.window_seconds * i
 limit $2
 """
 
-# The same of what users accrued before anybody paid for them, and somebody does today.
-CLOSED_OF_USERS: Final = """
-with recursive accrued as (
-  (
-    select w.user_id, w.meter, w.window_start, w.window_seconds from public.billing_windows w
-    where w.open and w.customer_id is null order by w.user_id, w.meter, w.window_start limit 1
-  )
-  union all
-  select n.* from accrued a cross join lateral (
-    select w.user_id, w.meter, w.window_start, w.window_seconds from public.billing_windows w
-    where w.open and w.customer_id is null and (w.user_id, w.meter) > (a.user_id, a.meter)
-    order by w.user_id, w.meter, w.window_start limit 1
-  ) n
-)
-select distinct t.customer_id, a.meter
-from accrued a
-join public.user_customers t on t.user_id = a.user_id and t.valid_from <= now()
-  and (t.valid_to is null or t.valid_to > now())
-join public.customers c on c.id = t.customer_id
-where c.stripe_customer_id is not null and a.window_start + a.window_seconds * interval '1 second' <= $1
-limit $2
-"""
-
 # Makes the row that the lock below needs.
 CARRY_ROW: Final = "insert into public.billing_carry (customer_id, meter) values ($1, $2) on conflict do nothing"
 # This lock is what makes one worker at a time freeze for a customer; another one goes on to the next customer.
@@ -63,16 +34,12 @@ where b.customer_id = $1 and b.meter = $2 for update of b skip locked
 
 # The closed windows that a customer pays for, in time order: the order in which the ledger locks them too. Not locked:
 # what the writer adds from now on is not frozen by this pass, because FREEZE_WINDOW adds what was read here.
-WINDOWS: Final = f"""
-select * from (
-  {_OPEN} where w.open and w.customer_id = $1 and w.meter = $2
-  union all
-  {_OPEN} where w.open and w.customer_id is null and w.meter = $2 and w.user_id in (
-    select t.user_id from public.user_customers t
-    where t.customer_id = $1 and t.valid_from <= now() and (t.valid_to is null or t.valid_to > now()))
-) w
-where window_start + window_seconds * interval '1 second' <= $3 order by window_start, id
-"""  # noqa: S608 - a constant of this file
+WINDOWS: Final = """
+select id, window_start, window_seconds, next_seq, billed_nano, credit_nano, frozen_nano, settled_nano
+from public.billing_windows
+where open and customer_id = $1 and meter = $2 and window_start + window_seconds * interval '1 second' <= $3
+order by window_start, id
+"""
 
 # What is frozen is covered by outbox rows of the same transaction, and by the carry.
 FREEZE_WINDOW: Final = """

@@ -61,10 +61,10 @@ class Accrued(NamedTuple):
     """What is owed and not in the outbox."""
 
     users_without_customer: int
-    """Users who owe something and have no `stripe_customer_id`."""
+    """Users who owe something that no customer pays."""
     nano_without_customer: int
     nano_unfrozen: int
-    """Nano-USD in windows not yet frozen, those of users without a customer included."""
+    """Nano-USD in windows not yet frozen, those of users' own included."""
 
 
 _FIRST: Final = ("", "")
@@ -94,8 +94,8 @@ class Outbox(Table):
         windows = events = 0
         async with self._connection() as connection:
             payers = await connection.fetch(freezing_sql.CLOSED, closed_by, groups_max)
-            payers += await connection.fetch(freezing_sql.CLOSED_OF_USERS, closed_by, groups_max)
-            for payer in dict.fromkeys((row["customer_id"], row["meter"]) for row in payers):
+            for row in payers:
+                payer = row["customer_id"], row["meter"]
                 async with connection.transaction():
                     done = await freeze_payer(connection, payer, closed_by, now, account, self._rules)
                 windows += done.windows

@@ -149,13 +149,9 @@ select count(distinct user_id) as users_without_customer,
   coalesce(sum(nano) filter (where user_id is not null), 0)::bigint as nano_without_customer,
   coalesce(sum(nano), 0)::bigint as nano_unfrozen
 from (
-  select case when w.customer_id is null and t.id is null then w.user_id end as user_id,
-    w.billed_nano - w.credit_nano - w.frozen_nano - w.settled_nano as nano
-  from public.billing_windows w
-  left join public.user_customers t on w.customer_id is null and t.user_id = w.user_id and t.valid_from <= now()
-    and (t.valid_to is null or t.valid_to > now())
-  where w.open
-) open
+  select user_id, billed_nano - credit_nano - frozen_nano - settled_nano as nano
+  from public.billing_windows where open
+) w
 """
 
 # Whom events are for.

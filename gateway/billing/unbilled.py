@@ -1,4 +1,7 @@
-"""What users owe whom nobody pays for: by user, and how old it is. Reads only."""
+"""What users owe of times in which nobody paid for them: by user, and how old it is. Reads only.
+
+It stays so until somebody decides (accounts/link.py), also where a customer pays for the user today.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -15,7 +18,7 @@ _WHY: Final = "what has accrued is in PostgreSQL"
 # $1: the beginning of this UTC month, in which the invoice of a new customer can still have it at its own time; $2: the
 # oldest timestamp that Stripe takes.
 _UNBILLED: Final = """
-select u.id::text as user_id, u.email, min(w.window_start) as first_at,
+select u.id::text as user_id, u.email, u.stripe_customer_id as customer, min(w.window_start) as first_at,
   max(w.window_start + w.window_seconds * interval '1 second') as last_at, count(*) as windows,
   sum(w.nano)::bigint as nano,
   coalesce(sum(w.nano) filter (where w.window_start >= $1), 0)::bigint as in_period_nano,
@@ -26,7 +29,6 @@ from (
   from public.billing_windows where open and user_id is not null
 ) w
 join public.users u on u.id = w.user_id
-where u.stripe_customer_id is null
 group by u.id, u.email order by nano desc, u.email
 """
 
@@ -36,6 +38,8 @@ class UnbilledUser(NamedTuple):
 
     user_id: str
     email: str
+    customer: str | None
+    """Stripe's id of the one who pays today."""
     first_at: datetime
     """When the first window with an amount begins."""
     last_at: datetime
@@ -57,6 +61,7 @@ class UnbilledUser(NamedTuple):
         return {
             "user_id": self.user_id,
             "email": self.email,
+            "stripe_customer_id": self.customer,
             "first_usage": rfc3339(self.first_at),
             "last_usage": rfc3339(self.last_at),
             "windows": self.windows,
@@ -80,5 +85,5 @@ async def list_unbilled(settings: Settings, now: datetime) -> list[UnbilledUser]
 
 
 async def read_unbilled(connections: Connections, now: datetime) -> list[UnbilledUser]:
-    """Users with amounts that nobody pays. Raises DependencyDown."""
+    """Users with amounts that nobody pays yet. Raises DependencyDown."""
     return await Unbilled(connections).users(now)

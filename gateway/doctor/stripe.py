@@ -76,7 +76,7 @@ async def _payers(pool: Pool) -> list[CheckResult]:
     found = []
     if unbilled := await read_unbilled(pool, now()):
         owes = [f"{user.email} {nano_text(user.nano)} USD" for user in unbilled]
-        says = f"{len(unbilled)} user(s) with amounts have no Stripe customer; they accrue: {_first(owes)}"
+        says = f"{len(unbilled)} user(s) with amounts that no customer pays; they wait for a decision: {_first(owes)}"
         fix = "gateway billing unbilled; gateway users set WHO --stripe-customer cus_… --accrued …"
         found.append(CheckResult("stripe", "warn", says, fix))
     if both := await PayerStore(pool).with_unused_credit():

@@ -2,65 +2,12 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from gateway.accounts.store import Accounts
-from gateway.billing.outbox import Outbox
-from gateway.ledger.store import Ledger
-from gateway.stores.postgres import Pool
-from tests.support.events import sums_are_right
-from tests.support.invoke import Done, gateway
+from tests.accounts.office import HOUR, NOW, USD, Office
 from tests.support.usage import entries, usage
-
-NOW = datetime.now(UTC)
-HOUR = NOW.replace(minute=0, second=0, microsecond=0)
-USD = 1_000_000_000
-
-
-class Office:
-    """Users, what they use, and commands about who pays."""
-
-    def __init__(self, ledger: Ledger, pool: Pool, database_url: str) -> None:
-        self.ledger, self.pool = ledger, pool
-        self.env = {"DATABASE_URL": database_url, "GATEWAY_OPERATOR": "Ada"}
-
-    async def run(self, *arguments: str) -> Done:
-        return await gateway(self.env, *arguments)
-
-    async def link(self, who: str, customer: str, *more: str) -> Done:
-        return await self.run("users", "set", f"{who}@example.com", "--stripe-customer", customer, *more)
-
-    async def uses(self, who: str, nano: int, at: datetime) -> None:
-        user = await Accounts(self.ledger.pool).create_user(f"{who}@example.com")
-        await self.ledger.insert_batch(entries(usage(user, at, nano)))
-
-    async def windows(self) -> dict[str, tuple[int, int]]:
-        """Billed and settled nano-USD, by who owes it."""
-        rows = await self.pool.fetch(
-            "select coalesce(c.stripe_customer_id, u.email) as payer, sum(w.billed_nano)::bigint as billed,"
-            " sum(w.settled_nano)::bigint as settled from billing_windows w"
-            " left join customers c on c.id = w.customer_id left join users u on u.id = w.user_id group by 1"
-        )
-        assert await sums_are_right(self.pool)
-        return {row["payer"]: (row["billed"], row["settled"]) for row in rows}
-
-    async def sent(self) -> dict[str, int]:
-        """Micro-USD frozen for each customer."""
-        await Outbox(self.pool).freeze_closed(NOW + timedelta(days=1), 300)
-        rows = await self.pool.fetch("select customer, sum(value)::bigint as value from stripe_meter_events group by 1")
-        return {row["customer"]: row["value"] for row in rows}
-
-    async def json(self, *arguments: str) -> Any:
-        done = await self.run(*arguments, "--json")
-        assert done.error == ""
-        return json.loads(done.out)
-
-
-@pytest.fixture
-def office(ledger: Ledger, pool: Pool, database_url: str) -> Office:
-    return Office(ledger, pool, database_url)
 
 
 async def test_usage_belongs_to_whoever_paid_when_it_was_completed(office: Office) -> None:
@@ -123,7 +70,8 @@ async def test_what_has_accrued_is_decided_once(
     assert await office.pool.fetchval("select count(*) from admin_events") == 0
     done = await office.link("cara", "cus_cara", "--accrued", action, *more, "--yes")
     assert done.error == ""
-    assert await office.windows() == {"cara@example.com": (4_800_000_000, settled)}
+    by_payer = {"cara@example.com": (0, 0), "cus_cara": (4_800_000_000, 0)}
+    assert await office.windows() == (by_payer if action == "bill" else {"cara@example.com": (4_800_000_000, settled)})
     assert await office.sent() == sent
     row = await office.pool.fetchrow("select made_by, action, windows, nano, reference, why from accrued_decisions")
     assert row is not None

@@ -61,6 +61,7 @@ def test_each_amount_has_its_line() -> None:
         ("cost", 80_000),
         ("margin", 20_000),
         ("billed", 100_000),
+        ("accrued", 0),
         ("credit", -10_000),
         ("unbilled", -5_000),
         ("open", -1_000),

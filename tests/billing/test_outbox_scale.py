@@ -102,7 +102,6 @@ async def test_what_was_delivered_is_not_read_again(pool: Pool) -> None:
             (refiling_sql.OVERDUE, (NOW, doubt, "acct_1", 1000), 400),
             (outbox_sql.CLAIM, (NOW, NOW, 8, doubt, "acct_1", "", "", None, None), 8 * BUFFERS_MAX),
             (freezing_sql.CLOSED, (NOW, 1000), 20),
-            (freezing_sql.CLOSED_OF_USERS, (NOW, 1000), 20),
         ):
             plan = await explain(connection, statement, *arguments)
             assert buffers(plan) <= most, statement

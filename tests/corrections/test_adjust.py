@@ -147,10 +147,8 @@ async def test_what_is_billed_is_not_guessed(books: Books) -> None:
 
 
 async def test_the_preview_says_what_budgets_and_invoice_get(books: Books) -> None:
+    books.user = await Accounts(books.pool).create_user("ann@example.com", stripe_customer_id="cus_ann")
     event = await books.call(NANO)
-    await books.run(
-        "users", "set", "ann@example.com", "--stripe-customer", "cus_ann", "--accrued", "bill", "--yes", why=None
-    )
     for options in (("--period", "day"), ("--model", "gpt-5-mini"), ("--model", "gpt-4.1")):
         done = await books.run("budgets", "set", "--user", "ann@example.com", "--limit", "5", *options, why=None)
         assert done.error == ""

@@ -150,7 +150,7 @@ async def test_stripe(sandbox: Sandbox, database_url: str) -> None:
     seen = says(await found("stripe", behind(sandbox, database_url=database_url)))
     assert (
         "warn",
-        "1 user(s) with amounts have no Stripe customer; they accrue: o@example.com 0.000000005 USD",
+        "1 user(s) with amounts that no customer pays; they wait for a decision: o@example.com 0.000000005 USD",
     ) in seen
 
 

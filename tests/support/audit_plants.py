@@ -329,6 +329,10 @@ PLANTS: dict[str, tuple[Plant, str]] = {
         ),
         "INV-6 INV-11",
     ),
+    "accrued amounts that a customer took over without a decision": (
+        sql("update billing_windows set billed_nano = billed_nano + 5, accrued_nano = accrued_nano + 5"),
+        "INV-11",
+    ),
     "credit that paid twice": (sql("update billing_windows set credit_nano = credit_nano + 1"), "INV-11"),
     "credit that nobody was given": (
         sql("insert into credit_balances (user_id, since, granted_nano) select id, now(), 5 from users"),

@@ -13,21 +13,18 @@ ITEMS: Final = select_worst("""
 select kind || ' ' || upstream_id as example from public.open_items where state = 'open' and next_poll_at < $1
 """)
 
-# Whose windows can be frozen: a customer's, and those of a user whom a customer pays for today.
+# Windows that can be frozen. What users owe while nobody pays for them waits for a decision.
 _PAID: Final = """
-public.billing_windows w
-left join public.user_customers t on w.customer_id is null and t.user_id = w.user_id
-  and t.valid_from <= now() and (t.valid_to is null or t.valid_to > now())
-join public.customers c on c.id = coalesce(w.customer_id, t.customer_id)
+public.billing_windows w join public.customers c on c.id = w.customer_id
 where w.open and c.stripe_customer_id is not null
 """
 
 # Windows that ended, were last added to, and whose payer could be billed, all before $1, and that nobody froze.
 WINDOWS: Final = select_worst(f"""
-select 'window ' || {utc("w.window_start")} || coalesce(' user ' || w.user_id, ' customer ' || w.customer_id) as example
+select 'window ' || {utc("w.window_start")} || ' customer ' || w.customer_id as example
 from {_PAID}
   and w.window_start + w.window_seconds * interval '1 second' < $1 and w.updated_at < $1
-  and c.created_at < $1 and coalesce(t.made_at, '-infinity') < $1
+  and c.created_at < $1
 """)  # noqa: S608 - a constant of this file
 
 # Events that should have been sent before $1.

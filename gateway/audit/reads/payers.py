@@ -12,9 +12,25 @@ select ltrim({PAYER}) as example from (
     billed_nano - billed_before_nano as nano
   from public.usage_daily
   union all
-  select customer_id, user_id, moved_nano - billed_nano from public.billing_windows
+  select customer_id, user_id, moved_nano + accrued_nano - billed_nano from public.billing_windows
 ) both_sides
 group by customer_id, user_id having sum(nano) <> 0
+""")  # noqa: S608
+
+# Payers whose windows have taken over, left to a customer, or written off something else than was decided about what
+# users accrued.
+DECIDED: Final = select_worst(f"""
+select ltrim({PAYER}) as example from (
+  select customer_id, user_id, accrued_nano as billed,
+    case when user_id is not null then settled_nano else 0 end as settled
+  from public.billing_windows
+  union all
+  select customer_id, null, -nano, 0 from public.accrued_decisions where action = 'bill'
+  union all
+  select null, user_id, case when action = 'bill' then nano else 0 end, case when action = 'bill' then 0 else -nano end
+  from public.accrued_decisions
+) both_sides
+group by customer_id, user_id having sum(billed) <> 0 or sum(settled) <> 0
 """)  # noqa: S608
 
 # Users whose credit was used by something else than the uses of its days.
@@ -45,6 +61,7 @@ class Payers(NamedTuple):
     """INV-11."""
 
     payers: Offenders
+    decided: Offenders
     uses: Offenders
     given: Offenders
     credit: tuple[int, int]
@@ -56,6 +73,7 @@ async def read_payers(view: Snapshot) -> Payers:
     credit = await view.row(CREDIT_SUMS)
     return Payers(
         await view.offenders(PAYERS),
+        await view.offenders(DECIDED),
         await view.offenders(CREDIT_USES),
         await view.offenders(CREDIT_GIVEN),
         (credit["used"], credit["paid"]),

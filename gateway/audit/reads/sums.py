@@ -135,7 +135,8 @@ select 'window ' || {utc("at")} || {PAYER} as example from (
     billed_usd * 1000000000 as nano
   from {_BOOKED} booked where books_version = 1 and billed_usd <> 0
   union all
-  select customer_id, user_id, window_start, moved_nano - billed_nano from public.billing_windows where {_WINDOW_SPAN}
+  select customer_id, user_id, window_start, moved_nano + accrued_nano - billed_nano from public.billing_windows
+  where {_WINDOW_SPAN}
 ) both_sides
 group by customer_id, user_id, at having sum(nano) <> 0
 """)  # noqa: S608

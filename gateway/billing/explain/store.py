@@ -45,6 +45,16 @@ select customer_id, user_id, meter, window_start as start, window_seconds as sec
   credit_nano as credit, frozen_nano as frozen, settled_nano as settled, false as is_old from public.billing_windows
 """
 _WINDOWS: Final = f"{_WINDOW} where customer_id = $1 and meter = $2 and window_start >= $3 and window_start < $4"
+# The windows of users from which customers ($1) took over what had accrued, by decision.
+_LEFT_TO: Final = f"""
+{_WINDOW} where meter = $2 and window_start = any($3::timestamptz[]) and accrued_nano <> 0 and user_id in (
+  select user_id from public.accrued_decisions where customer_id = any($1::uuid[]) and action = 'bill')
+"""  # noqa: S608 - constants of this file
+# The windows of customers that took over what had accrued in a user's ($1).
+_TAKEN_FROM: Final = f"""
+{_WINDOW} where meter = $2 and window_start = any($3::timestamptz[]) and accrued_nano <> 0 and customer_id in (
+  select customer_id from public.accrued_decisions where user_id = $1 and action = 'bill')
+"""  # noqa: S608 - constants of this file
 _WINDOWS_AT: Final = f"""
 {_WINDOW} where meter = $1 and window_start = any($2::timestamptz[])
   and (customer_id = any($3::uuid[]) or customer_id is null and user_id = any($4::uuid[]))
@@ -158,7 +168,7 @@ class ExplainStore(Table):
         async with self._connection() as connection:
             payer = await connection.fetchval(_PAYER, customer)
             rows = await connection.fetch(_WINDOWS, payer, meter, since, until)
-        return [PayerWindow(*row.values()) for row in rows]
+        return await self._with_users([PayerWindow(*row.values()) for row in rows])
 
     async def windows_of(self, events: Sequence[OutboxEvent]) -> list[PayerWindow]:
         """The windows that the amounts of events come from."""
@@ -169,7 +179,7 @@ class ExplainStore(Table):
         starts, meter = [one.window_start for one in events], events[0].meter
         found = [*await self._rows(_WINDOWS_AT, meter, starts, customers, users)]
         found += await self._rows(_OLD_WINDOWS_AT, meter, starts, users)
-        return [PayerWindow(*row.values()) for row in found]
+        return await self._with_users([PayerWindow(*row.values()) for row in found])
 
     async def windows_holding(self, row: ExplainedRow) -> list[PayerWindow]:
         """The window that a row's amount went into; with several meters, one of each."""
@@ -178,7 +188,18 @@ class ExplainStore(Table):
         else:
             user_id = row.user_id if row.customer_id is None else None
             found = await self._rows(_WINDOW_HOLDING, row.customer_id, user_id, row.booked_at)
+            for one in found if user_id is not None else ():
+                found = [*found, *await self._rows(_TAKEN_FROM, user_id, one["meter"], [one["start"]])]
         return [PayerWindow(*one.values()) for one in found]
+
+    async def _with_users(self, windows: list[PayerWindow]) -> list[PayerWindow]:
+        """These windows, and those of users from which their customers took something over."""
+        payers = [one.customer_id for one in windows if one.customer_id is not None]
+        starts = [one.start for one in windows if one.customer_id is not None]
+        rows = await self._rows(_LEFT_TO, payers, windows[0].meter, starts) if payers else []
+        known = {(one.user_id, one.start) for one in windows}
+        left = [PayerWindow(*row.values()) for row in rows]
+        return windows + [one for one in left if (one.user_id, one.start) not in known]
 
     async def rows(self, window: PayerWindow) -> list[ExplainedRow]:
         """The calls and corrections of a window."""

@@ -17,7 +17,7 @@ _WINDOWS: Final = """
 select customer_id, sum(own)::bigint as own, sum(credit)::bigint as credit, sum(settled)::bigint as settled,
   sum(frozen)::bigint as frozen, sum(billed - credit - settled - frozen)::bigint as open
 from (
-  select customer_id, billed_nano as billed, billed_nano - moved_nano as own, credit_nano as credit,
+  select customer_id, billed_nano as billed, billed_nano - moved_nano - accrued_nano as own, credit_nano as credit,
     settled_nano as settled, frozen_nano as frozen
   from public.billing_windows where window_start >= $1 and window_start < $2
   union all
