@@ -207,7 +207,7 @@ async def _write_pack(
     """All files of a pack, and the digest of its manifest."""
     since, until = month.span
     writer = PackWriter(folder, f"{since:%Y-%m}")
-    written = await writer.write_rows(pack_reads.read_rows(connection, since, until))
+    written = await writer.write_rows(pack_reads.read_blocks(connection, since, until))
     books = await pack_reads.read_books(
         connection, written.price_versions | {pricing.parse(pricing.data.read_texts()).version}
     )

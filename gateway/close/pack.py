@@ -1,7 +1,7 @@
 """Writes a pack: each file once, front to back, with its digest; the folder appears whole or not at all."""
 
-import gzip
 import json
+import lzma
 import os
 import shutil
 from collections.abc import AsyncIterable, Iterator, Sequence
@@ -24,11 +24,11 @@ from gateway.close.manifest import (
     sign,
     write_manifest,
 )
-from gateway.close.rows import Chain, PackRow, encode_row
+from gateway.close.rows import Chain, PackRow, encode_rows
 from gateway.close.totals import Totals
 from gateway.journal.sync_folder import sync_folder
 
-ROWS: Final = "rows.jsonl.gz"
+ROWS: Final = "rows.jsonl.xz"
 CHAIN: Final = "chain.csv"
 TOTALS: Final = "totals.json"
 BRIDGE: Final = "bridge.json"
@@ -39,7 +39,13 @@ CORRECTIONS: Final = "corrections.csv"
 OPEN_ITEMS: Final = "open-items.csv"
 STRIPE: Final = "stripe.csv"
 PRICE_BOOKS: Final = "price-books"
-_LEVEL: Final = 6
+# The least effort that pays for itself: a tenth larger than xz's own level 6, for half of its time and memory.
+_XZ: Final = (
+    {
+        "id": lzma.FILTER_LZMA2, "preset": 1, "mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 32, "depth": 8,
+        "dict_size": 4 * 1024 * 1024, "pb": 0,
+    },
+)  # fmt: skip
 
 
 class RowsWritten(NamedTuple):
@@ -58,19 +64,23 @@ class PackWriter:
         self._month: Final = month
         self._digests: Final[dict[str, str]] = {}
 
-    async def write_rows(self, rows: AsyncIterable[PackRow]) -> RowsWritten:
-        """All rows, in the order of their ids; one in memory at a time."""
+    async def write_rows(self, blocks: AsyncIterable[Sequence[PackRow]]) -> RowsWritten:
+        """All rows, in the order of their ids; one block in memory at a time."""
         chain, totals, books = Chain(self._month), Totals(), set[str]()
-        with self._open(ROWS) as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed, self.csv(CHAIN) as links:
+        with (
+            self._open(ROWS) as raw,
+            lzma.LZMAFile(raw, "wb", format=lzma.FORMAT_XZ, filters=_XZ) as packed,
+            self.csv(CHAIN) as links,
+        ):
             links.writerow(("rows", "id", "chain"))
-            async for row in rows:
-                line = encode_row(row)
+            async for rows in blocks:
+                line = encode_rows(rows)
                 packed.write(line + b"\n")
-                totals.add(row)
-                chain.add(line)
-                books.add(row.price_version)
-                if chain.is_link:
-                    links.writerow((chain.rows, row.id, chain.head.hex()))
+                chain.add(line, len(rows))
+                links.writerow((chain.rows, rows[-1].id, chain.head.hex()))
+                for row in rows:
+                    totals.add(row)
+                    books.add(row.price_version)
         return RowsWritten(totals, chain.head, frozenset(books - {""}))
 
     def write_json(self, name: str, value: Any) -> None:

@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.close.rows import PackRow
+from gateway.close.rows import BLOCK_ROWS, PackRow
 from gateway.stores.postgres import translating_errors
 from gateway.usage.usage_block import NO_USAGE
 
-BATCH_ROWS: Final = 500
-"""Rows in memory at a time."""
+_PREFETCH_ROWS: Final = 500
 # Ids alone are sorted: sorting whole rows would write them all to disk once more.
 _IDS: Final = "select id from public.openai_usage where booked_at >= $1 and booked_at < $2 order by id"
 _ROWS: Final = """
@@ -62,13 +61,12 @@ select * from (
 """
 
 
-async def read_rows(connection: Any, since: datetime, until: datetime) -> AsyncIterator[PackRow]:
-    """The rows booked in the span, in the order of their ids. Raises DependencyDown."""
+async def read_blocks(connection: Any, since: datetime, until: datetime) -> AsyncIterator[list[PackRow]]:
+    """The rows booked in the span, in the order of their ids, BLOCK_ROWS at a time. Raises DependencyDown."""
     with translating_errors():
         ids = await connection.cursor(_IDS, since, until)
-        while batch := await ids.fetch(BATCH_ROWS):
-            for row in await connection.fetch(_ROWS, [each["id"] for each in batch]):
-                yield _pack_row(dict(row))
+        while batch := await ids.fetch(BLOCK_ROWS):
+            yield [_pack_row(dict(row)) for row in await connection.fetch(_ROWS, [each["id"] for each in batch])]
 
 
 def _pack_row(values: dict[str, Any]) -> PackRow:
@@ -89,7 +87,7 @@ async def read_table(connection: Any, query: str, since: datetime, until: dateti
     with translating_errors():
         statement = await connection.prepare(query)
         yield [attribute.name for attribute in statement.get_attributes()]
-        async for row in statement.cursor(since, until, prefetch=BATCH_ROWS):
+        async for row in statement.cursor(since, until, prefetch=_PREFETCH_ROWS):
             yield [_plain(value) for value in row.values()]
 
 

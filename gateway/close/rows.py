@@ -1,24 +1,25 @@
-"""One ledger row as a pack has it, and the chain over all rows. Pure.
+"""Ledger rows as a pack has them, and the chain over all of them. Pure.
 
-The canonical form of a row is its line in `rows.jsonl.gz`, without the line feed: JSON with the fields in the order
-below, absent where they are null. The chain is sha256(chain before ‖ line), so that no row can be changed, left out,
-added or moved without every later link being another one.
+`rows.jsonl.xz` has a line for each block of rows: a JSON object of columns, each with one value for each row of the
+block. Beside each other, values of one kind compress well. The line, without its line feed, is the canonical form of
+these rows. The chain is sha256(chain before ‖ line), so that no row can be changed, left out, added or moved without
+every later link being another one.
 """
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Final
+from types import GenericAlias
+from typing import Any, Final
 
 import msgspec
 
-from gateway.usage.usage_block import NO_USAGE
-
-LINKS_EVERY: Final = 1000
-"""Rows between two links that are written down. Each of them costs 64 bytes that cannot be compressed."""
+BLOCK_ROWS: Final = 2000
+"""Rows of one line, and in memory at a time."""
 _SEED: Final = b"gateway pack 1\n"
 
 
-class PackRow(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+class PackRow(msgspec.Struct, frozen=True):
     """One row of `openai_usage`. Amounts are nano-USD, instants UTC."""
 
     id: str
@@ -27,43 +28,51 @@ class PackRow(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     started_at: datetime
     inserted_at: datetime
     user_id: str
-    customer_id: str | None = None
-    api_key_id: str | None = None
-    meeting_id: str | None = None
-    adjusts: str | None = None
+    customer_id: str | None
+    api_key_id: str | None
+    meeting_id: str | None
+    adjusts: str | None
     endpoint: str
     model: str
-    service_tier: str | None = None
+    service_tier: str | None
     evidence: str
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    cost_nano: int | None = None
-    billed_nano: int | None = None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    cost_nano: int | None
+    billed_nano: int | None
     price_version: str
-    plan_version: str | None = None
+    plan_version: str | None
     books_version: int
-    response_id: str | None = None
-    request_id: str | None = None
+    response_id: str | None
+    request_id: str | None
     cost_lines: msgspec.Raw
-    usage: msgspec.Raw = NO_USAGE
+    usage: msgspec.Raw
     """The usage block as OpenAI sent it."""
-    usage_raw: bytes | None = None
+    usage_raw: bytes | None
     metadata: msgspec.Raw
 
 
-_decoder: Final = msgspec.json.Decoder(PackRow)
+_NAMES: Final = PackRow.__struct_fields__
+_columns: Final = msgspec.defstruct(
+    "Columns",
+    [(field.name, GenericAlias(list, (field.type,))) for field in msgspec.structs.fields(PackRow)],
+    forbid_unknown_fields=True,
+)
+_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_columns)
 _encoder: Final = msgspec.json.Encoder()
 
 
-def encode_row(row: PackRow) -> bytes:
-    """Its canonical form."""
-    return _encoder.encode(row)
+def encode_rows(rows: Sequence[PackRow]) -> bytes:
+    """The canonical form of a block."""
+    columns: Iterable[Any] = zip(*map(msgspec.structs.astuple, rows), strict=True)
+    return _encoder.encode(dict(zip(_NAMES, columns, strict=True)))
 
 
-def decode_row(line: bytes) -> PackRow:
-    """The row of a line. Raises msgspec.DecodeError."""
-    return _decoder.decode(line)
+def decode_rows(line: bytes) -> list[PackRow]:
+    """The rows of a line. Raises ValueError."""
+    columns = msgspec.structs.astuple(_decoder.decode(line))
+    return [PackRow(*values) for values in zip(*columns, strict=True)]
 
 
 class Chain:
@@ -73,12 +82,7 @@ class Chain:
         self.head = sha256(_SEED + month.encode()).digest()
         self.rows = 0
 
-    def add(self, line: bytes) -> None:
-        """The next row, in its canonical form."""
+    def add(self, line: bytes, rows: int) -> None:
+        """The next block, in its canonical form."""
         self.head = sha256(self.head + line).digest()
-        self.rows += 1
-
-    @property
-    def is_link(self) -> bool:
-        """Whether the link after this row is written down."""
-        return self.rows % LINKS_EVERY == 0
+        self.rows += rows

@@ -6,9 +6,8 @@ writes all digests again still has to find rows whose prices, sums and chain agr
 """
 
 import csv
-import gzip
 import json
-import zlib
+import lzma
 from collections.abc import Iterator, Mapping
 from hashlib import file_digest
 from itertools import islice
@@ -20,7 +19,7 @@ from gateway.billing.bridge import BridgeLine, add_up, usd
 from gateway.close import pack
 from gateway.close.manifest import MANIFEST, SIGNATURE, Manifest, PackBroken, check_signature, read_manifest
 from gateway.close.reprice import PackPrices
-from gateway.close.rows import Chain, PackRow, decode_row
+from gateway.close.rows import Chain, PackRow, decode_rows
 from gateway.close.totals import Totals
 from gateway.usage.plans import PlanError
 
@@ -92,7 +91,7 @@ def _check_content(folder: Path, manifest: Manifest) -> PackVerdict:
     checked = _Content(folder, manifest.period)
     try:
         checked.check()
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, pricing.BookError, PlanError) as error:
+    except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError, pricing.BookError, PlanError) as error:
         checked.problems.append(f"a file of the pack does not read: {type(error).__name__}")
     return PackVerdict(
         manifest.period,
@@ -121,14 +120,15 @@ class _Content:
         prices = PackPrices(self._price_books(), self._read_json(pack.PLANS))
         links, last_id = self._links(), ""
         for line in read_lines(self._folder):
-            row = decode_row(line)
-            self.chain.add(line)
-            self.totals.add(row)
-            prices.take(row)
-            self._check_row(row, last_id)
-            last_id = row.id
-            if self.chain.is_link and next(links, None) != (self.chain.rows, row.id, self.chain.head.hex()):
-                self._wrong(f"{pack.CHAIN}: the link after row {self.chain.rows} ({row.id}) is another one")
+            rows = decode_rows(line)
+            self.chain.add(line, len(rows))
+            for row in rows:
+                self.totals.add(row)
+                prices.take(row)
+                self._check_row(row, last_id)
+                last_id = row.id
+            if next(links, None) != (self.chain.rows, last_id, self.chain.head.hex()):
+                self._wrong(f"{pack.CHAIN}: the link after row {self.chain.rows} ({last_id}) is another one")
         if next(links, None) is not None:
             self._wrong(f"{pack.CHAIN} has links of rows that are not there")
         self.problems.extend(prices.problems())
@@ -192,7 +192,7 @@ class _Content:
 
 
 def read_lines(folder: Path) -> Iterator[bytes]:
-    """The rows of a pack in their canonical form, one by one."""
-    with gzip.open(folder / pack.ROWS, "rb") as packed:
+    """The rows of a pack in their canonical form, block by block."""
+    with lzma.open(folder / pack.ROWS, "rb") as packed:
         for line in packed:
             yield line.removesuffix(b"\n")

@@ -1,7 +1,7 @@
 """Packs for tests, of rows as the real settler values them; no database."""
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +15,7 @@ import pricing.data
 from gateway.billing.bridge import PayerFacts, build_bridge
 from gateway.close import pack
 from gateway.close.pack import PackWriter, new_folder
-from gateway.close.rows import PackRow
+from gateway.close.rows import BLOCK_ROWS, PackRow
 from gateway.kit.ids import uuid7
 from gateway.usage.event import UsageEvent
 from gateway.usage.settle import Settler
@@ -75,9 +75,13 @@ def rows_of(count: int, seed: int = 1) -> list[PackRow]:
     return sorted(rows, key=lambda row: row.id)
 
 
-async def each(rows: Iterable[PackRow]) -> AsyncIterator[PackRow]:
-    for row in rows:
-        yield row
+def blocks_of(rows: Sequence[PackRow]) -> Iterator[Sequence[PackRow]]:
+    return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
+
+
+async def each(rows: Sequence[PackRow]) -> AsyncIterator[Sequence[PackRow]]:
+    for block in blocks_of(rows):
+        yield block
 
 
 async def lines(*rows: list[object]) -> AsyncIterator[list[object]]:
@@ -86,7 +90,7 @@ async def lines(*rows: list[object]) -> AsyncIterator[list[object]]:
 
 
 async def write_pack(
-    target: Path, rows: Iterable[PackRow], *, key: bytes | None = None, accepted: dict[str, str] | None = None
+    target: Path, rows: Sequence[PackRow], *, key: bytes | None = None, accepted: dict[str, str] | None = None
 ) -> str:
     """A whole pack; the digest of its manifest."""
     with new_folder(target, PERIOD) as folder:

@@ -230,7 +230,7 @@ async def test_a_close_that_was_killed_is_put_right_by_the_next(site: Site) -> N
     """It left a folder that was not ended; another one a whole pack that the period does not know of."""
     closes = site.data / "closes"
     (closes / ".2026-09-v1.partial").mkdir(parents=True)
-    (closes / ".2026-09-v1.partial" / "rows.jsonl.gz").write_bytes(b"half")
+    (closes / ".2026-09-v1.partial" / "rows.jsonl.xz").write_bytes(b"half")
     first = await site.told("2026-09", *ACCEPT)
     await site.pool.execute("alter table periods disable trigger periods_stay")
     await site.pool.execute("update periods set state = 'closing', closed_at = null, pack_digest = null")

@@ -12,8 +12,8 @@ import pytest
 from gateway.accounts.store import Accounts
 from gateway.billing.bridge_store import reading_once
 from gateway.close.pack import PackWriter
-from gateway.close.pack_reads import read_rows
-from gateway.close.rows import decode_row
+from gateway.close.pack_reads import read_blocks
+from gateway.close.rows import decode_rows
 from gateway.close.seal import seal
 from gateway.close.totals import Totals
 from gateway.close.verify import read_lines
@@ -59,11 +59,11 @@ async def race(pool: Pool, user: str, seed: int, folder: Path) -> None:
         await asyncio.sleep(dice.choice((0, 0.002, 0.01)))
         await seal(pool, until)
         async with reading_once(pool) as connection:
-            return (await PackWriter(folder, f"{month:%Y-%m}").write_rows(read_rows(connection, month, until))).totals
+            return (await PackWriter(folder, f"{month:%Y-%m}").write_rows(read_blocks(connection, month, until))).totals
 
     writing = [write(each, user, month, Random(f"{seed} {number}")) for number, each in enumerate(ledgers)]
     totals, written = await asyncio.gather(close(), asyncio.gather(*writing))
-    packed = {decode_row(line).id for line in read_lines(folder)}
+    packed = {row.id for line in read_lines(folder) for row in decode_rows(line)}
     ids = [event_id for each in written for event_id in each]
     booked = await pool.fetch(
         "select id::text, booked_at, completed_at from openai_usage where id = any($1::uuid[])", ids
