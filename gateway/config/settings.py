@@ -211,8 +211,8 @@ class BillingSettings(_Section):
     """Whether estimated calls are charged; off records billed_usd 0 for them."""
     meter_event_name: str = Field("openai_usage_micro_usd", max_length=100)
     """event_name of the Stripe meter that counts whole micro-USD."""
-    window_s: int = Field(3600, ge=1)
-    """Length of a billing window, seconds of `completed_at`, aligned to the epoch."""
+    window_s: Annotated[int, AfterValidator(config_values.part_of_a_day)] = Field(3600, ge=1)
+    """Length of a billing window, seconds of `booked_at`; a day is a whole number of them, so none is of two months."""
     grace_s: float = Field(300, ge=0)
     """Seconds after its end at which a window is frozen."""
     interval_s: float = Field(30, gt=0)

@@ -21,6 +21,8 @@ from gateway.kit.loopback import is_loopback
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 """What a header's value or a request line can hold without a space, a line break or an encoding to guess."""
 
+_DAY_S: Final = 86_400
+
 
 def credential(value: SecretStr) -> SecretStr:
     """What is sent in a header. White space around it is removed: mounted secrets often end in a line break."""
@@ -43,6 +45,13 @@ def items(value: Any) -> Any:
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
         raise ValueError('it must be a list: a,b or ["a", "b"]')
     return value
+
+
+def part_of_a_day(seconds: int) -> int:
+    """Such spans, one after another since the epoch, never hold the end of a UTC day in them."""
+    if seconds > 0 and _DAY_S % seconds:
+        raise ValueError(f"it must divide a day of {_DAY_S} s, as 3600 or 900 do, so that no span is of two months")
+    return seconds
 
 
 def url(*schemes: str, ends: str = "") -> AfterValidator:
