@@ -16,8 +16,26 @@ language sql immutable set search_path = '' as $$
     then (value #>> '{}')::numeric <= most and scale((value #>> '{}')::numeric) <= decimals else false end
 $$;
 
+-- Whether these are prices by unit of a cost line, USD for each unit; `{}` is none, and right.
+create function public.are_unit_prices(units jsonb) returns boolean
+language sql immutable set search_path = '' as $$
+  select jsonb_typeof(units) = 'object' and not exists (
+    select from jsonb_each(case jsonb_typeof(units) when 'object' then units else '{}' end) as of_unit (unit, usd)
+    where unit = '' or not public.is_plan_number(usd, 1000000, 18))
+$$;
+
+-- Whether these are prices of a model: by unit, for all service tiers, and by tier and unit.
+create function public.are_model_prices(units jsonb) returns boolean
+language sql immutable set search_path = '' as $$
+  select case when jsonb_typeof(units) <> 'object' or units = '{}' then false else
+    public.are_unit_prices(units - '{default,flex,priority,ultrafast}'::text[]) and not exists (
+      select from jsonb_each(units) as of_tier (tier, prices)
+      where tier in ('default', 'flex', 'priority', 'ultrafast')
+        and (prices = '{}' or not public.are_unit_prices(prices))) end
+$$;
+
 -- Whether these are rates of that kind (gateway/usage/plans.py reads them). `discount`: per cent off OpenAI's price.
--- `price_list`: USD for each unit of a cost line, by model; what the list lacks is OpenAI's price × factor.
+-- `price_list`: own prices by model; what the list lacks is OpenAI's price × factor.
 create function public.are_plan_rates(kind text, rates jsonb) returns boolean
 language sql immutable set search_path = '' as $$
   select case kind
@@ -29,9 +47,7 @@ language sql immutable set search_path = '' as $$
       and jsonb_typeof(rates -> 'usd_per_unit') = 'object' and rates -> 'usd_per_unit' <> '{}'
       and not exists (select from jsonb_each(case jsonb_typeof(rates -> 'usd_per_unit') when 'object'
         then rates -> 'usd_per_unit' else '{}' end) as of_model (model, units)
-        where model = '' or jsonb_typeof(units) <> 'object' or units = '{}' or exists (
-          select from jsonb_each(case jsonb_typeof(units) when 'object' then units else '{}' end) as of_unit (unit, usd)
-          where unit = '' or not public.is_plan_number(usd, 1000000, 18)))
+        where model = '' or not public.are_model_prices(units))
     else false end
 $$;
 

@@ -4,7 +4,7 @@ This package must not know `gateway`. Everything callers need is re-exported her
 """
 
 from pricing.book import Book, LowConfidence, parse
-from pricing.cost import Line, Priced, PriceRequest, price
+from pricing.cost import Line, Priced, PriceRequest, price, price_tier
 from pricing.entries import BookError
 from pricing.estimate import Estimate, estimate
 from pricing.money import nano_text
@@ -23,5 +23,6 @@ __all__ = [
     "nano_text",
     "parse",
     "price",
+    "price_tier",
     "read_counts",
 ]

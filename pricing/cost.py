@@ -35,6 +35,7 @@ _TIERS: Final = {
     "fast": "priority",
     "ultrafast": "ultrafast",
 }
+"""What a response may name → the tier of the book. `scale` is prepaid, and has none."""
 _WINDOWS: Final = {"2h": "background_2h", "8h": "background_8h"}
 
 
@@ -185,8 +186,13 @@ def _identity(request: PriceRequest, use: ToolUse | None, bill: BillBuilder) -> 
     return model, _tier(request, service_tier)
 
 
+def price_tier(service_tier: str | None) -> str | None:
+    """The tier of the book for a service tier as a response names it; None where it has no price."""
+    return _TIERS.get(service_tier)
+
+
 def _tier(request: PriceRequest, service_tier: str | None) -> str:
-    tier = _TIERS.get(service_tier)
+    tier = price_tier(service_tier)
     window = request.completion_window
     if tier is None:
         hint = "scale is prepaid, not per token" if service_tier == "scale" else "unknown"

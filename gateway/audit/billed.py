@@ -4,14 +4,14 @@ Whatever holds today does not matter: `plan_version` of a row is binding.
 """
 
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 import pricing
 from gateway.audit.reads.rows import PricedRow
 from gateway.audit.result import Collector, Figures
-from gateway.usage.plans import LEGACY, PlanBook, bill, setting_terms
+from gateway.usage.plans import LEGACY, PlanBook, bill, priced_tier, setting_terms
 
 NAMED_MAX: Final = 10_000
 """Rows remembered that were billed by another plan than the one in force."""
@@ -77,7 +77,7 @@ class BilledAmounts:
             if row.exact is not None and self._difference(row, row.exact) != billed:
                 self._wrong.add(_WRONG, row.id)
             return
-        expected = 0 if row.is_not_billed else bill(cost, lines, terms, row.model)
+        expected = 0 if row.is_not_billed else bill(cost, lines, terms, row.model, _tier(row))
         if billed != expected:
             self._wrong.add(_WRONG, row.id)
         self._compare_with_force(row)
@@ -87,7 +87,7 @@ class BilledAmounts:
         terms = self._plans.named(row.plan_version or "")
         said = self._exact.decode(exact)
         assert terms is not None
-        whole = bill(_nano(said.cost_usd), said.lines, terms, row.model)
+        whole = bill(_nano(said.cost_usd), said.lines, terms, row.model, _tier(row))
         return whole - said.was_nano if whole == _nano(said.billed_usd) else None
 
     def _compare_with_force(self, row: PricedRow) -> None:
@@ -115,6 +115,11 @@ class BilledAmounts:
             "billed as a person has said": self._by_hand,
             "billed by another plan than the one in force": self.others - corrected,
         }
+
+
+def _tier(row: PricedRow) -> str | None:
+    billable = None if row.billable is None else msgspec.json.decode(row.billable, type=dict[str, Any] | None)
+    return priced_tier(row.service_tier, billable, row.tier_asked)
 
 
 def _nano(usd: str) -> int:

@@ -73,7 +73,7 @@ def _priced_row(row: PackRow) -> PricedRow:
     if usage is None and row.usage_raw is not None and len(row.usage_raw) < BLOCK_BYTES_MAX:
         usage = row.usage_raw
     metadata = msgspec.json.decode(row.metadata, type=dict[str, msgspec.Raw])
-    billable = metadata.get("billable")
+    billable, asked = metadata.get("billable"), metadata.get("service_tier_asked")
     return PricedRow(
         row.id,
         row.endpoint,
@@ -94,6 +94,7 @@ def _priced_row(row: PackRow) -> PricedRow:
         api_key_id=row.api_key_id,
         plan_version=row.plan_version or None,
         is_old=row.books_version == 0,
+        tier_asked=None if asked is None else msgspec.json.decode(asked, type=str),
         is_not_billed="not_billed" in metadata,
         is_by_hand="correction" in metadata,
         exact=None,

@@ -152,7 +152,7 @@ async def explain_row(settings: Settings, row_id: str) -> Explanation:
     terms = None if row.plan_version is None else book.named(row.plan_version)
     derived = None
     if terms is not None and row.cost_usd is not None and row.evidence != "adjustment":
-        derived = 0 if row.is_not_billed else bill(int(row.cost_usd * NANO), row.lines, terms, row.model)
+        derived = 0 if row.is_not_billed else bill(int(row.cost_usd * NANO), row.lines, terms, row.model, row.tier)
     return found._replace(row=row, derived_nano=derived)
 
 

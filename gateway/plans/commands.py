@@ -64,7 +64,7 @@ async def show_plan(settings: Settings, console: Console, name: str, *, as_json:
         if digest_of(plan) != row.digest:
             console.say("  the digest is not that of this content: somebody changed it in the database")
         for model, units in plan.rates.get("usd_per_unit", {}).items():
-            console.say(*(f"  {model} {unit}: {usd} USD" for unit, usd in units.items()))
+            console.say(*(f"  {model} {what}: {usd} USD" for what, usd in _list_prices(units)))
 
 
 async def explain(
@@ -98,8 +98,16 @@ def describe_rates(kind: Kind, rates: dict[str, Any]) -> str:
         case "free":
             return "nothing"
         case "price_list":
-            count = sum(len(units) for units in rates["usd_per_unit"].values())
+            count = sum(len(_list_prices(units)) for units in rates["usd_per_unit"].values())
             return f"{count} own price(s), else OpenAI's × {rates['factor']}"
+
+
+def _list_prices(units: dict[str, Any]) -> list[tuple[str, str]]:
+    """Unit, or unit and tier, with its price."""
+    found = []
+    for name, usd in units.items():
+        found += [(f"{unit} ({name})", each) for unit, each in usd.items()] if isinstance(usd, dict) else [(name, usd)]
+    return found
 
 
 def _show_change(console: Console, change: PlanChange, verb: str, *, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Plans as an operator types them. Reads a list of prices from its text; asks nothing and nobody."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -66,8 +66,9 @@ def check_which(model: str | None, endpoint: str | None) -> None:
         raise OptionError(f"--endpoint: {endpoint!r} is not one of {', '.join(metered)}")
 
 
-def _price_list(text: bytes, book: pricing.Book) -> dict[str, dict[str, str]]:
-    """`{"gpt-5": {"input_tokens": "0.0000015", …}, …}`: USD for each unit, as cost_lines have it."""
+def _price_list(text: bytes, book: pricing.Book) -> dict[str, dict[str, Any]]:
+    """`{"gpt-5": {"input_tokens": "0.0000015", "flex": {"input_tokens": "0.0000008"}, …}, …}`: USD for each unit, as
+    cost_lines have it, in all service tiers or in one."""
     try:
         found = json.loads(text, object_pairs_hook=_members, parse_float=str, parse_int=str, parse_constant=str)
     except ValueError as error:
@@ -77,11 +78,18 @@ def _price_list(text: bytes, book: pricing.Book) -> dict[str, dict[str, str]]:
     for model, units in found.items():
         if book.resolve(model) is None:
             raise OptionError(f"--prices: the price book has no model {model!r}")
-        for unit in units:
-            # Fees, and tokens of tools, whose units have a word before them.
-            if not unit.endswith((*UNITS.values(), "_calls", "_sessions")):
-                raise OptionError(f"--prices: {model!r} has no unit {unit!r}; there are {', '.join(UNITS.values())}")
+        of_tiers = [each for each in units.values() if isinstance(each, dict)]
+        _check_units(model, [unit for unit, usd in units.items() if not isinstance(usd, dict)])
+        for of_tier in of_tiers:
+            _check_units(model, of_tier)
     return found
+
+
+def _check_units(model: str, units: Iterable[str]) -> None:
+    for unit in units:
+        # Fees, and tokens of tools, whose units have a word before them.
+        if not unit.endswith((*UNITS.values(), "_calls", "_sessions")):
+            raise OptionError(f"--prices: {model!r} has no unit {unit!r}; there are {', '.join(UNITS.values())}")
 
 
 def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

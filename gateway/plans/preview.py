@@ -22,6 +22,7 @@ class Used(NamedTuple):
     api_key_id: str | None
     model: str
     endpoint: str
+    tier: str | None
     unit: str | None
     calls: int
     quantity: Decimal
@@ -63,7 +64,7 @@ def changes_of(
             calls=change.calls + group.calls,
             cost_usd=change.cost_usd + group.usd,
             billed_usd=change.billed_usd + group.billed_usd,
-            after_usd=change.after_usd + bill_exactly(group.usd, lines, new, group.model),
+            after_usd=change.after_usd + bill_exactly(group.usd, lines, new, group.model, group.tier),
         )
     rounded = [change._replace(after_usd=change.after_usd.quantize(_QUANTUM)) for change in found.values()]
     return sorted(rounded, key=lambda change: change.email)

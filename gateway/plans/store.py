@@ -12,7 +12,7 @@ from gateway.kit.instants import Period
 from gateway.plans.preview import Used
 from gateway.stores.postgres import Table
 from gateway.usage.plan_store import plan_of
-from gateway.usage.plans import PlanVersion, digest_of
+from gateway.usage.plans import PlanVersion, digest_of, priced_tier
 from pricing import Line
 
 _ROWS: Final = """
@@ -40,14 +40,16 @@ update public.plans set valid_to = $3, ended_by = $4 where name = $1 and version
 _CUSTOMER: Final = "select id::text from public.customers where id = $1::uuid or stripe_customer_id = $2"
 # What was used in a period, as far as plans may treat it differently; amounts in USD.
 _USED: Final = """
-select h.user_id::text as user_id, u.email, h.api_key_id::text as api_key_id, h.model, h.endpoint, null as unit,
+select h.user_id::text as user_id, u.email, h.api_key_id::text as api_key_id, h.model, h.endpoint, null as tier,
+  null as unit,
   sum(h.calls)::bigint as calls, 0::numeric as quantity, sum(h.cost_usd) as usd, sum(h.billed_usd) as billed_usd
 from public.usage_hourly h join public.users u on u.id = h.user_id
 where h.hour >= $1 and h.hour < $2 group by 1, 2, 3, 4, 5
 """
 # The same by unit of the price lines, for a list of prices; what has no lines has the unit NULL.
 _USED_UNITS: Final = """
-select r.user_id::text as user_id, u.email, r.api_key_id::text as api_key_id, r.model, r.endpoint, l.unit,
+select r.user_id::text as user_id, u.email, r.api_key_id::text as api_key_id, r.model, r.endpoint,
+  coalesce(r.metadata -> 'billable' ->> 'service_tier', r.service_tier) as tier, l.unit,
   count(*) filter (where r.adjusts is null and l.number = 1)::bigint as calls, sum(l.quantity) as quantity,
   sum(l.usd) as usd, sum(case when l.number = 1 then r.billed_usd else 0 end) as billed_usd
 from public.openai_usage r join public.users u on u.id = r.user_id,
@@ -57,11 +59,12 @@ from public.openai_usage r join public.users u on u.id = r.user_id,
     union all
     select null, 0, r.cost_usd, 1 where r.cost_lines = '[]'
   ) l
-where r.created_at >= $1 and r.created_at < $2 and r.cost_usd is not null group by 1, 2, 3, 4, 5, 6
+where r.created_at >= $1 and r.created_at < $2 and r.cost_usd is not null group by 1, 2, 3, 4, 5, 6, 7
 """
 _ROW: Final = """
 select id::text as id, user_id::text as user_id, api_key_id::text as api_key_id, model, endpoint, evidence, started_at,
-  cost_usd, billed_usd, plan_version, cost_lines::text as lines, metadata ? 'not_billed' as is_not_billed
+  cost_usd, billed_usd, plan_version, cost_lines::text as lines, metadata ? 'not_billed' as is_not_billed, service_tier,
+  (metadata->'billable')::text as billable, metadata->>'service_tier_asked' as tier_asked
 from public.openai_usage where id = $1::uuid
 """
 
@@ -92,6 +95,8 @@ class BilledRow(NamedTuple):
     plan_version: str | None
     lines: tuple[Line, ...]
     is_not_billed: bool
+    tier: str | None
+    """The service tier that it was priced by."""
 
     @property
     def call(self) -> dict[str, Any]:
@@ -145,7 +150,10 @@ class Plans(Table):
         if not rows:
             return None
         fields = dict(rows[0])
-        return BilledRow(**{**fields, "lines": msgspec.json.decode(fields["lines"], type=tuple[Line, ...])})
+        billable = fields.pop("billable")
+        known = None if billable is None else msgspec.json.decode(billable, type=dict[str, Any] | None)
+        tier = priced_tier(fields.pop("service_tier"), known, fields.pop("tier_asked"))
+        return BilledRow(**{**fields, "lines": msgspec.json.decode(fields["lines"], type=tuple[Line, ...])}, tier=tier)
 
 
 def _scope(plan: PlanVersion) -> tuple[str | None, ...]:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from gateway.openai.models import is_model
-from pricing import Line
+from pricing import Line, price_tier
 
 Kind = Literal["markup", "discount", "price_list", "free"]
 LEAD: Final = timedelta(seconds=60)
@@ -25,6 +25,8 @@ FACTOR_DECIMALS: Final = 9
 RATE_DECIMALS: Final = 18
 PRICES_MAX: Final = 10_000
 """Rates in one list."""
+TIERS: Final = ("default", "flex", "priority", "ultrafast")
+"""Service tiers that a list may have prices of their own for."""
 LEGACY: Final = "legacy"
 """The plan_version of a row from before plans whose amount is not an exact mark-up on its cost."""
 _MARKUP: Final = "markup:"
@@ -49,8 +51,9 @@ class Terms(msgspec.Struct, frozen=True):
     """As `plan_version` has it: `<plan>@<version>`, or `markup:<factor>` where the setting holds."""
     factor: Decimal
     """On OpenAI's price: of everything, or of what `prices` lacks."""
-    prices: Mapping[str, Mapping[str, Decimal]] = {}
-    """Own prices: by model and by unit of a cost line, USD for each unit."""
+    prices: Mapping[str, Mapping[str | None, Mapping[str, Decimal]]] = {}
+    """Own prices: by model, by service tier (None: all that the model does not name) and by unit of a cost line, USD
+    for each unit."""
 
 
 class PlanVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +63,8 @@ class PlanVersion(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     kind: Kind
     rates: dict[str, Any]
-    """`{"factor": "1.2"}`, `{"percent": "10"}`, `{}` when free, or `{"usd_per_unit": {model: {unit: "0.1"}}, "factor":
-    "1"}`: exact decimals as text."""
+    """`{"factor": "1.2"}`, `{"percent": "10"}`, `{}` when free, or `{"usd_per_unit": {model: {unit: "0.1", tier: {unit:
+    "0.05"}}}, "factor": "1"}`: exact decimals as text."""
     valid_from: datetime
     valid_to: datetime | None = None
     """The first instant at which it no longer holds."""
@@ -112,8 +115,8 @@ def describe_scope(plan: PlanVersion) -> str:
     return " ".join(f"{name}:{value}" for name, value in parts.items() if value is not None) or "default"
 
 
-def bill(cost_nano: int, lines: Sequence[Line], terms: Terms, model: str) -> int:
-    """What a customer pays for a call of `model`, nano-USD: rounded half-even, once.
+def bill(cost_nano: int, lines: Sequence[Line], terms: Terms, model: str, tier: str | None) -> int:
+    """What a customer pays for a call of `model`, priced by service tier `tier`, nano-USD: rounded half-even, once.
 
     A list's price takes the place of OpenAI's for each line that it has; all else is OpenAI's price × factor. A cost
     without lines is billed by the factor: nothing that costs something is free unless the plan says so.
@@ -124,13 +127,13 @@ def bill(cost_nano: int, lines: Sequence[Line], terms: Terms, model: str) -> int
             if terms.factor == _ONE
             else int(_EXACT.multiply(cost_nano, terms.factor).to_integral_value(ROUND_HALF_EVEN))
         )
-    nano = _EXACT.multiply(bill_exactly(Decimal(cost_nano).scaleb(-9, _EXACT), lines, terms, model), _NANO)
+    nano = _EXACT.multiply(bill_exactly(Decimal(cost_nano).scaleb(-9, _EXACT), lines, terms, model, tier), _NANO)
     return int(nano.to_integral_value(ROUND_HALF_EVEN))
 
 
-def bill_exactly(cost_usd: Decimal, lines: Sequence[Line], terms: Terms, model: str) -> Decimal:
+def bill_exactly(cost_usd: Decimal, lines: Sequence[Line], terms: Terms, model: str, tier: str | None) -> Decimal:
     """The same in USD, before it is rounded."""
-    prices = _prices_of(terms, model) if terms.prices and lines else None
+    prices = _prices_in(_prices_of(terms, model), tier) if terms.prices and lines else None
     if prices is None:
         return _EXACT.multiply(cost_usd, terms.factor)
     usd = Decimal(0)
@@ -146,11 +149,13 @@ def bill_exactly(cost_usd: Decimal, lines: Sequence[Line], terms: Terms, model: 
 
 
 def bill_most(cost_nano: int, inputs: int, outputs: int, terms: Terms, model: str) -> int:
-    """No less than `bill` gives for a call of at most this cost and so many tokens, before anything is known of it."""
+    """No less than `bill` gives, in any tier, for a call of at most this cost and so many tokens, before anything is
+    known of it."""
     nano = _EXACT.multiply(Decimal(cost_nano), terms.factor)
-    prices = (_prices_of(terms, model) or {}) if terms.prices else {}
+    of_model = _prices_of(terms, model) if terms.prices else {}
+    prices = [price for prices in of_model.values() for price in prices.items()]
     for side, quantity in (("input", inputs), ("output", outputs), ("fee", 1)):
-        usd = max((usd for unit, usd in prices.items() if _side(unit) == side), default=Decimal(0))
+        usd = max((usd for unit, usd in prices if _side(unit) == side), default=Decimal(0))
         nano = _EXACT.add(nano, _EXACT.multiply(_EXACT.multiply(Decimal(quantity), usd), _NANO))
     return int(nano.to_integral_value(ROUND_CEILING))
 
@@ -161,12 +166,26 @@ def _side(unit: str) -> str:
     return "output" if "output" in unit else "input"
 
 
-def _prices_of(terms: Terms, model: str) -> Mapping[str, Decimal] | None:
-    """The model's own entry, else that of the model whose snapshot it is."""
+def _prices_of(terms: Terms, model: str) -> Mapping[str | None, Mapping[str, Decimal]]:
+    """By tier: the model's own entry, else that of the model whose snapshot it is."""
     exact = terms.prices.get(model)
     if exact is not None:
         return exact
-    return next((prices for name, prices in terms.prices.items() if is_model(model, name)), None)
+    return next((prices for name, prices in terms.prices.items() if is_model(model, name)), {})
+
+
+def _prices_in(of_model: Mapping[str | None, Mapping[str, Decimal]], tier: str | None) -> Mapping[str, Decimal] | None:
+    """The prices of a tier as a response names it, else those of all tiers."""
+    return of_model.get(price_tier(tier)) or of_model.get(None) or None
+
+
+def priced_tier(service_tier: str | None, billable: Mapping[str, Any] | None, asked: str | None) -> str | None:
+    """The service tier that a row was priced by (usage/settle.py): its column, and `billable` and `service_tier_asked`
+    of its metadata."""
+    if billable is not None:
+        found: str | None = billable.get("service_tier")
+        return found
+    return asked if asked is not None and service_tier in (None, "auto") else service_tier
 
 
 def markup_terms(markup: Decimal) -> Terms:
@@ -223,20 +242,31 @@ def _factor(text: object) -> Decimal:
     return _number(text, "factor", FACTOR_MAX, FACTOR_DECIMALS)
 
 
-def _price_list(found: object) -> dict[str, dict[str, Decimal]]:
+def _price_list(found: object) -> dict[str, dict[str | None, dict[str, Decimal]]]:
     if not isinstance(found, Mapping) or not found:
         raise PlanError("usd_per_unit: an object with prices by model")
-    prices: dict[str, dict[str, Decimal]] = {}
+    prices: dict[str, dict[str | None, dict[str, Decimal]]] = {}
     for model, units in found.items():
         if not model or not isinstance(units, Mapping) or not units:
             raise PlanError(f"usd_per_unit: {model!r} has no object with prices by unit")
-        prices[model] = {
-            unit: _number(usd, f"usd_per_unit: {model!r} {unit!r}", RATE_USD_MAX, RATE_DECIMALS)
-            for unit, usd in units.items()
+        tiers = {name: of_tier for name, of_tier in units.items() if name in TIERS or isinstance(of_tier, Mapping)}
+        for name, of_tier in tiers.items():
+            if name not in TIERS or not isinstance(of_tier, Mapping) or not of_tier:
+                raise PlanError(f"usd_per_unit: {model!r} {name!r}: prices by unit in a tier of {', '.join(TIERS)}")
+        in_all = _unit_prices({unit: usd for unit, usd in units.items() if unit not in tiers}, repr(model))
+        # What a tier lacks is as in all tiers.
+        prices[model] = {None: in_all} | {
+            name: in_all | _unit_prices(of_tier, f"{model!r} {name!r}") for name, of_tier in tiers.items()
         }
-    if sum(map(len, prices.values())) > PRICES_MAX:
+    if sum(len(units) for of_model in prices.values() for units in of_model.values()) > PRICES_MAX:
         raise PlanError(f"usd_per_unit: more than {PRICES_MAX} prices")
     return prices
+
+
+def _unit_prices(units: Mapping[str, object], of: str) -> dict[str, Decimal]:
+    return {
+        unit: _number(usd, f"usd_per_unit: {of} {unit!r}", RATE_USD_MAX, RATE_DECIMALS) for unit, usd in units.items()
+    }
 
 
 def _number(text: object, what: str, most: int, decimals: int) -> Decimal:

@@ -129,7 +129,7 @@ class Settler:
             priced = pricing.price(self._book, request)
             if priced.cost_nano is None:
                 return priced, None
-            return priced, bill(priced.cost_nano, priced.lines, terms, request.model)
+            return priced, bill(priced.cost_nano, priced.lines, terms, request.model, request.service_tier)
         except Exception as error:  # noqa: BLE001  # a bug in pricing must not lose the call: it stays unpriced
             counts, problem = pricing.read_counts(request.usage), f"pricing failed: {type(error).__name__}"
             return pricing.Priced(None, "unpriced", self._book.version, (), (problem,), False, *counts), None
@@ -178,7 +178,8 @@ class Settler:
         if value.low_confidence:
             extra["price_confidence"] = "low"
         terms = self._terms(opened, model)
-        billed = None if value.cost_nano is None else bill(value.cost_nano, value.lines, terms, model)
+        tier = _estimated_tier(opened, said)
+        billed = None if value.cost_nano is None else bill(value.cost_nano, value.lines, terms, model, tier)
         if billed is not None and not self._bill_estimates:
             billed, extra[NOT_BILLED] = 0, True
         event = self._event(
@@ -224,7 +225,7 @@ class Settler:
                 endpoint=price_family(opened.endpoint),
                 model=model,
                 at=opened.started_at,
-                service_tier=_tier(opened, said)[0] or opened.service_tier,
+                service_tier=_estimated_tier(opened, said),
                 input_tokens=tokens.input,
                 output_tokens=tokens.output,
                 input_bound=max(tokens.input, inputs),
@@ -355,6 +356,11 @@ def _request_facts(opened: OpenRecord) -> dict[str, str]:
     """What an estimate keeps of the request: what OpenAI says later may need it for its price (ledger/poll)."""
     asked = {"service_tier_asked": opened.service_tier, "cache_ttl_asked": opened.cache_ttl}
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def _estimated_tier(opened: OpenRecord, said: Said) -> str | None:
+    """The tier to estimate by: the one that was asked for where no answer has named another (plans.priced_tier)."""
+    return _tier(opened, said)[0] or opened.service_tier
 
 
 def _tier(opened: OpenRecord, said: Said) -> tuple[str | None, tuple[str, ...]]:

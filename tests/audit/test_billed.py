@@ -6,6 +6,7 @@ from random import Random
 from typing import Any, Final
 
 import msgspec
+from pydantic import SecretStr
 
 import pricing
 from gateway.audit.reads.plans import count_corrected, read_plans
@@ -13,13 +14,15 @@ from gateway.audit.reads.rows import priced_rows
 from gateway.audit.reads.snapshot import AuditRange, snapshot
 from gateway.audit.reprice import Reprice
 from gateway.audit.result import InvariantResult
+from gateway.config.settings import Settings
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
+from gateway.plans.admin import explain_row
 from gateway.stores.postgres import Pool
 from gateway.usage.event import OpenRecord, UsageEvent
 from gateway.usage.plan_store import FollowPlans
 from gateway.usage.plans import KnownPlans
-from gateway.usage.settle import Settler
+from gateway.usage.settle import Settler, Tokens
 from pricing.data import read_texts
 from pricing.readers.body import Said
 from tests.support.events import linked, new_id
@@ -45,22 +48,39 @@ class Calls:
         self.ledger, self.user, self.key = ledger, user, key
         self.dice, self.number = Random(3), 0
 
-    async def make(self, settler: Settler, tokens: tuple[int, int], *, at: datetime | None = None) -> UsageEvent:
+    def open(self, at: datetime | None, asked: str | None) -> OpenRecord:
         began = at or HOUR + timedelta(minutes=self.number)
         self.number += 1
-        opened = OpenRecord(
+        return OpenRecord(
             id=new_id(self.dice, began),
             user_id=self.user,
             api_key_id=self.key,
             endpoint="chat",
             model="gpt-5-mini",
             started_at=began,
+            service_tier=asked,
         )
+
+    async def estimate(self, settler: Settler, tokens: tuple[int, int], *, asked: str | None = None) -> None:
+        opened = self.open(None, asked)
+        event = settler.settle_estimated(opened, Said(), opened.started_at, "cut_off", Tokens(*tokens))
+        await self.ledger.insert_batch([LedgerEntry.of(event)])
+
+    async def make(
+        self,
+        settler: Settler,
+        tokens: tuple[int, int],
+        *,
+        at: datetime | None = None,
+        tier: str = "default",
+        asked: str | None = None,
+    ) -> UsageEvent:
+        opened = self.open(at, asked)
         usage = msgspec.json.encode(
             {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
         )
-        said = Said(f"chatcmpl-{opened.id}", "gpt-5-mini-2025-08-07", "default", usage)
-        event = settler.settle_exact(opened, said, began + timedelta(seconds=20))
+        said = Said(f"chatcmpl-{opened.id}", "gpt-5-mini-2025-08-07", tier, usage)
+        event = settler.settle_exact(opened, said, opened.started_at + timedelta(seconds=20))
         await self.ledger.insert_batch([LedgerEntry.of(event)])
         return event
 
@@ -112,6 +132,28 @@ async def test_a_change_within_an_hour_adds_up(pool: Pool, ledger: Ledger) -> No
     assert [tuple(row) for row in windows] == [(HOUR, 3_536_250)]
     verdict = await exactness(pool)
     assert (verdict.state, verdict.figures["billed amounts derived"]) == ("ok", 2)
+
+
+async def test_a_list_has_prices_of_its_own_by_service_tier(pool: Pool, ledger: Ledger, database_url: str) -> None:
+    """The tier that a call was priced by: what the answer names, else what was asked for; also of an estimate."""
+    own = {"usd_per_unit": {"gpt-5-mini": {"input_tokens": "0.00001", "flex": {"input_tokens": "0.000001"}}}}
+    await plant(pool, make_plan("own", kind="price_list", rates=own | {"factor": "2"}))
+    follow = FollowPlans(pool, monotonic=lambda: 0.0)
+    await follow.step_once()
+    calls, settler = Calls(ledger, *await linked(ledger)), build("9", follow.known)
+    await calls.make(settler, SMALL)
+    await calls.make(settler, SMALL, tier="flex")
+    await calls.make(settler, SMALL, tier="auto", asked="flex")
+    await calls.estimate(settler, SMALL, asked="flex")
+    await calls.estimate(settler, SMALL)
+    # 100 tokens in at the list's price; 500 out at twice OpenAI's, 2 USD per million, half of it in flex.
+    default, flex = ("own@1", 1_000_000 + 2_000_000), ("own@1", 100_000 + 1_000_000)
+    assert await named(pool) == [default, flex, flex, flex, default]
+    verdict = await exactness(pool)
+    assert (verdict.state, verdict.figures["billed amounts derived"]) == ("ok", 5)
+    settings = Settings(database_url=SecretStr(database_url))
+    for row in await pool.fetch("select id::text, (billed_usd * 1000000000)::bigint as nano from openai_usage"):
+        assert (await explain_row(settings, row["id"])).derived_nano == row["nano"]
 
 
 async def test_a_proxy_that_missed_a_plan_is_named_until_its_rows_are_corrected(pool: Pool, ledger: Ledger) -> None:

@@ -46,8 +46,9 @@ def row(event: UsageEvent, **changes: Any) -> PricedRow:
         msgspec.json.encode(event.metadata.get("billable")).decode(), event.prompt_tokens, event.completion_tokens,
         event.total_tokens, event.cost_nano, event.billed_nano, event.price_version,
         msgspec.json.encode(event.cost_lines).decode(), event.evidence, event.user_id, event.api_key_id,
-        event.plan_version or None, is_old=False, is_not_billed=NOT_BILLED in event.metadata, is_by_hand=False,
-        exact=None,
+        event.plan_version or None, is_old=False,
+        tier_asked=event.metadata.get("service_tier_asked"), is_not_billed=NOT_BILLED in event.metadata,
+        is_by_hand=False, exact=None,
     )._replace(**changes)  # fmt: skip
 
 

@@ -123,6 +123,8 @@ async def test_what_is_refused(run: Run, pool: Pool, arguments: tuple[str, ...],
         ("[]", "an object by model"),
         ("{", "not JSON"),
         ('{"gpt-5": {}}', "'gpt-5' has no object with prices"),
+        ('{"gpt-5": {"scale": {"input_tokens": "1"}}}', "in a tier of default, flex, priority, ultrafast"),
+        ('{"gpt-5": {"flex": {"tokens": "1"}}}', "'gpt-5' has no unit 'tokens'"),
         ('{"gpt-none": {"input_tokens": "1"}}', "the price book has no model 'gpt-none'"),
         ('{"gpt-5": {"input_token": "1"}}', "'gpt-5' has no unit 'input_token'"),
         ('{"gpt-5": {"input_tokens": "1", "input_tokens": "2"}}', "a name is there twice"),
@@ -137,12 +139,17 @@ async def test_a_list_of_prices_that_is_refused(run: Run, tmp_path: Path, text: 
 
 
 async def test_a_list_of_prices_is_kept_as_it_was_written(run: Run, pool: Pool, tmp_path: Path) -> None:
-    (tmp_path / "prices.json").write_text('{"gpt-5": {"input_tokens": 0.00000150, "output_tokens": "0.00001"}}')
+    (tmp_path / "prices.json").write_text(
+        '{"gpt-5": {"input_tokens": 0.00000150, "flex": {"output_tokens": "0.00001"}}}'
+    )
     await read(run, "set", "own", "--prices", str(tmp_path / "prices.json"), "--otherwise", "1.2", "--yes")
     assert json.loads(await pool.fetchval("select rates::text from plans")) == {
         "factor": "1.2",
-        "usd_per_unit": {"gpt-5": {"input_tokens": "0.00000150", "output_tokens": "0.00001"}},
+        "usd_per_unit": {"gpt-5": {"input_tokens": "0.00000150", "flex": {"output_tokens": "0.00001"}}},
     }
+    shown = (await run("show", "own")).out
+    assert "2 own price(s)" in shown
+    assert "  gpt-5 output_tokens (flex): 0.00001 USD\n" in shown
 
 
 async def test_one_plan_holds_in_a_scope(run: Run, pool: Pool, ledger: Ledger) -> None:
@@ -173,7 +180,8 @@ async def test_the_preview_tells_what_it_does_to_the_usage_of_last_month(
     of_key = await read(run, "set", "k", "--discount", "10", "--key", ann_key)
     assert [(each["calls"], each["after_usd"]) for each in of_key["users"]] == [(1, "0.000900000")]
     (tmp_path / "prices.json").write_text('{"gpt-5-mini": {"input_tokens": "0.000001"}}')
-    own = await read(run, "set", "own", "--prices", str(tmp_path / "prices.json"), "--otherwise", "1", "--user", bob)
+    list_of_prices = ("--prices", str(tmp_path / "prices.json"), "--otherwise", "1")
+    own = await read(run, "set", "own", *list_of_prices, "--user", bob)
     assert [(each["calls"], each["cost_usd"], each["after_usd"]) for each in own["users"]] == [
         (1, "0.001", "0.004000000")
     ]
@@ -181,6 +189,13 @@ async def test_the_preview_tells_what_it_does_to_the_usage_of_last_month(
     assert [(each["email"], each["after_usd"]) for each in ended["users"]] == [("cid@example.com", "0.001000000")]
     table = (await run("set", "standard", "--markup", "1.5")).out
     assert "Difference of all: 0.000900000 USD." in table
+    dan, _ = await linked(ledger, "dan")
+    await used(ledger, dan, None, 10, service_tier="flex")
+    (tmp_path / "prices.json").write_text(
+        '{"gpt-5-mini": {"input_tokens": "0.000001", "flex": {"input_tokens": "0.0000005"}}}'
+    )
+    flex = await read(run, "set", "own", *list_of_prices, "--user", dan)
+    assert [each["after_usd"] for each in flex["users"]] == ["0.002000000"]
 
 
 async def test_an_end_is_set_once(run: Run, pool: Pool) -> None:

@@ -123,6 +123,11 @@ async def test_versions_follow_each_other_in_one_scope(pool: Pool, ledger: Ledge
         ("price_list", '{"factor": "1", "usd_per_unit": []}'),
         ("price_list", '{"factor": "1", "usd_per_unit": {"gpt-5": {}}}'),
         ("price_list", '{"factor": "1", "usd_per_unit": {"gpt-5": {"input_tokens": "-1"}}}'),
+        ("price_list", '{"factor": "1", "usd_per_unit": {"gpt-5": {"scale": {"input_tokens": "1"}}}}'),
+        ("price_list", '{"factor": "1", "usd_per_unit": {"gpt-5": {"flex": {}}}}'),
+        ("price_list", '{"factor": "1", "usd_per_unit": {"gpt-5": {"flex": "1"}}}'),
+        ("price_list", '{"factor": "1", "usd_per_unit": {"gpt-5": {"flex": {"input_tokens": 1}}}}'),
+        ("price_list", '{"factor": "1", "usd_per_unit": {"gpt-5": []}}'),
         ("other", "{}"),
     ],
 )
@@ -132,7 +137,8 @@ async def test_rates_that_no_process_could_read_are_refused(pool: Pool, kind: An
 
 
 async def test_whatever_the_table_takes_reads(pool: Pool) -> None:
-    own = {"usd_per_unit": {"gpt-5": {"input_tokens": "0.000000000000000001"}}, "factor": "1000"}
+    units = {"input_tokens": "0.000000000000000001", "flex": {"input_tokens": "0", "output_tokens": "1"}}
+    own = {"usd_per_unit": {"gpt-5": units, "gpt-5-mini": {"default": {"input_tokens": "1"}}}, "factor": "1000"}
     plans = [
         make_plan("a", valid_from=SOON),
         make_plan("b", kind="discount", rates={"percent": "12.5"}, model="m", valid_from=SOON),

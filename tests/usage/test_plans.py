@@ -21,6 +21,7 @@ from gateway.usage.plans import (
     check_plan,
     digest_of,
     markup_terms,
+    priced_tier,
     setting_terms,
     terms_of,
 )
@@ -60,7 +61,7 @@ def half_even(nano: Fraction) -> int:
 
 @given(st.integers(0, 10**15), decimals)
 def test_a_factor_is_rounded_half_even_once(cost: int, factor: Decimal) -> None:
-    assert bill(cost, (), Terms("t", factor), MODEL) == half_even(cost * Fraction(factor))
+    assert bill(cost, (), Terms("t", factor), MODEL, "default") == half_even(cost * Fraction(factor))
 
 
 @given(lines_of, st.dictionaries(st.sampled_from(UNITS), rates, min_size=1), decimals)
@@ -68,7 +69,7 @@ def test_a_list_takes_the_place_of_the_prices_that_it_has(
     lines: tuple[Line, ...], own: dict[str, str], factor: Decimal
 ) -> None:
     cost = half_even(sum((Fraction(each.usd) for each in lines), Fraction()) * 10**9)
-    terms = Terms("t", factor, {"gpt-5-mini": {unit: Decimal(usd) for unit, usd in own.items()}})
+    terms = Terms("t", factor, {"gpt-5-mini": {None: {unit: Decimal(usd) for unit, usd in own.items()}}})
     usd = sum(
         (
             Fraction(each.quantity) * Fraction(own[each.unit])
@@ -79,17 +80,17 @@ def test_a_list_takes_the_place_of_the_prices_that_it_has(
         Fraction(),
     )
     expected = half_even(usd * 10**9) if lines else half_even(cost * Fraction(factor))
-    assert bill(cost, lines, terms, MODEL) == expected
+    assert bill(cost, lines, terms, MODEL, "default") == expected
 
 
 @given(lines_of, st.dictionaries(st.sampled_from(UNITS), rates, min_size=1), decimals)
 def test_no_call_is_billed_more_than_its_most(lines: tuple[Line, ...], own: dict[str, str], factor: Decimal) -> None:
     lines = tuple({each.unit: each for each in lines if each.unit != "web_search_calls"}.values())
-    terms = Terms("t", factor, {"gpt-5-mini": {unit: Decimal(usd) for unit, usd in own.items()}})
+    terms = Terms("t", factor, {"gpt-5-mini": {None: {unit: Decimal(usd) for unit, usd in own.items()}}})
     cost = half_even(sum((Fraction(each.usd) for each in lines), Fraction()) * 10**9)
     inputs = sum(int(each.quantity) for each in lines if "input" in each.unit)
     outputs = sum(int(each.quantity) for each in lines if "output" in each.unit)
-    assert bill(cost, lines, terms, MODEL) <= bill_most(cost + 1, inputs, outputs, terms, MODEL)
+    assert bill(cost, lines, terms, MODEL, "flex") <= bill_most(cost + 1, inputs, outputs, terms, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -105,22 +106,56 @@ def test_no_call_is_billed_more_than_its_most(lines: tuple[Line, ...], own: dict
     ],
 )
 def test_kinds(kind: Any, plan_rates: dict[str, Any], billed: int) -> None:
-    assert bill(1000, (), terms_of(plan(kind=kind, rates=plan_rates)), MODEL) == billed
+    assert bill(1000, (), terms_of(plan(kind=kind, rates=plan_rates)), MODEL, "default") == billed
 
 
 def test_what_a_list_lacks_is_never_free() -> None:
     terms = terms_of(plan(kind="price_list", rates=LIST))
     lines = (line("input_tokens", 100, "0.00000025"), line("cached_input_tokens", 100, "0.000000025"))
-    assert bill(27_500, lines, terms, MODEL) == 100_000 + 2 * 2_500
-    assert bill(27_500, lines, terms, "gpt-4.1") == 2 * 27_500
+    assert bill(27_500, lines, terms, MODEL, "default") == 100_000 + 2 * 2_500
+    assert bill(27_500, lines, terms, "gpt-4.1", None) == 2 * 27_500
 
 
 def test_a_snapshot_has_its_own_prices_before_those_of_its_model() -> None:
     own = {"gpt-5-mini": {"input_tokens": "1"}, MODEL: {"input_tokens": "2"}}
     terms = terms_of(plan(kind="price_list", rates={"usd_per_unit": own, "factor": "1"}))
     lines = (line("input_tokens", 3, "0.00000025"),)
-    assert bill(750, lines, terms, MODEL) == 6 * 10**9
-    assert bill(750, lines, terms, "gpt-5-mini-2026-01-01") == 3 * 10**9
+    assert bill(750, lines, terms, MODEL, "default") == 6 * 10**9
+    assert bill(750, lines, terms, "gpt-5-mini-2026-01-01", None) == 3 * 10**9
+
+
+def test_a_tier_has_its_own_prices_before_those_of_all_tiers() -> None:
+    own = {
+        "gpt-5-mini": {"input_tokens": "1", "output_tokens": "4", "flex": {"input_tokens": "0.5"}},
+        "gpt-4.1": {"priority": {"input_tokens": "3"}},
+    }
+    terms = terms_of(plan(kind="price_list", rates={"usd_per_unit": own, "factor": "2"}))
+    lines = (line("input_tokens", 2, "0.00000025"), line("output_tokens", 1, "0.000002"))
+    usd = {"default": 6, None: 6, "auto": 6, "priority": 6, "flex": 5, "scale": 6}
+    for tier, whole in usd.items():
+        assert bill(2_500, lines, terms, MODEL, tier) == whole * 10**9, tier
+    # A model that names one tier alone: in the others OpenAI's price × factor holds.
+    assert bill(2_500, lines, terms, "gpt-4.1", "fast") == 6 * 10**9 + 4_000
+    assert bill(2_500, lines, terms, "gpt-4.1", "default") == 5_000
+    assert bill_most(2_500, 2, 1, terms, "gpt-4.1") >= 6 * 10**9 + 4_000
+
+
+@pytest.mark.parametrize(
+    ("column", "billable", "asked", "tier"),
+    [
+        ("flex", None, None, "flex"),
+        (None, None, None, None),
+        (None, None, "flex", "flex"),
+        ("auto", None, "flex", "flex"),
+        ("default", None, "flex", "default"),
+        ("auto", {"model": "m", "service_tier": "priority"}, None, "priority"),
+        ("default", {"model": "m", "service_tier": None}, "flex", None),
+    ],
+)
+def test_the_tier_that_a_row_was_priced_by(
+    column: str | None, billable: dict[str, Any] | None, asked: str | None, tier: str | None
+) -> None:
+    assert priced_tier(column, billable, asked) == tier
 
 
 @pytest.mark.parametrize(("markup", "name"), [("1.20", "1.2"), ("1", "1"), ("0", "0"), ("1E+1", "10"), ("0.000", "0")])
@@ -221,6 +256,10 @@ def test_names_of_models_do_not_fill_the_memory() -> None:
         {"kind": "price_list", "rates": {"usd_per_unit": {"gpt-5": {}}, "factor": "1"}},
         {"kind": "price_list", "rates": {"usd_per_unit": {"gpt-5": {"input_tokens": "x"}}, "factor": "1"}},
         {"kind": "price_list", "rates": {"usd_per_unit": {"gpt-5": {"input_tokens": "1"}}}},
+        {"kind": "price_list", "rates": {"usd_per_unit": {"gpt-5": {"scale": {"input_tokens": "1"}}}, "factor": "1"}},
+        {"kind": "price_list", "rates": {"usd_per_unit": {"gpt-5": {"flex": {}}}, "factor": "1"}},
+        {"kind": "price_list", "rates": {"usd_per_unit": {"gpt-5": {"flex": "1"}}, "factor": "1"}},
+        {"kind": "price_list", "rates": {"usd_per_unit": {"gpt-5": {"flex": {"input_tokens": "x"}}}, "factor": "1"}},
         {"user_id": "ann", "api_key_id": "key"},
         {"model": "gpt-5", "endpoint": "chat"},
         {"valid_to": AT - HOUR},

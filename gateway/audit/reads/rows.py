@@ -97,7 +97,8 @@ select id::text, endpoint, model, service_tier, started_at,
   prompt_tokens, completion_tokens, total_tokens, (cost_usd * 1000000000)::bigint as cost_nano,
   (billed_usd * 1000000000)::bigint as billed_nano, price_version, cost_lines::text as lines,
   evidence, user_id::text as user_id, api_key_id::text as api_key_id, plan_version, books_version = 0 as is_old,
-  metadata ? 'not_billed' as is_not_billed, metadata ? 'correction' as is_by_hand,
+  metadata->>'service_tier_asked' as tier_asked, metadata ? 'not_billed' as is_not_billed,
+  metadata ? 'correction' as is_by_hand,
   case when evidence = 'adjustment' and metadata ? 'exact_lines' then jsonb_build_object(
     'cost_usd', metadata->'exact_cost_usd', 'billed_usd', metadata->'exact_billed_usd',
     'lines', metadata->'exact_lines', 'was_nano', (
@@ -182,6 +183,8 @@ class PricedRow(NamedTuple):
     plan_version: str | None
     is_old: bool
     """From before there were plans: a migration has found out by what it was billed."""
+    tier_asked: str | None
+    """metadata.service_tier_asked."""
     is_not_billed: bool
     """An estimate that was not billed, by the setting."""
     is_by_hand: bool
