@@ -1,16 +1,18 @@
-"""What has to be at Stripe for our usage to be billed: a meter, a product, and a price of 0.0001 cents for a micro-USD.
+"""What has to be at Stripe for our usage to be billed: a meter, a product, a price of 0.0001 cents for a micro-USD, and
+what its webhooks come from (setup_webhooks.py).
 Finds what is there, says what differs, and makes only what is missing; twice is once.
 
 The product's id and the price's lookup key are the meter's event name. A meter and a price can never be changed
 (Stripe's docs): another price takes the lookup key over, and subscriptions that have the old one keep it.
 """
 
-from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import stripe
 
+from gateway.billing.setup_step import Step
+from gateway.billing.setup_webhooks import WantedWebhooks, find_webhooks
 from gateway.billing.stripe import Billing
 from gateway.billing.stripe_answers import member, meter_problems, translate_error
 from gateway.kit.errors import ConfigError
@@ -19,18 +21,6 @@ CENTS: Final = Decimal("0.0001")
 """What a micro-USD costs, in cents."""
 PRODUCT_NAME: Final = "OpenAI usage"
 _METERED: Final = {"currency": "usd", "recurring.interval": "month", "recurring.usage_type": "metered"}
-
-
-class Step(NamedTuple):
-    """One thing that has to be there."""
-
-    what: str
-    state: str
-    """`is there`, `missing` or `differs`."""
-    details: tuple[str, ...]
-    """What differs, or what is made: one line each."""
-    make: Callable[[], Awaitable[Any]] | None
-    """Makes it; None where nothing has to be made."""
 
 
 class Prepared(NamedTuple):
@@ -42,18 +32,20 @@ class Prepared(NamedTuple):
     made: tuple[str, ...]
 
 
-async def prepare(billing: Billing, event_name: str, *, dry_run: bool) -> Prepared:
-    """Looks at all of it, and makes what is missing unless `dry_run`.
+async def prepare(
+    billing: Billing, event_name: str, *, dry_run: bool, webhooks: WantedWebhooks | None = None
+) -> Prepared:
+    """Looks at all of it, and makes what is missing unless `dry_run`; webhooks where they are wanted.
 
     Raises ConfigError when the meter would count wrongly or the key may not do it, DependencyDown when Stripe is away.
     """
     try:
-        return await _prepare(billing, event_name, dry_run=dry_run)
+        return await _prepare(billing, event_name, dry_run, webhooks)
     except stripe.StripeError as error:
         raise translate_error(error) from error
 
 
-async def _prepare(billing: Billing, event_name: str, *, dry_run: bool) -> Prepared:
+async def _prepare(billing: Billing, event_name: str, dry_run: bool, webhooks: WantedWebhooks | None) -> Prepared:
     steps, made = [], []
 
     async def do(step: Step, found: Any) -> Any:
@@ -66,6 +58,8 @@ async def _prepare(billing: Billing, event_name: str, *, dry_run: bool) -> Prepa
     meter = await do(*await _meter(billing, event_name))
     product = await do(*await _product(billing, event_name))
     price = await do(*await _price(billing, event_name, member(meter, "id"), member(product, "id")))
+    for step in [] if webhooks is None else await find_webhooks(billing.client, webhooks):
+        await do(step, None)
     return Prepared(tuple(steps), member(meter, "id"), member(price, "id"), tuple(made))
 
 

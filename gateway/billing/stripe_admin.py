@@ -9,6 +9,7 @@ from gateway.billing.mirror.refresh import Mirror, MirrorSynced
 from gateway.billing.mirror.store import MirrorStore
 from gateway.billing.opening import open_billing
 from gateway.billing.setup import Prepared, prepare
+from gateway.billing.setup_webhooks import WantedWebhooks, refuse_printed_answers
 from gateway.billing.stripe import Billing
 from gateway.billing.webhooks.inbox import StripeInbox
 from gateway.config.settings import Settings, require_values
@@ -27,15 +28,17 @@ class SyncResult(NamedTuple):
     """Webhooks that had failed, and are tried again."""
 
 
-async def set_up(settings: Settings, *, dry_run: bool) -> Prepared:
-    """Meter, product and price. Raises ConfigError, DependencyDown."""
+async def set_up(settings: Settings, *, dry_run: bool, webhooks: WantedWebhooks | None = None) -> Prepared:
+    """Meter, product and price, and the webhooks that are wanted. Raises ConfigError, DependencyDown."""
     name = settings.billing.meter_event_name
+    if webhooks is not None:
+        refuse_printed_answers()
     async with AsyncExitStack() as stack:
         billing = await _open(stack, settings)
         if dry_run:
-            return await prepare(billing, name, dry_run=True)
+            return await prepare(billing, name, dry_run=True, webhooks=webhooks)
         async with intending(settings, Deed("setup", "stripe", name)) as intent:
-            done = await prepare(billing, name, dry_run=False)
+            done = await prepare(billing, name, dry_run=False, webhooks=webhooks)
             intent.learn({"made": list(done.made), "meter": done.meter_id, "price": done.price_id})
             return done
 

@@ -1,6 +1,8 @@
 """`gateway stripe …`."""
 
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,10 +23,19 @@ SINCE_DAYS = 62
 @app.command()
 def setup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what is missing.")] = False,
+    webhook_url: Annotated[
+        str | None,
+        typer.Option(help="Make the webhooks too: https://HOST/webhooks/stripe, as Stripe reaches this gateway."),
+    ] = None,
+    secrets_file: Annotated[
+        Path | None,
+        typer.Option(help="Where new signing secrets go, for STRIPE_WEBHOOK_SECRET. Default: the terminal, once."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Makes the meter, the product and the price at Stripe where they are missing, and says what is left to do."""
-    run(stripe_commands.set_up(settings(), Console(), dry_run=dry_run, as_json=as_json))
+    asked = stripe_commands.SetupAsked(dry_run, webhook_url, secrets_file, as_json)
+    run(stripe_commands.set_up(settings(), Console(), asked, is_terminal=sys.stdout.isatty()))
 
 
 @app.command()

@@ -1,30 +1,50 @@
 """What `gateway stripe` shows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from gateway.billing import stripe_admin
 from gateway.billing.explain import output, trace
+from gateway.billing.new_secrets import NAME, secrets_file
 from gateway.billing.setup import Prepared
+from gateway.billing.setup_webhooks import TYPES, WantedWebhooks, check_url
+from gateway.billing.webhooks.receive import PATH
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
+from gateway.kit.errors import OptionError
 
-NOTES = (
+NOTES: Final = (
     "By hand, in Stripe's dashboard, because its API cannot set them:",
     "- Settings → Billing → Invoices: finalization grace period 72 hours, and billing.invoice_grace_h = 72 here.",
     "- Customer portal: switch off whatever changes or cancels this price's subscriptions in mid-period.",
-    "- Workbench → Webhooks: two destinations with the URL https://YOUR-GATEWAY/webhooks/stripe,",
-    "  one with snapshot payload: customer.*, invoice.*, credit_note.*, billing.credit_grant.*, billing.alert.*;",
-    "  one with thin payload: v1.billing.meter.error_report_triggered, v1.billing.meter.no_meter_found;",
-    "  both signing secrets, with a comma between them, are STRIPE_WEBHOOK_SECRET.",
     "- Subscriptions: billing_cycle_anchor_config day_of_month 1, hour 0, minute 0, second 0 (UTC),",
     "  so that Stripe's months are the months of the books.",
 )
+WEBHOOKS: Final = (
+    f"- Webhooks: --webhook-url https://YOUR-GATEWAY{PATH} makes them. Or by hand, in Workbench → Webhooks,",
+    "  two destinations with this URL, both of whose signing secrets, with a comma between, are STRIPE_WEBHOOK_SECRET:",
+    *(f"  {payload} payload: {', '.join(types)}" for payload, types in TYPES.items()),
+)
 
 
-async def set_up(settings: Settings, console: Console, *, dry_run: bool, as_json: bool) -> None:
-    """What is at Stripe, what was made, and what is left to do by hand."""
-    done = await stripe_admin.set_up(settings, dry_run=dry_run)
-    if as_json:
+class SetupAsked(NamedTuple):
+    """The options of `setup`."""
+
+    dry_run: bool
+    webhook_url: str | None
+    secrets_file: Path | None
+    as_json: bool
+
+
+async def set_up(settings: Settings, console: Console, asked: SetupAsked, *, is_terminal: bool) -> None:
+    """What is at Stripe, what was made, and what is left to do by hand. Raises OptionError, ConfigError,
+    DependencyDown."""
+    with _webhooks(console, asked, is_terminal=is_terminal) as webhooks:
+        done = await stripe_admin.set_up(settings, dry_run=asked.dry_run, webhooks=webhooks)
+    if asked.as_json:
         console.print_json(
             {
                 "steps": [{"what": one.what, "state": one.state, "details": one.details} for one in done.steps],
@@ -34,8 +54,30 @@ async def set_up(settings: Settings, console: Console, *, dry_run: bool, as_json
             }
         )
         return
-    console.say(*_diff(done, dry_run=dry_run))
-    console.say(*NOTES)
+    console.say(*_diff(done, dry_run=asked.dry_run))
+    console.say(*NOTES, *(WEBHOOKS if webhooks is None else ()))
+
+
+@contextmanager
+def _webhooks(console: Console, asked: SetupAsked, *, is_terminal: bool) -> Iterator[WantedWebhooks | None]:
+    """The webhooks that are wanted, and where their secrets go. Raises OptionError."""
+    if asked.webhook_url is None:
+        yield None
+        return
+    url = check_url(asked.webhook_url)
+    if asked.dry_run:
+        yield WantedWebhooks(url, _never)
+    elif asked.secrets_file is not None:
+        with secrets_file(asked.secrets_file) as keep:
+            yield WantedWebhooks(url, keep)
+    elif is_terminal and not asked.as_json:
+        yield WantedWebhooks(url, lambda secret: console.say(f"A signing secret for {NAME}, shown once: {secret}"))
+    else:
+        raise OptionError("--secrets-file FILE: signing secrets are printed on a terminal only, and not with --json")
+
+
+def _never(_secret: str) -> None:
+    raise AssertionError("nothing is made by a look")
 
 
 async def sync(settings: Settings, console: Console, *, since: datetime, as_json: bool) -> None:

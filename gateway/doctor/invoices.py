@@ -9,6 +9,7 @@ from gateway.stores.postgres import Pool, Table
 GRACE_H: Final = 72
 """The longest that Stripe lets an invoice wait for late usage (Stripe's docs)."""
 NAMED_MAX: Final = 5
+WEBHOOKS: Final = "gateway stripe setup --webhook-url makes the endpoints; docs/billing.md"
 
 # Subscriptions with our meter whose periods do not begin with a month.
 _ANCHORS: Final = """
@@ -46,10 +47,10 @@ async def check_invoices(settings: Settings, pool: Pool) -> list[CheckResult]:
     found = []
     if settings.stripe_webhook_secret is None:
         says = "STRIPE_WEBHOOK_SECRET is not set: events that Stripe did not count, and invoices, are not told"
-        found.append(CheckResult("stripe", "warn", says, "gateway stripe setup says which endpoints; docs/billing.md"))
+        found.append(CheckResult("stripe", "warn", says, WEBHOOKS))
     elif not known["is_told"]:
         says = "no webhook has come yet"
-        found.append(CheckResult("stripe", "warn", says, "gateway stripe setup says which endpoints; docs/billing.md"))
+        found.append(CheckResult("stripe", "warn", says, WEBHOOKS))
     if not known["is_synced"]:
         says = "no subscription is known here, so periods are taken for calendar months"
         found.append(CheckResult("stripe", "warn", says, "gateway stripe sync"))

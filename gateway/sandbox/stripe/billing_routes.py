@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.sandbox.stripe.destinations import DESTINATION, ENDPOINT
 from gateway.sandbox.stripe.http import Params
 from gateway.sandbox.stripe.objects import Account
 from gateway.sandbox.stripe.service import StripeService
@@ -38,7 +39,9 @@ def billing_rows(stripe: StripeService) -> list[Row]:
         ("GET", "/v1/events", takes_params(stripe.log.list_all)),
         ("GET", "/v1/events/{id}", _reads(stripe.account, "event")),
     ]
-    return [*_sales(stripe), *_invoicing(stripe), *_credits(stripe), *_alerts(stripe), *events]
+    return [
+        *_sales(stripe), *_invoicing(stripe), *_credits(stripe), *_alerts(stripe), *events, *_destinations(stripe),
+    ]  # fmt: skip
 
 
 def _sales(stripe: StripeService) -> list[Row]:
@@ -120,4 +123,23 @@ def _alerts(stripe: StripeService) -> list[Row]:
         ("POST", f"{one}/activate", takes_id(lambda alert_id: alerts.set_status(alert_id, "active"))),
         ("POST", f"{one}/deactivate", takes_id(lambda alert_id: alerts.set_status(alert_id, "inactive"))),
         ("POST", f"{one}/archive", takes_id(lambda alert_id: alerts.set_status(alert_id, "archived"))),
+    ]
+
+
+def _destinations(stripe: StripeService) -> list[Row]:
+    made, account = stripe.destinations, stripe.account
+    v1, v2 = "/v1/webhook_endpoints", "/v2/core/event_destinations"
+    return [
+        ("POST", v1, takes_params(made.create_endpoint)),
+        ("GET", v1, takes_params(made.list_endpoints)),
+        ("GET", f"{v1}/{{id}}", _reads(account, ENDPOINT)),
+        ("POST", f"{v1}/{{id}}", takes_both(made.update_endpoint)),
+        ("DELETE", f"{v1}/{{id}}", takes_id(made.delete(ENDPOINT))),
+        ("POST", v2, takes_params(made.create_destination)),
+        ("GET", v2, takes_params(made.list_destinations)),
+        ("GET", f"{v2}/{{id}}", takes_both(made.get_destination)),
+        ("POST", f"{v2}/{{id}}", takes_both(made.update_destination)),
+        ("DELETE", f"{v2}/{{id}}", takes_id(made.delete(DESTINATION))),
+        ("POST", f"{v2}/{{id}}/enable", takes_id(made.set_status("enabled"))),
+        ("POST", f"{v2}/{{id}}/disable", takes_id(made.set_status("disabled"))),
     ]

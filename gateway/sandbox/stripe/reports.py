@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.sandbox.stripe.meters import StripeApiError, missing
-from gateway.sandbox.stripe.v2 import rfc3339
+from gateway.sandbox.stripe.v2 import rfc3339, v2_page
 
 WINDOW_S: Final = 10
 LATE_S: Final = 2
@@ -87,7 +87,7 @@ class ErrorReports:
             and query.get("object_id") in (None, event["related_object"].get("id"))
             and event["created"] >= since
         ]
-        return {"data": found, "next_page_url": None, "previous_page_url": None}
+        return v2_page(found, query, "/v2/core/events")
 
 
 def notification(event: dict[str, Any]) -> dict[str, Any]:

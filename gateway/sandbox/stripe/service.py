@@ -16,6 +16,7 @@ from gateway.sandbox.stripe.billing import StripeBilling
 from gateway.sandbox.stripe.clock import MovedClock
 from gateway.sandbox.stripe.counted import CountedEvents
 from gateway.sandbox.stripe.customers import TEXTS, Customers
+from gateway.sandbox.stripe.destinations import Destinations
 from gateway.sandbox.stripe.events import EventLog
 from gateway.sandbox.stripe.meters import (
     DAY_S,
@@ -92,6 +93,7 @@ class StripeService:
         """Everything counted, in the order in which it came."""
         self.billing: Final = StripeBilling(self.account, self.customers, self.meter, self.counted)
         self.webhooks: Final = Deliveries(self.settle)
+        self.destinations: Final = Destinations(self.account, self.webhooks)
         self.account.holds = self._holds
         self.log: Final = EventLog(self.account, self.webhooks.offer)
         self.reports: Final = ErrorReports()
@@ -148,6 +150,7 @@ class StripeService:
         self.account.settings = kept.settings
         self.account.clock.set_ahead(kept.ahead_s)
         self.billing.plan_all()
+        self.destinations.resume()
 
     def show_account(self) -> dict[str, Any]:
         """GET /v1/account: whose key it is; of an Account's fields those that it always has (stripe-python 16.1)."""

@@ -48,6 +48,8 @@ class WebhookEndpoint(msgspec.Struct, forbid_unknown_fields=True):
     """Whether events are sent as they happen, and again until they are answered with 2xx."""
     retry_s: float = 0.5
     """Of `auto`: the first pause; each is twice the last."""
+    id: str | None = None
+    """Of the object that Stripe's API made of it (destinations.py)."""
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).hostname not in LOOPBACK:
@@ -104,6 +106,11 @@ class Deliveries:
         self.endpoints.append(endpoint)
         if endpoint.auto and self._loop is None:
             self._loop = asyncio.create_task(self._deliver_by_itself(), name="stripe-webhooks")
+
+    def forget(self, endpoint_id: str) -> None:
+        """Tells this endpoint nothing more; what waits for it is lost, as at Stripe."""
+        self.endpoints[:] = [one for one in self.endpoints if one.id != endpoint_id]
+        self.pending[:] = [one for one in self.pending if one.endpoint.id != endpoint_id]
 
     def offer(self, event: Stored) -> None:
         """Plans a delivery to each endpoint that wants the event."""
