@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 
 from gateway.accounts.store import Accounts
-from gateway.billing.explain.chain import OutboxEvent
-from gateway.billing.reconcile.compare import PayerMonth, compare_month
+from gateway.billing.explain.chain import BilledLine, OutboxEvent
+from gateway.billing.filing import Subscription
+from gateway.billing.reconcile.compare import FAILS, PayerMonth, compare_month
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.billing.billed_month import FIRST, Month, open_month
@@ -78,7 +79,8 @@ async def test_what_waits_and_what_is_held(month: Month, database_url: str, pool
         "update stripe_meter_events set state = 'rejected', delivered_at = null, last_error = 'x' where value = 5000"
     )
     status, result = await reconcile(month, database_url)
-    assert (status, causes(result, month.customer)) == (0, {"held": "-0.005000000"})
+    found = {"held": "-0.005000000", "not invoiced": "-0.003000000"}
+    assert (status, causes(result, month.customer)) == (0, found)
 
 
 async def test_more_at_stripe_than_was_delivered_fails(month: Month, database_url: str) -> None:
@@ -87,7 +89,8 @@ async def test_more_at_stripe_than_was_delivered_fails(month: Month, database_ur
     await month.report(START + DAY)
     await month.shop.use(month.customer, 500, START + DAY, "of somebody else")
     status, result = await reconcile(month, database_url)
-    assert (status, causes(result, month.customer)) == (1, {"foreign": "0.000500000"})
+    found = {"foreign": "0.000500000", "not invoiced": "-0.003000000"}
+    assert (status, causes(result, month.customer)) == (1, found)
 
 
 async def test_a_month_is_asked_for(database_url: str, month: Month) -> None:
@@ -130,12 +133,68 @@ def test_each_cause(events: list[OutboxEvent], counted: int, expected: dict[str,
 
 
 def test_books_that_do_not_add_up_are_unexplained() -> None:
-    short = PayerMonth("cus_1", "", 5000, 4000, 0, 0, 0, 4000, 0, [event(4)], [event(4)], ())
+    short = PayerMonth("cus_1", "", 5000, 4000, 0, 0, 0, 4000, 0, [event(4)], [event(4)], [line(4)])
     (found,) = compare_month(short, FIRST, UNTIL, {METER: Decimal(4)}, UNTIL).differences
     assert (found.cause, found.nano) == ("unexplained", -1000)
-    lost = PayerMonth("cus_1", "", 9000, 9000, 0, 0, 0, 9000, 0, [event(4)], [event(4)], ())
+    lost = short._replace(ledger=9000, windows_billed=9000, frozen=9000)
     (found,) = compare_month(lost, FIRST, UNTIL, {METER: Decimal(4)}, UNTIL).differences
     assert (found.cause, found.nano) == ("unexplained", -5000)
-    unknown = PayerMonth("cus_1", "", 4000, 4000, 0, 0, 0, 4000, 0, [event(4)], [event(4)], ())
+    unknown = short._replace(ledger=4000)
     (found,) = compare_month(unknown, FIRST, UNTIL, "no such customer", UNTIL).differences
     assert (found.cause, found.nano) == ("unknown customer", -4000)
+
+
+def line(
+    quantity: int, *, status: str = "paid", days: tuple[int, int] = (0, 31), meter: str = METER, currency: str = "usd"
+) -> BilledLine:
+    since, until = (FIRST + timedelta(days=day) for day in days)
+    return BilledLine(
+        f"in_{uuid4().hex}", None, status, until, "cus_1", "il_1", quantity // 10_000, currency, Decimal(quantity),
+        meter, since, until,
+    )  # fmt: skip
+
+
+def compared(lines: list[BilledLine], *, days_later: float, anchor_day: int | None = None) -> dict[str, int]:
+    """What is said of 12 micro-USD that were delivered at the end of the month, and nothing else is wrong with."""
+    events = [event(12)._replace(at=UNTIL - timedelta(hours=1))]
+    subscriptions = None
+    if anchor_day is not None:
+        at = FIRST + timedelta(days=anchor_day - 1)
+        subscriptions = {METER: [Subscription(at, at, at, at + timedelta(days=31), None)]}
+    month = PayerMonth("cus_1", "", 12_000, 12_000, 0, 0, 0, 12_000, 0, events, events, lines, subscriptions)
+    result = compare_month(month, FIRST, UNTIL, {METER: Decimal(12)}, UNTIL + timedelta(days=days_later))
+    assert result.fails is any(one.cause in FAILS for one in result.differences)
+    return {one.cause: one.nano for one in result.differences}
+
+
+def test_what_is_on_no_invoice_is_said() -> None:
+    assert compared([line(12)], days_later=40) == {}
+    assert compared([line(12, status="draft")], days_later=0.1) == {}
+    assert compared([], days_later=0.9) == {"not invoiced": -12_000}  # Stripe's draft may still come
+    assert compared([], days_later=1.1) == {"unexplained": -12_000}
+    # A period from the 15th to the 15th has its invoice only then.
+    assert compared([], days_later=10, anchor_day=15) == {"not invoiced": -12_000}
+    assert compared([], days_later=16, anchor_day=15) == {"unexplained": -12_000}
+    assert compared([line(12, days=(14, 45))], days_later=16, anchor_day=15) == {}
+    # No period holds it at all: the subscription begins later.
+    assert compared([], days_later=0.1, anchor_day=32) == {"unexplained": -12_000}
+    assert compared([line(12, meter="of_others")], days_later=40) == {"foreign": 12_000, "unexplained": -12_000}
+
+
+def test_a_void_invoice_bills_nothing_and_its_successor_does() -> None:
+    assert compared([line(12, status="void")], days_later=40) == {"void": -12_000}
+    assert compared([line(12, status="void"), line(12)], days_later=40) == {}
+    assert compared([line(12, status="uncollectible")], days_later=40) == {}
+
+
+def test_two_lines_of_one_time_bill_it_twice() -> None:
+    """As when a subscription has two items with our meter."""
+    assert compared([line(12), line(12)], days_later=40) == {"foreign": 12_000}
+    assert compared([line(12), line(0)], days_later=40).keys() == {"unexplained"}  # the second has not counted it
+    # A price that changed in the middle makes two lines, one after the other.
+    halves = [line(0, days=(0, 10)), line(12, days=(10, 31))]
+    assert compared(halves, days_later=40) == {}
+
+
+def test_another_currency_has_another_price() -> None:
+    assert compared([line(12, currency="eur")._replace(amount=11)], days_later=40) == {}

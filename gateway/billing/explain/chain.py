@@ -230,7 +230,8 @@ def compare_line(line: BilledLine, filed: Sequence[OutboxEvent]) -> LineComparis
     if rest:
         more = "more" if rest > 0 else "less"
         causes.append(f"Stripe bills {abs(rest):f} micro-USD {more} than was delivered: `gateway reconcile stripe`")
-    if line.quantity is not None and line_amount(quantity) != line.amount:
+    # In another currency only Stripe's price says what the usage costs.
+    if line.quantity is not None and line.currency == "usd" and line_amount(quantity) != line.amount:
         causes.append(f"{quantity:f} micro-USD are {line_amount(quantity)} cents, and the line has {line.amount}")
     return LineComparison(quantity, tuple(mine), tuple(causes), rest)
 

@@ -23,6 +23,11 @@ from gateway.kit.instants import rfc3339
 from pricing.money import nano_text
 
 SHOWN_MAX: Final = 50
+WITHOUT_DECIMALS: Final = (
+    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf",
+)  # fmt: skip
+WITH_THREE_DECIMALS: Final = ("bhd", "jod", "kwd", "omr", "tnd")
+"""docs.stripe.com, currencies: all others have two decimals."""
 COLUMNS: Final = (
     "invoice", "line", "events", "window_start", "row_id", "completed_at", "booked_at", "user_id", "user_email",
     "model", "endpoint", "evidence", "total_tokens", "request_id", "response_id", "adjusts", "billed_usd",
@@ -252,6 +257,6 @@ def _show_lines(console: Console, lines: Sequence[BilledLine]) -> None:
 
 
 def money(minor: int, currency: str) -> str:
-    """An amount of Stripe's, whose currencies here have two decimals."""
-    sign, digits = "-" if minor < 0 else "", f"{abs(minor):03d}"
-    return f"{sign}{digits[:-2]}.{digits[-2:]} {currency.upper()}"
+    """An amount of Stripe's, which is in the currency's smallest unit."""
+    places = 0 if currency in WITHOUT_DECIMALS else 3 if currency in WITH_THREE_DECIMALS else 2
+    return f"{Decimal(minor).scaleb(-places):f} {currency.upper()}"

@@ -8,12 +8,18 @@ from typing import Any, Final
 from uuid import UUID
 
 from gateway.billing.explain.chain import BilledLine, ExplainedRow, OutboxEvent, PayerWindow
+from gateway.billing.filing import Subscription
 from gateway.stores.postgres import Table
 
+ID_MAX: Final = 2**63 - 1
+"""Of an event's number, a bigint."""
+
+# Meters are those that we have ever reported to, or shall: an invoice may have lines of other meters.
 _LINES: Final = """
+with ours as (select meter from public.outbox_totals union select meter from public.books)
 select i.id as invoice, i.number, i.status, i.finalized_at, i.customer, l.line::text as line
 from public.stripe_invoices i cross join lateral jsonb_array_elements(i.lines) as l (line)
-where {where} and l.line ->> 'meter' is not null order by i.period_start, i.id, l.line ->> 'id'
+where {where} and l.line ->> 'meter' in (select meter from ours) order by i.period_start, i.id, l.line ->> 'id'
 """
 _BY_INVOICE: Final = _LINES.format(where="(i.id = $1 or i.number = $1)")
 _BY_LINE: Final = _LINES.format(where="i.lines @> jsonb_build_array(jsonb_build_object('id', $1::text))")
@@ -22,7 +28,7 @@ _BY_TIME: Final = _LINES.format(
   and (l.line ->> 'since')::timestamptz <= $3 and (l.line ->> 'until')::timestamptz > $3"""
 )
 _BY_MONTH: Final = _LINES.format(
-    where="""i.status not in ('deleted', 'void') and (l.line ->> 'since')::timestamptz < $2
+    where="""i.status <> 'deleted' and (l.line ->> 'since')::timestamptz < $2
   and (l.line ->> 'until')::timestamptz > $1"""
 )
 _IS_INVOICE: Final = "select exists (select from public.stripe_invoices where id = $1 or number = $1)"
@@ -31,13 +37,19 @@ select id, identifier, customer_id, user_id, customer, meter, window_start, even
   replaces, delivered_at, last_error, settled_ref
 from public.stripe_meter_events
 """
-_EVENT_NAMED: Final = f"{_EVENT} where identifier = $1 or id::text = $1"
+_EVENT_NAMED: Final = f"{_EVENT} where identifier = $1"
+_EVENT_NUMBERED: Final = f"{_EVENT} where id = $1::bigint"
 _EVENTS_FILED: Final = f"""
 {_EVENT} where customer = $1 and meter = $2 and event_timestamp >= $3 and event_timestamp < $4 order by id
 """
 _EVENTS_OF: Final = f"""
 {_EVENT} where meter = $1 and window_start = any($2::timestamptz[]) and (customer_id = any($3::uuid[])
   or user_id = any($4::uuid[])) order by id
+"""
+_SUBSCRIPTIONS: Final = """
+select customer, meter, started_at, anchor, period_start, period_end, least(ended_at, removed_at) as ended_at
+from public.stripe_subscriptions
+where meter is not null and status not in ('incomplete', 'incomplete_expired') order by started_at, item
 """
 _PAYER: Final = "select id from public.customers where stripe_customer_id = $1"
 _WINDOW: Final = """
@@ -137,12 +149,21 @@ class ExplainStore(Table):
         return [_line(row) for row in await self._rows(_BY_TIME, customer, meter, at)]
 
     async def lines_between(self, since: datetime, until: datetime) -> list[BilledLine]:
-        """Every line whose period meets this span, but of void invoices."""
+        """Every line whose period meets this span, of void invoices too."""
         return [_line(row) for row in await self._rows(_BY_MONTH, since, until)]
+
+    async def subscriptions(self) -> dict[str, dict[str, list[Subscription]]] | None:
+        """By customer, then by meter; None where Stripe was never asked about them."""
+        found: dict[str, dict[str, list[Subscription]]] = {}
+        for row in await self._rows(_SUBSCRIPTIONS):
+            customer, meter, *values = row.values()
+            found.setdefault(customer, {}).setdefault(meter, []).append(Subscription(*values))
+        return found or None
 
     async def event(self, name: str) -> OutboxEvent | None:
         """By identifier or number."""
-        rows = await self._rows(_EVENT_NAMED, name)
+        is_number = name.isascii() and name.isdigit() and int(name) <= ID_MAX
+        rows = await self._rows(_EVENT_NUMBERED, int(name)) if is_number else await self._rows(_EVENT_NAMED, name)
         return OutboxEvent(*rows[0].values()) if rows else None
 
     async def events_filed(self, customer: str, meter: str, since: datetime, until: datetime) -> list[OutboxEvent]:

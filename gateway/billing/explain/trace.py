@@ -57,6 +57,8 @@ class Explained(NamedTuple):
 
 async def explain(settings: Settings, name: str) -> Explained:
     """What `name` is made of, and where it ends. Raises OptionError when nothing has this name, DependencyDown."""
+    if not name.isprintable():  # PostgreSQL's text has no NUL and no half of a surrogate pair
+        raise OptionError(f"{name!a} {UNKNOWN}")
     async with database(settings, _WHY) as pool:
         store = ExplainStore(pool)
         found = await _explain(store, name)

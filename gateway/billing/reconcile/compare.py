@@ -11,15 +11,24 @@ from itertools import combinations
 from typing import Final, NamedTuple
 
 from gateway.billing.explain.chain import DELIVERED, BilledLine, OutboxEvent, compare_line
+from gateway.billing.filing import Subscription, period_at
 from gateway.billing.windows import NANO_PER_UNIT
 
 LAG: Final = timedelta(minutes=15)
 """How far Stripe's summaries may lag behind."""
+DRAFT_BY: Final = timedelta(days=1)
+"""After a period's end, by when its invoice is a draft and has been read."""
 TRIED_MAX: Final = 12
 """Events of which every combination is tried."""
 HELD: Final = ("rejected", "unknown", "unreportable")
 FAILS: Final = ("unexplained", "foreign")
 """Causes that somebody has to look at before the month is signed."""
+_NO_LINE: Final = {
+    "void": "its invoice is void",
+    "not invoiced": "its period has no invoice yet",
+    "unexplained": "on no invoice, and its period is over or never was: `gateway stripe sync`, then the subscription",
+}
+"""Why what was delivered is on no line."""
 
 
 class PayerMonth(NamedTuple):
@@ -40,6 +49,9 @@ class PayerMonth(NamedTuple):
     filed: Sequence[OutboxEvent]
     """That Stripe files in the month or in a period of one of its lines, whatever windows they are of."""
     lines: Sequence[BilledLine]
+    """Of void invoices too."""
+    subscriptions: Mapping[str, Sequence[Subscription]] | None = None
+    """By meter; None where Stripe was never asked about them."""
 
 
 class Difference(NamedTuple):
@@ -85,8 +97,10 @@ def compare_month(
             own = [one for one in in_month if one.meter == meter]
             found += _at_stripe(own, summary.get(meter, Decimal(0)), now)
         counted = int(sum(summary.values(), Decimal(0)))
-    found += [each for line in month.lines for each in _on_line(line, month.filed)]
-    invoiced = int(sum((line.quantity or Decimal(0) for line in month.lines), Decimal(0)))
+    lines = [line for line in month.lines if line.status != "void"]
+    found += [each for line in lines for each in _on_line(line, month.filed)]
+    found += [*_billed_twice(lines), *_on_no_line(month, in_month, now)]
+    invoiced = int(sum((line.quantity or Decimal(0) for line in lines), Decimal(0)))
     return PayerResult(month, sum_events(month.events), counted, delivered, invoiced, tuple(found))
 
 
@@ -161,6 +175,37 @@ def _on_line(line: BilledLine, filed: Sequence[OutboxEvent]) -> list[Difference]
         cause = "foreign" if nano > 0 else "unexplained"
         return [Difference(cause, nano, name + "; ".join(compared.causes))]
     return [Difference("rounding", 0, name + cause) for cause in compared.causes]
+
+
+def _billed_twice(lines: Sequence[BilledLine]) -> list[Difference]:
+    """A line bills all usage of its meter and period: two lines of one time, as of two items, bill it twice."""
+    found = []
+    billing = [line for line in lines if line.quantity]
+    for one, other in combinations(billing, 2):
+        if one.meter == other.meter and one.since < other.until and other.since < one.until:
+            nano = int(min(one.quantity or 0, other.quantity or 0) * NANO_PER_UNIT)
+            text = f"{one.id} ({one.invoice}) and {other.id} ({other.invoice}) bill the same time"
+            found.append(Difference("foreign", nano, text))
+    return found
+
+
+def _on_no_line(month: PayerMonth, in_month: Sequence[OutboxEvent], now: datetime) -> list[Difference]:
+    """What was delivered with a time of the month, and no line bills."""
+    sums: dict[str, int] = {}
+    for one in in_month:
+        if one.state not in DELIVERED:
+            continue
+        statuses = {
+            line.status for line in month.lines if line.meter == one.meter and line.since <= one.at < line.until
+        }
+        if statuses - {"void"}:
+            continue
+        known = None if month.subscriptions is None else month.subscriptions.get(one.meter, ())
+        period = period_at(one.at, known)
+        is_due = period is None or now >= period.end + DRAFT_BY
+        cause = "void" if statuses else "unexplained" if is_due else "not invoiced"
+        sums[cause] = sums.get(cause, 0) - one.value * NANO_PER_UNIT
+    return [Difference(cause, nano, _NO_LINE[cause]) for cause, nano in sorted(sums.items()) if nano]
 
 
 def _adds_up(values: Sequence[int], total: Decimal) -> bool:

@@ -50,7 +50,7 @@ async def reconcile(settings: Settings, period: Period, now: datetime) -> MonthR
         store = ExplainStore(pool)
         read = await ReconcileStore(pool).month(period.since, period.until)
         lines = of_lines(await store.lines_between(period.since, period.until))
-        months = []
+        subscriptions, months = await store.subscriptions(), []
         for customer in sorted(_customers(read) | lines.keys()):
             month = _of_customer(read, customer)
             filed = [event for _, event in read.events if event.customer == customer]
@@ -58,7 +58,9 @@ async def reconcile(settings: Settings, period: Period, now: datetime) -> MonthR
                 # A line's period need not be the month.
                 filed += await store.events_filed(customer, line.meter, line.since, line.until)
             known = {one.id: one for one in filed}
-            months.append(month._replace(filed=[known[each] for each in sorted(known)], lines=lines.get(customer, [])))
+            own = None if subscriptions is None else subscriptions.get(customer, {})
+            filed = [known[each] for each in sorted(known)]
+            months.append(month._replace(filed=filed, lines=lines.get(customer, []), subscriptions=own))
         summaries = await read_summaries(billing, months, period)
     results = [
         compare_month(one, period.since, period.until, summaries.get(one.customer), now)
