@@ -21,28 +21,32 @@ async def show_status(
 
 def _show(console: Console, found: BillingStatus) -> None:
     of = "since the beginning" if found.span is None else f"{found.span.since:%Y-%m}"
-    console.print_table(_table(found.total, f"From cost to Stripe, {of}, as of {found.as_of:%Y-%m-%d %H:%M} (UTC)"))
+    title = f"From cost to Stripe, {of}, as of {found.as_of:%Y-%m-%d %H:%M} (UTC)"
+    console.print_table(_table(found.total, title, whole=True))
     for payer in found.payers:
         kind = "customer" if payer.is_customer else "no customer, user"
-        console.print_table(_table(payer.bridge, f"{kind} {payer.name} ({payer.payer_id})"))
+        console.print_table(_table(payer.bridge, f"{kind} {payer.name} ({payer.payer_id})", whole=False))
     if not found.is_explained:
         console.say("Unexplained amounts: run `gateway audit`, and bill nobody before they are explained.", style="red")
 
 
-def _table(bridge: Bridge, title: str) -> TextTable:
+def _table(bridge: Bridge, title: str, *, whole: bool) -> TextTable:
+    """`whole`: with the lines that are 0."""
     table = TextTable(title=title)
     table.add_column("", no_wrap=True)
     table.add_column("")
     table.add_column("USD", right=True, no_wrap=True)
     for line in bridge.lines:
-        sign = "=" if line.is_sum else "+" if (line.nano or 0) > 0 else "−"
         if line.nano is None:
             table.add_row("", line.title, "not read")
             continue
+        if not (line.nano or line.is_sum or whole):
+            continue
+        sign = "=" if line.is_sum else "+" if line.nano > 0 else "−" if line.nano else ""
         style = "bold red" if line.key == "unexplained" and not bridge.is_explained else "bold" if line.is_sum else ""
         amount = usd(line.nano if line.is_sum else abs(line.nano))
         table.add_row(sign, cell((line.title, style)), cell((amount, style)))
         for part in bridge.parts:
-            if part.line == line.key and (part.nano or part.line != "unexplained"):
+            if part.line == line.key and (part.nano or (whole and part.line != "unexplained")):
                 table.add_row("", f"   {part.title}", usd(part.nano), style="dim")
     return table

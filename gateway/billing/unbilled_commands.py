@@ -47,11 +47,23 @@ def _table(found: list[UnbilledUser]) -> TextTable:
     table = TextTable(title="Amounts that nobody pays, USD", footer=True)
     totals = [sum(values) for values in zip(*(user[5:] for user in found), strict=True)]
     footers = [f"{totals[0]:,}", *map(nano_text, totals[1:])]
-    for name in ("user", "first (UTC)", "last (UTC)"):
-        table.add_column(name, footer="total" if name == "user" else "", no_wrap=name != "user")
-    for name, footer in zip(("windows", "amount", "this month", "in 35 days", "older"), footers, strict=True):
+    table.add_column("user", footer="total")
+    for name, footer in zip(("windows", "amount"), footers, strict=False):
         table.add_column(name, footer=footer, right=True, no_wrap=True)
+    table.add_column("of it", footer=_ages(*totals[2:]))
+    table.add_column("used (UTC)")
     for user in found:
-        amounts = map(nano_text, user[6:])
-        table.add_row(user.email, minute(user.first_at), minute(user.last_at), f"{user.windows:,}", *amounts)
+        who = user.email if user.customer is None else f"{user.email} ({user.customer} pays today)"
+        ages = _ages(user.in_period_nano, user.in_35_days_nano, user.older_nano)
+        used = f"{minute(user.first_at)} – {minute(user.last_at)}"
+        table.add_row(who, f"{user.windows:,}", nano_text(user.nano), ages, used)
     return table
+
+
+def _ages(in_period: int, in_35_days: int, older: int) -> str:
+    """Of an amount, what is of this month, what Stripe takes at its own time, and what is too old for that."""
+    parts = {"this month": in_period, "earlier": in_35_days, "over 35 days old": older}
+    found = {name: nano for name, nano in parts.items() if nano}
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{nano_text(nano)} {name}" for name, nano in found.items())

@@ -30,7 +30,8 @@ def adjust(
         str | None, typer.Argument(metavar="ROW", help="A ledger row: its id, or OpenAI's request or response id.")
     ] = None,
     cost: Annotated[
-        str | None, typer.Option(metavar="USD", help="What the call has cost; what is billed follows by the mark-up.")
+        str | None,
+        typer.Option(metavar="USD", help="What the call has cost; its plan says what is billed for it."),
     ] = None,
     billed: Annotated[str | None, typer.Option(metavar="USD", help="What the customer is charged for it.")] = None,
     void: Annotated[bool, typer.Option("--void", help="Counts as if it had not run: no cost, no tokens.")] = False,

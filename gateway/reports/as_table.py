@@ -43,7 +43,7 @@ def usage_table(report: UsageReport, width: int) -> TextTable:
     table = TextTable(
         title=_title(report),
         caption=f"Of these calls: {below}" if below else None,
-        footer=True,
+        footer=bool(report.by),
     )
     for number, dimension in enumerate(report.by):
         table.add_column(dimension, footer="" if number else "total", no_wrap=dimension in _WHOLE)

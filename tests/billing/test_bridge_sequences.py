@@ -173,9 +173,10 @@ async def test_status_shows_the_bridge_and_exits_1_where_it_is_unexplained(pool:
     assert {payer["name"] for payer in told["payers"]} == {"cus_a1", "cid1@example.com"}
     billed = [int(line["nano"]) for payer in told["payers"] for line in payer["lines"] if line["key"] == "billed"]
     assert sum(billed) == int(lines["billed"]) == int(rows[1])
-    shown = await gateway(env, "billing", "status", "--month", f"{world.months[0]:%Y-%m}")
+    shown = await gateway(env, "billing", "status", "--month", f"{world.months[0]:%Y-%m}", "--by", "customer")
     assert shown.status == 0
-    assert "cost, as we priced it" in shown.out
+    assert shown.out.count("cost, as we priced it") == 3
+    assert shown.out.count("held: rejected") == 1  # of each payer only what is not 0
     await pool.execute("update usage_daily set billed_nano = billed_nano + 1")
     broken = await gateway(env, "billing", "status")
     assert broken.status == 1

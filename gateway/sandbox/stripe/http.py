@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
-from aiohttp import web
+from aiohttp import encode_basic_auth, web
 
 from gateway.sandbox.stripe.expand import expand_answer
 from gateway.sandbox.stripe.form import nest, read_form
@@ -93,6 +93,8 @@ class StripeHttp:
         self.troubles: Final[list[StripeTrouble]] = []
         self.calls: Final[Counter[str]] = Counter()
         self.crowded = 0
+        # Stripe takes the key as a bearer token and, as its documentation shows with curl, as a user name.
+        self._keys: Final = (f"Bearer {stripe.secret_key}", encode_basic_auth(stripe.secret_key, ""))
         self._kept: Final[dict[str, First]] = {}
         self._running: Final[set[tuple[str, str]]] = set()
 
@@ -103,7 +105,7 @@ class StripeHttp:
             self.calls[f"{request.method} {path_of(request)}"] += 1
             trouble = self._take(path_of(request))
             try:
-                if not session and request.headers.get("Authorization") != f"Bearer {self.stripe.secret_key}":
+                if not session and request.headers.get("Authorization") not in self._keys:
                     raise StripeApiError(401, "Invalid API Key provided: sk_test_***")
                 answer = await self._once(request, trouble, run)
             except StripeApiError as refused:

@@ -72,6 +72,15 @@ async def accepted(sandbox: Sandbox) -> list[dict[str, Any]]:
     return events
 
 
+async def test_a_key_is_a_bearer_token_or_a_user_name(sandbox: Sandbox) -> None:
+    """As in Stripe's documentation of its API: `curl -u sk_test_…:`."""
+    url = f"{sandbox.stripe_base_url}/v1/customers"
+    for user, status in ((credentials.STRIPE_SECRET_KEY, 200), ("sk_test_wrong", 401)):
+        headers = {"Authorization": aiohttp.encode_basic_auth(user, "")}
+        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+            assert answer.status == status
+
+
 async def test_customers(client: stripe.StripeClient) -> None:
     made = await client.v1.customers.create_async({"email": "a@example.com", "metadata": {"user_id": "u1"}})
     got = await client.v1.customers.retrieve_async(made.id)
