@@ -85,6 +85,7 @@ create table public.billing_windows (
   credit_nano bigint not null default 0, -- the part that prepaid credit has paid
   frozen_nano bigint not null default 0, -- the part that outbox rows cover
   settled_nano bigint not null default 0, -- the part that was settled or written off by hand
+  written_off_nano bigint not null default 0, -- in settled_nano: what was written off
   accrued_nano bigint not null default 0, -- in billed_nano: what came from users' own windows by decision; in these, below 0
   next_seq integer not null default 0,
   updated_at timestamptz not null default now(),

@@ -112,7 +112,7 @@ async def link(record: TrailTransaction, user: User, wanted: LinkOptions) -> Lin
         if wanted.accrued == "bill":
             await payers.take_over(customer.id, windows)
         else:
-            await payers.settle(windows)
+            await payers.settle(windows, is_written_off=wanted.accrued == "write-off")
         who_why = {"by": record.actor.name, "reference": wanted.reference, "why": wanted.why}
         await payers.decide(user.id, customer.id, wanted.accrued, windows, **who_why)  # type: ignore[arg-type]
     return LinkedPayer(today, customer, since, windows, wanted.accrued, done=True)

@@ -92,7 +92,8 @@ set billed_nano = w.billed_nano - d.nano, accrued_nano = w.accrued_nano - d.nano
 from decided d where w.id = d.id
 """  # noqa: S608 - a constant of this file
 _SETTLE: Final = f"""{_IN_ORDER}
-update public.billing_windows w set settled_nano = w.settled_nano + d.nano, updated_at = now()
+update public.billing_windows w set settled_nano = w.settled_nano + d.nano,
+  written_off_nano = w.written_off_nano + case when $3 then d.nano else 0 end, updated_at = now()
 from decided d where w.id = d.id
 """  # noqa: S608 - as above
 _DECIDE: Final = """
@@ -200,9 +201,10 @@ class PayerStore(Table):
         await self._rows(_TAKE_OVER, *given, customer_id)
         await self._rows(_LEAVE, *given)
 
-    async def settle(self, windows: list[AccruedWindow]) -> None:
-        """Takes these amounts out of what will be reported."""
-        await self._rows(_SETTLE, [window.id for window in windows], [window.nano for window in windows])
+    async def settle(self, windows: list[AccruedWindow], *, is_written_off: bool) -> None:
+        """Takes these amounts out of what will be reported: they were settled elsewhere, or nobody will pay them."""
+        given = [window.id for window in windows], [window.nano for window in windows]
+        await self._rows(_SETTLE, *given, is_written_off)
 
     async def decide(
         self, user_id: str, customer_id: str, action: str, windows: list[AccruedWindow],

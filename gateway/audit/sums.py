@@ -61,7 +61,7 @@ def amounts(read: Amounts) -> InvariantResult:
         "USD in windows": usd(read.totals["nano"]),
         "USD paid by credit": usd(read.totals["credit"]),
         "USD settled by hand": usd(read.totals["settled"] + read.totals["settled_events"] * 1000),
-        "USD written off": usd(read.totals["written_off"] * 1000),
+        "USD written off": usd(read.totals["written_off"] + read.totals["written_off_events"] * 1000),
         "USD not frozen": usd(read.totals["unfrozen"]),
         "USD delivered": usd(read.totals["delivered"] * 1000),
         "USD waiting to be sent": usd(read.totals["waiting"] * 1000),

@@ -32,6 +32,8 @@ class PayerFacts(NamedTuple):
     """In windows with a customer, not frozen yet."""
     windows_settled: int = 0
     """Settled by hand in the window, before an event was made of it."""
+    windows_written_off: int = 0
+    """Written off in the same way."""
     frozen: int = 0
     """What events were made of."""
     sending: int = 0
@@ -153,7 +155,7 @@ def build_bridge(facts: PayerFacts, margins: Mapping[str, int] | None = None) ->
         BridgeLine("unknown", "held: in doubt", -facts.unknown),
         BridgeLine("unreportable", "held: unreportable", -facts.unreportable),
         BridgeLine("settled", "settled by hand", -facts.settled - facts.windows_settled),
-        BridgeLine("written_off", "written off", -facts.written_off),
+        BridgeLine("written_off", "written off", -facts.written_off - facts.windows_written_off),
         BridgeLine("unexplained", "unexplained", -sum(errors.values())),
         BridgeLine("at_stripe", "at Stripe", facts.delivered, is_sum=True),
     )
@@ -177,7 +179,8 @@ _COMPARISONS: Final = {
 
 def _errors(facts: PayerFacts) -> dict[str, int]:
     """Each comparison: what is left of it. All of them are lines of the one sum from the rows to the events."""
-    in_windows = facts.credit + facts.unbilled + facts.open + facts.windows_settled + facts.frozen
+    by_hand = facts.windows_settled + facts.windows_written_off
+    in_windows = facts.credit + facts.unbilled + facts.open + by_hand + facts.frozen
     return {
         "rows": facts.billed - facts.windows_billed,
         "windows": facts.windows_billed + facts.accrued - in_windows,

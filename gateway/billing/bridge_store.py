@@ -37,7 +37,8 @@ WINDOWS: Final = f"""
 select customer_id, user_id, sum(billed_nano - accrued_nano)::bigint as windows_billed,
   sum(accrued_nano)::bigint as accrued, sum(credit_nano)::bigint as credit,
   sum(credit_nano)::bigint as credit_used, sum(frozen_nano)::bigint as frozen,
-  sum(settled_nano)::bigint as windows_settled,
+  sum(settled_nano - written_off_nano)::bigint as windows_settled,
+  sum(written_off_nano)::bigint as windows_written_off,
   coalesce(sum(left_nano) filter (where customer_id is null), 0)::bigint as unbilled,
   coalesce(sum(left_nano) filter (where customer_id is not null), 0)::bigint as open
 from (select *, billed_nano - credit_nano - frozen_nano - settled_nano as left_nano from public.billing_windows) w

@@ -218,7 +218,7 @@ async def _write_pack(
     writer.write_json(pack.BRIDGE, await _bridges(connection, month.facts, written))
     writer.write_json(pack.AUDIT, [verdict.to_json() for verdict in month.audit.verdicts])
     for file, query in ((pack.CORRECTIONS, pack_reads.CORRECTIONS), (pack.OPEN_ITEMS, pack_reads.OPEN_ITEMS),
-                        (pack.STRIPE, pack_reads.STRIPE)):  # fmt: skip
+                        (pack.STRIPE, pack_reads.STRIPE), (pack.ACCRUED, pack_reads.ACCRUED)):  # fmt: skip
         await writer.write_csv(file, pack_reads.read_table(connection, query, since, until))
     writer.write_json(pack.PLANS, msgspec.to_builtins(await PlanStore(OneTransaction(connection)).every()))
     made_at = await connection.fetchval("select transaction_timestamp()")

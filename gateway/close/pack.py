@@ -38,6 +38,7 @@ PLANS: Final = "plans/plans.json"
 CORRECTIONS: Final = "corrections.csv"
 OPEN_ITEMS: Final = "open-items.csv"
 STRIPE: Final = "stripe.csv"
+ACCRUED: Final = "accrued.csv"
 PRICE_BOOKS: Final = "price-books"
 # The least effort that pays for itself: a tenth larger than xz's own level 6, for half of its time and memory.
 _XZ: Final = (

@@ -60,6 +60,18 @@ select * from (
 ) each order by kind, at, id
 """
 
+# What was decided about amounts that users had accrued before anybody paid, of users who have some in the month. One
+# decision may be about several months.
+ACCRUED: Final = """
+select d.id, d.made_at, d.made_by, d.user_id, u.email, d.customer_id, c.stripe_customer_id as customer, d.action,
+  d.windows, d.nano * 0.000000001 as usd, d.reference, d.why
+from public.accrued_decisions d join public.users u on u.id = d.user_id join public.customers c on c.id = d.customer_id
+where d.user_id in (
+  select w.user_id from public.billing_windows w
+  where w.user_id is not null and w.window_start >= $1 and w.window_start < $2)
+order by d.made_at, d.id
+"""
+
 
 async def read_blocks(connection: Any, since: datetime, until: datetime) -> AsyncIterator[list[PackRow]]:
     """The rows booked in the span, in the order of their ids, BLOCK_ROWS at a time. Raises DependencyDown."""

@@ -87,6 +87,20 @@ async def test_usage_that_comes_after_a_decision_is_not_part_of_it(office: Offic
     assert await books_are_right(office)
 
 
+async def test_settled_and_written_off_are_two_lines_of_the_bridge(office: Office) -> None:
+    await office.uses("ann", 4 * USD, BEFORE)
+    assert (await office.link("ann", "cus_ann", "--accrued", "settle", "--reference", "in_1", "--yes")).error == ""
+    await office.uses("ann", 3_000_007, BEFORE)  # into the same hour
+    assert (await office.link("ann", "cus_ann", "--accrued", "write-off", "--why", "a gift", "--yes")).error == ""
+    bridge = (await office.json("billing", "status"))["total"]
+    nano = {line["key"]: line["nano"] for line in bridge["lines"]}
+    assert (nano["billed"], nano["settled"], nano["written_off"]) == ("4003000007", "-4000000000", "-3000007")
+    assert nano["at_stripe"] == nano["unexplained"] == "0"
+    assert await books_are_right(office)
+    await office.pool.execute("update billing_windows set written_off_nano = 0")
+    assert not await books_are_right(office)
+
+
 async def test_what_was_decided_to_be_billed_stays_with_that_customer(office: Office) -> None:
     """Also where another one pays before it is frozen, and where it is corrected."""
     user = await Accounts(office.pool).create_user("ann@example.com")

@@ -108,6 +108,7 @@ async def write_pack(
         writer.write_json(pack.PERIOD, {"period": PERIOD, "accepted": accepted or {}, "price_books_missing": []})
         await writer.write_csv(pack.CORRECTIONS, lines(["id", "rows", "why"], ["c", 1, "=HYPERLINK(1)"]))
         await writer.write_csv(pack.OPEN_ITEMS, lines(["id"]))
+        await writer.write_csv(pack.ACCRUED, lines(["id", "usd"]))
         await writer.write_csv(pack.STRIPE, lines(["kind", "amount"], ["event", -5]))
         return writer.finish(PERIOD, key).hex()
 

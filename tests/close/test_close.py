@@ -1,6 +1,7 @@
 """A month is closed from the ledger to a pack that verifies; whatever stands against it is listed with its amount."""
 
 import asyncio
+import csv
 import json
 import shlex
 from datetime import UTC, datetime, timedelta
@@ -184,6 +185,25 @@ async def test_everything_that_stands_against_it_is_listed_with_its_amount(site:
     # An adjustment answers an unpriced or an estimated row.
     await insert(site.ledger, [maker.adjustment(unpriced, at, 5), maker.adjustment(estimated, at, 5)])
     assert {"unpriced", "estimated"}.isdisjoint(items((await site.told("2026-09", "--dry-run"))["findings"]))
+
+
+async def test_what_was_decided_about_accrued_amounts_is_in_the_pack(site: Site) -> None:
+    """With the lines of the bridge, and no text of others as a formula."""
+    stranger = await Accounts(site.pool).create_user("eve@example.com")
+    unbilled = site.maker.reported(FIRST, user_id=stranger, api_key_id=None)
+    await insert(site.ledger, [unbilled])
+    assert (await site.told("2026-09", *ACCEPT))["refused"] == ["unbilled"]
+    decided = ("--stripe-customer", "cus_eve", "--accrued", "settle", "--reference", '=HYPERLINK("x")', "--yes")
+    without_stripe = {name: value for name, value in site.env.items() if name != "STRIPE_SECRET_KEY"}
+    assert (await gateway(without_stripe, "users", "set", "eve@example.com", *decided)).status == 0
+    done = await site.told("2026-09", *ACCEPT)
+    nano = {line["key"]: line["nano"] for line in done["bridge"]["lines"]}
+    assert (nano["settled"], nano["written_off"]) == (str(-(unbilled.billed_nano or 0)), "0")
+    with (Path(done["pack"]) / pack.ACCRUED).open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["email"], row["customer"], row["action"]) == ("eve@example.com", "cus_eve", "settle")
+    assert (row["reference"], row["made_by"]) == ('\'=HYPERLINK("x")', "Ada")
+    assert Decimal(row["usd"]) == Decimal(unbilled.billed_nano or 0).scaleb(-9)
 
 
 async def test_a_breach_of_an_invariant_stands_against_it(site: Site) -> None:

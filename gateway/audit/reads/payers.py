@@ -17,20 +17,22 @@ select ltrim({PAYER}) as example from (
 group by customer_id, user_id having sum(nano) <> 0
 """)  # noqa: S608
 
-# Payers whose windows have taken over, left to a customer, or written off something else than was decided about what
-# users accrued.
+# Payers whose windows have taken over, left to a customer, settled or written off something else than was decided about
+# what users accrued.
 DECIDED: Final = select_worst(f"""
 select ltrim({PAYER}) as example from (
   select customer_id, user_id, accrued_nano as billed,
-    case when user_id is not null then settled_nano else 0 end as settled
+    case when user_id is not null then settled_nano - written_off_nano else 0 end as settled,
+    case when user_id is not null then written_off_nano else 0 end as written_off
   from public.billing_windows
   union all
-  select customer_id, null, -nano, 0 from public.accrued_decisions where action = 'bill'
+  select customer_id, null, -nano, 0, 0 from public.accrued_decisions where action = 'bill'
   union all
-  select null, user_id, case when action = 'bill' then nano else 0 end, case when action = 'bill' then 0 else -nano end
+  select null, user_id, case action when 'bill' then nano else 0 end, case action when 'settle' then -nano else 0 end,
+    case action when 'write-off' then -nano else 0 end
   from public.accrued_decisions
 ) both_sides
-group by customer_id, user_id having sum(billed) <> 0 or sum(settled) <> 0
+group by customer_id, user_id having sum(billed) <> 0 or sum(settled) <> 0 or sum(written_off) <> 0
 """)  # noqa: S608
 
 # Users whose credit was used by something else than the uses of its days.

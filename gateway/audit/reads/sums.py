@@ -213,18 +213,19 @@ with old as (
 ), new as (
   select coalesce(sum(billed_nano), 0)::bigint as nano, coalesce(sum(credit_nano), 0)::bigint as credit,
     coalesce(sum(billed_nano - credit_nano - frozen_nano - settled_nano), 0)::bigint as unfrozen,
-    coalesce(sum(settled_nano), 0)::bigint as settled
+    coalesce(sum(settled_nano - written_off_nano), 0)::bigint as settled,
+    coalesce(sum(written_off_nano), 0)::bigint as written_off
   from public.billing_windows
 ), outbox as (
   select coalesce(sum(value) filter (where state in ('sent', 'duplicate')), 0)::bigint as delivered,
     coalesce(sum(value) filter (where state = 'pending'), 0)::bigint as waiting,
     coalesce(sum(value) filter (where state in ('rejected', 'unknown', 'unreportable')), 0)::bigint as held,
     coalesce(sum(value) filter (where state = 'settled'), 0)::bigint as settled_events,
-    coalesce(sum(value) filter (where state = 'written_off'), 0)::bigint as written_off
+    coalesce(sum(value) filter (where state = 'written_off'), 0)::bigint as written_off_events
   from public.stripe_meter_events
 )
 select old.nano + new.nano as nano, old.unfrozen + new.unfrozen as unfrozen, new.credit, new.settled,
-  outbox.*,
+  new.written_off, outbox.*,
   (select coalesce(sum(credit_due_nano), 0)::bigint from public.billing_carry) as credit_due,
   (select coalesce(sum(nano), 0)::bigint from public.stripe_carry)
     + (select coalesce(sum(nano), 0)::bigint from public.billing_carry) as carry
@@ -262,8 +263,8 @@ class Amounts(NamedTuple):
     """INV-6."""
 
     totals: dict[str, int]
-    """`nano` owed, of that `credit`, `settled` and `unfrozen` nano, `carry` and `credit_due` nano; of the events, in
-    micro-USD, what is `delivered`, `waiting`, `held`, `settled_events` and `written_off`."""
+    """`nano` owed, of that `credit`, `settled`, `written_off` and `unfrozen` nano, `carry` and `credit_due` nano; of
+    the events, in micro-USD, what is `delivered`, `waiting`, `held`, `settled_events` and `written_off_events`."""
     windows: Offenders | None
     """None where they were not compared one by one."""
     old_windows: Offenders | None

@@ -159,7 +159,7 @@ def build_chain(
         ChainStep("rows", f"{len(rows)} calls and corrections", row_sum, is_sum=True),
         ChainStep("windows", "in windows, and in no row that is kept", billed - row_sum),
         ChainStep("credit", "paid by prepaid credit", -sum(one.credit for one in windows)),
-        ChainStep("settled", "settled by hand", -sum(one.settled for one in windows)),
+        ChainStep("settled", "settled by hand, or written off", -sum(one.settled for one in windows)),
         ChainStep("open", "not made into events yet", -sum(one.left for one in windows)),
         *(ChainStep(f"events_{state}", title, -nano) for state, title, nano in _elsewhere(elsewhere, line)),
         ChainStep("carried", "carried from and to other windows (parts of a micro-USD, and what is due)", carried),
