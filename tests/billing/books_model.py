@@ -1,252 +1,302 @@
-"""Ninety days of a small platform in moved time: usage, payers, credit, outages and Stripe's months, from one seed.
+"""Ninety days of a small platform in moved time: usage, payers, plans, credit, outages, Stripe's months; from one seed.
 
-What comes out must be whole: of each customer, to the nano-dollar, what was billed is at Stripe, held, settled, paid by
-credit, carried or not frozen yet; and what is at Stripe is on an invoice or will be. PostgreSQL, the ledger, the
-reporter and the SDK are the real ones; Stripe is the stand-in under its moved clock.
+What happens is told to two sides: to the product (PostgreSQL, the ledger, the commands, the reporter and Stripe's SDK
+are the real ones, Stripe is the stand-in under its moved clock) and to books_truth.py, which is plain Python.
+books_checks.py compares them once everything has healed.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from fractions import Fraction
+from typing import Any, Final
 
+import msgspec
 import structlog
 
+from gateway.accounts.link import ACTIONS, LinkOptions
+from gateway.accounts.users import ChangedUser, set_fields
 from gateway.billing import held
-from gateway.billing.decisions import Action
-from gateway.billing.held import WantedDecision
+from gateway.billing.mirror.read import StripeReader
+from gateway.billing.mirror.refresh import Mirror
+from gateway.billing.mirror.store import MirrorStore
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import NANO_PER_UNIT, unix_seconds
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.ledger.store import Ledger
+from gateway.plans.admin import set_plan
+from gateway.plans.options import PlanOptions
 from gateway.stores.postgres import Pool
-from tests.support.stand_ins import control
-from tests.support.stripe_shop import START, Shop
+from gateway.usage.event import UsageEvent
+from gateway.usage.plan_store import PlanStore
+from gateway.usage.plans import bill
+from tests.billing.books_calls import BEGIN, Proxy, fact
+from tests.billing.books_desk import Desk
+from tests.billing.books_stripe import AWAITS_MAX, Death, Killed, MortalStripe, StripeSide
+from tests.billing.books_truth import PlanFact, Truth
+from tests.conftest import METER, WINDOW_S
+from tests.support.moved_database import set_now
+from tests.support.stripe_shop import Shop
 from tests.support.usage import entries, usage
 
 CUSTOMERS: Final = 20
+LOST_MAX: Final = 3
+"""Customers at a time whom Stripe does not find: it takes their usage, and reports later that it was not counted."""
 USERS: Final = 26
 """More than customers: some share one, and some have none for a while."""
 GRACE_H: Final = 1
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
-BEGIN: Final = datetime.fromtimestamp(START, UTC)
-TROUBLES: Final[tuple[dict[str, Any], ...]] = (
-    {"status": 429, "reason": "global-rate"},
-    {"status": 429, "reason": "global-concurrency"},
-    {"status": 429, "code": "lock_timeout"},
-    {"status": 500},
-    {"status": 500, "accept": True},
-    {"drop": True},
-    {"drop": True, "accept": True},
-    {"body": "", "accept": True},
-    {"body": "<html>"},
-    {"status": 401},
-    {"status": 408, "accept": True},
-)
-
-
-class Killed(BaseException):
-    """The worker dies here."""
-
-
-class Outcome(NamedTuple):
-    """Where the amounts of a customer are, nano-USD."""
-
-    billed: int
-    credit: int
-    open: int
-    settled: int
-    carry: int
-    credit_due: int
-    """What Stripe's months could not take back yet."""
-    by_state: Counter[str]
-    at_stripe: int
-    """Of the stand-in: the quantities of all its invoice lines and what its running period counts."""
-
-    accrued: int
-    """Frozen for this customer of what users had accrued before anybody paid for them."""
-
-    def unexplained(self) -> int:
-        """What is in no place, or in two."""
-        live = sum(self.by_state.values()) - self.by_state["superseded"]
-        owed = self.billed + self.accrued
-        return owed - self.credit - self.open - self.settled - self.carry - live + self.credit_due
+_SECOND: Final = timedelta(seconds=1)
+ALWAYS: Final = datetime.min.replace(tzinfo=UTC)
+OWN_MONTHS: Final = 3
+"""Customers whose periods do not end with the months, where Stripe is asked for that."""
+DEADLY: Final = 0.15
+"""How often a worker dies within a pass."""
+HEALS_MAX: Final = 60
+"""Hours in which everything must have healed."""
 
 
 class World:
     """One run. Everything that it decides comes from its seed."""
 
-    def __init__(self, seed: int, pool: Pool, ledger: Ledger, shop: Shop, billing: Billing, settings: Settings) -> None:
+    def __init__(
+        self, seed: int, pool: Pool, worker_pool: Pool, death: Death, shop: Shop, billing: Billing, settings: Settings
+    ) -> None:
         self.random: Final = random.Random(seed)
         self.pool: Final = pool
-        self.ledger: Final = ledger
-        self.shop: Final = shop
+        self.ledger: Final = Ledger(pool, meter=METER, window_s=WINDOW_S)
+        self.stripe: Final = StripeSide(shop, self.random)
         self.billing: Final = billing
         self.settings: Final = settings
+        self.truth: Final = Truth(Fraction(settings.billing.markup))
         self.now = BEGIN
-        self.users: list[str] = []
-        self.customers: list[str] = []
-        self.rows: list[tuple[str, str, int]] = []
-        """Id, user and nano-USD of rows that may still be corrected."""
-        self.away_until = BEGIN
+        self.users: Final[list[str]] = []
+        self.customers: Final[list[str]] = []
+        self.lost: Final[list[str]] = []
         self.done: Final[Counter[str]] = Counter()
         """How often each thing happened, to see that a run is not empty."""
-        self.deadly: float = 0.0
-        self.reporter = self._start_worker()
+        self.desk: Final = Desk(self.random, pool, settings, self.stripe, self.truth, self.done)
+        self._knows_subscriptions: Final = bool(seed % 2)
+        """Whether Stripe was asked for its subscriptions, or every period is taken for a calendar month."""
+        self._worker_pool: Final = worker_pool
+        self._death: Final = death
+        self._away_until = BEGIN
+        self._correctable: Final[list[UsageEvent]] = []
+        self.proxy: Final = Proxy(self.random, settings)
+        self._worker = self._start_worker()
 
     def _start_worker(self) -> UsageReporter:
         return UsageReporter(
-            Outbox(self.pool),
-            self.billing,
+            Outbox(self._worker_pool, held.rules_of(self.settings)),
+            MortalStripe(self.billing, self._death),
             grace_s=300,
             monotonic=lambda: 0.0,
             random=self.random.random,
             log=structlog.get_logger(),
-            failpoint=self._maybe_die,
+            failpoint=self._death.pass_by,
         )
-
-    def _maybe_die(self, _: str) -> None:
-        if self.random.random() < self.deadly:
-            raise Killed
 
     # What happens
 
     async def run(self, days: int) -> None:
-        """So many days, and then two quiet ones in which everything heals."""
+        """So many days, and then quiet ones in which everything heals."""
         await self._open()
         acts: list[tuple[int, Callable[[], Any]]] = [
             (30, self.use),
             (6, self.use_late),
             (5, self.correct),
             (2, self.repeat),
-            (2, self.relink),
+            (2, self.link),
+            (1, self.unlink),
+            (1, self.write_customer),
             (2, self.pay_in_advance),
+            (1, self.change_plan),
             (3, self.stripe_trouble),
             (2, self.outage),
             (1, self.archive_meter),
-            (1, self.decide),
+            (1, lambda: self.desk.decide(self.now)),
+            (1, lambda: self.desk.cancel(self.now)),
+            (2, self.lose_customer),
         ]
         weights = [weight for weight, _ in acts]
         while self.now < BEGIN + days * DAY:
-            for _, act in self.random.choices(acts, weights, k=self.random.randint(2, 8)):
+            for _, act in self.random.choices(acts, weights, k=self.random.randint(1, 6)):
+                await self._set_now(self.now + _SECOND)
                 await act()
             await self._pass_time()
         await self._heal()
 
     async def _open(self) -> None:
+        await self._set_now(self.now)
+        lag_s, is_late = self.random.choice((0, 60, 600)), self.random.random() < 0.5
+        await self.stripe.set_ways(summaries_lag_s=lag_s, no_meter_late=is_late)
         for number in range(CUSTOMERS):
             name = f"cus_{number}"
-            await control(self.shop.sandbox, "stripe", "/customers", id=name)
-            await self.shop.subscribe(name)
             self.customers.append(name)
-        async with self.pool.acquire() as connection:
-            for number in range(USERS):
-                owner = await connection.fetchval(
-                    "insert into users (email, stripe_customer_id) values ($1, $2) returning id::text",
-                    f"user{number}@example.com",
-                    self.customers[number % CUSTOMERS] if number < CUSTOMERS + 3 else None,
-                )
-                self.users.append(owner)
+            self.truth.modes[name] = "postpaid"
+            has_own_months = self._knows_subscriptions and number < OWN_MONTHS
+            anchor = BEGIN + timedelta(minutes=self.random.randint(1, 27 * 1440)) if has_own_months else None
+            await self.stripe.add_customer(name, anchor)
+        for number in range(USERS):
+            customer = self.customers[number % CUSTOMERS] if number < CUSTOMERS + 3 else None
+            owner = await self.pool.fetchval(_NEW_USER, f"user{number}@example.com", customer)
+            self.users.append(owner)
+            if customer is not None:
+                self.truth.link(owner, customer, self.now, since=ALWAYS)
+        await self._sync()
 
     async def use(self) -> None:
-        """Some calls of one user in the last hours."""
+        """Some calls in the last hours, most of one user."""
         user = self.random.choice(self.users)
-        ago = [timedelta(seconds=self.random.randint(0, 6 * 3600)) for _ in range(self.random.randint(1, 4))]
-        await self._add_rows(user, *(self.now - each for each in ago))
+        calls = [
+            (self.random.choice((user, user, self.random.choice(self.users))), self.random.randint(0, 6 * 3600))
+            for _ in range(self.random.randint(1, 4))
+        ]
+        await self._book(*(self.proxy.record(each, self.now - timedelta(seconds=ago)) for each, ago in calls))
 
     async def use_late(self) -> None:
         """A row that comes up to ten days after its call."""
-        await self._add_rows(self.random.choice(self.users), self.now - self.random.random() * 10 * DAY)
+        await self._book(self.proxy.record(self.random.choice(self.users), self.now - self.random.random() * 10 * DAY))
         self.done["late"] += 1
 
-    async def _add_rows(self, user: str, *instants: datetime) -> None:
-        events = [usage(user, max(at, BEGIN), self._amount()) for at in instants]
-        self.rows += [(event.id, user, event.billed_nano or 0) for event in events]
+    async def _book(self, *events: UsageEvent) -> None:
+        self._correctable.extend(events)
         await self.ledger.insert_batch(entries(*events))
+        self.truth.book([fact(event) for event in events], self.now)
         self.done["rows"] += len(events)
-
-    def _amount(self) -> int:
-        return self.random.choice((0, 1, 999, 1_000, 123_456, 5_000_001, self.random.randint(0, 3_000_000_000)))
 
     async def correct(self) -> None:
         """A row turns out dearer or cheaper, or to have cost nothing."""
-        if not self.rows:
+        if not self._correctable:
             return
-        adjusted, user, nano = self.rows.pop(self.random.randrange(len(self.rows)))
-        delta = self.random.choice((-nano, -(nano // 2), nano // 3))
-        if delta:
-            await self.ledger.insert_batch(
-                entries(usage(user, self.now, delta, evidence="adjustment", adjusts=adjusted, tokens=(0, 0)))
-            )
-            self.done["corrected"] += 1
+        old = self._correctable.pop(self.random.randrange(len(self._correctable)))
+        cost, terms = old.cost_nano or 0, self.proxy.plans.named(old.plan_version)
+        delta = self.random.choice((-cost, -(cost // 2), cost // 3))
+        if not delta or terms is None:
+            return
+        event = msgspec.structs.replace(
+            usage(old.user_id, self.now, 0, evidence="adjustment", adjusts=old.id, tokens=(0, 0)),
+            id=self.proxy.new_id(),
+            cost_nano=delta,
+            billed_nano=bill(cost + delta, (), terms, old.model, None) - (old.billed_nano or 0),
+            plan_version=old.plan_version,
+        )
+        await self.ledger.insert_batch(entries(event))
+        assert self.truth.correct(old.id, fact(event), self.now) == event.billed_nano
+        self.done["corrected"] += 1
 
     async def repeat(self) -> None:
         """The stream gives the same entry again, together with a new one."""
         user = self.random.choice(self.users)
-        event = usage(user, self.now, self.random.randint(1, 10**9))
-        self.rows.append((event.id, user, event.billed_nano or 0))
-        await self.ledger.insert_batch(entries(event))
-        await self.ledger.insert_batch(entries(event, usage(user, self.now, 7)))
+        event = self.proxy.record(user, self.now)
+        await self._book(event)
+        await self.ledger.insert_batch(entries(event, again := self.proxy.record(user, self.now)))
+        self.truth.book([fact(event), fact(again)], self.now)
+        self.done["repeated"] += 1
 
-    async def relink(self) -> None:
-        """From now on somebody else pays for a user, or nobody."""
+    async def link(self) -> None:
+        """From now on somebody else pays for a user, sometimes from before; and what has accrued is decided."""
         user = self.random.choice(self.users)
-        customer = self.random.choice([*self.customers, None])
-        async with self.pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "update user_customers set valid_to = $2 where user_id = $1 and valid_to is null and valid_from < $2",
-                user,
-                self.now,
-            )
-            if customer is not None:
-                await connection.execute(
-                    """
-                    insert into user_customers (user_id, customer_id, valid_from)
-                    select $1, id, $3 from customers where stripe_customer_id = $2
-                    and not exists (select from user_customers where user_id = $1 and valid_to is null)
-                    """,
-                    user,
-                    customer,
-                    self.now,
-                )
-        self.done["relinked"] += 1
+        customer = self.random.choice([name for name in self.customers if name not in self.lost])
+        before = self.now - self.random.random() * 3 * DAY
+        since = before if self.random.random() < 0.3 and self.truth.can_begin(user, before) else None
+        mode = self.random.choice(("prepaid", "postpaid")) if user in self.truth.credit_since else None
+        wanted = LinkOptions(customer, since, mode=mode, yes=True)  # type: ignore[arg-type]  # mode is one of them
+        changed = await self._set_payer(user, wanted)
+        if changed is None:
+            wanted = wanted._replace(accrued=self.random.choice(ACTIONS), reference="in_0", why="agreed")
+            changed = await set_fields(self.settings, who=user, payer=wanted)
+        assert changed.link is not None
+        assert changed.link.nano == self.truth.unbilled[user], (user, changed.link.nano)
+        if mode is not None:
+            self.truth.modes[customer] = mode
+        self.truth.link(user, customer, self.now, since)
+        if wanted.accrued is not None:
+            self.truth.decide(user, customer, wanted.accrued)
+            self.done[f"accrued {wanted.accrued}"] += 1
+        self.done["linked"] += 1
+
+    async def _set_payer(self, user: str, wanted: LinkOptions) -> ChangedUser | None:
+        """None where something has accrued, which asks for a decision."""
+        try:
+            return await set_fields(self.settings, who=user, payer=wanted)
+        except OptionError as error:
+            if "--accrued bill" not in str(error):
+                raise
+            return None
+
+    async def unlink(self) -> None:
+        """Nobody pays for a user from now on."""
+        user = self.random.choice(self.users)
+        await set_fields(self.settings, who=user, payer=LinkOptions(None, yes=True))
+        self.truth.link(user, None, self.now)
+        self.done["unlinked"] += 1
+
+    async def write_customer(self) -> None:
+        """A platform writes who pays into the table of users: from now on, and of what has accrued nothing is said."""
+        user, customer = self.random.choice(self.users), self.random.choice([*self.customers, None])
+        await self.pool.execute(_WRITE_CUSTOMER, user, customer)
+        self.truth.link(user, customer, self.now)
+        self.done["written"] += 1
 
     async def pay_in_advance(self) -> None:
         """Credit, or some of it taken back."""
-        async with self.pool.acquire() as connection:
-            await connection.execute(
-                "insert into credit_entries (user_id, amount_usd) values ($1, $2::bigint * 0.000000001)",
-                self.random.choice(self.users[:6]),
-                self.random.choice((1, 999_999_999, 2_000_000_000, -500_000_000)),
-            )
+        user = self.random.choice(self.users[:6])
+        nano = self.random.choice((1, 999_999_999, 2_000_000_000, 5_000_000_000, -500_000_000))
+        await self.pool.execute(_CREDIT, user, nano)
+        self.truth.pay_in_advance(user, nano, self.now)
         self.done["credit"] += 1
+
+    async def change_plan(self) -> None:
+        """Another factor within the hour, for a user or for everybody."""
+        user = self.random.choice([*self.users[4:8], None, None, None])
+        since = self.now + timedelta(seconds=self.random.randint(180, 3600))
+        if any(plan.user == user and plan.since > self.now for plan in self.truth.plans):
+            return
+        factor = self.random.choice(("1", "1.2", "1.07", "0.333333333", "2.5", "0"))
+        name = "everybody" if user is None else f"user-{self.users.index(user)}"
+        wanted = PlanOptions(name, "markup", {"factor": factor}, user=user, start=since)
+        await set_plan(self.settings, wanted, apply=True)
+        self.proxy.plans = await PlanStore(self.pool).live()
+        self.truth.plans.append(PlanFact(user, since, Fraction(factor)))
+        self.done["plan"] += 1
 
     async def stripe_trouble(self) -> None:
         """The next calls to Stripe go wrong in one of its ways."""
-        trouble = self.random.choice(TROUBLES)
-        await control(self.shop.sandbox, "stripe", "", times=self.random.randint(1, 4), path="meter_events", **trouble)
+        await self.stripe.make_trouble()
         self.done["trouble"] += 1
 
     async def outage(self) -> None:
         """No worker runs for a while: seconds to thirty hours, also over the end of a month."""
-        self.away_until = self.now + timedelta(seconds=self.random.choice((5, 600, 7200, 8 * 3600, 30 * 3600)))
+        self._away_until = self.now + timedelta(seconds=self.random.choice((5, 600, 7200, 8 * 3600, 30 * 3600)))
         self.done["outage"] += 1
 
     async def archive_meter(self) -> None:
         """Somebody archives the meter at Stripe, and activates it again hours later."""
-        meters = self.shop.client.v1.billing.meters
-        await meters.deactivate_async(self.shop.price.recurring.meter)
+        await self.stripe.set_meter(is_active=False)
         await self._turn()
         await self._pass_time()
-        await meters.reactivate_async(self.shop.price.recurring.meter)
+        await self.stripe.set_meter(is_active=True)
         self.done["archived"] += 1
 
+    async def lose_customer(self) -> None:
+        """Stripe finds a customer no more, or again (as with a key of the other mode)."""
+        if self.lost and self.random.random() < 0.6:
+            self.stripe.set_known(self.lost.pop(0), is_known=True)
+        elif len(self.lost) < LOST_MAX:
+            self.lost.append(self.random.choice([name for name in self.customers if name not in self.lost]))
+            self.stripe.set_known(self.lost[-1], is_known=False)
+            self.done["lost"] += 1
+
     # Time
+
+    async def _set_now(self, instant: datetime) -> None:
+        self.now = instant
+        await set_now(self.pool, instant)
 
     async def _pass_time(self) -> None:
         step = self.random.choice((HOUR, 6 * HOUR, DAY, DAY, timedelta(minutes=59, seconds=59)))
@@ -254,120 +304,73 @@ class World:
 
     async def _move_to(self, instant: datetime) -> None:
         """Stripe's clock and ours; the month's end is not jumped over, because workers pass it often."""
-        for edge in sorted({self._next_seal(), self._next_seal() - timedelta(minutes=5)}):
+        for edge in (self._next_seal() - timedelta(minutes=5), self._next_seal()):
             if self.now < edge < instant:
                 await self._arrive(edge)
         await self._arrive(instant)
 
     async def _arrive(self, instant: datetime) -> None:
-        self.now = instant
-        await self.shop.move_to(unix_seconds(instant))
-        await self._seal()
-        if instant >= self.away_until:
+        await self._set_now(instant)
+        await self.stripe.move_to(instant)
+        sealed, self.truth.sealed = self.truth.sealed, self._month(instant - GRACE_H * HOUR + timedelta(minutes=15))
+        if self.truth.sealed != sealed:
+            await self._sync()
+        await self.pool.fetchval("select seal_books($1)", self.truth.sealed)
+        if instant >= self._away_until:
             await self._turn()
+            self.done["reports"] += await self.stripe.tell(self.pool, self.billing)
 
     def _next_seal(self) -> datetime:
         """When the month that holds `now` less its grace is sealed."""
-        month = (self.now - GRACE_H * HOUR).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        following = (month + 32 * DAY).replace(day=1)
-        return following + GRACE_H * HOUR - timedelta(minutes=15)
+        month = self._month(self.now - GRACE_H * HOUR)
+        return self._month(month + 32 * DAY) + GRACE_H * HOUR - timedelta(minutes=15)
 
-    async def _seal(self) -> None:
-        bound = (self.now - GRACE_H * HOUR + timedelta(minutes=15)).replace(
-            day=1, hour=0, minute=0, second=0, microsecond=0
-        )
-        async with self.pool.acquire() as connection:
-            await connection.fetchval("select seal_books($1)", bound)
+    @staticmethod
+    def _month(at: datetime) -> datetime:
+        return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
-    async def _turn(self, *, deadly: float = 0.02) -> None:
+    async def _turn(self, *, is_deadly: bool = True) -> None:
         """One pass of the worker, which may die on the way; another one starts then."""
-        self.deadly = deadly
+        dies = is_deadly and self.random.random() < DEADLY
+        self._death.come_at(self.random.randrange(AWAITS_MAX) if dies else None)
         try:
-            await self.reporter.step_once(self.now)
+            await self._worker.step_once(self.now)
         except Killed:
             self.done["killed"] += 1
-            self.reporter = self._start_worker()
+            self._death.come_at(None)
+            await self._worker_pool.expire_connections()
+            self._worker = self._start_worker()
+        self._death.come_at(None)
+
+    async def _sync(self) -> None:
+        if self._knows_subscriptions:
+            await Mirror(StripeReader(self.billing), MirrorStore(self.pool)).sync(BEGIN - 60 * DAY)
 
     async def _heal(self) -> None:
-        """No more troubles: everything that can go out does, and the last month is invoiced."""
-        await control(self.shop.sandbox, "stripe", "", method="DELETE")
-        self.away_until = self.now
-        for _ in range(40):
-            self.now += HOUR
-            await self._arrive(self.now)
-            await self._turn(deadly=0.0)
-            await self.decide()
-        await self._decide("settle", reference="in_2")
-
-    async def decide(self) -> None:
-        """Somebody goes through what waits: found at Stripe, sent again, or settled by hand. Stripe's summaries are
-        asked first, so what does not fit is refused."""
-        for action in ("delivered", "reissue"):
-            await self._decide(action)
-        if self.random.random() < 0.3:
-            await self._decide("settle", reference="in_1")
-
-    async def _decide(self, action: Action, reference: str | None = None) -> None:
-        wanted = WantedDecision(action, "looked at Stripe", reference)
-        try:
-            judged = await held.decide(self.settings, wanted, now=self.now, is_sure=True, by="finance")
-        except OptionError:
-            return  # nothing waits
-        for each in judged:
-            self.done[f"{action} {'refused' if each.refusal else 'done'}"] += 1
-
-    # What came of it
-
-    async def outcomes(self) -> dict[str, Outcome]:
-        """By Stripe's customer id."""
-        async with self.pool.acquire() as connection:
-            rows = await connection.fetch(_OUTCOMES)
-            states = await connection.fetch(_STATES)
-        by_state: dict[str, Counter[str]] = {name: Counter() for name in self.customers}
-        for row in states:
-            by_state[row["customer"]][row["state"]] += row["value"] * NANO_PER_UNIT
-        return {
-            row["customer"]: Outcome(
-                row["billed"],
-                row["credit"],
-                row["open"],
-                row["settled"],
-                row["carry"],
-                row["credit_due"],
-                by_state[row["customer"]],
-                await self._at_stripe(row["customer"]),
-                row["accrued"],
-            )
-            for row in rows
-        }
-
-    async def accrued_without_event(self) -> int:
-        """What events say less than the windows of users that are frozen, nano-USD."""
-        async with self.pool.acquire() as connection:
-            return int(await connection.fetchval(_WITHOUT_EVENT))
-
-    async def _at_stripe(self, customer: str) -> int:
-        invoices = await self.shop.invoices(customer=customer)
-        invoiced = sum(line.quantity for invoice in invoices for line in invoice.lines.data)
-        (subscription,) = (await self.shop.client.v1.subscriptions.list_async({"customer": customer})).data
-        item = subscription["items"].data[0]
-        running = await self.shop.summed(customer, item.current_period_start, unix_seconds(self.now) // 60 * 60)
-        return NANO_PER_UNIT * (int(invoiced) + int(sum(running)))
+        """No more troubles: everything that can go out does, and people end the rest."""
+        await self.stripe.end_trouble()
+        self._away_until = self.now
+        while self.lost:
+            self.stripe.set_known(self.lost.pop(), is_known=True)
+        for hours in range(HEALS_MAX):
+            await self._arrive(self.now + HOUR)
+            await self._turn(is_deadly=False)
+            await self.desk.decide(self.now)
+            await self.desk.settle_credit(self.now)
+            if hours > HEALS_MAX // 2:
+                await self.desk.end_all(self.now)
+            if hours > 2 and not await self.pool.fetchval(_WAITS):
+                break
+        await self._sync()
 
 
-_OUTCOMES: Final = """
-select c.stripe_customer_id as customer, coalesce(c2.nano, 0)::bigint as carry,
-  coalesce(c2.credit_due_nano, 0)::bigint as credit_due,
-  (select coalesce(sum(billed_usd) * 1000000000, 0)::bigint from openai_usage where customer_id = c.id) as billed,
-  (select coalesce(sum(nano), 0)::bigint from stripe_meter_events where customer_id = c.id and user_id is not null
-    and state <> 'superseded') as accrued,
-  coalesce(sum(w.credit_nano), 0)::bigint as credit, coalesce(sum(w.settled_nano), 0)::bigint as settled,
-  coalesce(sum(w.billed_nano - w.credit_nano - w.frozen_nano - w.settled_nano), 0)::bigint as open
-from customers c left join billing_windows w on w.customer_id = c.id left join billing_carry c2 on c2.customer_id = c.id
-group by c.id, c2.nano, c2.credit_due_nano
-"""
-_STATES: Final = "select customer, state, sum(value)::bigint as value from stripe_meter_events group by 1, 2"
-_WITHOUT_EVENT: Final = """
-select (select coalesce(sum(nano), 0) from stripe_meter_events where user_id is not null and state <> 'superseded')
-  - (select coalesce(sum(frozen_nano), 0) from billing_windows where user_id is not null)
+_NEW_USER: Final = "insert into users (email, stripe_customer_id) values ($1, $2) returning id::text"
+_WRITE_CUSTOMER: Final = "update users set stripe_customer_id = $2 where id = $1"
+_CREDIT: Final = "insert into credit_entries (user_id, amount_usd) values ($1, $2::bigint * 0.000000001)"
+# Whether anything is still to be sent, decided or frozen.
+_WAITS: Final = """
+select exists (select from stripe_meter_events
+    where state not in ('sent', 'duplicate', 'superseded', 'cancelled', 'settled', 'written_off'))
+  or exists (select from billing_windows where open and customer_id is not null)
+  or exists (select from billing_carry where credit_due_nano <> 0)
 """
