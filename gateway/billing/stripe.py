@@ -299,7 +299,7 @@ class Billing:
             return Customer(None, f"is not there for STRIPE_SECRET_KEY ({outcome.reason})")
         if member(found, "deleted"):
             return Customer(None, "has been deleted at Stripe")
-        return Customer(bool(member(found, "livemode")), None)
+        return Customer(bool(member(found, "livemode")), None, member(found, "currency"))
 
     async def create_customer(self, user_id: str, email: str) -> str:
         """A Stripe customer for a user of ours; asked again for the same user within a day, the same customer.

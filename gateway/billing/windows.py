@@ -80,6 +80,8 @@ class Customer(NamedTuple):
     """Whether it is of live mode; None when it is not there."""
     problem: str | None
     """Why nothing that is sent for it counts, as the end of a sentence; None when it does."""
+    currency: str | None = None
+    """In which it is charged for subscriptions; None where that is not settled yet."""
 
 
 class Uncounted(NamedTuple):

@@ -52,6 +52,26 @@ class StripeReader:
         async for found in _pages(lambda: self._client.v1.subscriptions.list_async({"status": "all", "limit": PAGE})):
             yield await self._items(found)
 
+    async def subscriptions_of(self, customer_id: str) -> list[SubscriptionItem]:
+        """A customer's items, those that have ended too."""
+        wanted: Any = {"customer": customer_id, "status": "all", "limit": PAGE}
+        pages = _pages(lambda: self._client.v1.subscriptions.list_async(wanted))
+        return [item async for found in pages for item in await self._items(found)]
+
+    async def has_subscriptions(self) -> bool:
+        """Whether anybody is billed by a subscription at all."""
+        page = await _ask(lambda: self._client.v1.subscriptions.list_async({"status": "all", "limit": 1}))
+        return bool(page.data)
+
+    async def currencies_of_price(self, lookup_key: str) -> set[str]:
+        """In which the price with this key can be charged; none where there is no such price. Stripe shows a price's
+        other currencies only where they are asked for (its API reference, `currency_options`)."""
+        wanted: Any = {"lookup_keys": [lookup_key], "active": True, "expand": ["data.currency_options"]}
+        page = await _ask(lambda: self._client.v1.prices.list_async(wanted))
+        options = [member(price, "currency_options") for price in page.data]
+        others = {name for each in options if each is not None for name in each.to_dict()}
+        return {price.currency for price in page.data} | others
+
     async def invoice(self, invoice_id: str) -> Invoice | None:
         """An invoice with all its lines."""
         found = await _ask(lambda: self._client.v1.invoices.retrieve_async(invoice_id))

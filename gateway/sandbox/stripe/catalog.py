@@ -29,7 +29,7 @@ _PRODUCT: Final = frozenset({"id", "name", "active", "description", "metadata", 
 _PRICE: Final = frozenset(
     {
         "currency", "product", "product_data", "unit_amount", "unit_amount_decimal", "recurring", "lookup_key",
-        "transfer_lookup_key", "nickname", "metadata", "active", "billing_scheme", "tax_behavior",
+        "transfer_lookup_key", "nickname", "metadata", "active", "billing_scheme", "tax_behavior", "currency_options",
     }
 )  # fmt: skip
 _PRICE_CHANGES: Final = frozenset(
@@ -111,6 +111,10 @@ class Catalog:
                 "active": read_flag(form, "active", True),
                 "billing_scheme": "per_unit",
                 "currency": currency,
+                "currency_options": {
+                    each: self._currency_option(given)
+                    for each, given in {currency: form, **read_map(form, "currency_options")}.items()
+                },
                 "lookup_key": form.get("lookup_key"),
                 "metadata": read_metadata(form, {}),
                 "nickname": form.get("nickname"),
@@ -158,6 +162,15 @@ class Catalog:
         same |= {name: price[name] for name in ("nickname", "product", "tiers_mode", "billing_scheme")}
         amounts = {"amount": price["unit_amount"], "amount_decimal": price["unit_amount_decimal"]}
         return {**same, **recurring, **amounts} | {"object": "plan", "transform_usage": None}
+
+    def _currency_option(self, given: dict[str, Any]) -> Stored:
+        amount = self._unit_amount(given)
+        return {
+            "custom_unit_amount": None,
+            "tax_behavior": "unspecified",
+            "unit_amount": int(amount) if amount == amount.to_integral_value() else None,
+            "unit_amount_decimal": plain(amount),
+        }
 
     def _unit_amount(self, form: dict[str, Any]) -> Decimal:
         exact, whole = read_decimal(form, "unit_amount_decimal"), read_signed(form, "unit_amount")

@@ -8,8 +8,8 @@ GET    /_control/calls      {"calls": {"POST /v1/billing/meter_events": 3, …},
 DELETE /_control/calls      counts from 0 again
 GET    /_control/events     {"events": […], "uncounted": […]}: everything counted, with customer, value and identifier;
                             and everything received with a 200 and never counted, with why
-POST   /_control/customers  {"id": "cus_1", "livemode": false}: a customer with an id of one's own; a live one is of the
-                            other mode, and this key does not see it
+POST   /_control/customers  {"id": "cus_1", "livemode": false, "currency": "eur"}: a customer with an id of one's own; a
+                            live one is of the other mode, and this key does not see it
 GET    /_control/clock      {"now": 1795392000}
 POST   /_control/clock      {"now": 1795392000} or {"advance_s": 3600}; with "frozen": true it stands still then:
                             moves the time ahead, and does all that falls due on the way; it never goes back
@@ -42,6 +42,7 @@ class CustomerOrder(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     email: str | None = None
     livemode: bool = False
+    currency: str | None = None
 
 
 class ClockOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,7 +147,8 @@ def _control_world(stripe: StripeService, http: StripeHttp) -> list[web.RouteDef
             given = msgspec.json.decode(await request.read(), type=CustomerOrder)
         except msgspec.DecodeError as error:
             return _json({"error": str(error)}, 400)
-        stripe.customers.add(stripe.now(), {"email": given.email}, customer_id=given.id, livemode=given.livemode)
+        texts = {"email": given.email, "currency": given.currency}
+        stripe.customers.add(stripe.now(), texts, customer_id=given.id, livemode=given.livemode)
         http.save()
         return _json({"id": given.id})
 

@@ -24,7 +24,7 @@ class Customers:
         """Makes a customer, as a fixture with an id and a mode of one's own, and returns the id."""
         made_id = customer_id or f"cus_{secrets.token_hex(7)}"
         customer = {"id": made_id, "object": "customer", "created": now, "livemode": livemode}
-        customer |= {name: form.get(name) for name in TEXTS}
+        customer |= {name: form.get(name) for name in TEXTS} | {"currency": form.get("currency")}
         # What an invoice of the customer needs (stripe-python 16.1, `Customer`).
         customer |= {"balance": 0, "invoice_prefix": secrets.token_hex(4).upper(), "next_invoice_sequence": 1}
         self.all[made_id] = customer | {"metadata": form.get("metadata") or {}}

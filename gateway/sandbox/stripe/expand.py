@@ -9,18 +9,29 @@ from gateway.sandbox.stripe.meters import StripeApiError
 DEPTH_MAX: Final = 4
 """docs.stripe.com, api/expanding_objects."""
 
+INCLUDABLE: Final = "currency_options"
+"""Of a price, left out unless it is asked for (docs.stripe.com, api/expanding_objects: includable properties)."""
+
 
 def expand_answer(answer: Any, paths: list[Any], find: Callable[[str], Any]) -> Any:
     """A copy in which each path (`data.customer`, `latest_invoice`) has an object; `find` gives it by its id, None for
     what is no such id. Raises StripeApiError (400)."""
     if not paths:
-        return answer
+        return _without_includable(answer)
     copied = copy.deepcopy(answer)
     for path in paths:
         names = str(path).split(".")
         if len(names) > DEPTH_MAX or not _expand(copied, names, find):
             raise StripeApiError(400, f"This property cannot be expanded ({path}).", param="expand")
-    return copied
+    return copied if any(str(path).endswith(INCLUDABLE) for path in paths) else _without_includable(copied)
+
+
+def _without_includable(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_includable(each) for each in node]
+    if isinstance(node, dict):
+        return {name: _without_includable(each) for name, each in node.items() if name != INCLUDABLE}
+    return node
 
 
 def _expand(node: Any, names: list[str], find: Callable[[str], Any]) -> bool:

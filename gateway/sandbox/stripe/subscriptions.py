@@ -74,6 +74,8 @@ class Subscriptions:
             "start_date": now,
         }
         made = self._account.add(KIND, "sub", shape_subscription(fields))
+        # docs.stripe.com, customers: the first subscription settles the currency.
+        customer["currency"] = customer.get("currency") or fields["currency"]
         self._end_as_asked(made, form)
         end = end_of_period(made, prices[0], now)
         items = [
