@@ -21,6 +21,7 @@ from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from gateway.stores.webhook_inbox import ATTEMPTS_MAX, WebhookEvent
 from tests.conftest import METER
+from tests.support.stand_ins import control
 from tests.support.stripe_shop import DAY, JANUARY, START, Shop, open_shop
 
 
@@ -218,6 +219,42 @@ async def test_sync_finds_what_no_webhook_told(shop: Shop, billing: Billing, poo
     later = datetime.fromtimestamp(JANUARY + DAY, UTC)  # the draft is older, and is read all the same
     assert (await mirror.sync(later)).invoices == 1
     assert "draft" not in {row["status"] for row in await kept(pool, "stripe_invoices")}
+
+
+async def test_more_lines_and_invoices_than_one_page_has(shop: Shop, billing: Billing) -> None:
+    """Stripe tells ten lines with an invoice, and a hundred objects on a page."""
+    subscription = await shop.subscribe()
+    await use(shop, subscription.customer, 1_000_000, START + DAY)
+    for number in range(115):
+        item: Any = {"customer": subscription.customer, "amount": number + 1, "currency": "usd"}
+        await shop.client.v1.invoice_items.create_async(item)
+    await shop.move_to(JANUARY + 2 * 3600)
+    (final,) = await shop.invoices(customer=subscription.customer)
+    assert (len(final.lines.data), final.lines.has_more) == (10, True)
+    reader = StripeReader(billing)
+    invoice = await reader.invoice(final.id)
+    assert invoice is not None
+    assert len({line.id for line in invoice.lines}) == len(invoice.lines) == 116
+    assert sum(line.amount for line in invoice.lines) == invoice.subtotal == 100 + sum(range(1, 116))
+    assert [line.quantity for line in invoice.lines if line.meter == METER] == ["1000000"]
+    for _ in range(102):
+        await shop.client.v1.invoices.create_async({"customer": subscription.customer})
+    read = [one.id async for one in reader.invoices(datetime.fromtimestamp(START, UTC))]
+    assert len(set(read)) == len(read) == 103
+
+
+async def test_a_customer_whom_a_parameter_names_may_be_gone(shop: Shop, billing: Billing) -> None:
+    """400 `resource_missing`, not 404: the customer is in the query of the summary."""
+    customer = (await shop.client.v1.customers.create_async({})).id
+    given: Any = {
+        "customer": customer, "amount": {"type": "monetary", "monetary": {"currency": "usd", "value": 700}},
+        "applicability_config": {"scope": {"price_type": "metered"}}, "category": "paid",
+    }  # fmt: skip
+    await shop.client.v1.billing.credit_grants.create_async(given)
+
+    await control(shop.sandbox, "stripe", "", path="/credit_balance_summary", status=400, code="resource_missing")
+    (grant,) = [one async for one in StripeReader(billing).credit_grants()]
+    assert (grant.amount, grant.available) == (700, None)
 
 
 async def test_what_is_not_ours_is_acknowledged_and_left(shop: Shop, billing: Billing, pool: Pool) -> None:

@@ -17,6 +17,8 @@ from gateway.billing.stripe_answers import member, translate_error
 from gateway.billing.windows import unix_seconds
 
 PAGE: Final = 100
+MISSING: Final = "resource_missing"
+"""Stripe's code for an object that a parameter names, as a customer who is deleted."""
 
 
 class StripeReader:
@@ -33,6 +35,10 @@ class StripeReader:
     def is_live(self) -> bool:
         """Whether the key is of live mode."""
         return self._billing.is_live
+
+    async def account(self) -> str:
+        """Whose account the key is of: `acct_…`."""
+        return (await self._billing.account()).partition("/")[0]
 
     async def customer(self, customer_id: str) -> StripeCustomer | None:
         """A customer; one that was deleted says so."""
@@ -216,11 +222,11 @@ class StripeReader:
 
 
 async def _ask(call: Callable[[], Awaitable[Any]]) -> Any:
-    """What a call of the SDK gives; None where Stripe has no such object."""
+    """What a call of the SDK gives; None where Stripe has no such object: 404 for one of the path, else 400."""
     try:
         return await call()
     except stripe.InvalidRequestError as error:
-        if error.http_status == 404:
+        if error.http_status == 404 or error.code == MISSING:
             return None
         raise translate_error(error) from error
     except stripe.StripeError as error:

@@ -103,7 +103,8 @@ class StripeEvents:
 
     async def _do(self, event: Event, body: bytes) -> str | None:
         """What an event is about; why nothing was done, where that is so."""
-        if event.account is not None:
+        # A thin event may name the account that it is of though that is ours (its `context`).
+        if event.account is not None and event.account != await self._reader.account():
             return "of a connected account"
         if event.is_live != self._reader.is_live:
             return "of Stripe's other mode (live or test) than STRIPE_SECRET_KEY"

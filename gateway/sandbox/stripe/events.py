@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.sandbox.stripe.meters import DAY_S, list_page
+from gateway.sandbox.stripe.meters import DAY_S, list_page, shorten_lists
 from gateway.sandbox.stripe.objects import Account, Stored
 from gateway.sandbox.stripe.params import in_range, read_list
 
@@ -41,7 +41,7 @@ class EventLog:
         return list_page(found, query, "/v1/events")
 
     def _write(self, event_type: str, about: Stored, before: Stored | None) -> None:
-        data: Stored = {"object": copy.deepcopy(about)}
+        data: Stored = {"object": shorten_lists(copy.deepcopy(about))}
         if before is not None:
             data["previous_attributes"] = before
         fields = {

@@ -12,7 +12,7 @@ from aiohttp import encode_basic_auth, web
 
 from gateway.sandbox.stripe.expand import expand_answer
 from gateway.sandbox.stripe.form import nest, read_form
-from gateway.sandbox.stripe.meters import DAY_S, StripeApiError
+from gateway.sandbox.stripe.meters import DAY_S, StripeApiError, shorten_lists
 from gateway.sandbox.stripe.params import read_list
 from gateway.sandbox.stripe.service import StripeService, StripeState
 
@@ -178,7 +178,8 @@ class StripeHttp:
             key = request.headers.get("Idempotency-Key")
             self.stripe.account.request = {"id": f"req_{secrets.token_hex(7)}", "idempotency_key": key}
             try:
-                done = expand_answer(run(request, params), read_list(params, "expand"), self.stripe.find)
+                answer = expand_answer(run(request, params), read_list(params, "expand"), self.stripe.find)
+                done = shorten_lists(answer)
             except StripeApiError as refused:
                 if refused.error.get("code") in UNREAD:
                     raise

@@ -15,6 +15,7 @@ DAY_S: Final = 86_400
 PAST_S: Final = 35 * DAY_S
 FUTURE_S: Final = 300
 DIGITS_MAX: Final = 15
+EMBEDDED_MAX: Final = 10
 INVALID_VALUE: Final = "meter_event_invalid_value"
 WINDOWS: Final = {"hour": HOUR_S, "day": DAY_S}
 _VALUE: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -53,19 +54,37 @@ def missing(what: str, object_id: str, hint: str = "") -> StripeApiError:
 
 
 def list_page(items: list[dict[str, Any]], query: dict[str, Any], url: str) -> dict[str, Any]:
-    """A page of a v1 list. Raises StripeApiError (400)."""
+    """A page of a v1 list (docs.stripe.com, api/pagination). Raises StripeApiError (400)."""
     ids = [item["id"] for item in items]
-    after, before = query.get("starting_after"), query.get("ending_before")
     limit = whole_number(query.get("limit", "10"), "limit")
     if not 1 <= limit <= 100:
         raise StripeApiError(400, "Invalid limit: an integer from 1 to 100 is expected.", param="limit")
-    if before in ids:
-        end = ids.index(before)
+    cursors = [name for name in ("starting_after", "ending_before") if name in query]
+    if len(cursors) > 1:
+        raise StripeApiError(400, f"You may only specify one of these parameters: {', '.join(cursors)}.")
+    for name in cursors:
+        if query[name] not in ids:
+            raise StripeApiError(400, f"No such object: '{query[name]}'", code="resource_missing", param=name)
+    if "ending_before" in query:
+        end = ids.index(query["ending_before"])
         start = max(0, end - limit)
         return {"object": "list", "data": items[start:end], "has_more": start > 0, "url": url}
-    start = ids.index(after) + 1 if after in ids else 0
+    start = ids.index(query["starting_after"]) + 1 if cursors else 0
     end = start + limit
     return {"object": "list", "data": items[start:end], "has_more": end < len(items), "url": url}
+
+
+def shorten_lists(node: Any) -> Any:
+    """An object as it is told: of a list inside of it the first ten, and whether there are more. docs.stripe.com,
+    api/invoices/invoice_lines: "the first handful of those items"; that it is ten is what integrators see."""
+    if isinstance(node, list):
+        return [shorten_lists(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    told = {name: shorten_lists(value) for name, value in node.items()}
+    if node.get("object") == "list" and "total_count" in node and len(node["data"]) > EMBEDDED_MAX:
+        told |= {"data": told["data"][:EMBEDDED_MAX], "has_more": True}
+    return told
 
 
 class Meter(msgspec.Struct):

@@ -300,3 +300,24 @@ def test_any_form_is_read_or_refused(body: str) -> None:
     except ValueError:
         return  # names that contradict each other; anything else would be an error of the reader
     assert all(isinstance(value, str | dict | list) for value in form.values())
+
+
+async def test_pages_of_a_list(client: stripe.StripeClient) -> None:
+    """docs.stripe.com, api/pagination: a cursor is an object of the list."""
+    made = [(await client.v1.customers.create_async({})).id for _ in range(5)][::-1]
+    read = client.v1.customers.list_async
+    page = await read({"limit": 2, "starting_after": made[1]})
+    assert ([one.id for one in page.data], page.has_more) == (made[2:4], True)
+    page = await read({"limit": 2, "ending_before": made[3]})
+    assert ([one.id for one in page.data], page.has_more) == (made[1:3], True)
+    last = [one.id async for one in (await read({"limit": 2})).auto_paging_iter()][-1]
+    assert ((await read({"starting_after": last})).data, (await read({"limit": 100})).has_more) == ([], False)
+    with pytest.raises(stripe.InvalidRequestError, match="only specify one"):
+        await read({"starting_after": made[0], "ending_before": made[3]})
+    for name in ("starting_after", "ending_before"):
+        with pytest.raises(stripe.InvalidRequestError, match="No such") as caught:
+            await read({name: "cus_unknown"})  # type: ignore[arg-type]
+        assert (caught.value.code, caught.value.param) == ("resource_missing", name)
+    for wrong in (0, 101):
+        with pytest.raises(stripe.InvalidRequestError):
+            await read({"limit": wrong})
