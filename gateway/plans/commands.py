@@ -193,7 +193,7 @@ def _row_lines(found: Explanation) -> list[str]:
     row = found.row
     assert row is not None
     said = [
-        f"{row.id}: cost {row.cost_usd} USD, billed {row.billed_usd} USD by "
+        f"{row.id}: cost {_or_unknown(row.cost_usd)} USD, billed {_or_unknown(row.billed_usd)} USD by "
         f"{row.plan_version or 'a version of the gateway that did not say'} ({row.evidence})."
     ]
     if found.derived_nano is not None:
@@ -201,3 +201,7 @@ def _row_lines(found: Explanation) -> list[str]:
     if row.plan_version is not None and row.plan_version != found.terms.name:
         said.append("Another plan was in force when it began: its proxy could not read plans for a while.")
     return said
+
+
+def _or_unknown(usd: Decimal | None) -> str:
+    return "unknown" if usd is None else f"{usd:f}"

@@ -8,6 +8,7 @@ from typing import Final
 from gateway.cli.console import TextTable, cell
 from gateway.cli.csv_text import text_field
 from gateway.reports.meetings import MeetingReport
+from gateway.reports.store import UsageRow
 from gateway.reports.usage import money_text
 
 _ID_SHOWN: Final = 8
@@ -34,7 +35,7 @@ def meeting_table(report: MeetingReport, width: int) -> TextTable:
     """Meetings, the dearest first; below them what belongs to none, and its share of the cost."""
     wide = width >= 130
     other = report.unattributed
-    none = f"{other.calls:,} calls, {other.cost_usd:.9f} USD" if other is not None else "nothing"
+    none = f"{other.calls:,} calls, {_amount(other, 'cost_usd')} USD" if other is not None else "nothing"
     table = TextTable(
         title=f"Meetings {report.usage.span()}, USD",
         caption=f"Without a meeting: {none} ({report.unattributed_percent} % of the cost)",
@@ -47,9 +48,9 @@ def meeting_table(report: MeetingReport, width: int) -> TextTable:
     for name in ("people", "person-min") if wide else ("person-min",):
         table.add_column(name, right=True, no_wrap=True)
     table.add_column("calls", footer=f"{total.calls:,}", right=True, no_wrap=True)
-    table.add_column("cost", footer=f"{total.cost_usd:.9f}", right=True, no_wrap=True)
+    table.add_column("cost", footer=_amount(total, "cost_usd"), right=True, no_wrap=True)
     if wide:
-        table.add_column("billed", footer=f"{total.billed_usd:.9f}", right=True, no_wrap=True)
+        table.add_column("billed", footer=_amount(total, "billed_usd"), right=True, no_wrap=True)
     table.add_column("per person-min", right=True, no_wrap=True)
     for row in report.rows:
         time, per_minute = row.time, row.per_minute
@@ -84,6 +85,10 @@ def meeting_csv(report: MeetingReport) -> str:
         }
         writer.writerow([figures.get(name) for name in _FIELDS])
     return out.getvalue()
+
+
+def _amount(row: UsageRow, name: str) -> str:
+    return money_text(row, name) or "–"
 
 
 def _minute(at: datetime | None) -> str:

@@ -96,6 +96,16 @@ async def test_by_an_id_of_openai(month: Month, database_url: str, pool: Pool) -
     assert (missing.status, "is known here neither as an invoice" in missing.error) == (1, True)
 
 
+async def test_a_call_without_a_price_is_not_shown_as_0(month: Month, database_url: str, pool: Pool) -> None:
+    (row,) = await month.book(await month.add_user("ann"), 1, 1_000)
+    await pool.execute("alter table openai_usage disable trigger all")
+    await pool.execute("update openai_usage set evidence = 'unpriced', cost_usd = null, billed_usd = null")
+    assert (await told(month, database_url, row.id))["rows"][0]["billed_nano"] is None
+    (line,) = csv.DictReader(io.StringIO((await explain(month, database_url, row.id, "--csv")).out))
+    assert line["billed_usd"] == ""
+    assert "0.000000000" not in (await explain(month, database_url, row.id)).out
+
+
 async def test_what_is_not_on_the_line_says_where_it_is(month: Month, database_url: str, pool: Pool) -> None:
     ann = await month.add_user("ann")
     await month.book(ann, 1, 3_000_000)

@@ -249,5 +249,8 @@ async def test_explain_derives_the_amount_of_a_row(run: Run, pool: Pool, ledger:
         "billed_usd": "0.000037500",
         "derived_usd": "0.000037500",
     }
+    unpriced = call(user, new_id(Random(3)), evidence="unpriced", cost_nano=None, billed_nano=None, cost_lines=())
+    await ledger.insert_batch([LedgerEntry.of(unpriced)])
+    assert f"{unpriced.id}: cost unknown USD, billed unknown USD" in (await run("explain", unpriced.id)).out
     assert "the ledger has no row" in (await run("explain", new_id(Random(2)))).error
     assert "leave out the options" in (await run("explain", event.id, "--user", user)).error

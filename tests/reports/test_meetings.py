@@ -113,3 +113,16 @@ async def test_csv_and_table(env: Env, tmp_path: Path) -> None:
 async def test_nothing_at_all(database_url: str) -> None:
     told = await report({"DATABASE_URL": database_url})
     assert (told["meetings"], told["unattributed"], told["unattributed_percent"]) == ([], None, "0")
+
+
+async def test_what_has_no_price_is_never_shown_as_0(database_url: str, ledger: Ledger, pool: Pool) -> None:
+    ann = await Accounts(ledger.pool).create_user("ann@example.com")
+    unknown = usage(ann, HOUR, None, evidence="unpriced", model="gpt-99")
+    talk = await meeting(pool, ann, "talk", HOUR, 1)
+    attributed = msgspec.structs.replace(usage(ann, HOUR, None, evidence="unpriced", model="gpt-99"), meeting_id=talk)
+    await ledger.insert_batch(entries(unknown, attributed))
+    env = {"DATABASE_URL": database_url}
+    told = await report(env)
+    assert told["unattributed"]["cost_usd"] is told["totals"]["cost_usd"] is told["meetings"][0]["cost_usd"] is None
+    assert "0.000000000" not in (await gateway(env, "report", "meetings")).out
+    assert "0.000000000" not in (await gateway(env, "report", "meetings", "--csv")).out

@@ -111,6 +111,7 @@ async def ledger_sums(pool: Pool, by: tuple[str, ...], since: datetime, until: d
 def report_sums(report: UsageReport) -> set[tuple[object, ...]]:
     """A report's rows as plain tuples: the grouping, then the figures."""
     names = {"user": "user_id", "key": "key_id", "meeting": "meeting_id", "customer": "customer_id"}
+    names["cost-centre"] = "cost_centre"
     found = set()
     for row in report.to_json()["rows"]:
         figures = [row[name] for name in ("calls", "prompt_tokens", "completion_tokens", "total_tokens")]

@@ -37,6 +37,11 @@ class ExplainedRow(NamedTuple):
     customer_id: UUID | None
     books_version: int
 
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether its amount is not known, which is not the same as 0."""
+        return self.evidence == "unpriced"
+
 
 class PayerWindow(NamedTuple):
     """What a payer owed for a span of time. `customer_id` None: a user's, before anybody paid for them."""

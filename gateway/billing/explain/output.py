@@ -73,7 +73,7 @@ def to_csv(found: Explained) -> str:
                 text_field(row.request_id),
                 text_field(row.response_id),
                 row.adjusts or "",
-                nano_text(row.billed_nano),
+                _billed(row),
             ]
         )
     return out.getvalue()
@@ -88,14 +88,14 @@ def to_json(found: Explained) -> dict[str, Any]:
                 **plain(traced.event),
                 "attempts": [_plain_values(one) for one in traced.attempts],
                 "windows": [plain(one) for one in traced.windows],
-                "rows": [plain(one) for one in traced.rows],
+                "rows": [_plain_row(one) for one in traced.rows],
                 "lines": [plain(one) for one in traced.lines],
             }
             for traced in found.events
         ],
         "rows": [
             {
-                **plain(traced.row),
+                **_plain_row(traced.row),
                 "windows": [plain(one) for one in traced.windows],
                 "events": [plain(one) for one in traced.events],
                 "lines": [plain(one) for one in traced.lines],
@@ -108,6 +108,14 @@ def to_json(found: Explained) -> dict[str, Any]:
 def plain(value: Any) -> dict[str, Any]:
     """The fields of a NamedTuple, as JSON has them."""
     return _plain_values(value._asdict())
+
+
+def _plain_row(row: ExplainedRow) -> dict[str, Any]:
+    return plain(row) | ({"billed_nano": None} if row.is_unpriced else {})
+
+
+def _billed(row: ExplainedRow) -> str:
+    return "" if row.is_unpriced else nano_text(row.billed_nano)
 
 
 def _plain_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def _plain_chain(chain: InvoiceChain) -> dict[str, Any]:
         "unexplained_usd": nano_text(chain.unexplained_nano),
         "events": [plain(one) for one in chain.events],
         "windows": [plain(one) for one in chain.windows],
-        "rows": [plain(one) for one in chain.rows],
+        "rows": [_plain_row(one) for one in chain.rows],
     }
 
 
@@ -238,7 +246,7 @@ def _show_rows(console: Console, rows: Sequence[ExplainedRow], emails: dict[UUID
             emails.get(row.user_id, str(row.user_id)),
             row.model,
             row.evidence,
-            nano_text(row.billed_nano),
+            _billed(row),
             row.request_id or row.response_id or "",
         )
     console.print_table(table)
