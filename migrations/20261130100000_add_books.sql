@@ -163,7 +163,7 @@ create table public.usage_daily_meetings (
 create index usage_daily_meetings_user_id_idx on public.usage_daily_meetings (user_id, day);
 create index usage_daily_meetings_meeting_id_idx on public.usage_daily_meetings (meeting_id, day);
 
--- The same by price line: tokens by class, tool fees.
+-- The same by price line: tokens by class, tool fees. A worker feeds it, from the rows that units_due names.
 create table public.usage_daily_units (
   day date not null,
   user_id uuid not null,
@@ -179,6 +179,14 @@ create table public.usage_daily_units (
     (day, user_id, api_key_id, model, service_tier, evidence, unit, usd_per_unit)
 ) with (fillfactor = 70);
 create index usage_daily_units_user_id_idx on public.usage_daily_units (user_id, day);
+
+-- Rows whose price lines are not in usage_daily_units yet, a list per statement that inserted them. A worker adds many at
+-- once: by each statement itself they would cost a busy writer more than all other sums together.
+create table public.units_due (
+  id bigint generated always as identity primary key,
+  usage_ids uuid[] not null
+);
+alter table public.units_due alter column usage_ids set storage external; -- ids do not compress
 
 -- Rows that were booked in another instant than they were completed: so the rows of a month by booked_at are found by their
 -- completed_at and by this, without an index on the ledger for what is rare.
@@ -200,4 +208,5 @@ alter table public.credit_uses enable row level security;
 alter table public.usage_daily enable row level security;
 alter table public.usage_daily_meetings enable row level security;
 alter table public.usage_daily_units enable row level security;
+alter table public.units_due enable row level security;
 alter table public.late_rows enable row level security;

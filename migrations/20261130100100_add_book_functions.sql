@@ -110,22 +110,7 @@ begin
     cost_nano = m.cost_nano + excluded.cost_nano,
     billed_nano = m.billed_nano + excluded.billed_nano;
 
-  insert into public.usage_daily_units as n (
-    day, user_id, api_key_id, model, service_tier, evidence, unit, usd_per_unit, quantity, usd)
-  -- Grouped by hash first (`offset 0` keeps the two apart): sorting thousands of lines by eight columns costs more.
-  select * from (
-    select (a.booked_at at time zone 'UTC')::date, a.user_id, a.api_key_id, a.model, a.service_tier, a.evidence,
-      l ->> 'unit', (l ->> 'usd_per_unit')::numeric, coalesce(sum((l ->> 'quantity')::numeric), 0),
-      coalesce(sum((l ->> 'usd')::numeric), 0)
-    from added a, jsonb_array_elements(a.cost_lines) as l
-    where l ->> 'unit' is not null and l ->> 'usd_per_unit' is not null
-    group by 1, 2, 3, 4, 5, 6, 7, 8
-    offset 0
-  ) as lines
-  order by 1, 2, 3, 4, 5, 6, 7, 8
-  on conflict on constraint usage_daily_units_key do update set
-    quantity = n.quantity + excluded.quantity,
-    usd = n.usd + excluded.usd;
+  insert into public.units_due (usage_ids) select array_agg(id) from added having count(*) > 0;
 
   insert into public.late_rows (usage_id, booked_at) select id, booked_at from added where booked_at <> completed_at;
 

@@ -4,7 +4,7 @@ do $$
 declare
   every constant text[] := array['books', 'periods', 'customers', 'user_customers', 'cost_centres', 'billing_windows',
     'billing_carry', 'credit_balances', 'credit_uses', 'usage_daily', 'usage_daily_meetings', 'usage_daily_units',
-    'late_rows'];
+    'units_due', 'late_rows'];
   seen constant text[] := array['credit_balances', 'usage_daily', 'usage_daily_meetings', 'usage_daily_units'];
   each record;
   tab text;
@@ -55,6 +55,7 @@ begin
     foreach tab in array every loop
       execute format('grant select, insert, update on public.%I to service_role', tab);
     end loop;
+    grant delete on public.units_due to service_role;
     grant execute on function public.books_sealed_until(), public.seal_books(timestamptz),
       public.payer_of(uuid, timestamptz), public.payer_of_adjustment(uuid, uuid, timestamptz) to service_role;
   end if;
@@ -87,7 +88,9 @@ begin
       ('worker', 'usage_daily', 'select, insert, update'),
       ('worker', 'usage_daily_meetings', 'select, insert, update'),
       ('worker', 'usage_daily_units', 'select, insert, update'),
+      ('worker', 'units_due', 'select, insert, update, delete'),
       ('worker', 'late_rows', 'select, insert'),
+      ('reports', 'units_due', 'select'),
       ('reports', 'late_rows', 'select'),
       ('reports', 'books', 'select'),
       ('reports', 'periods', 'select'),

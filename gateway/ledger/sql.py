@@ -3,7 +3,7 @@
 `INSERT_BATCH` is one statement on purpose: one round trip, atomic without BEGIN, and every roll-up reads the rows
 that were really inserted (`added`), never the batch, so that a repeated entry counts nowhere. All upserts go in key
 order, so two writers queue for a row but never deadlock. What counts by `booked_at` (sums by day, windows, credit) is
-carried on by a trigger of the table at the end of the same statement.
+carried on by a trigger of the table at the end of the same statement; price lines follow a little later (`ADD_UNITS`).
 """
 
 from typing import Final
@@ -134,6 +134,37 @@ select count(*) from added
 # Says where billed amounts accrue: the trigger that adds them up cannot read settings.
 SET_WINDOW: Final = """
 update public.books set meter = $1, window_seconds = $2 where meter <> $1 or window_seconds <> $2
+"""
+
+# Carries the price lines of rows that are due into the sums by day, at most $1 statements' rows; returns of how many.
+# Grouped by hash first (`offset 0` keeps the two apart): sorting every line by eight columns costs more. In key order,
+# and what another worker has taken is left to it; so each row counts once and nobody waits in a circle.
+ADD_UNITS: Final = """
+with due as (
+  delete from public.units_due
+  where id in (select id from public.units_due order by id limit $1 for update skip locked)
+  returning usage_ids
+),
+added as (
+  insert into public.usage_daily_units as n (
+    day, user_id, api_key_id, model, service_tier, evidence, unit, usd_per_unit, quantity, usd)
+  select * from (
+    select (u.booked_at at time zone 'UTC')::date, u.user_id, u.api_key_id, u.model, u.service_tier, u.evidence,
+      l ->> 'unit', (l ->> 'usd_per_unit')::numeric, coalesce(sum((l ->> 'quantity')::numeric), 0),
+      coalesce(sum((l ->> 'usd')::numeric), 0)
+    from due cross join unnest(due.usage_ids) as row(id)
+    join public.openai_usage u on u.id = row.id
+    cross join jsonb_array_elements(u.cost_lines) as l
+    where l ->> 'unit' is not null and l ->> 'usd_per_unit' is not null
+    group by 1, 2, 3, 4, 5, 6, 7, 8
+    offset 0
+  ) as lines
+  order by 1, 2, 3, 4, 5, 6, 7, 8
+  on conflict on constraint usage_daily_units_key do update set
+    quantity = n.quantity + excluded.quantity,
+    usd = n.usd + excluded.usd
+)
+select count(*) from due
 """
 
 # Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.

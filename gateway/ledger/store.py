@@ -19,6 +19,8 @@ from pricing.readers.text import storable
 
 TRIES_MAX: Final = 5
 TRY_AGAIN_S: Final = 0.02
+DUE_MAX: Final = 100
+"""Batches whose price lines are added at once: about a second's work of PostgreSQL at the most."""
 
 POISON: Final = (
     asyncpg.DataError,  # 22: NUL or surrogate in text or jsonb, number out of range
@@ -124,6 +126,11 @@ class Ledger:
         if new:
             refused(event_id, why.kind)
         return new
+
+    async def add_units(self) -> None:
+        """Adds the price lines of all rows that are due to the sums by day."""
+        while int(await self._value(sql.ADD_UNITS, DUE_MAX)) == DUE_MAX:
+            pass
 
     async def find_confirmed(self, event_ids: Sequence[str]) -> set[str]:
         """Those of these event ids that are in Postgres for good: as a row, or in quarantine."""

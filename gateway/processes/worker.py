@@ -63,6 +63,8 @@ CONNECTIONS_MAX: Final = 6
 POLL_EVERY_S: Final = 60.0
 MEET_EVERY_S: Final = 1.0
 """Seconds between two looks for events of meetings."""
+UNITS_EVERY_S: Final = 60.0
+"""Seconds between two looks for price lines that are to be added up: what comes together makes fewer sums."""
 SEAL_EVERY_S: Final = 60.0
 """Seconds between two looks at whether a month is to be sealed."""
 STRIPE_EVERY_S: Final = 1.0
@@ -87,6 +89,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             stack.push_async_callback(writer.leave)
         loops.paced("flush", flush.turn_pause_s, finishes=True)
         loops.paced("flush helper", partial(helper.turn_pause_s, helps=flush), finishes=True)
+        loops.every("units", ledger.add_units, every_s=UNITS_EVERY_S)
         bill: UsageReporter | None = None
         if settings.stripe_secret_key is not None:
             # Cancelled at the end: between a send and its mark an event is in doubt; its lease ends, and the identifier

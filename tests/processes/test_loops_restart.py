@@ -36,6 +36,7 @@ LOOPS: Final = {
     "plans": "proxy",
     "flush": "worker",
     "flush helper": "worker",
+    "units": "worker",
     "bill": "worker",
     "stripe events": "worker",
     "recount": "worker",

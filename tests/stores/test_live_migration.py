@@ -17,10 +17,12 @@ from gateway.audit.reads.payers import read_payers
 from gateway.audit.reads.snapshot import AuditRange, snapshot
 from gateway.audit.reads.sums import read_amounts, read_counters, read_rollups
 from gateway.billing.outbox import Outbox
+from gateway.ledger.store import Ledger
 from gateway.stores import migrator
 from gateway.stores.migrator import migrate
 from gateway.stores.postgres import Pool, open_pool
 from tests.billing.outboxes import GRACE_S
+from tests.conftest import METER, WINDOW_S
 from tests.stores import previous_version
 from tests.stores.previous_version import STATEMENTS, Connection
 from tests.support.events import call, new_id
@@ -153,6 +155,9 @@ async def _check(dsn: str, rows: int) -> None:
             "select distinct plan_version from openai_usage where books_version = 0 and cost_usd <> 0"
         )
         assert {row[0] for row in plans} == {"markup:1.2"} | ({"markup:1"} & {row[0] for row in plans})
+        await _assert_whole(pool)
+        await Ledger(pool, meter=METER, window_s=WINDOW_S).add_units()
+        assert await pool.fetchval("select count(*) from units_due") == 0
         await _assert_whole(pool)
 
         # A reporter of the version before has nothing left to do, and one of this version does the rest.

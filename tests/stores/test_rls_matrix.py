@@ -69,6 +69,7 @@ TABLES: Final = {
     "credit_balances": (READS, CHANGES),
     "credit_uses": (NOTHING, CHANGES),
     "late_rows": (NOTHING, CHANGES),
+    "units_due": (NOTHING, WRITES),
     "usage_daily": (READS, CHANGES),
     "usage_daily_meetings": (READS, CHANGES),
     "usage_daily_units": (READS, CHANGES),

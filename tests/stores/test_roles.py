@@ -35,7 +35,7 @@ SERVICE_ONLY = (
     "accrued_decisions", "corrections", "correction_rows", "correction_proposals", "correction_decisions",
     "database_mark", "admin_events", "stripe_subscriptions", "stripe_invoices", "stripe_customers",
     "stripe_credit_grants", "stripe_notices", "stripe_rechecks",
-    "late_rows", "books", "periods", "customers", "user_customers", "cost_centres",
+    "late_rows", "units_due", "books", "periods", "customers", "user_customers", "cost_centres",
     "billing_windows", "billing_carry", "credit_uses", "price_books",
     "stripe_attempts", "stripe_decisions", "outbox_totals",
     "plans", "plan_changes",
@@ -90,10 +90,10 @@ def two_users() -> str:
         insert into usage_hourly (hour, user_id, model, endpoint, evidence)
           values (now(), '{user}', 'm', 'chat', 'void');
         insert into openai_usage
-          (id, user_id, meeting_id, endpoint, model, evidence, cost_usd, billed_usd, cost_lines, started_at,
-            completed_at)
-          values ('{call}', '{user}', '{user}', 'chat', 'm', 'reported', 1, 1,
-            '[{{"unit": "input", "usd_per_unit": "1", "quantity": "1", "usd": "1"}}]', now(), now());
+          (id, user_id, meeting_id, endpoint, model, evidence, cost_usd, billed_usd, started_at, completed_at)
+          values ('{call}', '{user}', '{user}', 'chat', 'm', 'reported', 1, 1, now(), now());
+        insert into usage_daily_units (day, user_id, model, evidence, unit, usd_per_unit)
+          values (now(), '{user}', 'm', 'reported', 'input', 1);
         insert into upstream_objects (object_id, kind, user_id) values ('resp_{name}', 'response', '{user}');
         insert into stripe_carry (user_id, meter) values ('{user}', 'm');
         insert into usage_quarantine (raw, reason) values ('{name}', 'test');""")

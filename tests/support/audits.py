@@ -112,6 +112,7 @@ async def fill(ledger: Ledger, settler: Settler, first: datetime, *, count: int,
     estimate = next(event for event in events if event.evidence == "estimated")
     correction = maker.adjustment(estimate, first + every, -7)
     await insert(ledger, [correction])
+    await ledger.add_units()
     return Filled(maker, [*events, correction])
 
 
