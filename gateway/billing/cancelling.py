@@ -38,7 +38,9 @@ class SettledCredit(NamedTuple):
     """Less than a micro-USD; it stays due."""
 
 
-async def cancel_event(settings: Settings, identifier: str, why: str, *, now: datetime, is_sure: bool) -> HeldEvent:
+async def cancel_event(
+    settings: Settings, identifier: str, why: str, *, now: datetime, is_sure: bool, by: str | None = None
+) -> HeldEvent:
     """Cancels a delivered event at Stripe and gives its amount back to its window; without `is_sure` it only looks.
 
     Raises OptionError where it cannot be cancelled, ConfigError without what is needed, DependencyDown.
@@ -52,7 +54,7 @@ async def cancel_event(settings: Settings, identifier: str, why: str, *, now: da
             raise ConfigError("STRIPE_SECRET_KEY is not set: Stripe cannot be asked to cancel anything")
         billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
         deed = Deed("cancel", "meter_event", identifier, {"state": event.state}, {"why": why})
-        async with intending(settings, deed) as intent:
+        async with intending(settings, deed, by=by) as intent:
             await billing.cancel(event.meter, identifier)
             async with pool.acquire() as connection, connection.transaction():
                 await take_back(connection, event, intent.actor.name, why)

@@ -66,7 +66,7 @@ def decide(
     if state is not None and state not in HELD_STATES:
         raise OptionError(f"--state: {state!r} is not one of {', '.join(HELD_STATES)}")
     if actions == [CANCEL]:
-        run(_cancel(names, _valid_why(why), is_sure=yes))
+        run(_cancel(names, _valid_why(why), is_sure=yes, by=by))
         return
     action = next(each for each in get_args(Action) if each == actions[0])
     if credit_note is not None:
@@ -79,10 +79,10 @@ def decide(
     run(billing_command.decide(settings(), Console(), wanted, now=datetime.now(UTC), is_sure=yes, by=by))
 
 
-def _cancel(names: list[str], why: str, *, is_sure: bool) -> Coroutine[Any, Any, None]:
+def _cancel(names: list[str], why: str, *, is_sure: bool, by: str | None) -> Coroutine[Any, Any, None]:
     if not names:
         raise OptionError("cancel: give the ID of one event")
-    return billing_command.cancel(settings(), Console(), names[0], why, now=datetime.now(UTC), is_sure=is_sure)
+    return billing_command.cancel(settings(), Console(), names[0], why, now=datetime.now(UTC), is_sure=is_sure, by=by)
 
 
 def _settle_credit(

@@ -50,10 +50,10 @@ async def decide(
 
 
 async def cancel(
-    settings: Settings, console: Console, identifier: str, why: str, *, now: datetime, is_sure: bool
+    settings: Settings, console: Console, identifier: str, why: str, *, now: datetime, is_sure: bool, by: str | None
 ) -> None:
     """That a delivered event is taken back at Stripe."""
-    event = await cancelling.cancel_event(settings, identifier, why, now=now, is_sure=is_sure)
+    event = await cancelling.cancel_event(settings, identifier, why, now=now, is_sure=is_sure, by=by)
     console.say(event.identifier, f"  {_usd(event.value)} USD, {event.state}, {event.customer}")
     if is_sure:
         console.say("  cancelled at Stripe; its window is sent as a new event in the next minutes")

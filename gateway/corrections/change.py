@@ -111,14 +111,15 @@ def plan_change(row: CorrectableRow, wanted: WantedRow, terms: Terms) -> RowChan
         return RowChange(row, Target(row.id, row.cost_nano, wanted.billed_nano, void=False), terms.name)
     billed = wanted.billed_nano
     if billed is None:
-        follows = row.unpriced or row.billed_nano == bill(row.cost_nano, (), terms, row.model, row.service_tier)
-        if not follows:
+        # By a list of prices the amount follows from the lines, of which a person's cost has none.
+        follows = row.unpriced or row.billed_nano == bill(row.cost_nano, (), terms, row.model, None)
+        if terms.prices or not follows:
             cost_usd, billed_usd = nano_text(row.cost_nano), nano_text(row.billed_nano)
             raise OptionError(
                 f"{wanted.ref}: it is billed {billed_usd} USD for a cost of {cost_usd} USD, which does not follow from "
                 f"its cost alone by its plan ({terms.name}); say what is to be billed too"
             )
-        billed = bill(wanted.cost_nano, (), terms, row.model, row.service_tier)
+        billed = bill(wanted.cost_nano, (), terms, row.model, None)
     return RowChange(row, Target(row.id, wanted.cost_nano, billed, void=False), terms.name)
 
 

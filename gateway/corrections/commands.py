@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway.billing.decisions import HeldEvent
@@ -135,7 +135,7 @@ def _show_plan(console: Console, planned: Planned) -> None:
     for invoice in planned.effects.invoices:
         console.say(_describe_invoice(invoice))
     for budget in planned.effects.budgets:
-        console.say(_describe_budget(budget))
+        console.say(_describe_budget(budget, planned.effects.at))
     sums = planned.sums
     console.say(f"Control total: {_describe_sums(sums)}.")
 
@@ -163,10 +163,11 @@ def _describe_invoice(effect: InvoiceEffect) -> str:
     )
 
 
-def _describe_budget(effect: BudgetEffect) -> str:
+def _describe_budget(effect: BudgetEffect, at: datetime) -> str:
     if effect.budget_id is None:
         return f"Prepaid credit: {_signed(-effect.nano)} USD."
-    return f"Budget: {_signed(effect.nano)} USD spent of {effect.name} ({effect.budget_id}), in its current period."
+    when = f"{at.astimezone(UTC):%Y-%m-%d}"
+    return f"Budget: {_signed(effect.nano)} USD spent of {effect.name} ({effect.budget_id}), in its period of {when}."
 
 
 def _describe_cancelled(event: HeldEvent, *, yes: bool) -> str:

@@ -28,7 +28,7 @@ class InvoiceEffect(NamedTuple):
 
 
 class BudgetEffect(NamedTuple):
-    """A budget in which the difference counts, in its current period; or prepaid credit."""
+    """A budget in which the difference counts, in the period of its instant; or prepaid credit."""
 
     user_id: str
     budget_id: str | None
@@ -41,6 +41,8 @@ class BudgetEffect(NamedTuple):
 class Effects(NamedTuple):
     """All that a correction does."""
 
+    at: datetime
+    """When it counts."""
     months: list[tuple[str, str, int]]
     """Month in which the row was booked, month in which the correction is booked, rows."""
     invoices: list[InvoiceEffect]
@@ -48,14 +50,14 @@ class Effects(NamedTuple):
 
 
 async def find_effects(
-    connections: Connections, changes: Sequence[RowChange], billing: BillingSettings, now: datetime
+    connections: Connections, changes: Sequence[RowChange], billing: BillingSettings, at: datetime
 ) -> Effects:
-    """Raises DependencyDown."""
+    """What they do that count `at` an instant. Raises DependencyDown."""
     by_user: dict[str, list[RowChange]] = {}
     for change in changes:
         by_user.setdefault(change.row.user_id, []).append(change)
     window = timedelta(seconds=billing.window_s)
-    start = _EPOCH + (now - _EPOCH) // window * window
+    start = _EPOCH + (at - _EPOCH) // window * window
     invoices, budgets = [], []
     spending = Spending(connections)
     for user_id, theirs in by_user.items():
@@ -76,7 +78,7 @@ async def find_effects(
                 budgets.append(BudgetEffect(user_id, row.id, budget.name(), nano))
         if await spending.credits(user_id):
             budgets.append(BudgetEffect(user_id, None, "prepaid credit", sum(by_payer.values())))
-    return Effects(_months(changes, now), invoices, budgets)
+    return Effects(at, _months(changes, at), invoices, budgets)
 
 
 def _scope(change: RowChange) -> tuple[str | None, str | None, str]:
@@ -84,12 +86,12 @@ def _scope(change: RowChange) -> tuple[str | None, str | None, str]:
     return row.api_key_id, row.meeting_id, row.model
 
 
-def _months(changes: Iterable[RowChange], now: datetime) -> list[tuple[str, str, int]]:
+def _months(changes: Iterable[RowChange], at: datetime) -> list[tuple[str, str, int]]:
     rows: dict[str, int] = {}
     for change in changes:
         month = f"{change.row.booked_at.astimezone(UTC):%Y-%m}"
         rows[month] = rows.get(month, 0) + 1
-    return [(month, f"{now.astimezone(UTC):%Y-%m}", count) for month, count in sorted(rows.items())]
+    return [(month, f"{at.astimezone(UTC):%Y-%m}", count) for month, count in sorted(rows.items())]
 
 
 def _budget(row: BudgetRow) -> Budget:

@@ -51,7 +51,7 @@ async def correct_and_reissue(
         billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
         named = [event.identifier for event in found.events]
         deed = Deed("cancel", "meter_event", named[0], {"events": named}, {"why": reason.why})
-        async with intending(settings, deed):
+        async with intending(settings, deed, by=by):
             for event in found.events:
                 await billing.cancel(event.meter, event.identifier)
             return await _write(settings, pool, wanted, reason, found, now=now, by=by)

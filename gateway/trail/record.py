@@ -70,12 +70,12 @@ async def recording(settings: Settings, pool: Connections, *, by: str | None = N
 
 
 @asynccontextmanager
-async def intending(settings: Settings, deed: Deed) -> AsyncIterator[Intent]:
+async def intending(settings: Settings, deed: Deed, *, by: str | None = None) -> AsyncIterator[Intent]:
     """Writes down what is about to be done before it is done, and the outcome where the block has not.
 
     Raises ConfigError and DependencyDown before the block where the intent cannot be written: nothing was changed then.
     """
-    actor = operator(settings)
+    actor = operator(settings, by)
     try:
         async with database(settings, _WHY) as pool:
             intent = Intent(await Trail(pool).write(actor, deed, phase="intent"), actor, deed)

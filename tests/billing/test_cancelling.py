@@ -79,7 +79,7 @@ async def test_a_cancelled_event_is_sent_anew_as_one_whole_amount(
     await delivered(ledger, pool, bill)
     await cancelling.cancel_event(settings, FIRST, "a typo", now=NOW + HOUR, is_sure=False)
     assert [held.state for held in await oldest_first(Outbox(pool))] == ["sent"]
-    await cancelling.cancel_event(settings, FIRST, "a typo", now=NOW + HOUR, is_sure=True)
+    await cancelling.cancel_event(settings, FIRST, "a typo", now=NOW + HOUR, is_sure=True, by="Bob")
     await bill.step_once(NOW + HOUR)
     events = [(held.value, held.state, held.timestamp) for held in await oldest_first(Outbox(pool))]
     last = TEN + HOUR - timedelta(seconds=1)
@@ -87,7 +87,8 @@ async def test_a_cancelled_event_is_sent_anew_as_one_whole_amount(
     assert [event.value for event in sandbox.stripe.events if not event.cancelled] == ["7000"]
     assert await pool.fetchval(BALANCE) == 0
     row = await pool.fetchrow("select who, action, why from stripe_decisions")
-    assert tuple(row or ()) == ("Ada", "cancel", "a typo")
+    assert tuple(row or ()) == ("Bob", "cancel", "a typo")
+    assert {event["actor"] for event in await pool.fetch("select actor from admin_events")} == {"Bob"}
 
 
 async def test_an_amount_is_given_back_once(

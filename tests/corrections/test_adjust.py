@@ -234,8 +234,11 @@ async def test_a_row_billed_by_a_list_of_prices_needs_the_amount_too(books: Book
     own = {"usd_per_unit": {"gpt-5-mini": {"input_tokens": "1"}}, "factor": "1"}
     await plant(books.pool, make_plan("own", kind="price_list", rates=own))
     event = await books.call(NANO, billed=7 * NANO, plan_version="own@1")
-    done = await books.run("adjust", event.id, "--cost", "2", "--yes")
-    assert "does not follow from its cost alone by its plan (own@1)" in done.error
+    void = await books.call(0, billed=0, evidence="void", plan_version="own@1")
+    unpriced = await books.call(None, plan_version="own@1")
+    for row in (event, void, unpriced):
+        done = await books.run("adjust", row.id, "--cost", "2", "--yes")
+        assert "does not follow from its cost alone by its plan (own@1)" in done.error
     await books.adjust(event.id, "--cost", "2", "--billed", "8")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import structlog
@@ -27,6 +28,7 @@ from gateway.usage.event import UsageEvent
 from tests.billing.test_cancelling import BALANCE
 from tests.conftest import METER
 from tests.corrections.corrections_at_work import Books
+from tests.support.audits import audited
 from tests.support.stand_ins import Clock, sandbox_at
 
 NOW = datetime.now(UTC)
@@ -74,7 +76,7 @@ async def events(pool: Pool) -> list[tuple[object, ...]]:
 
 
 async def test_the_window_is_cancelled_and_sent_anew_with_the_correction(
-    books: Books, pool: Pool, bill: UsageReporter, sandbox: Sandbox
+    books: Books, pool: Pool, bill: UsageReporter, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     wrong = await delivered(books, bill)
     asked = ("adjust", wrong.id, "--cost", "0.005", "--cancel")
@@ -98,6 +100,10 @@ async def test_the_window_is_cancelled_and_sent_anew_with_the_correction(
     assert tuple(decided or ()) == ("Ada", "cancel", "a test")
     listed = json.loads((await books.run("corrections", "list", "--json", why=None)).out)
     assert [(each["id"], each["billed_usd"]) for each in listed] == [(done["id"], "-0.006000000")]
+    bridge = await books.run("billing", "status", why=None)
+    assert (bridge.status, bridge.error) == (0, ""), bridge
+    _, found = await audited(books.env | {"GATEWAY_DATA_DIR": str(tmp_path)}, "--all")
+    assert {found[name]["state"] for name in ("INV-2", "INV-5", "INV-6", "INV-10", "INV-11")} == {"ok"}
 
     again = await books.run(*asked, "--yes")
     assert again.out.endswith("Nothing to correct.\n")
