@@ -87,7 +87,7 @@ def _show_judged(console: Console, each: Judged, wanted: WantedDecision, *, is_s
     if each.refusal is not None:
         console.say(f"  not done: {each.refusal}")
     elif is_sure:
-        console.say(f"  done: {wanted.action}" + (f", queued again as {each.made}" if each.made else ""))
+        console.say(f"  done: {wanted.action}" + (f", queued again: {each.replaced}" if each.replaced else ""))
     else:
         console.say(f"  would be done: {wanted.action}")
 

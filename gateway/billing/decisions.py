@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
 
 from gateway.billing import decisions_sql as sql
 from gateway.billing.filing import Filing, FilingRules, period_at
 from gateway.billing.freezing import read_subscriptions
-from gateway.billing.refiling import refile, replace_event
+from gateway.billing.refiling import Replaced, lock_payer, refile, replace_event
 from gateway.billing.summaries import HourSent
 from gateway.stores.postgres import Connections, Table
 
@@ -102,29 +103,32 @@ class Decisions(Table):
         last = max((at for at in (row["last_at"], event.last_attempt_at or event.first_attempt_at) if at), default=None)
         return HourSent(row["delivered"], tuple(row["undecided"]), last, row["is_sending"])
 
-    async def decide(self, event: HeldEvent, decision: HeldDecision, now: datetime) -> str | None:
-        """Writes a decision down and does it; returns the new event's identifier where one is made.
+    async def decide(self, event: HeldEvent, decision: HeldDecision, now: datetime) -> Replaced | None:
+        """Writes a decision down and does it; returns what has the amount now, where it is sent again.
 
         Raises KeyError when the event is no longer as it was, ValueError when it cannot be sent now.
         """
         async with self._connection() as connection, connection.transaction():
+            is_sent = decision.action == "reissue"
+            payer = await lock_payer(connection, event.customer, event.meter) if is_sent else None
             row = await connection.fetchrow(sql.LOCK, event.id, event.state, event.attempts)
             if row is None:
                 raise KeyError(event.identifier)
-            made, evidence = None, dict(decision.evidence)
+            replaced, evidence = None, dict(decision.evidence)
             state, said, delivered_at = _ENDS[decision.action], None, None
-            if decision.action == "reissue":
-                made = await self._send_again(connection, row, now)
-                evidence["sent_again_as"], said = made, f"sent again as {made}"
+            if is_sent:
+                replaced = await self._send_again(connection, payer, row, now)
+                said = f"sent again: {replaced}"
+                evidence |= {"sent_again_as": replaced.identifier, "credit_due": replaced.due}
             elif decision.action == "delivered":
                 delivered_at = now
             reference = decision.reference if decision.action == "settle" else None
             await connection.execute(sql.END, event.id, state, delivered_at, reference, said)
             noted = (decision.who, decision.action, decision.why, decision.reference, json.dumps(evidence))
             await connection.execute(sql.DECIDED, event.id, *noted)
-            return made
+            return replaced
 
-    async def _send_again(self, connection: Any, row: Any, now: datetime) -> str:
+    async def _send_again(self, connection: Any, payer: UUID | None, row: Any, now: datetime) -> Replaced:
         """A person has decided that it is sent: into its own period while that takes it, else into today's."""
         subscriptions = await read_subscriptions(connection, row["customer"], row["meter"])
         filing = refile(row, now, subscriptions, self._rules._replace(holds_late=False))
@@ -133,7 +137,7 @@ class Decisions(Table):
             if period is None:
                 raise ValueError(NO_PERIOD)
             filing = Filing(now.replace(microsecond=0), period, is_late=True)
-        return await replace_event(connection, row, filing, now, row["account"], reason="reissue")
+        return await replace_event(connection, payer, row, filing, now, row["account"], reason="reissue")
 
 
 _ENDS: Final[Mapping[str, str]] = {

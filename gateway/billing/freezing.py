@@ -122,5 +122,5 @@ async def _in_period(group: _Group, filing: Filing) -> int:
     """Micro-USD that the customer's period has or is about to have."""
     if filing.period is None:
         return 0
-    found = await group.connection.fetchval(sql.IN_PERIOD, group.customer, group.meter, *filing.period)
+    found = await group.connection.fetchval(sql.IN_PERIOD, group.customer, group.meter, *filing.period, None)
     return int(found)

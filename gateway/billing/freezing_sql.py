@@ -72,11 +72,11 @@ order by started_at, item
 # Whether Stripe has been asked about all subscriptions (`gateway stripe sync`); a webhook tells of one only.
 SYNCED: Final = "select exists (select from public.stripe_subscriptions where seen_event is null)"
 
-# What a customer's period has, or is about to have: the bound of what can be taken back from it.
+# What a customer's period has, or is about to have, but for the event $5: the bound of what can be taken back from it.
 IN_PERIOD: Final = """
 select coalesce(sum(value), 0)::bigint from public.stripe_meter_events
 where customer = $1 and meter = $2 and event_timestamp >= $3 and event_timestamp < $4
-  and state in ('pending', 'sent', 'duplicate')
+  and state in ('pending', 'sent', 'duplicate') and id is distinct from $5::bigint
 """
 
 # What of a window's usage came before an instant in it. A row that was booked later than it was completed has no place

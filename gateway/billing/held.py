@@ -14,6 +14,7 @@ from gateway.billing.decisions import HOUR, Action, CreditDue, Decisions, HeldDe
 from gateway.billing.filing import FilingRules
 from gateway.billing.opening import open_billing
 from gateway.billing.outbox import HELD_STATES
+from gateway.billing.refiling import Replaced
 from gateway.billing.summaries import Verdict, judge_event
 from gateway.billing.windows import Rejected
 from gateway.config.settings import Settings
@@ -52,8 +53,8 @@ class Judged(NamedTuple):
     evidence: dict[str, object]
     refusal: str | None
     """Why it is not done."""
-    made: str | None = None
-    """The new event's identifier, once it is done."""
+    replaced: Replaced | None = None
+    """What has the amount now, once it is sent again."""
     is_done: bool = False
 
 
@@ -157,11 +158,16 @@ async def _do(
     async with recording(settings, pool, by=by) as record:
         decision = HeldDecision(wanted.action, record.actor.name, wanted.why, wanted.reference, judged.evidence)
         try:
-            made = await Decisions(record.connections, rules_of(settings)).decide(event, decision, now)
+            replaced = await Decisions(record.connections, rules_of(settings)).decide(event, decision, now)
         except KeyError:
             return judged._replace(refusal="it has changed meanwhile; look again")
         except ValueError as error:
             return judged._replace(refusal=str(error))
-        after = {"action": wanted.action, "why": wanted.why, "reference": wanted.reference, "identifier": made}
+        after = {
+            "action": wanted.action,
+            "why": wanted.why,
+            "reference": wanted.reference,
+            "sent_again": None if replaced is None else str(replaced),
+        }
         await record.write(Deed(wanted.action, "meter_event", event.identifier, {"state": event.state}, after))
-    return judged._replace(made=made, is_done=True)
+    return judged._replace(replaced=replaced, is_done=True)

@@ -12,8 +12,8 @@ from uuid import UUID
 from gateway.billing import freezing_sql
 from gateway.billing import outbox_sql as sql
 from gateway.billing.filing import FilingRules
-from gateway.billing.freezing import freeze_payer, read_subscriptions
-from gateway.billing.refiling import refile, refile_overdue, replace_event
+from gateway.billing.freezing import freeze_payer
+from gateway.billing.refiling import refile_overdue
 from gateway.billing.windows import (
     DOUBT_MAX,
     Claim,
@@ -177,28 +177,6 @@ class Outbox(Table):
         async with self._connection() as connection:
             rows = await connection.fetch(sql.HELD, list(states), events_max)
         return [Held(*row.values()) for row in rows]
-
-    async def reissue(self, held_identifier: str, now: datetime) -> str:
-        """Queues a `rejected` or `unknown` event again, under a new seq and so a new identifier, which it returns.
-
-        For a person who has made sure that Stripe did not count it. The event itself stays, superseded. Raises KeyError
-        when no such event is held.
-        """
-        async with self._connection() as connection, connection.transaction():
-            row = await connection.fetchrow(sql.REISSUE_LOCK, held_identifier)
-            if row is None:
-                raise KeyError(held_identifier)
-            subscriptions = await read_subscriptions(connection, row["customer"], row["meter"])
-            filing = refile(row, now, subscriptions, self._rules)
-            fresh = await replace_event(connection, row, filing, now, row["account"], reason="reissue")
-            await connection.execute(sql.SUPERSEDE, row["id"], f"sent again as {fresh}")
-            return fresh
-
-    async def resolve_delivered(self, held_identifier: str, now: datetime) -> None:
-        """Marks an `unknown` event as sent, when Stripe's meter summaries show it. Raises KeyError when none is."""
-        async with self._connection() as connection:
-            if await connection.fetchval(sql.RESOLVE, held_identifier, now) is None:
-                raise KeyError(held_identifier)
 
     async def customers_of(self, identifiers: Sequence[str]) -> list[str]:
         """The customers of these events."""

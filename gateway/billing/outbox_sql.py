@@ -117,23 +117,6 @@ select id, user_id, meter, customer, window_start, seq, value, identifier, event
 from public.stripe_meter_events where state = any($1::text[]) order by id desc limit $2
 """
 
-# An event that a person may send again.
-REISSUE_LOCK: Final = """
-select * from public.stripe_meter_events
-where identifier = $1 and state in ('rejected', 'unknown', 'unreportable') for update
-"""
-
-# Another event has its amount.
-SUPERSEDE: Final = """
-update public.stripe_meter_events set state = 'superseded', next_attempt_at = null, last_error = $2 where id = $1
-"""
-
-# A person found an unknown event in Stripe's summaries.
-RESOLVE: Final = """
-update public.stripe_meter_events set state = 'sent', delivered_at = $2, next_attempt_at = null
-where identifier = $1 and state = 'unknown' returning id
-"""
-
 # Events and micro-USD per state. Nobody counts the outbox itself, which only grows.
 COUNTS: Final = """
 select state, sum(events)::bigint as count, sum(value)::bigint as value from public.outbox_totals

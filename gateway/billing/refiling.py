@@ -1,18 +1,21 @@
 """Events that have waited until their invoice is final, or Stripe takes their time no more: filed at the present.
 
 What is sent never changes, so such an event is superseded, and another one has its amount. One that may have arrived is
-not sent again: it went into its own period, or nowhere, and only Stripe's summaries tell which.
+not sent again: it went into its own period, or nowhere, and only Stripe's summaries tell which. What a correction takes
+back beyond what its new period has becomes credit due, as where windows are frozen.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from gateway.billing import freezing_sql
 from gateway.billing import refiling_sql as sql
 from gateway.billing.filing import MARGIN, Filing, FilingRules, Subscription, file_amount, month_of
 from gateway.billing.freezing import read_subscriptions
 from gateway.billing.new_event import NewEvent, insert_event
+from gateway.billing.windows import NANO_PER_UNIT, Leftover, freeze
 
 GROUPS_MAX: Final = 1000
 """Customers and meters in one pass."""
@@ -23,13 +26,26 @@ _SAME: Final = (
     "meter",
     "window_start",
     "window_seconds",
-    "value",
     "nano",
-    "carry_nano_after",
 )
 """What the new event has of the old one."""
 _SECOND: Final = timedelta(seconds=1)
 _DOUBT: Final = "in doubt when its period's invoice became final; compare Stripe's summaries"
+
+
+class Replaced(NamedTuple):
+    """What has the amount of an event that was replaced."""
+
+    identifier: str | None
+    """The new event's; None where all of it became credit due."""
+    due: int
+    """Whole micro-USD that became credit due."""
+
+    def __str__(self) -> str:
+        due = f"{self.due} micro-USD became credit due"
+        if self.identifier is None:
+            return due
+        return f"{self.identifier}; {due}" if self.due else self.identifier
 
 
 async def refile_overdue(connection: Any, now: datetime, account: str | None, rules: FilingRules) -> tuple[int, int]:
@@ -39,6 +55,7 @@ async def refile_overdue(connection: Any, now: datetime, account: str | None, ru
     for group in await connection.fetch(sql.OVERDUE, now, first_open, account, GROUPS_MAX):
         async with connection.transaction():
             customer, meter = group["customer"], group["meter"]
+            payer = await lock_payer(connection, customer, meter)
             subscriptions = await read_subscriptions(connection, customer, meter)
             for old in await connection.fetch(sql.OVERDUE_OF, customer, meter, now, first_open, account):
                 if old["first_attempt_at"] is not None:
@@ -46,8 +63,8 @@ async def refile_overdue(connection: Any, now: datetime, account: str | None, ru
                     doubtful += 1
                     continue
                 filing = refile(old, now, subscriptions, rules)
-                made = await replace_event(connection, old, filing, now, account, reason=None)
-                await connection.execute(sql.SUPERSEDE, old["id"], now, f"filed anew as {made}")
+                replaced = await replace_event(connection, payer, old, filing, now, account, reason=None)
+                await connection.execute(sql.SUPERSEDE, old["id"], now, f"filed anew: {replaced}")
                 refiled += 1
     return refiled, doubtful
 
@@ -58,15 +75,41 @@ def refile(old: Any, now: datetime, subscriptions: Sequence[Subscription] | None
     return file_amount(filed_at, filed_at + _SECOND, now, subscriptions, rules)
 
 
+async def lock_payer(connection: Any, customer: str, meter: str) -> UUID | None:
+    """Who pays for this customer of Stripe's. Until the transaction ends nobody else files anything for them.
+
+    Comes before any lock of an event, as where windows are frozen. None where it is nobody's customer any more.
+    """
+    payer: UUID | None = await connection.fetchval(sql.LOCK_PAYER, customer, meter)
+    return payer
+
+
 async def replace_event(
-    connection: Any, old: Any, filing: Filing, now: datetime, account: str | None, *, reason: str | None
-) -> str:
-    """Another event with the amount of `old`; returns its identifier. The caller ends the old one."""
-    if old["value"] < 0 and filing.period is not None:
-        has = await connection.fetchval(freezing_sql.IN_PERIOD, old["customer"], old["meter"], *filing.period)
-        if has + old["value"] < 0:
-            filing = filing._replace(why_not="credit due: the period has less than this takes back")
+    connection: Any,
+    payer: UUID | None,
+    old: Any,
+    filing: Filing,
+    now: datetime,
+    account: str | None,
+    *,
+    reason: str | None,
+) -> Replaced:
+    """Another event with the amount of `old`. The caller ends the old one, and has locked the payer."""
+    value, due = old["value"], 0
+    if value < 0 and filing.period is not None:
+        bounds = (old["customer"], old["meter"], *filing.period, old["id"])
+        has = await connection.fetchval(freezing_sql.IN_PERIOD, *bounds)
+        frozen = freeze(value * NANO_PER_UNIT, Leftover(0), is_sent=True, takes_back=has)
+        value, due = sum(frozen.values), frozen.left.due_nano
+    if due and payer is None:
+        value, due = old["value"], 0
+        filing = filing._replace(why_not="the period has less than this takes back, and nobody has this customer now")
+    if due:
+        await connection.execute(sql.ADD_DUE, payer, old["meter"], due)
+    if not value:
+        return Replaced(None, due // NANO_PER_UNIT)
     because = reason or ("late" if filing.is_late else old["reason"])
-    event = NewEvent._make([*(old[name] for name in _SAME), account, because, old["id"]])
+    same = {name: old[name] for name in _SAME} | {"value": value, "carry_nano": old["carry_nano_after"]}
+    event = NewEvent(**same, account=account, reason=because, replaces=old["id"])
     _, made = await insert_event(connection, event, old["seq"] + 1, filing, now)
-    return made
+    return Replaced(made, due // NANO_PER_UNIT)

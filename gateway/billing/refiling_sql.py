@@ -39,7 +39,20 @@ update public.stripe_meter_events set state = 'unknown', next_attempt_at = null,
 where id = $1
 """
 
-# Another event has its amount.
+# Who pays for a customer of Stripe's. The lock is the one with which windows are frozen.
+LOCK_PAYER: Final = """
+insert into public.billing_carry as b (customer_id, meter)
+select c.id, $2 from public.customers c where c.stripe_customer_id = $1
+on conflict (customer_id, meter) do update set updated_at = now() returning b.customer_id
+"""
+
+# What a period cannot take back is due to the customer.
+ADD_DUE: Final = """
+update public.billing_carry set credit_due_nano = credit_due_nano + $3, updated_at = now()
+where customer_id = $1 and meter = $2
+"""
+
+# Another event has its amount, or it has become credit due.
 SUPERSEDE: Final = """
 with noted as (
   insert into public.stripe_attempts (event_id, n, at, identifier, outcome, error)

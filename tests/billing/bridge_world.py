@@ -17,6 +17,7 @@ from gateway.ledger.store import Ledger
 from gateway.limits.spending import Spending
 from gateway.stores.postgres import Pool, in_transaction
 from gateway.usage.event import encode
+from tests.billing.outboxes import reissue
 from tests.support.events import call
 
 FIRST: Final = datetime(1980, 1, 1, tzinfo=UTC)
@@ -132,7 +133,7 @@ class World:
                 " limit 1", held, str(dice.random())
             )  # fmt: skip
             if rows:
-                await Outbox(self.pool).reissue(rows[0]["identifier"], now())
+                await reissue(self.pool, rows[0]["identifier"], now())
             return
         await self._change(held, dice.choice(("settled", "written_off", "sent")), dice)
 

@@ -3,9 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 from gateway.accounts.store import Accounts
-from gateway.billing.outbox import Held, Outbox
+from gateway.billing.decisions import Decisions, HeldDecision
+from gateway.billing.filing import FilingRules
+from gateway.billing.outbox import HELD_STATES, Held, Outbox
 from gateway.billing.windows import Claim, Delivered, Rejected, Retry, StripeAnswer
 from gateway.ledger.store import Ledger
+from gateway.stores.postgres import Pool
 from tests.support.usage import entries, usage
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -43,6 +46,14 @@ async def deliver(outbox: Outbox, claim: Claim, now: datetime) -> None:
 
 async def reject(outbox: Outbox, claim: Claim, reason: str, now: datetime = TEN + 2 * HOUR) -> None:
     await outbox.mark_rejected(claim, StripeAnswer(Rejected(reason), 400, "req_2", claim.event.identifier), reason, now)
+
+
+async def reissue(pool: Pool, identifier: str, now: datetime) -> str | None:
+    """Somebody has a held event sent again; returns the new one's identifier."""
+    decisions = Decisions(pool, FilingRules())
+    (event,) = await decisions.held(HELD_STATES, identifier=identifier)
+    replaced = await decisions.decide(event, HeldDecision("reissue", "Ada", "a test", None, {}), now)
+    return replaced.identifier if replaced else None
 
 
 async def retry(outbox: Outbox, claim: Claim, reason: str, now: datetime, *, after_s: float, in_doubt: bool) -> None:

@@ -138,7 +138,8 @@ async def test_an_event_that_is_sent_again_stays_in_the_history(
     """Before: the new identifier overwrote the first one, and no table knew that it had been sent."""
     await unknown_event(ledger, pool, stripe, clock, arrives=False)
     assert "has not counted it" in ((await decide(settings, "delivered")).refusal or "")
-    assert (await decide(settings, "reissue")).made == SECOND
+    done = await decide(settings, "reissue")
+    assert done.replaced == (SECOND, 0)
     assert (await reporter(pool, stripe).step_once(LATER + HOUR)).sent == 1
     assert counted(sandbox) == [(SECOND, "1000000")]
     assert await history(pool) == [(FIRST, "superseded", 1_000_000), (SECOND, "sent", 1_000_000)]
@@ -283,6 +284,6 @@ async def test_an_amount_from_before_a_subscription_can_be_sent_all_the_same(
     await outbox.freeze_closed(NOW, 300)
     (event,) = await oldest_first(outbox)
     assert event.state == "unreportable"
-    assert (await decide(settings, "reissue", at=NOW)).made == SECOND
+    assert (await decide(settings, "reissue", at=NOW)).replaced == (SECOND, 0)
     _, fresh = await oldest_first(outbox)
     assert (fresh.state, fresh.timestamp) == ("pending", NOW)

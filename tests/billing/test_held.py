@@ -67,7 +67,7 @@ async def test_both_ways_out(waiting: list[str], settings: Settings, pool: Pool)
     out = io.StringIO()
     await commands.list_held(settings, Console(file=out, width=200), form="table", now=LATER)
     assert "No meter event waits" in out.getvalue()
-    assert sent.made is not None
+    assert sent.replaced is not None
     assert (await Outbox(pool).status()).counts == {"pending": 1, "sent": 1, "superseded": 1, "written_off": 1}
 
 
