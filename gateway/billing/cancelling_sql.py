@@ -38,9 +38,10 @@ select c.nano from public.billing_carry c join public.stripe_meter_events e
 where e.id = $1 for update of c
 """
 
-# Gives an event's amount back to its window.
+# Gives an event's amount back to its window, or to the first part of it, where that was its own.
 UNFREEZE: Final = """
-update public.billing_windows w set frozen_nano = w.frozen_nano - $2, updated_at = now()
+update public.billing_windows w set frozen_nano = w.frozen_nano - $2,
+  early_nano = w.early_nano - case when e.window_seconds < w.window_seconds then $2 else 0 end, updated_at = now()
 from public.stripe_meter_events e
 where e.id = $1 and w.meter = e.meter and w.window_start = e.window_start
   and (w.customer_id = e.customer_id and e.user_id is null or w.user_id = e.user_id and w.customer_id is null)

@@ -34,6 +34,8 @@ class _Part(NamedTuple):
     start: datetime
     end: datetime
     nano: int
+    is_early: bool = False
+    """Whether it ends before its window does."""
 
 
 async def freeze_payer(
@@ -57,10 +59,12 @@ async def freeze_payer(
     for window in windows:
         pending = window["billed_nano"] - window["credit_nano"] - window["frozen_nano"] - window["settled_nano"]
         seq = window["next_seq"]
-        for part in await _divide(group, window, pending):
+        parts = await _divide(group, window, pending)
+        for part in parts:
             left, made = await _freeze_part(group, window, part, seq, left)
             events, seq = events + len(made), made[-1] + 1 if made else seq
-        await connection.execute(sql.FREEZE_WINDOW, window["id"], pending, seq)
+        early = sum(part.nano for part in parts if part.is_early)
+        await connection.execute(sql.FREEZE_WINDOW, window["id"], pending, early, seq)
     await connection.execute(sql.FREEZE_CARRY, customer_id, meter, *left)
     return FreezeCounts(len(windows), events)
 
@@ -80,12 +84,10 @@ async def _divide(group: _Group, window: Any, pending: int) -> list[_Part]:
     edge = edge_within(start, end, group.subscriptions)
     if edge is None:
         return [_Part(start, end, pending)]
-    connection, customer_id = group.connection, group.customer_id
-    early = await connection.fetchval(sql.BEFORE_EDGE, customer_id, start, edge)
+    early = await group.connection.fetchval(sql.BEFORE_EDGE, group.customer_id, start, edge)
     on_credit = min(max(window["credit_nano"], 0), max(early, 0))  # credit pays first
-    filed = await connection.fetchval(sql.FILED_BEFORE_EDGE, customer_id, group.meter, start, edge)
-    early -= on_credit + filed
-    parts = [_Part(start, edge, early), _Part(edge, end, pending - early)]
+    early -= on_credit + window["early_nano"]
+    parts = [_Part(start, edge, early, is_early=True), _Part(edge, end, pending - early)]
     return [part for part in parts if part.nano]
 
 
@@ -106,7 +108,7 @@ async def _freeze_part(group: _Group, window: Any, part: _Part, seq: int, left: 
             group.customer,
             group.meter,
             window["window_start"],
-            window["window_seconds"],
+            (part.end - window["window_start"]) // timedelta(seconds=1),
             value,
             0 if number else part.nano,
             frozen.left.carry_nano,

@@ -35,7 +35,7 @@ where b.customer_id = $1 and b.meter = $2 for update of b skip locked
 # The closed windows that a customer pays for, in time order: the order in which the ledger locks them too. Not locked:
 # what the writer adds from now on is not frozen by this pass, because FREEZE_WINDOW adds what was read here.
 WINDOWS: Final = """
-select id, window_start, window_seconds, next_seq, billed_nano, credit_nano, frozen_nano, settled_nano
+select id, window_start, window_seconds, next_seq, billed_nano, credit_nano, frozen_nano, settled_nano, early_nano
 from public.billing_windows
 where open and customer_id = $1 and meter = $2 and window_start + window_seconds * interval '1 second' <= $3
 order by window_start, id
@@ -44,7 +44,8 @@ order by window_start, id
 # What is frozen is covered by outbox rows of the same transaction, and by the carry.
 FREEZE_WINDOW: Final = """
 update public.billing_windows
-set frozen_nano = frozen_nano + $2, next_seq = greatest(next_seq, $3), updated_at = now() where id = $1
+set frozen_nano = frozen_nano + $2, early_nano = early_nano + $3, next_seq = greatest(next_seq, $4), updated_at = now()
+where id = $1
 """
 
 # The rest of less than a micro-USD, and what is owed to the customer beyond what its periods can take back.
@@ -79,17 +80,18 @@ where customer = $1 and meter = $2 and event_timestamp >= $3 and event_timestamp
   and state in ('pending', 'sent', 'duplicate') and id is distinct from $5::bigint
 """
 
-# What of a window's usage came before an instant in it. A row that was booked later than it was completed has no place
-# of its own in the window, and counts for its end.
+# What was booked for a customer from $2 to $3. By the index of a user's rows in time; a row that was booked later than it
+# was completed is in late_rows.
 BEFORE_EDGE: Final = """
-select coalesce(sum(u.billed_usd) * 1000000000, 0)::bigint from public.openai_usage u
-where u.user_id in (select t.user_id from public.user_customers t where t.customer_id = $1)
-  and u.created_at >= $2 and u.created_at < $3 and u.customer_id = $1 and u.booked_at = u.completed_at
-  and u.books_version > 0
-"""
-# What of a window is filed before an instant in it already.
-FILED_BEFORE_EDGE: Final = """
-select coalesce(sum(nano), 0)::bigint from public.stripe_meter_events
-where customer_id = $1 and meter = $2 and window_start = $3 and event_timestamp < $4
-  and state not in ('superseded', 'cancelled')
+select coalesce(sum(billed_usd) * 1000000000, 0)::bigint from (
+  select u.customer_id, u.billed_usd from public.openai_usage u
+  where u.user_id in (
+      select d.user_id from public.usage_daily d
+      where d.day between ($2 at time zone 'UTC')::date and ($3 at time zone 'UTC')::date and d.customer_id = $1::uuid)
+    and u.created_at >= $2 and u.created_at < $3 and u.booked_at = u.completed_at and u.books_version > 0
+  union all
+  select u.customer_id, u.billed_usd from public.late_rows l join public.openai_usage u on u.id = l.usage_id
+  where l.booked_at >= $2 and l.booked_at < $3 and u.books_version > 0
+) booked
+where customer_id = $1::uuid
 """

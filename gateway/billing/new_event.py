@@ -18,6 +18,7 @@ class NewEvent(NamedTuple):
     meter: str
     window_start: datetime
     window_seconds: int
+    """How much of the window it is for, from its start: less than all where a period of Stripe's ends in it."""
     value: int
     """Whole micro-USD."""
     nano: int

@@ -157,23 +157,6 @@ async def test_usage_from_before_a_subscription_is_not_sent(ledger: Ledger, outb
     assert found == {"cus_1": ("unreportable", "before subscription"), "cus_2": ("unreportable", "no subscription")}
 
 
-async def test_a_window_in_which_a_period_ends_is_divided(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
-    user = await customer(ledger)
-    at = datetime(2026, 11, 10, 12, tzinfo=UTC)
-    edge = at + timedelta(minutes=30)
-    await subscribe(pool, "cus_1", datetime(2026, 10, 10, 12, 30, tzinfo=UTC), edge)
-    early, late = at + timedelta(minutes=29), at + timedelta(minutes=31)
-    await ledger.insert_batch(entries(usage(user, early, 3_000), usage(user, late, 5_000)))
-    await outbox.freeze_closed(at + timedelta(hours=1, minutes=5), GRACE_S)
-    found = [(held.timestamp, held.value) for held in await oldest_first(outbox)]
-    assert found == [(edge - timedelta(seconds=1), 3), (at + HOUR - timedelta(seconds=1), 5)]
-    # And what comes to the same window later goes to where it belongs.
-    await ledger.insert_batch(entries(usage(user, early, 700_000), usage(user, late, 11_000)))
-    await outbox.freeze_closed(at + timedelta(hours=1, minutes=10), GRACE_S)
-    found = [(held.timestamp, held.value) for held in await oldest_first(outbox)][2:]
-    assert found == [(edge - timedelta(seconds=1), 700), (at + HOUR - timedelta(seconds=1), 11)]
-
-
 async def test_a_correction_never_makes_a_period_negative(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
     """Stripe invoices a negative period as 0: the rest stays due, and is taken off later usage."""
     user = await customer(ledger)

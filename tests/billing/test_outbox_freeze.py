@@ -157,7 +157,7 @@ async def test_usage_written_while_freezing_is_kept_for_the_next_pass(
     async with pool.acquire() as freezer, freezer.transaction():
         (window,) = await freezer.fetch(sql.WINDOWS, payer, METER, TEN + 2 * HOUR)
         await asyncio.wait_for(book(ledger, user, TEN, 3_000), HANGS_S)  # the writer never waits for a freezer
-        await freezer.execute(sql.FREEZE_WINDOW, window["id"], 5_000, 1)
+        await freezer.execute(sql.FREEZE_WINDOW, window["id"], 5_000, 0, 1)
     assert await pool.fetchval("select billed_nano - frozen_nano from billing_windows") == 3_000
 
 
