@@ -76,7 +76,7 @@ def decide(
         raise OptionError("--reference: settle needs Stripe's id of what took its place; nothing else does")
     states = HELD_STATES if state is None else (state,)
     wanted = WantedDecision(action, _valid_why(why), reference, names[0] if names else None, states, error, force)
-    run(billing_command.decide(settings(), Console(), wanted, now=datetime.now(UTC), is_sure=yes, by=by))
+    run(billing_command.decide(settings(), Console(), wanted, now=None, is_sure=yes, by=by))
 
 
 def _cancel(names: list[str], why: str, *, is_sure: bool, by: str | None) -> Coroutine[Any, Any, None]:
@@ -109,7 +109,7 @@ def delivered(identifier: str, why: Why = None, force: Force = False, by: By = N
 def _decide_one(action: Action, identifier: str, why: str | None, force: bool, by: str | None) -> None:
     said = _valid_why(why or "no reason was given")
     wanted = WantedDecision(action, said, identifier=identifier, is_forced=force)
-    run(billing_command.decide(settings(), Console(), wanted, now=datetime.now(UTC), is_sure=True, by=by))
+    run(billing_command.decide(settings(), Console(), wanted, now=None, is_sure=True, by=by))
 
 
 def _valid_why(why: str | None) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from gateway.billing import cancelling, held
-from gateway.billing.decisions import CreditDue, HeldEvent
+from gateway.billing.decisions import EVENTS_MAX, CreditDue, HeldEvent
 from gateway.billing.held import Judged, WantedDecision
 from gateway.cli.console import Console
 from gateway.cli.csv_text import text_field
@@ -35,14 +35,19 @@ async def list_held(settings: Settings, console: Console, *, form: HeldForm, now
 
 
 async def decide(
-    settings: Settings, console: Console, wanted: WantedDecision, *, now: datetime, is_sure: bool, by: str | None
+    settings: Settings, console: Console, wanted: WantedDecision, *, now: datetime | None, is_sure: bool, by: str | None
 ) -> None:
-    """What a decision would do, or has done. Raises OptionError where something was refused."""
+    """What a decision would do, or has done. Without `now` PostgreSQL's clock counts.
+
+    Raises OptionError where something was refused.
+    """
     judged = await held.decide(settings, wanted, now=now, is_sure=is_sure, by=by)
     for each in judged:
         _show_judged(console, each, wanted, is_sure=is_sure)
     fits = [each for each in judged if each.refusal is None]
     console.say(f"{len(fits)} of {len(judged)} event(s), {_usd(sum(each.event.value for each in fits))} USD")
+    if len(judged) == EVENTS_MAX:
+        console.say(f"Only the newest {EVENTS_MAX} were looked at; --state and --error choose others.")
     if not is_sure:
         console.say("Nothing was changed; --yes does it.")
     elif len(fits) < len(judged):
@@ -107,6 +112,8 @@ def _show_held(console: Console, events: Sequence[HeldEvent], due: Sequence[Cred
         console.say(f"{state}: {len(own)} event(s), {_usd(sum(own))} USD")
     if events:
         console.say(f"in all: {len(events)} event(s), {_usd(sum(event.value for event in events))} USD")
+    if len(events) == EVENTS_MAX:
+        console.say(f"These are the newest {EVENTS_MAX}; `gateway billing status` has the sum of all.")
     for one in due:
         whose = f"{one.customer} ({one.name})" if one.name else one.customer
         console.say(f"credit due to {whose}: {_usd(one.nano // 1000)} USD, taken off later usage")

@@ -18,6 +18,8 @@ from gateway.stores.postgres import Connections, Table
 
 Action = Literal["reissue", "delivered", "settle", "write-off"]
 HOUR: Final = timedelta(hours=1)
+EVENTS_MAX: Final = 10_000
+"""Held events that are looked at together; the newest."""
 NO_PERIOD: Final = "Stripe has no subscription of this customer that could invoice it now"
 
 
@@ -87,10 +89,9 @@ class Decisions(Table):
         *,
         identifier: str | None = None,
         error: str | None = None,
-        events_max: int = 10_000,
     ) -> list[HeldEvent]:
         """Events in some states, newest first; `error` is a part of the last error, in any case of letters."""
-        rows = await self._rows(sql.HELD, list(states), identifier, error, events_max)
+        rows = await self._rows(sql.HELD, list(states), identifier, error, EVENTS_MAX)
         return [HeldEvent(*row.values()) for row in rows]
 
     async def credit_due(self) -> list[CreditDue]:

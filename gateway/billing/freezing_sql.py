@@ -80,8 +80,8 @@ where customer = $1 and meter = $2 and event_timestamp >= $3 and event_timestamp
   and state in ('pending', 'sent', 'duplicate') and id is distinct from $5::bigint
 """
 
-# What was booked for a customer from $2 to $3. By the index of a user's rows in time; a row that was booked later than it
-# was completed is in late_rows.
+# What was booked for a customer from $2 to $3. By the index of a user's rows in time; a row that was booked later than
+# it was completed is in late_rows.
 BEFORE_EDGE: Final = """
 select coalesce(sum(billed_usd) * 1000000000, 0)::bigint from (
   select u.customer_id, u.billed_usd from public.openai_usage u

@@ -4,7 +4,8 @@ Decides nothing itself: an event is sent again, counts as delivered, is settled 
 said so; and whether Stripe has counted it is asked of Stripe's summaries first.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.billing.decisions import HOUR, Action, CreditDue, Decisions, HeldDecision, HeldEvent
 from gateway.billing.filing import FilingRules
 from gateway.billing.opening import open_billing
-from gateway.billing.outbox import HELD_STATES
+from gateway.billing.outbox import HELD_STATES, Outbox
 from gateway.billing.refiling import Replaced
 from gateway.billing.summaries import Verdict, judge_event
 from gateway.billing.windows import Rejected
@@ -58,6 +59,10 @@ class Judged(NamedTuple):
     is_done: bool = False
 
 
+_Counted = Mapping[tuple[str, str], dict[datetime, Decimal] | Rejected]
+"""By meter and customer: micro-USD by hour."""
+
+
 class StripeSummaries(Protocol):
     """What this needs of Stripe."""
 
@@ -79,10 +84,11 @@ async def list_held(settings: Settings) -> tuple[list[HeldEvent], list[CreditDue
 
 
 async def decide(
-    settings: Settings, wanted: WantedDecision, *, now: datetime, is_sure: bool, by: str | None = None
+    settings: Settings, wanted: WantedDecision, *, now: datetime | None, is_sure: bool, by: str | None = None
 ) -> list[Judged]:
     """Judges the events that are meant, and does what is wanted with those that it fits where `is_sure`.
 
+    Without `now` PostgreSQL's clock counts: by it the workers say when they have sent something.
     Raises OptionError when no such event waits, ConfigError without what is needed, DependencyDown.
     """
     async with AsyncExitStack() as stack:
@@ -92,11 +98,13 @@ async def decide(
         if not events:
             which = "such event" if wanted.identifier is None else f"event {wanted.identifier!r}"
             raise OptionError(f"no {which} waits for a decision; `gateway billing held` lists those that do")
+        at = await Outbox(pool).now() if now is None else now
         stripe = await _stripe_of(stack, settings, wanted, events)
-        judged = [await _judge(decisions, stripe, event, wanted, now) for event in events]
+        counted = {} if stripe is None else await _read_counted(stripe, events)
+        judged = [await _judge(decisions, counted, event, wanted, at) for event in events]
         if not is_sure:
             return judged
-        return [await _do(settings, pool, each, wanted, now, by) for each in judged]
+        return [await _do(settings, pool, each, wanted, at, by) for each in judged]
 
 
 async def _stripe_of(
@@ -111,15 +119,28 @@ async def _stripe_of(
     return await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
 
 
+async def _read_counted(stripe: StripeSummaries, events: Sequence[HeldEvent]) -> _Counted:
+    """What Stripe has counted in the hours of the events, each customer asked about once."""
+    hours = defaultdict[tuple[str, str], list[datetime]](list)
+    for event in events:
+        if event.was_sent:
+            hours[event.meter, event.customer].append(event.hour)
+    return {
+        whose: await stripe.read_counts(*whose, min(all_hours), max(all_hours) + HOUR)
+        for whose, all_hours in hours.items()
+    }
+
+
 async def _judge(
-    decisions: Decisions, stripe: StripeSummaries | None, event: HeldEvent, wanted: WantedDecision, now: datetime
+    decisions: Decisions, counted: _Counted, event: HeldEvent, wanted: WantedDecision, now: datetime
 ) -> Judged:
     if wanted.action not in _LOOKS:
         return Judged(event, None, {}, None)
+    # What was sent for the hour since the summaries were read makes the verdict "too early".
     sent, summary = await decisions.hour_sent(event), None
-    if stripe is not None and event.was_sent:
-        counts = await stripe.read_counts(event.meter, event.customer, event.hour, event.hour + HOUR)
-        summary = None if isinstance(counts, Rejected) else counts.get(event.hour, Decimal(0))
+    counts = counted.get((event.meter, event.customer))
+    if event.was_sent and counts is not None and not isinstance(counts, Rejected):
+        summary = counts.get(event.hour, Decimal(0))
     verdict = judge_event(event.value, event.was_sent, sent, summary, now)
     evidence: dict[str, object] = {
         "hour": event.hour.isoformat(),

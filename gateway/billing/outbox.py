@@ -81,6 +81,12 @@ class Outbox(Table):
         self.after = _FIRST
         """The customer and meter behind which the next claim begins."""
 
+    async def now(self) -> datetime:
+        """This instant, by the clock that is one for all processes."""
+        async with self._connection() as connection:
+            at: datetime = await connection.fetchval(sql.NOW)
+            return at
+
     async def freeze_closed(
         self, now: datetime, grace_s: float, *, account: str | None = None, groups_max: int = 1000
     ) -> FreezeCounts:

@@ -17,6 +17,9 @@ def _head(after: str, account: str) -> str:
 """  # noqa: S608 - only constants of this file are put in
 
 
+# PostgreSQL's clock.
+NOW: Final = "select clock_timestamp()"
+
 _ANY: Final = "coalesce($3, e.account)"
 
 # Gives up on events that may have arrived, once Stripe may have forgotten their identifier. One in doubt is a head.
@@ -25,12 +28,19 @@ with recursive head as (
   ({_head(after="'', ''", account=_ANY)})
   union all
   select n.* from head h cross join lateral ({_head(after="h.customer, h.meter", account=_ANY)}) n
+), old as (
+  select e.id, e.attempts, e.identifier, e.leased_until from public.stripe_meter_events e
+  where e.id = any(array(select id from head where first_attempt_at <= $1 and next_attempt_at <= $2))
+    and e.state = 'pending' and e.first_attempt_at <= $1 and e.next_attempt_at <= $2
+  for update of e
+), lost as (
+  insert into public.stripe_attempts (event_id, n, at, identifier, idempotency_key, outcome)
+  select id, attempts, leased_until, identifier, identifier, 'lost' from old where leased_until is not null
 )
-update public.stripe_meter_events
+update public.stripe_meter_events e
 set state = 'unknown', next_attempt_at = null, leased_until = null,
-  last_error = 'in doubt for too long, not sent again; last: ' || coalesce(last_error, 'no answer was recorded')
-where id = any(array(select id from head where first_attempt_at <= $1 and next_attempt_at <= $2))
-  and state = 'pending' and first_attempt_at <= $1 and next_attempt_at <= $2
+  last_error = 'in doubt for too long, not sent again; last: ' || coalesce(e.last_error, 'no answer was recorded')
+from old where e.id = old.id
 """  # noqa: S608 - constants of this file
 # Not in doubt for too long, and not too late for its period: those are for EXPIRE, and for refiling.
 _DUE: Final = """coalesce({0}.next_attempt_at <= $1 and ({0}.first_attempt_at is null or {0}.first_attempt_at > $4)

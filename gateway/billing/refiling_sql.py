@@ -33,8 +33,13 @@ where e.customer = $1 and e.meter = $2 and e.state = 'pending' and e.next_attemp
 order by e.id for update of e skip locked
 """
 
-# It may have arrived: a person compares.
+# It may have arrived: a person compares. Whoever claimed it and said nothing has lost it.
 DOUBT: Final = """
+with lost as (
+  insert into public.stripe_attempts (event_id, n, at, identifier, idempotency_key, outcome)
+  select id, attempts, leased_until, identifier, identifier, 'lost' from public.stripe_meter_events
+  where id = $1 and leased_until is not null
+)
 update public.stripe_meter_events set state = 'unknown', next_attempt_at = null, leased_until = null, last_error = $2
 where id = $1
 """

@@ -26,7 +26,9 @@ from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.kit.failpoints import Failpoint, pass_by
 
 LEASE_S: Final = 120.0
-"""Seconds an event belongs to the worker that claimed it; longer than a batch of calls can take."""
+"""Seconds an event belongs to the worker that claimed it."""
+SEND_WITHIN_S: Final = 60.0
+"""Seconds after its claim within which an event is sent, so that its calls have ended before its lease does."""
 BATCH_MAX: Final = 32
 """Events claimed at a time."""
 CONCURRENT_MAX: Final = 8
@@ -44,6 +46,7 @@ REFUSED_CUSTOMERS: Final = 5
 class OutboxStore(Protocol):
     """What billing needs of the outbox."""
 
+    async def now(self) -> datetime: ...
     async def freeze_closed(self, now: datetime, grace_s: float, *, account: str) -> FreezeCounts: ...
     async def of_other_accounts(self, account: str) -> dict[str, int]: ...
     async def meters_waiting(self, account: str) -> list[str]: ...
@@ -188,22 +191,20 @@ class UsageReporter:
 
     async def _send_due(self, stripe: StripeSender, account: str, now: datetime) -> BillCounts:
         """Sends what is due, batch by batch, until nothing is, or Stripe does not take it."""
-        total, run = BillCounts(), _Pass()
-        began_s = self._monotonic()
+        total, run = BillCounts(), _Pass(now, self._monotonic)
         for _ in range(ROUNDS_MAX):
-            at = now + timedelta(seconds=self._monotonic() - began_s)
-            claims = await self._outbox.claim(at, lease_s=LEASE_S, events_max=BATCH_MAX, account=account)
+            claimed_at = run.now()
+            claims = await self._outbox.claim(claimed_at, lease_s=LEASE_S, events_max=BATCH_MAX, account=account)
             if not claims:
                 break
-            counts = await self._send_all(stripe, claims, at, run)
+            counts = await self._send_all(stripe, claims, claimed_at, run)
             total = _sum(total, counts)
             if run.stopped is not None or run.is_slowed or (counts.retry and not counts.done):
                 break  # Stripe does not take anything now: leave the rest untouched
-            total = _sum(total, await self._settle_refused(run, at, older_s=LEASE_S / 2))
+            total = _sum(total, await self._settle_refused(run, older_s=LEASE_S / 2))
         if not run.is_slowed:
             self._at_once = min(CONCURRENT_MAX, self._at_once + 1)
-        at = now + timedelta(seconds=self._monotonic() - began_s)
-        return _sum(total, await self._settle_refused(run, at, older_s=0.0))._replace(stopped=run.stopped)
+        return _sum(total, await self._settle_refused(run, older_s=0.0))._replace(stopped=run.stopped)
 
     async def _tell_others(self, account: str) -> None:
         """Events of another account are never sent under this one; somebody must know that they wait."""
@@ -212,18 +213,20 @@ class UsageReporter:
             self._log.error("stripe_events_of_another_account", account=account, waiting=others, help="docs/billing.md")
         self._others = others
 
-    async def _send_all(self, stripe: StripeSender, claims: list[Claim], now: datetime, run: "_Pass") -> BillCounts:
-        slots = asyncio.Semaphore(self._at_once)
+    async def _send_all(
+        self, stripe: StripeSender, claims: list[Claim], claimed_at: datetime, run: "_Pass"
+    ) -> BillCounts:
+        slots, send_by = asyncio.Semaphore(self._at_once), claimed_at + timedelta(seconds=SEND_WITHIN_S)
 
         async def send_one(claim: Claim) -> BillCounts:
             async with slots:
-                if run.stopped is not None or run.is_slowed:
-                    why = run.stopped or "not sent: Stripe takes fewer calls now"
-                    await self._outbox.mark_retry(claim, _NOT_SENT, why, now, after_s=0.0, outcome="not_sent")
+                why_not = run.why_not_sent(send_by)
+                if why_not is not None:
+                    await self._outbox.mark_retry(claim, _NOT_SENT, why_not, run.now(), after_s=0.0, outcome="not_sent")
                     return BillCounts()
                 answer = await stripe.deliver(claim.event)
                 self._failpoint("bill.sent")
-                counts = await self._mark(claim, answer, now, run)
+                counts = await self._mark(claim, answer, run)
                 self._failpoint("bill.marked")
                 return counts
 
@@ -234,7 +237,8 @@ class UsageReporter:
             total = _sum(total, done)
         return total
 
-    async def _mark(self, claim: Claim, answer: StripeAnswer, now: datetime, run: "_Pass") -> BillCounts:
+    async def _mark(self, claim: Claim, answer: StripeAnswer, run: "_Pass") -> BillCounts:
+        now = run.now()
         match answer.outcome:
             case Delivered():
                 await self._outbox.mark_delivered(claim, answer, now)
@@ -243,7 +247,7 @@ class UsageReporter:
                 await self._outbox.mark_delivered(claim, answer, now)
                 return BillCounts(duplicate=1)
             case Rejected():
-                run.refuse(claim, answer, now)
+                run.refuse(claim, answer)
                 return BillCounts()
             case Retry(reason, after_s, in_doubt, limit):
                 if limit == "rate" and not run.is_slowed:
@@ -258,9 +262,9 @@ class UsageReporter:
                 await self._outbox.mark_retry(claim, answer, reason, now, after_s=0.0, outcome="stopped")
                 return BillCounts()
 
-    async def _settle_refused(self, run: "_Pass", now: datetime, *, older_s: float) -> BillCounts:
+    async def _settle_refused(self, run: "_Pass", *, older_s: float) -> BillCounts:
         """What Stripe refused for good waits for a person; where it refuses everybody, no event is at fault."""
-        counts = BillCounts()
+        counts, now = BillCounts(), run.now()
         is_everybody = len({claim.event.customer for claim, _, _ in run.refused}) >= REFUSED_CUSTOMERS
         due = [each for each in run.refused if is_everybody or now - each[2] >= timedelta(seconds=older_s)]
         for claim, answer, at in due:
@@ -283,6 +287,11 @@ class UsageReporter:
         """Doubles with each attempt up to 15 minutes, times a jitter of 0.5 to 1.5."""
         return min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(attempts - 1, 16)) * (0.5 + self._random())
 
+    async def turn_now_s(self, *, interval_s: float) -> float:
+        """`turn_s` at this instant by the clock of PostgreSQL, which is one for all workers: theirs may differ by more
+        than a lease, or by more than an invoice still takes usage."""
+        return await self.turn_s(await self._outbox.now(), interval_s=interval_s)
+
     async def turn_s(self, now: datetime, *, interval_s: float) -> float:
         """One pass, and the seconds until the next: `interval_s`, longer while Stripe takes nothing.
 
@@ -304,7 +313,10 @@ class UsageReporter:
 class _Pass:
     """What one pass has learned so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_at: datetime, monotonic: Callable[[], float]) -> None:
+        self._began_at: Final = began_at
+        self._monotonic: Final = monotonic
+        self._began_s: Final = monotonic()
         self.stopped: str | None = None
         """Why Stripe takes nothing of anybody."""
         self.is_slowed = False
@@ -312,9 +324,21 @@ class _Pass:
         self.refused: list[tuple[Claim, StripeAnswer, datetime]] = []
         """Events that were refused for good, and when: nobody knows yet whether all customers are refused."""
 
-    def refuse(self, claim: Claim, answer: StripeAnswer, now: datetime) -> None:
+    def now(self) -> datetime:
+        """By the clock of who began the pass."""
+        return self._began_at + timedelta(seconds=self._monotonic() - self._began_s)
+
+    def why_not_sent(self, send_by: datetime) -> str | None:
+        """Why an event that was claimed is not sent."""
+        if self.stopped is not None:
+            return self.stopped
+        if self.is_slowed:
+            return "not sent: Stripe takes fewer calls now"
+        return None if self.now() <= send_by else "not sent: Stripe was too slow with those before it"
+
+    def refuse(self, claim: Claim, answer: StripeAnswer) -> None:
         """Stops the pass once too many customers are refused for the event to be at fault."""
-        self.refused.append((claim, answer, now))
+        self.refused.append((claim, answer, self.now()))
         if len({each.event.customer for each, _, _ in self.refused}) >= REFUSED_CUSTOMERS and self.stopped is None:
             reason = getattr(answer.outcome, "reason", "")
             self.stopped = f"events of {REFUSED_CUSTOMERS} customers were refused: {reason}"

@@ -97,7 +97,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             billing = await open_billing(stack, settings, settings.stripe_secret_key.get_secret_value())
             arguments.on_new_secret("stripe_secret_key", billing.use_key)
             reporter, bill_s = build_bill(settings, pool, billing, arguments.failpoint), settings.billing.interval_s
-            loops.paced("bill", lambda: reporter.turn_s(now(), interval_s=bill_s))
+            loops.paced("bill", lambda: reporter.turn_now_s(interval_s=bill_s))
             bill = reporter
             loops.every("stripe events", build_stripe_events(billing, pool).apply_due, every_s=STRIPE_EVERY_S)
         recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)

@@ -1,6 +1,7 @@
-"""A reporter that is killed by itself right after Stripe has taken its first event, before it can note that down.
+"""A reporter that is killed by itself, right after one of its calls to PostgreSQL or Stripe.
 
-Run as a process: `python -m tests.billing.bill_killed <database url> <stripe url> <now, RFC 3339>`.
+Run as a process: `python -m tests.billing.bill_killed <database url> <stripe url> <now, RFC 3339> <call>`.
+The call is a number from 1 on, or `send`: the first event that Stripe has taken. Exits 0 where there were fewer calls.
 """
 
 import asyncio
@@ -8,41 +9,55 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import Any
 
+import aiohttp
+import asyncpg
 import structlog
 
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
-from gateway.billing.windows import MeterEvent, StripeAnswer
 from gateway.stores.postgres import open_pool
 
-
-class Killed:
-    """Stripe, and then the end."""
-
-    def __init__(self, billing: Billing) -> None:
-        self._billing = billing
-
-    async def account(self) -> str:
-        return await self._billing.account()
-
-    async def refusal(self, event_name: str) -> str | None:
-        return await self._billing.refusal(event_name)
-
-    async def deliver(self, event: MeterEvent) -> StripeAnswer:
-        await self._billing.deliver(event)
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError("unreachable")
+STATEMENTS = ("execute", "fetch", "fetchrow", "fetchval")
 
 
-async def main(database_url: str, stripe_url: str, now: str) -> None:
-    outbox = Outbox(await open_pool(database_url))
-    stripe = Killed(Billing("sk_test_1", base_url=stripe_url))
+class Death:
+    """Counts calls that have been done, and ends the process after one of them."""
+
+    def __init__(self, call: str) -> None:
+        self._at = call
+        self._calls = 0
+
+    def deadly(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """The same call, which may be the last one."""
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            result = await method(*arguments, **named)
+            self._calls += 1
+            is_send = any("meter_events" in str(argument) for argument in arguments)
+            if self._at == str(self._calls) or (self._at == "send" and is_send):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+
+async def main(database_url: str, stripe_url: str, now: str, call: str) -> None:
+    outbox, billing = Outbox(await open_pool(database_url)), Billing("sk_test_1", base_url=stripe_url)
+    death = Death(call)
+    deadly: list[tuple[Any, str]] = [(aiohttp.ClientSession, "_request")]
+    if call != "send":
+        deadly += [(asyncpg.Connection, name) for name in STATEMENTS]
+    for owner, name in deadly:
+        setattr(owner, name, death.deadly(getattr(owner, name)))
     log = structlog.get_logger()
-    bill = UsageReporter(outbox, stripe, grace_s=300, monotonic=time.monotonic, random=lambda: 0.5, log=log)
+    bill = UsageReporter(outbox, billing, grace_s=300, monotonic=time.monotonic, random=lambda: 0.5, log=log)
     await bill.step_once(datetime.fromisoformat(now))
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`gateway billing decide`: nothing is sent twice unseen, nothing is overwritten, and each decision is kept."""
 
+import asyncio
 import csv
 import io
 import json
@@ -24,7 +25,7 @@ from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from gateway.stores.postgres import Pool
-from tests.billing.outboxes import book, claim_one, customer, oldest_first, reject
+from tests.billing.outboxes import book, claim_one, customer, oldest_first, reject, retry
 from tests.conftest import METER
 from tests.support.stand_ins import Clock, sandbox_at
 
@@ -152,7 +153,7 @@ async def test_an_event_that_is_sent_again_stays_in_the_history(
     outcomes = await pool.fetch(
         "select identifier, outcome from stripe_attempts a where outcome <> 'not_sent' order by id"
     )
-    assert [tuple(each) for each in outcomes] == [(SECOND, "delivered")]
+    assert [tuple(each) for each in outcomes] == [(FIRST, "lost"), (SECOND, "delivered")]
 
 
 async def test_it_may_be_decided_against_the_summaries_and_that_is_recorded(
@@ -231,6 +232,77 @@ async def test_all_of_a_kind_at_once(
     assert [each.is_done for each in done] == [True, True]
     assert (await reporter(pool, stripe).step_once(LATER)).sent == 2
     assert (await outbox.status()).counts == {"rejected": 1, "superseded": 2, "sent": 2}
+
+
+async def test_two_decisions_at_once_are_one(
+    ledger: Ledger, pool: Pool, stripe: Billing, settings: Settings, clock: Clock
+) -> None:
+    await unknown_event(ledger, pool, stripe, clock, arrives=False)
+    both = await asyncio.gather(decide(settings, "reissue"), decide(settings, "write-off"), decide(settings, "reissue"))
+    done = [each for each in both if each.is_done]
+    assert len(done) == 1
+    assert all("changed meanwhile" in (each.refusal or "") for each in both if not each.is_done)
+    assert await pool.fetchval("select count(*) from stripe_decisions") == 1
+    live = await pool.fetchval("select count(*) from stripe_meter_events where state <> 'superseded'")
+    assert live == 1
+
+
+async def test_what_is_being_sent_cannot_be_decided(
+    ledger: Ledger, pool: Pool, stripe: Billing, settings: Settings, clock: Clock
+) -> None:
+    """Neither while its lease is on, nor in the quarter of an hour after it, in which Stripe may count it."""
+    await book(ledger, await customer(ledger), EIGHT, 1_000_000_000)
+    outbox = Outbox(pool)
+    await outbox.freeze_closed(NOW, 300)
+    first = await claim_one(outbox, NOW)
+    await retry(outbox, first, "no answer", NOW, after_s=1, in_doubt=True)
+    await outbox.claim(LATER - HOUR - timedelta(seconds=1), lease_s=60, events_max=1)
+    with pytest.raises(OptionError, match="gateway billing held"):
+        await decide(settings, "reissue", at=LATER - HOUR)
+    ended_at = LATER - HOUR + timedelta(seconds=59)
+    clock.now = ended_at.timestamp()
+    assert await outbox.expire_doubtful(ended_at) == 1
+    at = ended_at + timedelta(minutes=14, seconds=59)
+    assert "too early" in ((await decide(settings, "reissue", at=at)).refusal or "")
+    assert (await decide(settings, "reissue", at=at + timedelta(seconds=1))).is_done
+
+
+async def test_each_customer_is_asked_about_once(
+    ledger: Ledger, pool: Pool, stripe: Billing, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of its events wait: Stripe would be asked thousands of times."""
+    hours, outbox = 5, Outbox(pool)
+    user = await customer(ledger)
+    for hour in range(hours):
+        await book(ledger, user, EIGHT - hour * HOUR, 5_000)
+    await outbox.freeze_closed(NOW, 300)
+    for _ in range(hours):
+        await reject(outbox, await claim_one(outbox, NOW), "400: no", NOW)
+    clock.now = LATER.timestamp()
+    asked, read = [], Billing.read_counts
+
+    async def counting(self: Billing, *about: Any) -> Any:
+        asked.append(about[1:])
+        return await read(self, *about)
+
+    monkeypatch.setattr(Billing, "read_counts", counting)
+    done = await held.decide(settings, WantedDecision("reissue", "a test"), now=LATER, is_sure=True)
+    assert [each.is_done for each in done] == [True] * hours
+    assert asked == [("cus_1", EIGHT - (hours - 1) * HOUR, EIGHT + HOUR)]
+
+
+async def test_without_a_clock_of_its_own_postgresql_says_when_it_is(
+    ledger: Ledger, pool: Pool, settings: Settings
+) -> None:
+    await book(ledger, await customer(ledger), EIGHT, 5_000)
+    outbox = Outbox(pool)
+    await outbox.freeze_closed(NOW, 300)
+    await reject(outbox, await claim_one(outbox, NOW), "400: no", NOW)
+    wanted = WantedDecision("delivered", "a test", identifier=FIRST, is_forced=True)
+    before = await outbox.now()
+    await held.decide(settings, wanted, now=None, is_sure=True)
+    at = await pool.fetchval("select delivered_at from stripe_meter_events")
+    assert before <= at <= await outbox.now()
 
 
 async def test_without_a_key_only_force_decides(ledger: Ledger, pool: Pool, database_url: str) -> None:

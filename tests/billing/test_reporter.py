@@ -13,6 +13,7 @@ from gateway.accounts.store import Accounts
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import STOPPED_S, BillCounts, UsageReporter
 from gateway.billing.stripe import Billing
+from gateway.billing.windows import MeterEvent, StripeAnswer
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
@@ -126,14 +127,44 @@ async def test_accepted_but_the_answer_lost_counts_once(
     assert await states(pool) == {"duplicate": 1}
 
 
+async def run_killed(database_url: str, truth: StripeTruth, now: datetime, call: str) -> int | None:
+    """A pass of a reporter that dies after a call; the exit status of its process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.billing.bill_killed", database_url, truth.url, now.isoformat(), call, cwd=ROOT
+    )
+    return await asyncio.wait_for(process.wait(), ENDS_S)
+
+
+@pytest.mark.long
+async def test_a_reporter_killed_after_any_of_its_calls_counts_once(
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, database_url: str
+) -> None:
+    """Each pass dies one call later than the one before, until one has no more calls to die after."""
+    user = await Accounts(ledger.pool).create_user("user@example.com", stripe_customer_id="cus_1")
+    now, owed, calls = NOW, 0, 0
+    while True:
+        calls += 1
+        await ledger.insert_batch(entries(usage(user, now - 2 * HOUR, 5_000)))
+        owed += 5
+        status = await run_killed(database_url, truth, now, str(calls))
+        now += HOUR
+        if status == 0:
+            break
+        assert status == -9
+        # Nothing is held back for longer than a lease, and nothing is twice at Stripe.
+        await bill.step_once(now)
+        assert truth.total() == owed, calls
+    assert calls > 20
+    counts = await states(pool)
+    assert sum(counts.values()) * 5 == owed
+    assert set(counts) == {"sent", "duplicate"}
+
+
 async def test_a_reporter_killed_after_sending_counts_once(
     ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, database_url: str
 ) -> None:
     owed = await owe(ledger)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.billing.bill_killed", database_url, truth.url, NOW.isoformat(), cwd=ROOT
-    )
-    assert await asyncio.wait_for(process.wait(), ENDS_S) == -9
+    assert await run_killed(database_url, truth, NOW, "send") == -9
     assert truth.total() == owed  # Stripe has it; nobody here knows
     assert await states(pool) == {"pending": 1}
     assert await bill.step_once(NOW + timedelta(seconds=60)) == BillCounts()  # still leased to the dead one
@@ -197,6 +228,70 @@ async def test_usage_of_more_than_35_days_ago_is_filed_at_the_present_and_says_s
     assert truth.total() == owed
     row = await pool.fetchrow("select event_timestamp, original_window, reason from stripe_meter_events")
     assert tuple(row or ()) == (now, TEN, "late")
+
+
+class SlowStripe:
+    """Stripe, whose every answer to an event takes a while, by a clock of the test's own."""
+
+    def __init__(self, stripe: Billing, takes_s: float) -> None:
+        self._stripe = stripe
+        self._takes_s = takes_s
+        self.now_s = 0.0
+
+    async def account(self) -> str:
+        return await self._stripe.account()
+
+    async def refusal(self, event_name: str) -> str | None:
+        return await self._stripe.refusal(event_name)
+
+    async def deliver(self, event: MeterEvent) -> StripeAnswer:
+        answer = await self._stripe.deliver(event)
+        self.now_s += self._takes_s
+        return answer
+
+
+async def test_nothing_is_sent_when_its_lease_may_have_ended(
+    ledger: Ledger, pool: Pool, stripe: Billing, truth: StripeTruth
+) -> None:
+    """Another worker may send it by then, or have given it up; what was not sent is due again at once."""
+    owed = await owe(ledger, customers=10)
+    slow = SlowStripe(stripe, takes_s=20.0)
+    late = UsageReporter(
+        Outbox(pool), slow, grace_s=300, monotonic=lambda: slow.now_s, random=lambda: 0.5, log=structlog.get_logger()
+    )
+    late._at_once = 1
+    counts = await late.step_once(NOW)
+    assert counts.sent == 10
+    outcomes = await pool.fetch("select outcome, count(*) from stripe_attempts group by 1")
+    assert {row["outcome"]: row["count"] for row in outcomes} == {"delivered": 10, "not_sent": 6 + 2}
+    delivered = await pool.fetch("select delivered_at from stripe_meter_events order by delivered_at")
+    assert [row[0] for row in delivered] == [NOW + timedelta(seconds=20 * number) for number in range(1, 11)]
+    assert truth.total() == owed
+
+
+class MovedOutbox(Outbox):
+    """The outbox of a database whose clock says NOW."""
+
+    async def now(self) -> datetime:
+        return NOW
+
+
+async def test_the_loop_goes_by_the_clock_of_postgresql(
+    ledger: Ledger, pool: Pool, stripe: Billing, truth: StripeTruth
+) -> None:
+    owed = await owe(ledger)
+    moved = UsageReporter(
+        MovedOutbox(pool), stripe, grace_s=300, monotonic=lambda: 0.0, random=lambda: 0.5, log=structlog.get_logger()
+    )
+    assert await moved.turn_now_s(interval_s=30) == 30
+    assert truth.total() == owed
+    assert await pool.fetchval("select delivered_at from stripe_meter_events") == NOW
+    before, at, after = [
+        await pool.fetchval("select clock_timestamp()"),
+        await Outbox(pool).now(),
+        await pool.fetchval("select clock_timestamp()"),
+    ]
+    assert before <= at <= after
 
 
 async def waits_of(bill: UsageReporter, count: int) -> list[float]:
