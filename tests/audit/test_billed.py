@@ -15,6 +15,7 @@ from gateway.audit.reads.snapshot import AuditRange, snapshot
 from gateway.audit.reprice import Reprice
 from gateway.audit.result import InvariantResult
 from gateway.config.settings import Settings
+from gateway.ledger.correct import correct_estimates
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.plans.admin import explain_row
@@ -61,10 +62,11 @@ class Calls:
             service_tier=asked,
         )
 
-    async def estimate(self, settler: Settler, tokens: tuple[int, int], *, asked: str | None = None) -> None:
+    async def estimate(self, settler: Settler, tokens: tuple[int, int], *, asked: str | None = None) -> OpenRecord:
         opened = self.open(None, asked)
         event = settler.settle_estimated(opened, Said(), opened.started_at, "cut_off", Tokens(*tokens))
         await self.ledger.insert_batch([LedgerEntry.of(event)])
+        return opened
 
     async def make(
         self,
@@ -76,13 +78,17 @@ class Calls:
         asked: str | None = None,
     ) -> UsageEvent:
         opened = self.open(at, asked)
-        usage = msgspec.json.encode(
-            {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
-        )
-        said = Said(f"chatcmpl-{opened.id}", "gpt-5-mini-2025-08-07", tier, usage)
-        event = settler.settle_exact(opened, said, opened.started_at + timedelta(seconds=20))
+        event = settle(settler, opened, tokens, tier)
         await self.ledger.insert_batch([LedgerEntry.of(event)])
         return event
+
+
+def settle(settler: Settler, opened: OpenRecord, tokens: tuple[int, int], tier: str = "default") -> UsageEvent:
+    usage = msgspec.json.encode(
+        {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+    )
+    said = Said(f"chatcmpl-{opened.id}", "gpt-5-mini-2025-08-07", tier, usage)
+    return settler.settle_exact(opened, said, opened.started_at + timedelta(seconds=20))
 
 
 async def exactness(pool: Pool) -> InvariantResult:
@@ -154,6 +160,33 @@ async def test_a_list_has_prices_of_its_own_by_service_tier(pool: Pool, ledger: 
     settings = Settings(database_url=SecretStr(database_url))
     for row in await pool.fetch("select id::text, (billed_usd * 1000000000)::bigint as nano from openai_usage"):
         assert (await explain_row(settings, row["id"])).derived_nano == row["nano"]
+
+
+async def test_whatever_a_row_is_its_amount_is_derived_or_counted(pool: Pool, ledger: Ledger) -> None:
+    """Paid by credit, an estimate that is not billed, its late answer, and a row of a version that names no plan."""
+    await plant(pool, make_plan("standard", "1.5"))
+    follow = FollowPlans(pool, monotonic=lambda: 0.0)
+    await follow.step_once()
+    calls, settler = Calls(ledger, *await linked(ledger)), build("9", follow.known)
+    credit = "insert into credit_entries (user_id, amount_usd, created_at) values ($1::uuid, 0.002, $2)"
+    await pool.execute(credit, calls.user, HOUR)
+    await calls.make(settler, SMALL)
+    await calls.make(settler, SMALL)  # credit pays a part of it
+    free = Settler(BOOK, markup=Decimal(9), bill_estimates=False, region=None, plans=follow.known)
+    opened = await calls.estimate(free, SMALL)
+    late = settle(settler, opened, LARGE)
+    assert await correct_estimates(ledger, {opened.id: late}, HOUR + timedelta(minutes=50)) == [opened.id]
+    old = settle(settler, calls.open(None, None), SMALL)
+    await ledger.insert_batch([LedgerEntry.of(msgspec.structs.replace(old, plan_version=""))])
+    amounts = [("standard@1", 1_537_500)] * 2 + [("standard@1", 0), ("standard@1", 2_306_250), (None, 1_537_500)]
+    assert sorted(await named(pool), key=str) == sorted(amounts, key=str)
+    verdict = await exactness(pool)
+    figures = [verdict.figures[f"billed {name}"] for name in ("amounts derived", "by a version that names no plan")]
+    assert (verdict.state, figures) == ("ok", [4, 1]), verdict
+    # A nano more in each is found, but for the row that names no plan.
+    await pool.execute("alter table openai_usage disable trigger all")
+    await pool.execute("update openai_usage set billed_usd = billed_usd + 0.000000001")
+    assert (await exactness(pool)).wrong == ("4 × billed amount is not what its plan makes of the cost",)
 
 
 async def test_a_proxy_that_missed_a_plan_is_named_until_its_rows_are_corrected(pool: Pool, ledger: Ledger) -> None:

@@ -1,5 +1,6 @@
 """Corrections as somebody careless or hostile asks for them: odd files, odd amounts, one person with two names."""
 
+import asyncio
 import csv
 import io
 import json
@@ -9,7 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from gateway.config.settings import Settings
+from gateway.corrections.booking import approve, reject
+from gateway.corrections.store import Proposal
 from gateway.corrections.wanted import parse_file, parse_nano
 from gateway.kit.errors import OptionError
 from gateway.ledger.correct import correct_estimates
@@ -159,3 +164,17 @@ async def test_what_openai_said_later_is_in_the_list_by_cause(books: Books) -> N
     assert (lines[0]["id"], lines[0]["kind"]) == ("", "automatic")
     tomorrow = f"{datetime.now(UTC) + timedelta(days=40):%Y-%m}"
     assert (await books.run("corrections", "list", "--during", tomorrow, why=None)).out == "No corrections.\n"
+
+
+async def test_of_those_who_decide_at_once_one_decides(books: Books) -> None:
+    event = await books.call(NANO)
+    proposed = (await books.adjust(event.id, "--cost", "3", BILLING__FOUR_EYES="true"))["id"]
+    settings = Settings(database_url=SecretStr(books.env["DATABASE_URL"]))
+    approving = [approve(settings, proposed, key_id="key", by=name, now=datetime.now(UTC)) for name in ("Bob", "Eve")]
+    done = await asyncio.gather(*approving, reject(settings, proposed, why="no", by="Zoe"), return_exceptions=True)
+    failed = [each for each in done if isinstance(each, Exception)]
+    assert [type(each) for each in failed] == [OptionError] * 2, done
+    booked = not isinstance(done[2], Proposal)
+    assert await books.adjustments() == booked
+    assert await books.sums() == ((3 * NANO, 3_600_000_000) if booked else (NANO, 1_200_000_000))
+    assert await books.pool.fetchval("select count(*) from correction_decisions") == 1
