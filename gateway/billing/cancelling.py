@@ -14,6 +14,7 @@ from gateway.billing.filing import Filing
 from gateway.billing.held import rules_of
 from gateway.billing.new_event import NewEvent, insert_event
 from gateway.billing.opening import open_billing
+from gateway.billing.refiling import lock_payer
 from gateway.billing.windows import NANO_PER_UNIT
 from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, OptionError
@@ -89,14 +90,9 @@ async def _cancellable(pool: Pool, settings: Settings, identifier: str, now: dat
     return event
 
 
-async def lock_payer(connection: Any, event: HeldEvent) -> None:
-    """No window of the event's payer is frozen until the transaction ends."""
-    await connection.execute(sql.LOCK_PAYER, event.id)
-
-
 async def take_back(connection: Any, event: HeldEvent, who: str, why: str) -> None:
     """What Stripe has cancelled is not frozen any more. Raises OptionError where somebody was faster."""
-    await lock_payer(connection, event)
+    await lock_payer(connection, event.customer, event.meter)
     if await connection.fetchval(sql.CANCELLED, event.id) is None:
         raise OptionError(f"{event.identifier}: somebody has cancelled it meanwhile")
     await connection.execute(sql.UNFREEZE, event.id, event.value * NANO_PER_UNIT)

@@ -31,13 +31,6 @@ select u.booked_at < b.sealed_until as is_sealed, array(
 from public.openai_usage u cross join public.books b where u.id = $1::uuid and u.books_version > 0
 """
 
-# Nobody freezes for this payer until the transaction ends.
-LOCK_PAYER: Final = """
-select c.nano from public.billing_carry c join public.stripe_meter_events e
-  on e.customer_id = c.customer_id and e.meter = c.meter
-where e.id = $1 for update of c
-"""
-
 # Gives an event's amount back to its window, or to the first part of it, where that was its own.
 UNFREEZE: Final = """
 update public.billing_windows w set frozen_nano = w.frozen_nano - $2,

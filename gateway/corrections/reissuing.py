@@ -10,9 +10,10 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import NamedTuple
 
-from gateway.billing.cancelling import find_events, lock_payer, take_back
+from gateway.billing.cancelling import find_events, take_back
 from gateway.billing.decisions import HeldEvent
 from gateway.billing.opening import open_billing
+from gateway.billing.refiling import lock_payer
 from gateway.config.settings import Settings
 from gateway.corrections.booking import WHY, Booked, Planned, book_correction, new_correction_id, plan_correction
 from gateway.corrections.change import WantedRow
@@ -82,7 +83,8 @@ async def _write(
     """In one transaction, so that the window is frozen anew with the correction in it."""
     async with recording(settings, pool, by=by) as record, record.connections.acquire() as connection:
         await lock_corrections(record.connections)
-        await lock_payer(connection, found.events[0])  # before the windows, as whoever freezes them does
+        first = found.events[0]
+        await lock_payer(connection, first.customer, first.meter)  # before the windows, as whoever freezes them does
         planned = await plan_correction(settings, record.connections, [wanted], found.at)
         who = record.actor.name
         new_id = new_correction_id(now) if planned.changes else None

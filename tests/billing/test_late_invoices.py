@@ -123,3 +123,20 @@ async def test_no_period_is_below_zero(shop: Shop, bill: UsageReporter, ledger: 
     await move(shop, bill, FEBRUARY + 40 * HOUR)
     await move(shop, bill, MARCH + 2 * HOUR)
     assert await invoiced(shop, customer) == [100_000_000, 0, 20_000_000]
+
+
+async def test_a_meter_that_stripe_misses_only_later_loses_nothing(
+    shop: Shop, bill: UsageReporter, ledger: Ledger, payer: tuple[str, str]
+) -> None:
+    """It would take events with a 200 and report `no_meter` afterwards, so the meter is looked at before each pass."""
+    user, customer = payer
+    await control(shop.sandbox, "stripe", "/ways", no_meter_late=True)
+    await shop.client.v1.billing.meters.deactivate_async(shop.price.recurring.meter)
+    await ledger.insert_batch(entries(usage(user, DECEMBER + 30 * HOUR, 6 * USD)))
+    await shop.move_to(unix_seconds(DECEMBER + 40 * HOUR))
+    stopped = await bill.step_once(DECEMBER + 40 * HOUR)
+    assert "no active meter" in (stopped.stopped or "")
+    await shop.client.v1.billing.meters.reactivate_async(shop.price.recurring.meter)
+    assert (await bill.step_once(DECEMBER + 40 * HOUR)).sent == 1
+    await move(shop, bill, JANUARY + 2 * HOUR)
+    assert await invoiced(shop, customer) == [6_000_000]
