@@ -1,7 +1,7 @@
 """What `gateway users` shows."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.accounts import users
@@ -67,11 +67,9 @@ async def set_fields(
 ) -> None:
     """What is different about a user, or what would be done with amounts that have accrued."""
     done = await users.set_fields(settings, who=who, payer=payer, name=name, cost_centre=cost_centre)
-    said = " ".join(_changes(done.before or done.after, done.after))
+    said = " ".join(_changes(done.before or done.after, done.after, done.link))
     if done.link is not None and not done.link.done:
         said = f"{describe_link(done.after, done.link)} Nothing was changed: this was a preview. Add --yes to do it."
-    elif done.link is not None and done.link.windows:
-        said = f"{said} {describe_link(done.after, done.link)}"
     if done.cost_centre is not None and cost_centre is not None:
         since = f"from {cost_centre.since:%Y-%m-%d} on"
         said += f" Cost centre {done.cost_centre}, {since}." if done.cost_centre else f" No cost centre {since}."
@@ -86,7 +84,7 @@ def describe_link(user: User, linked: LinkedPayer) -> str:
     if not linked.windows:
         return pays
     first = min(window.window_start for window in linked.windows)
-    last = max(window.window_start for window in linked.windows)
+    last = max(window.window_start + timedelta(seconds=window.window_seconds) for window in linked.windows)
     when = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
     what = f"{nano_text(linked.nano)} USD in {len(linked.windows)} window(s), {when}"
     becomes = {
@@ -109,12 +107,14 @@ def _bound(keys: KeySettings, *, is_active: bool) -> str:
     )
 
 
-def _changes(before: User, after: User) -> list[str]:
+def _changes(before: User, after: User, linked: LinkedPayer | None) -> list[str]:
     lines = [f"{after.email}:"]
     if before.name != after.name:
         lines.append(f"the name is {after.name or '(none)'}, it was {before.name or '(none)'}.")
     old, new = before.stripe_customer_id, after.stripe_customer_id
-    if old != new:
+    if linked is not None and linked.windows:
+        lines.append(describe_link(after, linked))
+    elif old != new:
         moved = f" It was {old}, who pays for what was used until now (docs/billing.md)." if old else ""
         lines.append(f"{_billed(after)}.{moved}")
     return lines if len(lines) > 1 else [f"{after.email}: nothing changed, it was so before."]
@@ -123,9 +123,7 @@ def _changes(before: User, after: User) -> list[str]:
 def _billed(user: User) -> str:
     if user.stripe_customer_id is None:
         return "without a Stripe customer: what they use accrues until one is set"
-    return (
-        f"Stripe customer {user.stripe_customer_id}: what has accrued is reported to Stripe once its window is closed"
-    )
+    return f"Stripe customer {user.stripe_customer_id}: what they use is reported to Stripe once its window is closed"
 
 
 def _asked(customer: str | None, known: Customer | None) -> str:

@@ -22,25 +22,27 @@ async def show_status(
 def _show(console: Console, found: BillingStatus) -> None:
     of = "since the beginning" if found.span is None else f"{found.span.since:%Y-%m}"
     title = f"From cost to Stripe, {of}, as of {found.as_of:%Y-%m-%d %H:%M} (UTC)"
-    console.print_table(_table(found.total, title, whole=True))
+    console.say(title)
+    console.print_table(_table(found.total, whole=True))
     for payer in found.payers:
         kind = "customer" if payer.is_customer else "no customer, user"
-        console.print_table(_table(payer.bridge, f"{kind} {payer.name} ({payer.payer_id})", whole=False))
+        console.say("", f"{kind} {payer.name} ({payer.payer_id})")
+        console.print_table(_table(payer.bridge, whole=False))
     if not found.is_explained:
         console.say("Unexplained amounts: run `gateway audit`, and bill nobody before they are explained.", style="red")
 
 
-def _table(bridge: Bridge, title: str, *, whole: bool) -> TextTable:
-    """`whole`: with the lines that are 0."""
-    table = TextTable(title=title)
+def _table(bridge: Bridge, *, whole: bool) -> TextTable:
+    """`whole`: with the lines that are 0, and what is read for all payers together."""
+    table = TextTable()
     table.add_column("", no_wrap=True)
     table.add_column("")
     table.add_column("USD", right=True, no_wrap=True)
     for line in bridge.lines:
+        if not (line.nano or line.is_sum or whole):
+            continue
         if line.nano is None:
             table.add_row("", line.title, "not read")
-            continue
-        if not (line.nano or line.is_sum or whole):
             continue
         sign = "=" if line.is_sum else "+" if line.nano > 0 else "−" if line.nano else ""
         style = "bold red" if line.key == "unexplained" and not bridge.is_explained else "bold" if line.is_sum else ""

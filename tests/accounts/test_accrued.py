@@ -54,7 +54,8 @@ async def test_a_customer_that_is_written_into_users_pays_from_that_instant_on(o
     # Nothing else about the link asks for it; and deciding needs no other link.
     assert (await office.link("ann", "cus_ann")).error == ""
     done = await office.link("ann", "cus_ann", "--accrued", "bill", "--yes")
-    assert (done.error, "cus_ann pays for ann@example.com already. 4.000000010 USD" in done.out) == ("", True)
+    assert done.error == ""
+    assert done.out.startswith("ann@example.com: cus_ann pays for ann@example.com already. 4.000000010 USD")
     assert await office.windows() == {"ann@example.com": (0, 0), "cus_ann": (5 * USD + 10, 0)}
     assert await office.sent() == {"cus_ann": 5_000_000}
     assert await office.json("billing", "unbilled") == []

@@ -137,7 +137,7 @@ async def test_disable_and_enable_say_when(env: Env, ledger: Ledger, pool: Pool)
 async def test_a_stripe_customer_is_linked_moved_and_unlinked(env: Env, pool: Pool) -> None:
     await made(env, "ann@example.com", "--name", "Ann")
     for options, customer, name, said in (
-        (["--stripe-customer", "cus_1"], "cus_1", "Ann", "what has accrued is reported to Stripe"),
+        (["--stripe-customer", "cus_1"], "cus_1", "Ann", "what they use is reported to Stripe"),
         (["--stripe-customer", "cus_1"], "cus_1", "Ann", "nothing changed"),
         (["--stripe-customer", "cus_2", "--name", "Annie"], "cus_2", "Annie", "It was cus_1, who pays for what was"),
         (["--no-stripe-customer"], None, "Annie", "accrues until one is set"),
