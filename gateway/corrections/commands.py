@@ -157,7 +157,7 @@ def _describe_invoice(effect: InvoiceEffect) -> str:
     window = f"window {effect.window_start:%Y-%m-%d %H:%M}–{effect.window_end:%H:%M} UTC"
     amount = f"{_signed(effect.billed_nano)} USD"
     if effect.customer is None:
-        return f"Invoice: {amount} accrue for {effect.email}, who has no Stripe customer ({window})."
+        return f"Invoice: {amount} accrue for {effect.email}: no Stripe customer paid when this was used ({window})."
     return (
         f"Invoice: {amount} for {effect.customer} ({effect.email}), {window}, reported after {effect.frozen_at:%H:%M}."
     )

@@ -12,6 +12,8 @@ from gateway.cli.text import json_text
 from gateway.kit.errors import OptionError
 
 Form = Literal["table", "json", "csv"]
+_ENDINGS: Final[dict[str, Form]] = {".csv": "csv", ".json": "json"}
+_NOT_WRITTEN: Final = (".xlsx", ".xls", ".ods", ".parquet", ".pdf", ".html")
 FILE_WIDTH: Final = 160
 """Columns of a table that goes to a file."""
 
@@ -41,6 +43,7 @@ class Rendering(NamedTuple):
 def write(console: Console, form: Form, output: Path | None, report: Rendering) -> None:
     """To `output`, whole or not at all, or to the terminal. Raises OptionError when the file cannot be written."""
     if output is not None:
+        _require_ending(output, form)
         write_whole(output, report.text(form))
         lines = f"{report.lines:,} {'line' if report.lines == 1 else 'lines'}"
         console.say(f"{lines} of {report.said} in {output}")
@@ -51,6 +54,17 @@ def write(console: Console, form: Form, output: Path | None, report: Rendering) 
         if form == "csv":
             # CSV has no place for the range; standard output may be going into a file.
             note(report.said)
+
+
+def _require_ending(path: Path, form: Form) -> None:
+    """A name must not promise what the file does not hold."""
+    ending = path.suffix.lower()
+    if ending in _NOT_WRITTEN:
+        raise OptionError(
+            f"--output: no report is written as {ending}; take --csv or --json, and a name with that ending"
+        )
+    if _ENDINGS.get(ending, form) != form:
+        raise OptionError(f"--output: {path} would hold a {form}; add --{_ENDINGS[ending]}, or give it another ending")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -180,6 +180,20 @@ async def test_a_file_gets_what_the_terminal_would(env: Env, tmp_path: Path, for
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "says"),
+    [
+        ("usage.xlsx", "--csv", "no report is written as .xlsx"),
+        ("usage.csv", None, "would hold a table; add --csv"),
+        ("usage.JSON", "--csv", "would hold a csv; add --json"),
+    ],
+)
+async def test_a_file_is_what_its_name_says(env: Env, tmp_path: Path, name: str, form: str | None, says: str) -> None:
+    options = ["report", "usage", "--output", str(tmp_path / name), *([form] if form else [])]
+    done = await gateway(env, *options)
+    assert (done.status, says in done.error, list(tmp_path.iterdir())) == (1, True, [])
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     file, link = tmp_path / "usage", tmp_path / "link"
     file.write_text("old")
