@@ -38,8 +38,10 @@ async def _wrong_customers(world: World) -> list[str]:
     for customer in world.customers:
         must = world.truth.at_stripe(customer)
         invoiced = await world.stripe.invoiced(customer)
-        if not must == counted[customer] == invoiced:
-            wrong.append(f"{customer}: owes {must} micro-USD; Stripe counts {counted[customer]}, invoices {invoiced}")
+        if counted[customer] != must:
+            wrong.append(f"{customer} owes {must} micro-USD, and Stripe counts {counted[customer]}")
+        if invoiced != counted[customer]:
+            wrong.append(f"{customer}: Stripe counts {counted[customer]} micro-USD, and invoices {invoiced}")
     return wrong
 
 

@@ -311,11 +311,10 @@ class World:
 
     async def _arrive(self, instant: datetime) -> None:
         await self._set_now(instant)
-        await self.stripe.move_to(instant)
+        self.stripe.move_to(instant)
         sealed, self.truth.sealed = self.truth.sealed, self._month(instant - GRACE_H * HOUR + timedelta(minutes=15))
         if self.truth.sealed != sealed:
-            await self._sync()
-        await self.pool.fetchval("select seal_books($1)", self.truth.sealed)
+            await self.pool.fetchval("select seal_books($1)", self.truth.sealed)
         if instant >= self._away_until:
             await self._turn()
             self.done["reports"] += await self.stripe.tell(self.pool, self.billing)
@@ -337,8 +336,6 @@ class World:
             await self._worker.step_once(self.now)
         except Killed:
             self.done["killed"] += 1
-            self._death.come_at(None)
-            await self._worker_pool.expire_connections()
             self._worker = self._start_worker()
         self._death.come_at(None)
 

@@ -15,7 +15,7 @@ from gateway.stores.postgres import Pool
 from tests.billing.books_calls import BEGIN
 from tests.billing.books_checks import find_wrong
 from tests.billing.books_model import World
-from tests.billing.books_stripe import Death, mortal_pool
+from tests.billing.books_stripe import Death, commands_share, mortal_pool
 from tests.conftest import admin
 from tests.support.moved_database import migrate_moved
 from tests.support.servers import on_database
@@ -57,7 +57,8 @@ async def play(seed: int, days: int, pool: Pool, database_url: str) -> tuple[Wor
         billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=shop.sandbox.stripe_base_url)
         try:
             world = World(seed, pool, worker_pool, death, shop, billing, Settings.of(env))
-            await world.run(days)
+            with commands_share(pool):
+                await world.run(days)
             return world, await find_wrong(world)
         finally:
             await billing.close()
