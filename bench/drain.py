@@ -53,9 +53,13 @@ class Drain:
         return found[OPEN], found[SETTLE]
 
     def _copies(self, payload: bytes, ids: list[str]) -> list[bytes]:
-        # An answer of OpenAI becomes one row only, so that has to be another one too.
-        old, answer = id_of(payload).encode(), msgspec.json.decode(payload).get("response_id", "none").encode()
-        return [payload.replace(old, new.encode()).replace(answer, new.encode()) for new in ids]
+        # An answer of OpenAI becomes one row only, so that has to be another one too; and no two requests have one id.
+        event, old = msgspec.json.decode(payload), id_of(payload).encode()
+        answer, asked = (event.get(name, "none").encode() for name in ("response_id", "request_id"))
+        return [
+            payload.replace(old, new.encode()).replace(answer, new.encode()).replace(asked, b"req_" + new.encode())
+            for new in ids
+        ]
 
     async def stream_in(self, ids: list[str]) -> None:
         """Straight to the batch writer."""

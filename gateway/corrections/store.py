@@ -114,7 +114,7 @@ class Corrections(Table):
 
     async def find_ids(self, refs: Sequence[str]) -> dict[str, list[str]]:
         """The rows (ids) that each of these names: ids of rows, response ids, request ids. A request id is looked for
-        in the whole ledger, and only where nothing else is called so."""
+        only where nothing else is called so."""
         found: dict[str, list[str]] = {ref: [] for ref in refs}
         ids = [ref.lower() for ref in refs if is_uuid(ref)]
         named = {row["ref"]: row["id"] for row in await self._rows(_BY_ID, ids)}

@@ -6,7 +6,7 @@ its transaction, which also works through a transaction pooler.
 
 Whoever uses the database goes on using it. A file asks for a table for a moment only, again and again, because all
 others queue behind one who waits for a strong lock. A file `…_in_batches` is applied in as many transactions as it
-takes.
+takes; the index of a file `…_concurrently` is built in none.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ import asyncpg
 import migrations
 from gateway.config.dsn import read_dsn
 from gateway.kit.errors import Expected
+from gateway.stores.index_builder import build_index
 from gateway.stores.postgres import translate, translating_errors
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ async def migrate(
 async def _apply(connection: Connection, migration: Migration, said: _Said) -> bool:
     """Applies one file unless it is recorded already. Whether it was applied now."""
     try:
+        if migration.name.endswith("_concurrently"):
+            return await _build(connection, migration, said)
         if not migration.name.endswith("_in_batches"):
             return await _in_its_turn(connection, migration, said, batch_rows=None) is not None
         total, next_word_at = 0, time.monotonic() + WORD_EVERY_S
@@ -199,6 +202,14 @@ async def _apply(connection: Connection, migration: Migration, said: _Said) -> b
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationFailed(f"{migration.version}_{migration.name}: {error}") from error
     return False
+
+
+async def _build(connection: Connection, migration: Migration, said: _Said) -> bool:
+    """Builds the index of one file, and then records it."""
+    if await pending(connection, [migration]):
+        said(f"{migration.version}_{migration.name}: builds an index, beside whoever is using its table")
+        await build_index(connection, migration.sql)
+    return await _in_its_turn(connection, migration, said, batch_rows=None) is not None
 
 
 async def _in_its_turn(
@@ -230,7 +241,8 @@ async def _run_file(connection: Connection, migration: Migration, *, batch_rows:
         await connection.execute(f"set local lock_timeout = {LOCK_WAIT_MS}")
         if batch_rows is not None:
             await connection.execute(f"set local gateway.batch_rows = {batch_rows}")
-        await connection.execute(migration.sql)
+        if not migration.name.endswith("_concurrently"):
+            await connection.execute(migration.sql)
         done = 0 if batch_rows is None else int(await connection.fetchval(BATCH_DONE))
         if not done:
             await connection.execute(RECORD, migration.version, migration.name, [migration.sql])

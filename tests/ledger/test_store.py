@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounts.store import Accounts
+from gateway.billing.explain import store as explain
+from gateway.corrections import store as corrections
 from gateway.ledger.rows import LedgerEntry, NotARow, _Event, to_row
 from gateway.ledger.sql import COLUMNS, INSERT_BATCH
 from gateway.ledger.store import Ledger, Outcome
@@ -252,3 +254,21 @@ async def test_an_adjustment_may_come_with_the_row_it_corrects(ledger: Ledger, p
     fix = call(user, new_id(random), evidence="adjustment", adjusts=row.id, response_id=None, prompt_tokens=-4)
     assert await ledger.insert_batch([LedgerEntry.of(fix), LedgerEntry.of(row)]) == Outcome(2, 0, 0)
     assert await sums_are_right(pool)
+
+
+@pytest.mark.parametrize(
+    ("statement", "named", "index"),
+    [
+        (corrections._BY_RESPONSE, ["resp_1"], "openai_usage_response_id_key"),
+        (corrections._BY_REQUEST, ["req_1"], "openai_usage_request_id_idx"),
+        (explain._ROW_ANSWER, "resp_1", "openai_usage_response_id_key"),
+        (explain._ROW_REQUEST, "req_1", "openai_usage_request_id_idx"),
+    ],
+)
+async def test_a_call_is_found_by_what_openai_calls_it_without_reading_the_ledger(
+    pool: Pool, statement: str, named: object, index: str
+) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan")
+        plan = await connection.fetch(f"explain {statement}", named)
+    assert index in "\n".join(row[0] for row in plan)

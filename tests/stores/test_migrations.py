@@ -8,6 +8,7 @@ import pytest
 
 from gateway.stores.migrator import Migration, MigrationFailed, VersionTaken, compare, load, migrate, pending
 from tests.conftest import admin
+from tests.support.patience import ENDS_S, LOOK_S
 
 TABLES_GIVEN = {"users", "api_keys", "meetings", "participants", "openai_usage", "rooms"}
 
@@ -62,6 +63,56 @@ async def test_a_bad_file_is_rolled_back_whole_and_those_before_it_stay(empty_da
     assert [row[0] for row in tables] == ["good"]
     fixed = bad._replace(sql="create table half (id int)")
     assert (await migrate(empty_database_url, known=[good, fixed])).applied == [fixed]
+
+
+INDEX = Migration("20300101000001", "index_it_concurrently", "-- Why.\ncreate index if not exists it_idx on it (n);\n")
+IS_VALID = "select indisvalid from pg_index where indexrelid = 'it_idx'::regclass"
+
+
+async def test_an_index_is_built_beside_writers(empty_database_url: str) -> None:
+    """Its lock lets them in, while it waits for one that has begun before."""
+    await migrate(empty_database_url, known=[Migration("20300101000000", "it", "create table it (n int)")])
+    writer, other = [await asyncpg.connect(empty_database_url) for _ in range(2)]
+    async with writer.transaction():
+        await writer.execute("insert into it values (1)")
+        migrating = asyncio.create_task(migrate(empty_database_url, known=[INDEX]))
+        async with asyncio.timeout(ENDS_S):
+            while not await other.fetchval("select count(*) from pg_stat_progress_create_index"):
+                await asyncio.sleep(LOOK_S)
+        await other.execute("set lock_timeout = '1s'")
+        await other.execute("insert into it values (2)")
+        await writer.execute("insert into it values (3)")
+    assert (await migrating).applied == [INDEX]
+    assert await other.fetchval(IS_VALID)
+    recorded = await other.fetch(
+        "select statements from supabase_migrations.schema_migrations where name = $1", INDEX.name
+    )
+    assert [row["statements"] for row in recorded] == [[INDEX.sql]]
+    assert (await migrate(empty_database_url, known=[INDEX])).applied == []
+    await writer.close()
+    await other.close()
+
+
+async def test_an_index_that_was_broken_off_is_built_anew(empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    await migrate(empty_database_url, known=[Migration("20300101000000", "it", "create table it (n int)")])
+    await connection.execute("insert into it values (1), (1)")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await connection.execute("create unique index concurrently it_idx on it (n)")
+    assert not await connection.fetchval(IS_VALID)
+    reports = await asyncio.gather(*(migrate(empty_database_url, known=[INDEX]) for _ in range(3)))
+    assert [each for report in reports for each in report.applied] == [INDEX]
+    assert await connection.fetchval(IS_VALID)
+    await connection.close()
+
+
+def test_a_file_that_builds_an_index_does_nothing_else() -> None:
+    """Written plainly, so that another tool, which has a transaction for each file, can apply it too."""
+    found = [each for each in load() if each.name.endswith("_concurrently")]
+    assert found
+    for each in found:
+        lines = [line for line in each.sql.splitlines() if not line.startswith("--")]
+        assert re.fullmatch(r"create index if not exists \w+ on public\.\w+ [^;]+;", "\n".join(lines))
 
 
 async def test_two_files_of_one_version_are_refused(empty_database_url: str) -> None:

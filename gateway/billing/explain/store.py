@@ -93,7 +93,7 @@ select u.id, u.user_id, u.completed_at, u.booked_at, u.model, u.endpoint, u.evid
 from public.openai_usage u
 """
 _ROW_NAMED: Final = f"{_ROW} where u.id = $1::uuid"
-_ROW_ANSWER: Final = f"{_ROW} where u.response_id = $1"
+_ROW_ANSWER: Final = f"{_ROW} where u.response_id = $1 and u.adjusts is null"
 _ROW_REQUEST: Final = f"{_ROW} where u.request_id = $1 order by u.id limit 100"
 # By the index of a user's rows in time; a row that was booked later than it was completed is in late_rows.
 _USERS: Final = """
