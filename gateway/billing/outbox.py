@@ -7,7 +7,6 @@ than Stripe remembers identifiers. Every instant is an argument, UTC.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
-from uuid import UUID
 
 from gateway.billing import freezing_sql
 from gateway.billing import outbox_sql as sql
@@ -27,24 +26,6 @@ from gateway.stores.postgres import Connections, Table
 DEFAULT_RULES: Final = FilingRules()
 HELD_STATES: Final = ("rejected", "unknown", "unreportable")
 """States that only a person ends."""
-
-
-class Held(NamedTuple):
-    """One outbox row as people see it."""
-
-    id: int
-    user_id: UUID
-    meter: str
-    customer: str
-    window_start: datetime
-    seq: int
-    value: int
-    identifier: str
-    timestamp: datetime
-    state: str
-    attempts: int
-    last_error: str | None
-    delivered_at: datetime | None
 
 
 class OutboxStatus(NamedTuple):
@@ -177,12 +158,6 @@ class Outbox(Table):
         due = now + timedelta(seconds=after_s)
         async with self._connection() as connection:
             await connection.execute(sql.MARK_RETRY, *_note(claim, answer, now, outcome, reason), due, doubt_since)
-
-    async def events(self, states: Sequence[str], *, events_max: int = 100) -> list[Held]:
-        """The newest events in any of `states`."""
-        async with self._connection() as connection:
-            rows = await connection.fetch(sql.HELD, list(states), events_max)
-        return [Held(*row.values()) for row in rows]
 
     async def customers_of(self, identifiers: Sequence[str]) -> list[str]:
         """The customers of these events."""

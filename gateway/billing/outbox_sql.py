@@ -32,7 +32,7 @@ with recursive head as (
   select e.id, e.attempts, e.identifier, e.leased_until from public.stripe_meter_events e
   where e.id = any(array(select id from head where first_attempt_at <= $1 and next_attempt_at <= $2))
     and e.state = 'pending' and e.first_attempt_at <= $1 and e.next_attempt_at <= $2
-  for update of e
+  order by e.id for update of e skip locked
 ), lost as (
   insert into public.stripe_attempts (event_id, n, at, identifier, idempotency_key, outcome)
   select id, attempts, leased_until, identifier, identifier, 'lost' from old where leased_until is not null
@@ -119,13 +119,6 @@ update public.stripe_meter_events
 set next_attempt_at = $10, leased_until = null, last_error = $9, first_attempt_at = $11
 where id = $1 and attempts = $2 and state = 'pending'
 """  # noqa: S608
-
-# Events in some states, newest first.
-HELD: Final = """
-select id, user_id, meter, customer, window_start, seq, value, identifier, event_timestamp, state, attempts,
-  last_error, delivered_at
-from public.stripe_meter_events where state = any($1::text[]) order by id desc limit $2
-"""
 
 # Events and micro-USD per state. Nobody counts the outbox itself, which only grows.
 COUNTS: Final = """

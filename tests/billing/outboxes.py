@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from gateway.accounts.store import Accounts
-from gateway.billing.decisions import Decisions, HeldDecision
+from gateway.billing.decisions import Decisions, HeldDecision, HeldEvent
 from gateway.billing.filing import FilingRules
-from gateway.billing.outbox import HELD_STATES, Held, Outbox
+from gateway.billing.outbox import HELD_STATES, Outbox
 from gateway.billing.windows import Claim, Delivered, Rejected, Retry, StripeAnswer
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
@@ -31,8 +31,13 @@ async def book(ledger: Ledger, user_id: str, at: datetime, *nanos: int) -> None:
     await ledger.insert_batch(entries(*(usage(user_id, at, nano) for nano in nanos)))
 
 
-async def oldest_first(outbox: Outbox) -> list[Held]:
-    return (await outbox.events(ALL, events_max=10_000))[::-1]
+async def events_in(outbox: Outbox, *states: str) -> list[HeldEvent]:
+    """The newest first."""
+    return await Decisions(outbox._pool, FilingRules()).held(states)
+
+
+async def oldest_first(outbox: Outbox) -> list[HeldEvent]:
+    return (await events_in(outbox, *ALL))[::-1]
 
 
 async def claim_one(outbox: Outbox, now: datetime) -> Claim:
@@ -61,7 +66,7 @@ async def retry(outbox: Outbox, claim: Claim, reason: str, now: datetime, *, aft
     await outbox.mark_retry(claim, answer, reason, now, after_s=after_s, outcome="in_doubt" if in_doubt else "retry")
 
 
-async def one_pending(ledger: Ledger, outbox: Outbox) -> Held:
+async def one_pending(ledger: Ledger, outbox: Outbox) -> HeldEvent:
     await book(ledger, await customer(ledger), TEN, 5_000)
     await outbox.freeze_closed(TEN + 2 * HOUR, GRACE_S)
     (held,) = await oldest_first(outbox)

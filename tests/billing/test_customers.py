@@ -16,6 +16,7 @@ from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.sandbox.server import Sandbox
 from gateway.stores.postgres import Pool
+from tests.billing.outboxes import events_in
 from tests.support.audits import audited
 from tests.support.invoke import gateway
 from tests.support.stand_ins import control, sandbox_at
@@ -178,7 +179,7 @@ async def test_an_answer_of_an_intermediary_never_leads_to_charging_twice(
     await ledger.insert_batch(entries(usage(user, AGO, 7_000)))
     await control(sandbox, "stripe", path="meter_events", times=1, accept=True, **trouble)
     assert (await bill(pool, sandbox, NOW - timedelta(hours=1))).retry == 1
-    (event,) = await Outbox(pool).events(["pending"])
+    (event,) = await events_in(Outbox(pool), "pending")
     again = await gateway(env, "billing", "again", event.identifier)
     assert (again.status, "gateway billing held" in again.error) == (1, True)
     assert (await bill(pool, sandbox, NOW - timedelta(minutes=50))).sent == 1

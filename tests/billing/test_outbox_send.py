@@ -18,6 +18,7 @@ from tests.billing.outboxes import (
     claim_one,
     customer,
     deliver,
+    events_in,
     oldest_first,
     one_pending,
     reissue,
@@ -92,7 +93,7 @@ async def test_what_a_worker_says_after_its_lease_counts_only_if_it_delivered(le
     await retry(outbox, lost, "too late", now, after_s=0, in_doubt=False)
     assert await outbox.claim(now + timedelta(seconds=61), lease_s=60, events_max=1) == []
     await deliver(outbox, lost, now)
-    (after,) = await outbox.events(["sent"])
+    (after,) = await events_in(outbox, "sent")
     assert (after.identifier, after.delivered_at) == (held.identifier, now)
 
 
@@ -106,7 +107,7 @@ async def test_doubt_of_twenty_hours_is_never_sent_again(ledger: Ledger, outbox:
     late = now + timedelta(hours=20)
     assert await outbox.claim(late, lease_s=60, events_max=1) == []
     assert await outbox.expire_doubtful(late) == 1
-    (unknown,) = await outbox.events(["unknown"])
+    (unknown,) = await events_in(outbox, "unknown")
     assert "429" in (unknown.last_error or "")
     assert await outbox.claim(late + 100 * HOUR, lease_s=60, events_max=1) == []
 

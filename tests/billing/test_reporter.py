@@ -17,6 +17,7 @@ from gateway.billing.windows import MeterEvent, StripeAnswer
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
+from tests.billing.outboxes import events_in
 from tests.billing.stripe_truth import StripeTruth
 from tests.support.patience import ENDS_S
 from tests.support.usage import entries, usage
@@ -179,7 +180,7 @@ async def test_what_stripe_never_takes_is_set_aside(
     await owe(ledger, windows=2)
     truth.next.extend(["refuse"])
     assert (await bill.step_once(NOW)).rejected == 1
-    (held,) = await Outbox(pool).events(["rejected"])
+    (held,) = await events_in(Outbox(pool), "rejected")
     assert "Invalid value" in (held.last_error or "")
     assert (await bill.step_once(NOW + timedelta(seconds=30))).sent == 1  # the next one is not held up
     await bill.step_once(NOW + 100 * HOUR)
