@@ -56,10 +56,10 @@ async def _list(here: Settings, console: Console, *, as_json: bool) -> None:
     if not found:
         console.say("No customers. `gateway users set WHO --stripe-customer cus_…` makes one.")
         return
-    table = TextTable("name", "Stripe customer", "mode", "currency", "users", "since (UTC)", "id")
+    table = TextTable("customer", "name", "mode", "currency", "users", "since (UTC)")
     for customer, users in found:
-        names = (customer.name or "–", customer.stripe_customer_id or "–", customer.mode, customer.currency)
-        table.add_row(*names, f"{users:,}", minute(customer.created_at), customer.id)
+        who = (customer.stripe_customer_id or customer.id, customer.name or "–")
+        table.add_row(*who, customer.mode, customer.currency, f"{users:,}", minute(customer.created_at))
     console.print_table(table)
 
 
