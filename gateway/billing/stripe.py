@@ -193,8 +193,8 @@ class Billing:
             return (str(reason),)
         if meter is None:
             return (
-                f"Stripe has no active meter with event_name {event_name!r}: every event would be rejected. "
-                "Make it (formula sum), or set billing.meter_event_name to the one you have.",
+                f"Stripe has no active meter with event_name {event_name!r}, so nothing is sent. "
+                "Reactivate it at Stripe where it is archived; `gateway stripe setup` makes it where there is none.",
             )
         return meter_problems(meter)
 
