@@ -94,9 +94,10 @@ def _before(at: datetime, period: BillingPeriod, rules: FilingRules) -> datetime
 
 
 def edge_within(start: datetime, end: datetime, subscriptions: Sequence[Subscription] | None) -> datetime | None:
-    """Where a period ends inside of a window, so that a part of the window belongs to the next one; else None."""
+    """Where a period ends inside of a window, or the first one begins, so that the window is of two; else None."""
     own = _period(start, subscriptions)
-    return own.end if own is not None and start < own.end < end else None
+    edges = [each.started_at for each in subscriptions or ()] if own is None else [own.end]
+    return min((edge for edge in edges if start < edge < end), default=None)
 
 
 def period_at(at: datetime, subscriptions: Sequence[Subscription] | None) -> BillingPeriod | None:

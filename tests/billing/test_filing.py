@@ -80,6 +80,11 @@ def test_an_anchor_within_an_hour_divides_its_window() -> None:
     assert file_amount(start, edge, start + 2 * HOUR, [own], FilingRules(72)).at == edge - SECOND
     assert edge_within(start - HOUR, start, [own]) is None
     assert edge_within(start, start + HOUR, None) is None
+    # So does a subscription's beginning, or a new customer's first hour would be on no invoice.
+    first = own.started_at.replace(minute=0)
+    assert edge_within(first, first + HOUR, [own]) == own.started_at
+    assert file_amount(own.started_at, first + HOUR, start, [own], FilingRules(72)).why_not is None
+    assert edge_within(first - HOUR, first, [own]) is None
 
 
 @pytest.mark.parametrize(

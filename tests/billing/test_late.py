@@ -157,6 +157,22 @@ async def test_usage_from_before_a_subscription_is_not_sent(ledger: Ledger, outb
     assert found == {"cus_1": ("unreportable", "before subscription"), "cus_2": ("unreportable", "no subscription")}
 
 
+async def test_a_window_in_which_a_subscription_begins_is_divided(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+    """A customer subscribes at 12:20 and calls at 12:30: the first hour is billed, but for what was before."""
+    user = await customer(ledger)
+    at = datetime(2026, 11, 10, 12, tzinfo=UTC)
+    begins = at + timedelta(minutes=20)
+    await subscribe(pool, "cus_1", begins, datetime(2026, 12, 10, 12, 20, tzinfo=UTC))
+    before, after = at + timedelta(minutes=10), at + timedelta(minutes=30)
+    await ledger.insert_batch(entries(usage(user, before, 3_000), usage(user, after, 5_000)))
+    await outbox.freeze_closed(at + timedelta(hours=1, minutes=5), GRACE_S)
+    found = [(held.state, held.value, held.timestamp) for held in await oldest_first(outbox)]
+    assert found == [
+        ("unreportable", 3, begins - timedelta(seconds=1)),
+        ("pending", 5, at + HOUR - timedelta(seconds=1)),
+    ]
+
+
 async def test_a_correction_never_makes_a_period_negative(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
     """Stripe invoices a negative period as 0: the rest stays due, and is taken off later usage."""
     user = await customer(ledger)
