@@ -55,6 +55,8 @@ async def set_up(settings: Settings, console: Console, asked: SetupAsked, *, is_
         )
         return
     console.say(*_diff(done, dry_run=asked.dry_run))
+    if done.price_id is not None:
+        console.say(f"Subscribe customers to {done.price_id}.")
     console.say(*NOTES, *(WEBHOOKS if webhooks is None else ()))
 
 

@@ -58,10 +58,10 @@ class Shop(NamedTuple):
 
 
 @asynccontextmanager
-async def open_shop(stripe_file: Path | None = None) -> AsyncIterator[Shop]:
-    """A stand-in at START with one metered price; `stripe_file` keeps what it knows."""
+async def open_shop(stripe_file: Path | None = None, *, start: int = START) -> AsyncIterator[Shop]:
+    """A stand-in at an instant, Unix seconds, with one metered price; `stripe_file` keeps what it knows."""
     http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=10))
-    async with sandbox_at(Clock(START), stripe_file) as sandbox:
+    async with sandbox_at(Clock(start), stripe_file) as sandbox:
         base: Any = {"api": sandbox.stripe_base_url, "meter_events": sandbox.stripe_base_url}
         client = stripe.StripeClient(credentials.STRIPE_SECRET_KEY, base_addresses=base, http_client=http)
         meter = (await client.v1.billing.meters.list_async({"status": "active"})).data[0]

@@ -195,10 +195,16 @@ def _show_chain(console: Console, chain: InvoiceChain) -> None:
     console.say("Every call of it: --csv", "")
 
 
+def _show_lines_of(console: Console, *rows: Sequence[str]) -> None:
+    """Columns whose cells are never broken or cut: ids are there to be copied."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        console.say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
 def _show_events(console: Console, events: Sequence[OutboxEvent]) -> None:
-    table = TextTable("event", "state", "USD", "filed under (UTC)", "window (UTC)", "why")
-    for event in events[:SHOWN_MAX]:
-        table.add_row(
+    shown = [
+        (
             event.identifier,
             event.state,
             nano_text(event.value * 1000)[:-3],
@@ -206,7 +212,9 @@ def _show_events(console: Console, events: Sequence[OutboxEvent]) -> None:
             f"{event.window_start:%Y-%m-%d %H:%M}",
             event.reason,
         )
-    console.print_table(table)
+        for event in events[:SHOWN_MAX]
+    ]
+    _show_lines_of(console, ("event", "state", "USD", "filed under (UTC)", "window (UTC)", "why"), *shown)
     if len(events) > SHOWN_MAX:
         console.say(f"… and {len(events) - SHOWN_MAX} more: --json")
 
@@ -238,9 +246,8 @@ def _show_row(console: Console, traced: TracedRow, emails: dict[UUID, str]) -> N
 
 
 def _show_rows(console: Console, rows: Sequence[ExplainedRow], emails: dict[UUID, str]) -> None:
-    table = TextTable("row", "completed (UTC)", "user", "model", "evidence", "USD", "request")
-    for row in rows[:SHOWN_MAX]:
-        table.add_row(
+    shown = [
+        (
             str(row.id),
             f"{row.completed_at:%Y-%m-%d %H:%M:%S}",
             emails.get(row.user_id, str(row.user_id)),
@@ -249,7 +256,9 @@ def _show_rows(console: Console, rows: Sequence[ExplainedRow], emails: dict[UUID
             _billed(row),
             row.request_id or row.response_id or "",
         )
-    console.print_table(table)
+        for row in rows[:SHOWN_MAX]
+    ]
+    _show_lines_of(console, ("row", "completed (UTC)", "user", "model", "evidence", "USD", "request"), *shown)
     if len(rows) > SHOWN_MAX:
         console.say(f"… and {len(rows) - SHOWN_MAX} more: --csv")
 
