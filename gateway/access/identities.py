@@ -21,7 +21,8 @@ select u.id::text as user_id, u.is_active,
   (select k.enabled_at from key k) as key_enabled_at,
   (select k.expires_at from key k) as key_expires_at,
   u.stripe_customer_id,
-  -- What bounds their spending, as limits/budgets reads it; credit is a budget whose limit is what was paid.
+  -- What bounds their spending, as limits/budgets reads it; credit is a budget whose limit is what was paid, or what
+  -- is left at Stripe where the customer pays with grants; no other customer's calls are bounded by credit.
   (select coalesce(jsonb_agg(to_jsonb(bound) || jsonb_build_object('since',
     to_char(bound.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), '[]')::text from (
     select b.id::text as id, b.user_id, (least(b.limit_usd, 1000000) * 1000000000)::bigint as limit_nano, b.period,
@@ -32,9 +33,19 @@ select u.id::text as user_id, u.is_active,
     union all
     select 'credit:' || c.user_id, c.user_id, least(c.granted_nano, 1000000 * 1000000000::bigint), 'total', true,
       c.since, null, null, null, 'billed_usd'
-    from public.credit_balances c where c.user_id = u.id
+    from public.credit_balances c where c.user_id = u.id and coalesce(payer.mode, 'prepaid') = 'prepaid'
+    union all
+    -- One for all users of the customer; it begins anew with each invoice, because that draws on the balance.
+    select 'grants:' || g.customer_id, u.id, least(g.available, 1000000 * 100) * 10000000::bigint, 'total', true,
+      g.invoiced_until, null, null, null, 'billed_usd'
+    from public.stripe_credit_balances g
+    where g.customer_id = payer.id and payer.mode = 'grants' and g.asked_at is not null
   ) bound) as budgets
 from public.users u
+left join lateral (
+  select c.id, c.mode from public.user_customers p join public.customers c on c.id = p.customer_id
+  where p.user_id = u.id and p.valid_from <= now() and (p.valid_to is null or p.valid_to > now()) limit 1
+) payer on true
 where u.id = coalesce((select k.user_id from key k), $1::uuid)
 """
 

@@ -1,8 +1,9 @@
 """Customers: who pays for users, how, and what an operator changes about them. They are made when a user is linked."""
 
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from gateway.accounts.link import MODES, change_mode
+from gateway.accounts.link import MODES, change_mode, require_usd
 from gateway.accounts.payers import CustomerRow, PayerStore
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
@@ -31,6 +32,8 @@ class ShownCustomer(NamedTuple):
     users: list[dict[str, Any]]
     credit_nano: int
     """What is left of the prepaid credit of its users."""
+    stripe_credit: tuple[int, datetime] | None
+    """Of mode `grants`: nano-USD that calls may still use, and when the balance was read at Stripe."""
 
 
 async def list_customers(settings: Settings) -> list[tuple[CustomerRow, int]]:
@@ -45,7 +48,8 @@ async def show_customer(settings: Settings, *, name: str) -> ShownCustomer:
         payers = PayerStore(pool)
         customer = await known_customer(payers, name)
         credit_nano, _ = await payers.credit_of(customer.id)
-        return ShownCustomer(customer, await payers.users(customer.id), credit_nano)
+        at_stripe = await payers.stripe_credit(customer.id) if customer.mode == "grants" else None
+        return ShownCustomer(customer, await payers.users(customer.id), credit_nano, at_stripe)
 
 
 async def set_customer(settings: Settings, *, name: str, change: CustomerChange) -> CustomerRow:
@@ -66,6 +70,7 @@ async def set_customer(settings: Settings, *, name: str, change: CustomerChange)
                 raise OptionError(f"--mode: {change.mode!r} is not one of {', '.join(MODES)}")
             after = await change_mode(payers, after, change.mode)
         else:
+            require_usd(after)
             after = await payers.change(after)
         await record.write(Deed("set", "customer", before.id, before._asdict(), after._asdict()))
     return after

@@ -66,6 +66,9 @@ async def _list(here: Settings, console: Console, *, as_json: bool) -> None:
 async def _show(here: Settings, console: Console, name: str, *, as_json: bool) -> None:
     shown = await customers.show_customer(here, name=name)
     plain = _plain(shown.customer) | {"credit_left_usd": nano_text(shown.credit_nano)}
+    if shown.stripe_credit is not None:
+        left, asked_at = shown.stripe_credit
+        plain |= {"stripe_credit_left_usd": nano_text(left), "stripe_credit_read_at": rfc3339(asked_at)}
     periods = [
         each | {"valid_from": rfc3339(each["valid_from"]), "valid_to": rfc3339(each["valid_to"])}
         for each in shown.users
@@ -75,7 +78,7 @@ async def _show(here: Settings, console: Console, name: str, *, as_json: bool) -
         return
     for field, value in plain.items():
         if value is not None:
-            console.say(f"{field:<20}{value}")
+            console.say(f"{field:<24}{value}")
     table = TextTable("user", "from (UTC)", "until (UTC)", "accrued before")
     for each in shown.users:
         begins = "the beginning" if each["valid_from"] is None else minute(each["valid_from"])

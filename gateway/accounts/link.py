@@ -21,6 +21,7 @@ _CREDIT_MODES: Final = (
     "prepaid: the credit pays first and what it does not cover is invoiced; postpaid: the credit pays nothing and all "
     "is invoiced"
 )
+_GRANTS_ELSEWHERE: Final = "grants live at Stripe. Take the credit back first"
 
 
 class LinkOptions(NamedTuple):
@@ -104,6 +105,8 @@ async def link(record: TrailTransaction, user: User, wanted: LinkOptions) -> Lin
     customer = await payers.find_or_make(wanted.customer, wanted.mode or "postpaid")
     if wanted.mode is not None and customer.mode != wanted.mode:
         customer = await change_mode(payers, customer, wanted.mode)
+    if customer.mode == "grants" and (left := await payers.credit(user.id)):
+        raise OptionError(f"{user.email} has {nano_text(left)} USD of credit here, and {_GRANTS_ELSEWHERE}")
     if period is None or period.customer_id != customer.id:
         if period is not None:
             await payers.end(period.id, since)
@@ -121,12 +124,19 @@ async def link(record: TrailTransaction, user: User, wanted: LinkOptions) -> Lin
 async def change_mode(payers: PayerStore, customer: CustomerRow, mode: str) -> CustomerRow:
     """Makes a customer pay in another way. Raises OptionError where users have credit that could not be used then."""
     left, users = await payers.credit_of(customer.id)
+    require_usd(customer._replace(mode=mode))
     if mode == "grants" and users:
         raise OptionError(
-            f"--mode: {users} user(s) of this customer have credit here ({nano_text(left)} USD left); grants live at "
-            "Stripe. Take the credit back first"
+            f"--mode: {users} user(s) of this customer have credit here ({nano_text(left)} USD left), and "
+            f"{_GRANTS_ELSEWHERE}"
         )
     return await payers.change(customer._replace(mode=mode))
+
+
+def require_usd(customer: CustomerRow) -> None:
+    """Amounts here are USD, so credit in another currency cannot bound calls. Raises OptionError."""
+    if customer.mode == "grants" and customer.currency != "usd":
+        raise OptionError(f"--mode: grants bound amounts in USD, and this customer is invoiced in {customer.currency}")
 
 
 def _require_action(user: User, windows: list[AccruedWindow], wanted: LinkOptions) -> None:
@@ -149,7 +159,7 @@ async def _require_mode(payers: PayerStore, user: User, wanted: LinkOptions) -> 
     left = await payers.credit(user.id)
     if left is None or wanted.mode is not None or wanted.customer == user.stripe_customer_id:
         return
-    known = await payers.find(wanted.customer or "")
+    known = [each for each in await payers.find(wanted.customer or "") if each.stripe_customer_id == wanted.customer]
     if known and known[0].mode == "prepaid":
         return
     raise OptionError(

@@ -28,8 +28,12 @@ with made as (
 )
 select * from made union all select {_FIELDS} from public.customers where stripe_customer_id = $1 limit 1
 """  # noqa: S608 - names
+# An id goes before a name: a customer may be called as another one's id is.
 _FIND: Final = f"""
-select {_FIELDS} from public.customers where id = $1::uuid or stripe_customer_id = $2 or name = $2 limit 2
+with by_id as (select {_FIELDS} from public.customers where id = $1::uuid or stripe_customer_id = $2)
+select * from by_id
+union all
+(select {_FIELDS} from public.customers where name = $2 and not exists (select from by_id) limit 2)
 """  # noqa: S608 - names
 _SET: Final = f"""
 update public.customers set name = $2, mode = $3, currency = $4, tax_note = $5 where id = $1::uuid returning {_FIELDS}
@@ -54,6 +58,11 @@ _CREDIT_OF: Final = """
 select coalesce(sum(b.left_nano), 0)::bigint as nano, count(*) as users from public.user_customers p
 join public.credit_balances b on b.user_id = p.user_id
 where p.customer_id = $1::uuid and p.valid_from <= now() and (p.valid_to is null or p.valid_to > now())
+"""
+# What is left at Stripe, for a customer of mode `grants`.
+_STRIPE_CREDIT: Final = """
+select available * 10000000 - public.uninvoiced_nano(customer_id, invoiced_until) as nano, asked_at
+from public.stripe_credit_balances where customer_id = $1::uuid and asked_at is not null
 """
 _UNUSED_CREDIT: Final = """
 select u.email, b.left_nano, c.stripe_customer_id, c.mode from public.credit_balances b
@@ -186,6 +195,12 @@ class PayerStore(Table):
         """Nano-USD that are left of the credit of a customer's users, and how many of them have any."""
         (row,) = await self._rows(_CREDIT_OF, customer_id)
         return int(row["nano"]), int(row["users"])
+
+    async def stripe_credit(self, customer_id: str) -> tuple[int, datetime] | None:
+        """Nano-USD that calls may still use of a customer's credit at Stripe, and when its balance was read; None where
+        it never was."""
+        rows = await self._rows(_STRIPE_CREDIT, customer_id)
+        return (int(rows[0]["nano"]), rows[0]["asked_at"]) if rows else None
 
     async def with_unused_credit(self) -> list[tuple[str, int, str, str]]:
         """Users with credit whose customer pays in another way: address, nano-USD left, Stripe's id, mode."""

@@ -222,6 +222,8 @@ class BillingSettings(_Section):
     recommended). Usage that comes later, less 15 minutes, is too late for that invoice."""
     late: Literal["file", "hold"] = "file"
     """What becomes of usage that is too late for its period's invoice: filed at the present, or held for a person."""
+    balance_s: float = Field(60, ge=5)
+    """Seconds from one reading of a customer's credit at Stripe to the next, for customers of mode `grants`."""
 
 
 class EstimateSettings(_Section):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from gateway.accounts.payers import PayerStore
 from gateway.accounts.store import Accounts
 from gateway.billing.customers import ask_customers
+from gateway.billing.mirror.balances import BalanceStore
 from gateway.billing.opening import open_billing
 from gateway.billing.outbox import HELD_STATES, Outbox
 from gateway.billing.stripe import Billing
@@ -18,6 +19,7 @@ from gateway.doctor.invoices import check_invoices
 from gateway.doctor.vendors import in_clear
 from gateway.kit.clock import now
 from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.kit.instants import rfc3339
 from gateway.stores.postgres import Pool, open_pool
 from pricing import nano_text
 
@@ -27,6 +29,8 @@ CUSTOMERS_MAX: Final = 50
 NAMED_MAX: Final = 5
 READ_ACCOUNT: Final = "rak_accounts_kyc_basic_read"
 """As Stripe's errors name it (their form: stripe/stripe-node issue 2246); its docs have no list of names."""
+BALANCE_AGE_MAX: Final = timedelta(minutes=15)
+"""How old a balance of credit at Stripe is at most before it is named."""
 REPORTED: Final = timedelta(days=29)
 """Error reports looked at; Stripe keeps them for 30 days."""
 
@@ -83,6 +87,11 @@ async def _payers(pool: Pool) -> list[CheckResult]:
         names = [f"{email} {nano_text(nano)} USD ({customer}, {mode})" for email, nano, customer, mode in both]
         says = f"{len(both)} user(s) have credit here, and their customer is invoiced for everything: {_first(names)}"
         found.append(CheckResult("stripe", "warn", says, "gateway customers set CUSTOMER --mode prepaid"))
+    if old := await BalanceStore(pool).older_than(now() - BALANCE_AGE_MAX):
+        names = [f"{customer} ({'never' if at is None else rfc3339(at)})" for customer, at in old]
+        says = f"credit at Stripe was not read for 15 minutes: {_first(names)}; it bounds calls of these customers"
+        fix = "see that a worker with STRIPE_SECRET_KEY runs, and that the key may read credit grants and invoices"
+        found.append(CheckResult("stripe", "warn", says, fix))
     return found
 
 

@@ -173,8 +173,18 @@ async def add_credit(
             after = {"user_id": owner.id, "amount_usd": usd, "note": said_note, "reference": said_reference}
             if added is not None:
                 await record.write(Deed("add", "credit", added, None, after))
+            elif said_reference is not None:
+                await _require_same(spending, said_reference, owner, usd)
         left = await Spending(pool).credit_left(owner.id)
     return AddedCredit(added, owner, usd, left)
+
+
+async def _require_same(spending: Spending, reference: str, owner: User, usd: Decimal) -> None:
+    """Only a repeat of the same entry adds nothing without being an error."""
+    user_id, email, amount = await spending.with_reference(reference)
+    if (user_id, amount) != (owner.id, usd):
+        what = f"{reference!r} is of another entry, {amount} USD for {email}"
+        raise OptionError(f"--reference: {what}. Nothing was added")
 
 
 async def _require_prepaid(payers: PayerStore, owner: User, mode: str | None) -> None:

@@ -15,6 +15,7 @@ Period = Literal["day", "month", "total"]
 Counts = Literal["cost_usd", "billed_usd"]
 LIMIT_USD_MAX: Final = 1_000_000
 """Of one budget; nano-USD beyond it would leave the numbers that Redis scripts can hold exactly (2^53)."""
+_GRANTS: Final = "grants:"
 WARN_SHARES: Final = (50, 80, 100)
 """Per cent of a soft budget at which a warning is given."""
 
@@ -23,7 +24,8 @@ class Budget(msgspec.Struct, frozen=True):
     """One spending limit, and what counts against it; a scope that is None stands for any."""
 
     id: str
-    """The budget's row, or `credit:<user>` for what a user has paid in advance."""
+    """The budget's row, `credit:<user>` for what a user has paid in advance, or `grants:<customer>` for what a customer
+    has left at Stripe."""
     user_id: str
     limit_nano: int
     period: Period
@@ -40,6 +42,11 @@ class Budget(msgspec.Struct, frozen=True):
     def prepaid(self) -> bool:
         """Whether it is credit, not a limit that somebody set."""
         return self.counts == "billed_usd"
+
+    @property
+    def grants_of(self) -> str | None:
+        """The customer whose credit at Stripe it is."""
+        return self.id.removeprefix(_GRANTS) if self.id.startswith(_GRANTS) else None
 
     def counts_call(self, api_key_id: str | None, meeting_id: str | None, model: str) -> bool:
         """Whether a call of its user counts against it; `model` as it was asked for."""
@@ -62,7 +69,7 @@ class Budget(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """For people: `the user's monthly budget for gpt-5`."""
         if self.prepaid:
-            return "prepaid credit"
+            return "prepaid credit" if self.grants_of is None else "the customer's credit"
         whose = "this API key's" if self.api_key_id else "the user's"
         often = {"day": "daily", "month": "monthly", "total": "total"}[self.period]
         of = "".join((f" for {self.model}" if self.model else "", " for this meeting" if self.meeting_id else ""))

@@ -46,6 +46,12 @@ select coalesce((
   array(select id::text from public.openai_usage where id = any($2::uuid[])) as contained,
   array(select distinct adjusts::text from public.openai_usage where adjusts = any($3::uuid[])) as corrected
 """
+# The same of credit at Stripe: what the customer ($1) has used that no final invoice has drawn on yet.
+_UNINVOICED: Final = """
+select public.uninvoiced_nano($1::uuid, $4::timestamptz) as nano,
+  array(select id::text from public.openai_usage where id = any($2::uuid[])) as contained,
+  array(select distinct adjusts::text from public.openai_usage where adjusts = any($3::uuid[])) as corrected
+"""
 _BUDGETS: Final = """
 select b.id::text as id, b.user_id::text as user_id, u.email, b.api_key_id::text as api_key_id,
   b.meeting_id::text as meeting_id, b.model, b.period, b.limit_usd, b.is_hard, b.is_active, b.created_at
@@ -72,6 +78,10 @@ update public.budgets b set is_active = false from old where b.id = old.id retur
 _ADD_CREDIT: Final = """
 insert into public.credit_entries (user_id, amount_usd, note, reference) values ($1::uuid, $2::numeric, $3, $4)
 on conflict (reference) do nothing returning id::text
+"""
+_WITH_REFERENCE: Final = """
+select c.user_id::text as user_id, u.email, c.amount_usd from public.credit_entries c
+join public.users u on u.id = c.user_id where c.reference = $1
 """
 _LEFT: Final = "select left_nano * 0.000000001 as usd from public.credit_balances where user_id = $1::uuid"
 # Whether the credit of a user's payer of today lives at Stripe; a trigger refuses an entry then.
@@ -122,7 +132,9 @@ class Spending(Table):
         it has a correction, at one instant."""
         budget = window.budget
         scope = (budget.user_id, budget.api_key_id, budget.meeting_id, budget.model)
-        if budget.prepaid:
+        if (customer := budget.grants_of) is not None:
+            (row,) = await self._rows(_UNINVOICED, customer, list(events), list(kept), window.start)
+        elif budget.prepaid:
             (row,) = await self._rows(_USED, budget.user_id, list(events), list(kept))
         else:
             (row,) = await self._rows(_SPENT, *scope, window.start, window.end, list(events), list(kept))
@@ -156,6 +168,11 @@ class Spending(Table):
         back."""
         rows = await self._rows(_ADD_CREDIT, user_id, amount_usd, note, reference)
         return str(rows[0][0]) if rows else None
+
+    async def with_reference(self, reference: str) -> tuple[str, str, Any]:
+        """Of the entry with a reference: the user's id and address, and the amount, a Decimal of USD."""
+        (row,) = await self._rows(_WITH_REFERENCE, reference)
+        return row["user_id"], row["email"], row["amount_usd"]
 
     async def has_grants(self, user_id: str) -> bool:
         """Whether a user's customer has its credit at Stripe, and so can have none here."""

@@ -17,6 +17,9 @@ import structlog
 import pricing
 import pricing.data
 from gateway.billing.filing import FilingRules
+from gateway.billing.mirror.balances import LOOK_EVERY_S as LOOK_FOR_BALANCES_S
+from gateway.billing.mirror.balances import BalanceStore, CreditBalances
+from gateway.billing.mirror.read import StripeReader
 from gateway.billing.opening import open_billing
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
@@ -100,6 +103,8 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             loops.paced("bill", lambda: reporter.turn_now_s(interval_s=bill_s))
             bill = reporter
             loops.every("stripe events", build_stripe_events(billing, pool).apply_due, every_s=STRIPE_EVERY_S)
+            balances = build_balances(settings, pool, billing)
+            loops.every("credit balances", balances.step_once, every_s=LOOK_FOR_BALANCES_S)
         recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         _poll(loops, stack, settings, ledger, pool, arguments.on_new_secret)
@@ -206,6 +211,12 @@ def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Fail
         log=structlog.get_logger("gateway.bill"),
         failpoint=failpoint,
     )
+
+
+def build_balances(settings: Settings, pool: Pool, billing: Billing) -> CreditBalances:
+    """The reader of credit at Stripe."""
+    meter, every_s = settings.billing.meter_event_name, settings.billing.balance_s
+    return CreditBalances(StripeReader(billing), BalanceStore(pool), meter=meter, every_s=every_s)
 
 
 class Backlog:

@@ -143,6 +143,48 @@ async def test_credit_and_an_invoice_are_not_mixed_without_a_decision(office: Of
     assert (await office.run("customers", "set", "cus_fay", "--mode", "prepaid")).error == ""
 
 
+async def test_a_reference_adds_credit_once_and_for_one_user_only(office: Office) -> None:
+    for who in ("eve", "fay"):
+        await Accounts(office.pool).create_user(f"{who}@example.com")
+    for _ in range(2):
+        done = await office.run("credits", "add", "eve@example.com", "5", "--reference", "pay-1")
+        assert (done.error, "5.000000000 USD left" in done.out) == ("", True)
+    for who, usd in (("fay", "5"), ("eve", "6")):
+        other = await office.run("credits", "add", f"{who}@example.com", usd, "--reference", "pay-1")
+        assert other.error == (
+            "--reference: 'pay-1' is of another entry, 5.000000000 USD for eve@example.com. Nothing was added"
+        )
+    assert await office.pool.fetchval("select sum(amount_usd) from credit_entries") == 5
+
+
+async def test_an_id_goes_before_a_name_however_odd_the_name_is(office: Office) -> None:
+    for who, customer in (("ann", "cus_a"), ("bob", "cus_b")):
+        await Accounts(office.pool).create_user(f"{who}@example.com", stripe_customer_id=customer)
+    for name in ("=HYPERLINK(1)", "Größe & Söhne '; drop table users; --", "مرحبا", "cus_b"):
+        assert (await office.run("customers", "set", "cus_a", "--name", name)).error == ""
+        shown = await office.json("customers", "show", name)
+        assert shown["stripe_customer_id"] == ("cus_b" if name == "cus_b" else "cus_a")
+    for name in ("two\nlines", "x" * 256, "\u202egnp"):
+        assert "printable characters" in (await office.run("customers", "set", "cus_a", "--name", name)).error
+    assert "there is no" in (await office.run("customers", "show", "nobody\x00")).error
+
+
+async def test_grants_and_credit_here_or_another_currency_do_not_go_together(office: Office) -> None:
+    await Accounts(office.pool).create_user("ann@example.com", stripe_customer_id="cus_a")
+    await Accounts(office.pool).create_user("eve@example.com")
+    euros = await office.run("customers", "set", "cus_a", "--currency", "eur", "--mode", "grants")
+    assert "invoiced in eur" in euros.error
+    assert (await office.run("customers", "set", "cus_a", "--mode", "grants")).error == ""
+    assert "invoiced in eur" in (await office.run("customers", "set", "cus_a", "--currency", "eur")).error
+    assert (await office.run("credits", "add", "eve@example.com", "5")).error == ""
+    linked = await office.link("eve", "cus_a", "--mode", "grants")
+    assert linked.error == (
+        "eve@example.com has 5.000000000 USD of credit here, and grants live at Stripe. Take the credit back first"
+    )
+    assert (await office.run("credits", "add", "eve@example.com", "--", "-5")).error == ""
+    assert (await office.link("eve", "cus_a", "--mode", "grants")).error == ""
+
+
 async def test_unbilled_says_who_owes_what_and_how_old_it_is(office: Office) -> None:
     month = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     for nano, at in ((USD, NOW), (20, month - timedelta(hours=3)), (3, NOW - timedelta(days=80))):

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.access import identities
 from gateway.billing import freezing_sql, outbox_sql, refiling_sql
+from gateway.billing.mirror import balances
 from gateway.billing.mirror import store as mirror_store
 from gateway.billing.webhooks import inbox as stripe_inbox
 from gateway.billing.webhooks import notice_store
@@ -55,6 +56,8 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "openai_usage": READS, "upstream_objects": READS, "meetings": READS, "rooms": CHANGES,
         "webhook_inbox": APPENDS, "admin_events": APPENDS, "credit_balances": READS, "usage_daily": READS,
         "plans": READS, "plan_changes": READS, "user_customers": READS,
+        "customers": READS, "stripe_credit_balances": READS, "books": READS, "stripe_meter_events": READS,
+        "billing_windows": READS, "billing_carry": READS,
     },
     "keeper": {
         "openai_usage": READS, "usage_quarantine": READS, "plans": READS, "plan_changes": READS,
@@ -68,7 +71,8 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "rooms": {"select", "update"}, "webhook_inbox": CHANGES, "daily_backfills": CHANGES,
         "database_mark": APPENDS,
         "stripe_subscriptions": CHANGES, "stripe_invoices": CHANGES, "stripe_customers": CHANGES,
-        "stripe_credit_grants": CHANGES, "stripe_notices": CHANGES, "stripe_rechecks": CHANGES,
+        "stripe_credit_grants": CHANGES, "stripe_credit_balances": CHANGES,
+        "stripe_notices": CHANGES, "stripe_rechecks": CHANGES,
         "late_rows": APPENDS, "units_due": {*CHANGES, "delete"}, "books": {"select", "update"}, "periods": CHANGES,
         "customers": READS, "user_customers": READS,
         "billing_windows": CHANGES, "billing_carry": CHANGES, "credit_balances": {"select", "update"},
@@ -84,7 +88,8 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "corrections": READS, "correction_rows": READS, "correction_proposals": READS, "correction_decisions": READS,
         "stripe_meter_events": READS, "stripe_windows": READS,
         "stripe_subscriptions": READS, "stripe_invoices": READS, "stripe_customers": READS,
-        "stripe_credit_grants": READS, "stripe_notices": READS, "stripe_rechecks": READS,
+        "stripe_credit_grants": READS, "stripe_credit_balances": READS,
+        "stripe_notices": READS, "stripe_rechecks": READS,
         "late_rows": READS, "units_due": READS, "books": READS, "periods": READS, "customers": READS,
         "user_customers": READS, "cost_centres": READS,
         "billing_windows": READS, "billing_carry": READS, "credit_balances": READS, "credit_uses": READS,
@@ -111,6 +116,8 @@ REFUSED: Final = (
     ),
     ("worker", "insert into admin_events (actor_kind, actor, verb, subject) values ('key', 'k', 'x', 'y')"),
     ("proxy", "select from stripe_windows"),
+    ("proxy", "select identifier from stripe_meter_events"),
+    ("proxy", "select tax_note from customers"),
     ("keeper", "select user_id from openai_usage"),
     ("keeper", "delete from usage_quarantine"),
     ("worker", "update openai_usage set model = 'x'"),
@@ -252,7 +259,7 @@ STATEMENTS: Final = (
     ("proxy", identities, None),
     ("proxy", objects, None),
     ("proxy", call_meetings, None),
-    ("proxy", spending, ("_SPENT", "_USED")),
+    ("proxy", spending, ("_SPENT", "_USED", "_UNINVOICED")),
     ("proxy", rooms, ("_GET", "_LIST", "_INSERT", "_UPDATE", "_EXPIRE", "_USER", "_MEETING")),
     ("proxy", webhook_inbox, ("_STORE",)),
     ("proxy", trail, ("_WRITE",)),
@@ -262,12 +269,13 @@ STATEMENTS: Final = (
     ("worker", outbox_sql, None),
     ("worker", freezing_sql, None),
     ("worker", refiling_sql, None),
-    ("worker", spending, ("_SPENT", "_USED", "_BUDGETS")),
+    ("worker", spending, ("_SPENT", "_USED", "_UNINVOICED", "_BUDGETS")),
     ("worker", rooms, ("_EXPIRE_DUE",)),
     ("worker", webhook_inbox, None),
     ("worker", stripe_inbox, None),
     ("worker", notice_store, None),
     ("worker", mirror_store, None),
+    ("worker", balances, None),
     ("worker", inbox_transaction, None),
     ("worker", event_store, None),
     ("worker", listing, ("_CLAIM",)),

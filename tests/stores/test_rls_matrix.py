@@ -49,6 +49,7 @@ TABLES: Final = {
     "stripe_invoices": (NOTHING, WRITES),
     "stripe_customers": (NOTHING, WRITES),
     "stripe_credit_grants": (NOTHING, WRITES),
+    "stripe_credit_balances": (NOTHING, CHANGES),
     "stripe_notices": (NOTHING, WRITES),
     "stripe_rechecks": (NOTHING, WRITES),
     "usage_quarantine": (NOTHING, WRITES),

@@ -34,7 +34,7 @@ SERVICE_ONLY = (
     "upstream_objects", "open_items", "webhook_inbox", "daily_backfills",
     "accrued_decisions", "corrections", "correction_rows", "correction_proposals", "correction_decisions",
     "database_mark", "admin_events", "stripe_subscriptions", "stripe_invoices", "stripe_customers",
-    "stripe_credit_grants", "stripe_notices", "stripe_rechecks",
+    "stripe_credit_grants", "stripe_credit_balances", "stripe_notices", "stripe_rechecks",
     "late_rows", "units_due", "books", "periods", "customers", "user_customers", "cost_centres",
     "billing_windows", "billing_carry", "credit_uses", "price_books",
     "stripe_attempts", "stripe_decisions", "outbox_totals",

@@ -99,6 +99,25 @@ class StripeReader:
         async for found in _pages(lambda: self._client.v1.billing.credit_grants.list_async({"limit": PAGE})):
             yield await self._grant(found)
 
+    async def credit_left(self, customer_id: str) -> int:
+        """Cents of USD that the customer's grants for metered prices have left now (stripe-python,
+        `CreditBalanceSummary`); 0 where Stripe has no such customer."""
+        scope = {"type": "applicability_scope", "applicability_scope": {"price_type": "metered"}}
+        wanted: Any = {"customer": customer_id, "filter": scope}
+        summary = await _ask(lambda: self._client.v1.billing.credit_balance_summary.retrieve_async(wanted))
+        amounts = [member(one, "available_balance", "monetary") for one in member(summary, "balances") or []]
+        return sum(member(one, "value") or 0 for one in amounts if member(one, "currency") == "usd")
+
+    async def invoiced_until(self, customer_id: str, meter: str) -> datetime | None:
+        """Until when the customer's usage of this meter is on a final invoice; None where none is final."""
+        wanted: Any = {"customer": customer_id, "limit": 10}  # the newest first
+        async for found in _pages(lambda: self._client.v1.invoices.list_async(wanted)):
+            if found.status_transitions.finalized_at is not None and found.status != "void":
+                lines = (await self._invoice(found)).lines
+                if ends := [line.until for line in lines if line.meter == meter]:
+                    return max(ends)
+        return None
+
     async def event(self, event_id: str) -> dict[str, Any] | None:
         """A thin event whole, which Stripe keeps for 30 days."""
         found = await _ask(lambda: self._client.v2.core.events.retrieve_async(event_id))
