@@ -128,17 +128,35 @@ async def test_accepted_but_the_answer_lost_counts_once(
     assert await states(pool) == {"duplicate": 1}
 
 
-async def run_killed(database_url: str, truth: StripeTruth, now: datetime, call: str) -> int | None:
-    """A pass of a reporter that dies after a call; the exit status of its process."""
+class Killed:
+    """Runs passes of reporters that die."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def run(self, now: datetime, call: str) -> int:
+        """One pass that dies after a call; the exit status of its process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{now.isoformat()} {call}\n".encode())
+        return int(await asyncio.wait_for(self._process.stdout.readline(), ENDS_S))
+
+
+@pytest.fixture
+async def killed(database_url: str, truth: StripeTruth) -> AsyncIterator[Killed]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.billing.bill_killed", database_url, truth.url, now.isoformat(), call, cwd=ROOT
-    )
-    return await asyncio.wait_for(process.wait(), ENDS_S)
+        sys.executable, "-m", "tests.billing.bill_killed", database_url, truth.url,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
+    )  # fmt: skip
+    yield Killed(process)
+    if process.returncode is None:
+        process.kill()
+    await process.communicate()
 
 
 @pytest.mark.long
 async def test_a_reporter_killed_after_any_of_its_calls_counts_once(
-    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, database_url: str
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, killed: Killed
 ) -> None:
     """Each pass dies one call later than the one before, until one has no more calls to die after."""
     user = await Accounts(ledger.pool).create_user("user@example.com", stripe_customer_id="cus_1")
@@ -147,7 +165,7 @@ async def test_a_reporter_killed_after_any_of_its_calls_counts_once(
         calls += 1
         await ledger.insert_batch(entries(usage(user, now - 2 * HOUR, 5_000)))
         owed += 5
-        status = await run_killed(database_url, truth, now, str(calls))
+        status = await killed.run(now, str(calls))
         now += HOUR
         if status == 0:
             break
@@ -162,10 +180,10 @@ async def test_a_reporter_killed_after_any_of_its_calls_counts_once(
 
 
 async def test_a_reporter_killed_after_sending_counts_once(
-    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, database_url: str
+    ledger: Ledger, bill: UsageReporter, truth: StripeTruth, pool: Pool, killed: Killed
 ) -> None:
     owed = await owe(ledger)
-    assert await run_killed(database_url, truth, NOW, "send") == -9
+    assert await killed.run(NOW, "send") == -9
     assert truth.total() == owed  # Stripe has it; nobody here knows
     assert await states(pool) == {"pending": 1}
     assert await bill.step_once(NOW + timedelta(seconds=60)) == BillCounts()  # still leased to the dead one
