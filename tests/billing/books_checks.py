@@ -7,7 +7,7 @@ from gateway.audit.stores import AuditOptions, audit_stores
 from gateway.billing.status import PayerBridge, read_status
 from gateway.billing.unbilled import read_unbilled
 from tests.billing.books_model import World
-from tests.billing.books_truth import NANO_PER_UNIT
+from tests.billing.books_truth import NANO_PER_UNIT, Truth
 
 _EVENTS: Final = """
 select customer, identifier, state, value, event_timestamp from stripe_meter_events
@@ -24,6 +24,7 @@ async def find_wrong(world: World) -> list[str]:
         *await _wrong_customers(world),
         *await _wrong_users(world),
         *_wrong_events(world, events),
+        *await find_unbalanced(world),
         *await _wrong_bridge(world),
         *await _breaches(world),
     ]
@@ -48,7 +49,7 @@ async def _wrong_customers(world: World) -> list[str]:
 async def _wrong_users(world: World) -> list[str]:
     """What nobody pays for, as `gateway billing unbilled` lists it, and the credit that is left."""
     listed = {each.user_id: each.nano for each in await read_unbilled(world.pool, world.now)}
-    must = {user: nano for user, nano in world.truth.unbilled.items() if nano}
+    must = {user: nano for user, nano in ((user, world.truth.unbilled(user)) for user in world.users) if nano}
     wrong = [
         f"{user}: {must.get(user, 0)} nano-USD unbilled, listed are {listed.get(user, 0)}"
         for user in sorted({*listed, *must})
@@ -88,37 +89,65 @@ def _wrong_events(world: World, events: list[Any]) -> list[str]:
     return wrong
 
 
-async def _wrong_bridge(world: World) -> list[str]:
-    """`gateway billing status`: everything is explained, and the lines of each customer are the truth's."""
+async def find_unbalanced(world: World) -> list[str]:
+    """Whether at this moment, with whatever waits or is held, every amount is in one place: `gateway billing status`
+    explains all, and says of each payer what the truth says."""
     status = await read_status(world.settings, None, by_customer=True)
     wrong = [] if status.is_explained else [f"the bridge does not explain all: {status.total.to_json()['parts']}"]
     names = {str(row["id"]): row["name"] for row in await world.pool.fetch(_CUSTOMERS)}
     for payer in status.payers:
-        if payer.is_customer:
-            wrong += _wrong_lines(world, names[str(payer.payer_id)], payer)
+        payer_id = str(payer.payer_id)
+        name, must = names.get(payer_id, payer_id), _lines_of(world.truth, names.get(payer_id), payer_id)
+        wrong += _other_lines(name, payer, must)
     return wrong
 
 
 _CUSTOMERS: Final = "select id, stripe_customer_id as name from customers"
 
 
-def _wrong_lines(world: World, customer: str, payer: PayerBridge) -> list[str]:
-    truth = world.truth
-    must = {
+def _lines_of(truth: Truth, customer: str | None, user: str) -> dict[str, int]:
+    """Of a customer, or of what a user has used while nobody paid."""
+    if customer is None:
+        return {
+            "billed": truth.alone[user],
+            "accrued": -truth.given[user],
+            "credit": -truth.alone_credit[user],
+            "unbilled": -truth.unbilled(user),
+            "at_stripe": 0,
+        }
+    return {
+        "billed": truth.billed[customer],
+        "accrued": truth.taken_over[customer],
         "credit": -truth.credit[customer],
-        "at_stripe": truth.at_stripe(customer) * NANO_PER_UNIT,
-        "carried": -((truth.owed(customer) - truth.by_hand[customer]) % NANO_PER_UNIT),
-        "open": 0,
         "unbilled": 0,
-        "sending": 0,
-        "credit_due": 0,
-        "unexplained": 0,
     }
+
+
+def _other_lines(name: str, payer: PayerBridge, must: dict[str, int]) -> list[str]:
+    found = {key: payer.bridge.line(key) for key in must}
     return [
-        f"{customer}: {key} is {payer.bridge.line(key)} in the bridge, and must be {nano}"
-        for key, nano in must.items()
-        if payer.bridge.line(key) != nano
+        f"{name}: {key} is {found[key]} in the bridge, and must be {must[key]}"
+        for key in must
+        if found[key] != must[key]
     ]
+
+
+async def _wrong_bridge(world: World) -> list[str]:
+    """And once all has healed, nothing waits."""
+    status = await read_status(world.settings, None, by_customer=True)
+    names = {str(row["id"]): row["name"] for row in await world.pool.fetch(_CUSTOMERS)}
+    wrong = []
+    for payer in status.payers:
+        customer = names.get(str(payer.payer_id))
+        if customer is not None:
+            must = dict.fromkeys(_WAITING, 0)
+            must["at_stripe"] = world.truth.at_stripe(customer) * NANO_PER_UNIT
+            must["carried"] = -world.truth.carried(customer)
+            wrong += _other_lines(customer, payer, must)
+    return wrong
+
+
+_WAITING: Final = ("open", "sending", "credit_due", "rejected", "unknown", "unreportable")
 
 
 async def _breaches(world: World) -> list[str]:

@@ -7,7 +7,7 @@ books_checks.py compares them once everything has healed.
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final
@@ -56,6 +56,8 @@ OWN_MONTHS: Final = 3
 """Customers whose periods do not end with the months, where Stripe is asked for that."""
 DEADLY: Final = 0.15
 """How often a worker dies within a pass."""
+LOOKS: Final = 0.06
+"""How often the books are looked at between two steps, with whatever waits or is held then."""
 HEALS_MAX: Final = 60
 """Hours in which everything must have healed."""
 
@@ -80,6 +82,8 @@ class World:
         self.done: Final[Counter[str]] = Counter()
         """How often each thing happened, to see that a run is not empty."""
         self.desk: Final = Desk(self.random, pool, settings, self.stripe, self.truth, self.done)
+        self.wrong: Final[list[str]] = []
+        """What was not right on the way."""
         self._knows_subscriptions: Final = bool(seed % 2)
         """Whether Stripe was asked for its subscriptions, or every period is taken for a calendar month."""
         self._worker_pool: Final = worker_pool
@@ -102,8 +106,8 @@ class World:
 
     # What happens
 
-    async def run(self, days: int) -> None:
-        """So many days, and then quiet ones in which everything heals."""
+    async def run(self, days: int, look: Callable[["World"], Awaitable[list[str]]]) -> None:
+        """So many days, and then quiet ones in which everything heals; `look` at the books as they are on the way."""
         await self._open()
         acts: list[tuple[int, Callable[[], Any]]] = [
             (30, self.use),
@@ -127,6 +131,9 @@ class World:
             for _, act in self.random.choices(acts, weights, k=self.random.randint(1, 6)):
                 await self._set_now(self.now + _SECOND)
                 await act()
+            if self.random.random() < LOOKS:
+                self.wrong.extend(await look(self))
+                self.done["looked"] += 1
             await self._pass_time()
         await self._heal()
 
@@ -206,12 +213,16 @@ class World:
         since = before if self.random.random() < 0.3 and self.truth.can_begin(user, before) else None
         mode = self.random.choice(("prepaid", "postpaid")) if user in self.truth.credit_since else None
         wanted = LinkOptions(customer, since, mode=mode, yes=True)  # type: ignore[arg-type]  # mode is one of them
+        is_same = self.truth.payer(user, self.now) == customer
+        if is_same and self.truth.unbilled(user) and self.random.random() < 0.7:
+            wanted = self._decided(wanted)
         changed = await self._set_payer(user, wanted)
         if changed is None:
-            wanted = wanted._replace(accrued=self.random.choice(ACTIONS), reference="in_0", why="agreed")
+            wanted = self._decided(wanted)
             changed = await set_fields(self.settings, who=user, payer=wanted)
         assert changed.link is not None
-        assert changed.link.nano == self.truth.unbilled[user], (user, changed.link.nano)
+        # Where the customer stays the same, nothing has to be decided.
+        assert changed.link.nano == (0 if is_same and wanted.accrued is None else self.truth.unbilled(user))
         if mode is not None:
             self.truth.modes[customer] = mode
         self.truth.link(user, customer, self.now, since)
@@ -219,6 +230,10 @@ class World:
             self.truth.decide(user, customer, wanted.accrued)
             self.done[f"accrued {wanted.accrued}"] += 1
         self.done["linked"] += 1
+
+    def _decided(self, wanted: LinkOptions) -> LinkOptions:
+        """And this becomes of what has accrued."""
+        return wanted._replace(accrued=self.random.choice(ACTIONS), reference="in_0", why="agreed")
 
     async def _set_payer(self, user: str, wanted: LinkOptions) -> ChangedUser | None:
         """None where something has accrued, which asks for a decision."""

@@ -68,8 +68,12 @@ class Truth:
         """By customer, of what is theirs when it was completed."""
         self.credit: Final[Counter[str]] = Counter()
         """By customer: what of it their users' credit has paid."""
-        self.unbilled: Final[Counter[str]] = Counter()
-        """By user: what nobody pays for, and no one has decided about."""
+        self.alone: Final[Counter[str]] = Counter()
+        """By user: billed while nobody paid for them."""
+        self.alone_credit: Final[Counter[str]] = Counter()
+        """By user: what of that their credit has paid."""
+        self.given: Final[Counter[str]] = Counter()
+        """By user: what of that was billed to a customer by a decision."""
         self.taken_over: Final[Counter[str]] = Counter()
         """By customer: what users had accrued and was billed to them by a decision."""
         self.let_go: Final[Counter[str]] = Counter()
@@ -102,8 +106,9 @@ class Truth:
 
     def decide(self, user: str, customer: str, action: str) -> int:
         """What a user has accrued is billed to a customer, or is not to be billed by us; the amount."""
-        nano = self.unbilled.pop(user, 0)
+        nano = self.unbilled(user)
         if action == "bill":
+            self.given[user] += nano
             self.taken_over[customer] += nano
         else:
             self.let_go[user] += nano
@@ -156,7 +161,8 @@ class Truth:
             self.rows[row.fact.id] = row
             paid = self._pay(row) if customer is None or self.modes[customer] == "prepaid" else 0
             if customer is None:
-                self.unbilled[user] += row.nano - paid
+                self.alone[user] += row.nano
+                self.alone_credit[user] += paid
             else:
                 self.billed[customer] += row.nano
                 self.credit[customer] += paid
@@ -173,6 +179,10 @@ class Truth:
 
     # What must be
 
+    def unbilled(self, user: str) -> int:
+        """What of a user's nobody pays for, and no one has decided about."""
+        return self.alone[user] - self.alone_credit[user] - self.given[user] - self.let_go[user]
+
     def owed(self, customer: str) -> int:
         """What a customer owes through Stripe, or otherwise by hand."""
         return self.billed[customer] - self.credit[customer] + self.taken_over[customer]
@@ -181,3 +191,7 @@ class Truth:
         """Whole micro-USD that Stripe must have, once everything is delivered and nothing is due: the books carry less
         than a micro-USD."""
         return (self.owed(customer) - self.by_hand[customer]) // NANO_PER_UNIT
+
+    def carried(self, customer: str) -> int:
+        """Less than a micro-USD, which waits for the next."""
+        return (self.owed(customer) - self.by_hand[customer]) % NANO_PER_UNIT

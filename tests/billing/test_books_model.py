@@ -13,7 +13,7 @@ from gateway.config.settings import Settings
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from tests.billing.books_calls import BEGIN
-from tests.billing.books_checks import find_wrong
+from tests.billing.books_checks import find_unbalanced, find_wrong
 from tests.billing.books_model import World
 from tests.billing.books_stripe import Death, commands_share, mortal_pool
 from tests.conftest import admin
@@ -58,8 +58,8 @@ async def play(seed: int, days: int, pool: Pool, database_url: str) -> tuple[Wor
         try:
             world = World(seed, pool, worker_pool, death, shop, billing, Settings.of(env))
             with commands_share(pool):
-                await world.run(days)
-            return world, await find_wrong(world)
+                await world.run(days, find_unbalanced)
+            return world, world.wrong + await find_wrong(world)
         finally:
             await billing.close()
             await worker_pool.close()
