@@ -21,12 +21,10 @@ insert into public.user_customers (user_id, customer_id, valid_from, accrued, ma
 values ($1::uuid, $2::uuid, $3, $4, $5)
 """
 _FIELDS: Final = "id::text as id, name, stripe_customer_id, currency, mode, tax_note, created_at"
+# An update that changes nothing, so that one that another command has made meanwhile is returned too.
 _FIND_OR_MAKE: Final = f"""
-with made as (
-  insert into public.customers (stripe_customer_id, mode) values ($1, $2) on conflict (stripe_customer_id) do nothing
-  returning {_FIELDS}
-)
-select * from made union all select {_FIELDS} from public.customers where stripe_customer_id = $1 limit 1
+insert into public.customers (stripe_customer_id, mode) values ($1, $2)
+on conflict (stripe_customer_id) do update set stripe_customer_id = excluded.stripe_customer_id returning {_FIELDS}
 """  # noqa: S608 - names
 # An id goes before a name: a customer may be called as another one's id is.
 _FIND: Final = f"""

@@ -57,6 +57,9 @@ class Recount:
             return False
         if not under_way and not every:
             return False
+        if not under_way and not await self._spending.is_current(window):
+            await self._limits.forget(key)
+            return False
         nano, contained, corrected = await self._spending.read_spent(window, state.under_way, state.kept)
         known = [*contained, *(f"{KEPT}{event}" for event in corrected)]
         return await self._limits.recount(key, state.version, nano, known)

@@ -52,6 +52,11 @@ select public.uninvoiced_nano($1::uuid, $4::timestamptz) as nano,
   array(select id::text from public.openai_usage where id = any($2::uuid[])) as contained,
   array(select distinct adjusts::text from public.openai_usage where adjusts = any($3::uuid[])) as corrected
 """
+_IS_CURRENT: Final = """
+select exists (
+  select from public.stripe_credit_balances where customer_id = $1::uuid and invoiced_until = $2::timestamptz
+)
+"""
 _BUDGETS: Final = """
 select b.id::text as id, b.user_id::text as user_id, u.email, b.api_key_id::text as api_key_id,
   b.meeting_id::text as meeting_id, b.model, b.period, b.limit_usd, b.is_hard, b.is_active, b.created_at
@@ -139,6 +144,11 @@ class Spending(Table):
         else:
             (row,) = await self._rows(_SPENT, *scope, window.start, window.end, list(events), list(kept))
         return int(row["nano"]), list(row["contained"]), list(row["corrected"])
+
+    async def is_current(self, window: Window) -> bool:
+        """Whether calls may still count in this period; one of credit at Stripe is replaced with each final invoice."""
+        customer = window.budget.grants_of
+        return customer is None or bool((await self._rows(_IS_CURRENT, customer, window.start))[0][0])
 
     async def budgets(self, user_id: str | None, *, inactive_too: bool) -> list[BudgetRow]:
         """Budgets of one user, or all."""

@@ -145,6 +145,23 @@ async def test_two_commands_at_once_decide_once(office: Office) -> None:
     assert await books_are_right(office)
 
 
+async def test_two_users_may_get_the_same_new_customer_at_once(office: Office) -> None:
+    """Also where the other command has made the customer and is not at its end."""
+    await Accounts(office.pool).create_user("ann@example.com")
+    payer = link_options("cus_new", None, None, None, None, None, yes=False)
+    waits = (
+        "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+    )
+    async with office.pool.acquire() as other, other.transaction():
+        await other.execute("insert into customers (stripe_customer_id) values ('cus_new')")
+        waiting = asyncio.create_task(users.set_fields(office.settings, who="ann@example.com", payer=payer))
+        while not await office.pool.fetchval(waits):
+            assert not waiting.done()
+            await asyncio.sleep(0.01)
+    assert (await waiting).after.stripe_customer_id == "cus_new"
+    assert await office.pool.fetchval("select count(*) from user_customers") == 1
+
+
 async def test_the_writer_and_a_decision_go_on_beside_each_other(office: Office) -> None:
     """Windows are locked in one order, and what comes meanwhile waits for the next decision."""
     user = await Accounts(office.pool).create_user("ann@example.com")

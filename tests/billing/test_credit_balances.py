@@ -23,9 +23,12 @@ from gateway.kit.errors import ApiError, DependencyDown
 from gateway.ledger.store import Ledger
 from gateway.limits.budgets import Budget
 from gateway.limits.claims import KeyLimits, RateLimits
+from gateway.limits.counters import Limits
+from gateway.limits.recount import QUIET_PASSES, Recount
 from gateway.limits.spending import Spending
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
+from gateway.stores.redis import open_redis
 from tests.conftest import METER
 from tests.ledger.journals_at_work import opened
 from tests.limits.test_limiter import limiter
@@ -167,6 +170,30 @@ async def test_a_call_that_the_credit_does_not_cover_is_refused(grants: Grants, 
             await one.take(dear, bounds, "key_1")
     assert (refused.value.status, refused.value.code) == (429, "insufficient_quota")
     assert "the customer's credit of 0.010000000 USD" in refused.value.message
+
+
+async def test_the_counter_of_an_invoice_that_is_final_is_given_up(grants: Grants, redis_url: str) -> None:
+    """It has no end of its own, and each invoice would leave one behind."""
+    await grants.grant(1_000)
+    await grants.read()
+    (budget,) = await grants.bounds()
+    async with limiter(redis_url, grants.pool) as one, open_redis(redis_url, timeout_s=5) as redis:
+        limits = Limits(redis, hold_s=600)
+        recount = Recount(limits, Spending(grants.pool), now=lambda: datetime.now(UTC))
+        call = opened(str(uuid4()), user_id=grants.users[0], output_cap=100, service_tier="default")
+        await one.take(call, KeyLimits(RateLimits(), RateLimits(), (budget,)), "key_1")
+        await one.give_back(call.id, None)
+        await one.close()
+        for _ in range(QUIET_PASSES):
+            await recount.step_once()
+        assert len(await limits.windows()) == 1
+        await grants.use(USD, START + HOUR)
+        await grants.bill(START + 3 * HOUR)
+        await grants.shop.move_to(JANUARY + 2 * HOUR)
+        await grants.read()
+        for _ in range(QUIET_PASSES):
+            await recount.step_once()
+        assert await limits.windows() == {}
 
 
 async def test_only_where_the_operator_has_set_the_mode(grants: Grants) -> None:

@@ -269,7 +269,7 @@ STATEMENTS: Final = (
     ("worker", outbox_sql, None),
     ("worker", freezing_sql, None),
     ("worker", refiling_sql, None),
-    ("worker", spending, ("_SPENT", "_USED", "_UNINVOICED", "_BUDGETS")),
+    ("worker", spending, ("_SPENT", "_USED", "_UNINVOICED", "_IS_CURRENT", "_BUDGETS")),
     ("worker", rooms, ("_EXPIRE_DUE",)),
     ("worker", webhook_inbox, None),
     ("worker", stripe_inbox, None),
