@@ -92,11 +92,11 @@ def set_fields(
     now = datetime.now(UTC)
     begins = None if since is None else parse_instant(since, "--from")
     payer = None
-    # An empty id unlinks, as --no-stripe-customer does.
-    if stripe_customer and no_stripe_customer:
+    # An empty id is an error: it may be a variable that a script has not set, and unlinking stops all billing.
+    if stripe_customer is not None and no_stripe_customer:
         raise OptionError("--stripe-customer and --no-stripe-customer contradict each other: give one")
     if stripe_customer is not None or no_stripe_customer:
-        customer = valid_customer(stripe_customer) if stripe_customer else None
+        customer = None if stripe_customer is None else valid_customer(stripe_customer)
         pays_since = None if customer is None else begins
         payer = link_options(customer, pays_since, accrued, reference, why, mode, yes=yes)
     elif accrued or mode:

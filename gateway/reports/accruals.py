@@ -55,10 +55,18 @@ where l.booked_at >= $1 and u.billed_usd <> 0
   and (u.completed_at < $1 and l.booked_at < $2 or u.completed_at >= $1 and u.completed_at < $2 and l.booked_at >= $2)
 group by 1, 2, 3
 """
+# At the end of the month, or now while it runs. What was used before there were payers has no day: it counts first.
 _CREDIT: Final = """
 select 'prepaid_credit' as cause, coalesce(u.stripe_customer_id, '') as customer, u.email as name,
-  b.left_nano as nano
-from public.credit_balances b join public.users u on u.id = b.user_id where b.left_nano <> 0
+  sum(moved.nano)::bigint as nano
+from (
+  select user_id, amount_usd * 1000000000 as nano from public.credit_entries where created_at < $1
+  union all
+  select user_id, -nano from public.credit_uses where day < ($1 at time zone 'UTC')::date
+  union all
+  select user_id, -used_before_nano from public.credit_balances
+) moved join public.users u on u.id = moved.user_id
+group by u.id having sum(moved.nano) > 0
 """
 # What Stripe has sold; a promotion was never paid for.
 _GRANTS: Final = """
@@ -118,14 +126,14 @@ class Accruals(Table):
     """All methods raise DependencyDown("postgres")."""
 
     async def read(self, period: Period) -> AccrualReport:
-        """From one snapshot: what is earned by month, what is left of credit as of now."""
+        """From one snapshot. What is left of credit is that of the month's end; of Stripe's grants, as of now."""
         found: list[Accrual] = []
         async with self._connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             as_of: datetime = await connection.fetchval(_NOW)
             for query in (_WINDOWS, _EVENTS, _LATE):
                 found += _accruals("earned_not_invoiced", await connection.fetch(query, *period))
-            for query in (_CREDIT, _GRANTS):
-                found += _accruals("invoiced_not_earned", await connection.fetch(query))
+            found += _accruals("invoiced_not_earned", await connection.fetch(_CREDIT, period.until))
+            found += _accruals("invoiced_not_earned", await connection.fetch(_GRANTS))
         return AccrualReport(period, as_of, tuple(sorted(found)))
 
 

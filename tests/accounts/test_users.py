@@ -68,6 +68,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["create", "OLD@example.com"], "there is a user old@example.com already"),
     (["set", "old@example.com"], "nothing to set"),
     (["set", "old@example.com", "--stripe-customer", "cus_2", "--no-stripe-customer"], "contradict each other"),
+    (["set", "old@example.com", "--stripe-customer", ""], "--stripe-customer: an id .* cus_"),
     (["set", "old@example.com", "--stripe-customer", "acct_2"], "--stripe-customer: an id .* cus_"),
     (["set", "eve@example.com", "--name", "Eve"], "WHO: there is no user 'eve@example.com'"),
     (["disable", "eve@example.com"], "WHO: there is no user"),

@@ -77,7 +77,7 @@ async def test_usage_is_earned_when_it_completes(month: Month, database_url: str
 
 async def test_credit_that_is_not_used(month: Month, database_url: str, pool: Pool) -> None:
     ann = await Accounts(pool).create_user("ann@example.com")
-    await pool.execute("insert into credit_entries (user_id, amount_usd) values ($1::uuid, 20)", ann)
+    await pool.execute("insert into credit_entries (user_id, amount_usd, created_at) values ($1, 20, $2)", ann, FIRST)
     await month.book(ann, 24 * 20, 5_000_000_000)
     for category, cents in (("paid", 700), ("promotional", 300)):
         given: Any = {
@@ -90,6 +90,9 @@ async def test_credit_that_is_not_used(month: Month, database_url: str, pool: Po
             "credit_grant", grant.id, event=None, occurred_at=None
         )
     paid = await pool.fetchval("select id from stripe_credit_grants where category = 'paid'")
-    assert await accruals(database_url) == {
-        ("prepaid_credit", ""): "15.000000000", (f"credit_grant {paid}", month.customer): "7.000000000",
-    }  # fmt: skip
+    grants = {(f"credit_grant {paid}", month.customer): "7.000000000"}
+    assert await accruals(database_url) == grants | {("prepaid_credit", ""): "15.000000000"}
+    await month.book(ann, 24 * 40, 6_000_000_000)
+    assert await accruals(database_url) == grants | {("prepaid_credit", ""): "15.000000000"}
+    assert await accruals(database_url, "2027-01") == grants | {("prepaid_credit", ""): "9.000000000"}
+    assert await accruals(database_url, "2026-11") == grants  # nobody had given any
