@@ -70,8 +70,11 @@ async def test_killed_at(ground: Stack, site: str, hit: int) -> None:
     assert calls <= len(rows) <= orphans + seen[200] + seen[0], seen
     others = Counter(row["evidence"] for row in rows[orphans:])
     if site.startswith("proxy"):
-        assert rows[hit - 1]["evidence"] in OF_THE_KILLED[site, hit], others
-        others = Counter(row["evidence"] for number, row in enumerate(rows) if number != hit - 1)
+        # A call that takes longer than a second has more than one note, so the second pass may be in the first call.
+        killed = next((n for n, row in enumerate(rows) if row["evidence"] not in REPORTED), hit - 1)
+        kept = LATER if rows[killed]["endpoint"] == "responses" else 1
+        assert rows[killed]["evidence"] in OF_THE_KILLED[site, kept], others
+        others = Counter(row["evidence"] for number, row in enumerate(rows) if number != killed)
     assert set(others) == REPORTED
     assert {row["evidence"] for row in rows[:orphans]} <= ESTIMATED
     assert not seen[500] + seen[502] + seen[503]
