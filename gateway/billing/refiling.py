@@ -15,7 +15,7 @@ from gateway.billing import refiling_sql as sql
 from gateway.billing.filing import MARGIN, Filing, FilingRules, Subscription, file_amount, month_of
 from gateway.billing.freezing import read_subscriptions
 from gateway.billing.new_event import NewEvent, insert_event
-from gateway.billing.windows import NANO_PER_UNIT, Leftover, freeze
+from gateway.billing.windows import NANO_PER_UNIT
 
 GROUPS_MAX: Final = 1000
 """Customers and meters in one pass."""
@@ -49,7 +49,11 @@ class Replaced(NamedTuple):
 
 
 async def refile_overdue(connection: Any, now: datetime, account: str | None, rules: FilingRules) -> tuple[int, int]:
-    """Files pending events anew whose time has become too late. Returns how many, and how many are in doubt."""
+    """Files pending events anew whose time has become too late. Returns how many, and how many are in doubt.
+
+    Also corrections that take back more than their period has, because an event that it had when they were made was
+    refused since, or may not have arrived.
+    """
     first_open = month_of(now - timedelta(hours=rules.invoice_grace_h) + MARGIN).start
     refiled = doubtful = 0
     for group in await connection.fetch(sql.OVERDUE, now, first_open, account, GROUPS_MAX):
@@ -63,6 +67,8 @@ async def refile_overdue(connection: Any, now: datetime, account: str | None, ru
                     doubtful += 1
                     continue
                 filing = refile(old, now, subscriptions, rules)
+                if not old["is_overdue"] and await _takes_back(connection, old, filing) == old["value"]:
+                    continue
                 replaced = await replace_event(connection, payer, old, filing, now, account, reason=None)
                 await connection.execute(sql.SUPERSEDE, old["id"], now, f"filed anew: {replaced}")
                 refiled += 1
@@ -95,21 +101,27 @@ async def replace_event(
     reason: str | None,
 ) -> Replaced:
     """Another event with the amount of `old`. The caller ends the old one, and has locked the payer."""
-    value, due = old["value"], 0
-    if value < 0 and filing.period is not None:
-        bounds = (old["customer"], old["meter"], *filing.period, old["id"])
-        has = await connection.fetchval(freezing_sql.IN_PERIOD, *bounds)
-        frozen = freeze(value * NANO_PER_UNIT, Leftover(0), is_sent=True, takes_back=has)
-        value, due = sum(frozen.values), frozen.left.due_nano
-    if due and payer is None:
-        value, due = old["value"], 0
+    value = await _takes_back(connection, old, filing)
+    if value != old["value"] and payer is None:
+        value = old["value"]
         filing = filing._replace(why_not="the period has less than this takes back, and nobody has this customer now")
+    due = value - old["value"]
     if due:
-        await connection.execute(sql.ADD_DUE, payer, old["meter"], due)
+        await connection.execute(sql.ADD_DUE, payer, old["meter"], due * NANO_PER_UNIT)
     if not value:
-        return Replaced(None, due // NANO_PER_UNIT)
+        return Replaced(None, due)
     because = reason or ("late" if filing.is_late else old["reason"])
     same = {name: old[name] for name in _SAME} | {"value": value, "carry_nano": old["carry_nano_after"]}
     event = NewEvent(**same, account=account, reason=because, replaces=old["id"])
     _, made = await insert_event(connection, event, old["seq"] + 1, filing, now)
-    return Replaced(made, due // NANO_PER_UNIT)
+    return Replaced(made, due)
+
+
+async def _takes_back(connection: Any, old: Any, filing: Filing) -> int:
+    """What of an event's value can be sent: of a correction no more than its period has."""
+    value: int = old["value"]
+    if value > 0 or filing.period is None:
+        return value
+    bounds = (old["customer"], old["meter"], *filing.period, old["id"])
+    has: int = await connection.fetchval(freezing_sql.IN_PERIOD, *bounds)
+    return max(value, -max(0, has))

@@ -7,29 +7,32 @@ def _head(after: str) -> str:
     """The oldest pending event of the next customer and meter. $1: now; $2: see OVERDUE."""
     return f"""
   select e.customer, e.meter, e.id,
-    e.next_attempt_at <= $1 and coalesce(e.file_before <= $1, e.event_timestamp < $2) as is_overdue
+    e.next_attempt_at <= $1 and (coalesce(e.file_before <= $1, e.event_timestamp < $2)
+      or e.value < 0 and e.first_attempt_at is null) as is_looked_at
   from public.stripe_meter_events e
   where e.state = 'pending' and (e.customer, e.meter) > ({after}) and (e.account is null or e.account = $3)
   order by e.customer, e.meter, e.id limit 1
 """  # noqa: S608 - only constants of this file are put in
 
 
-# Customers and meters whose oldest pending event is too late for its period, and is not being sent. $2: the first month
-# whose invoice is not final, for events of a version that did not note when they become late.
+# Customers and meters whose oldest pending event is too late for its period, or takes something back that the period
+# may not have any more, and is not being sent. $2: the first month whose invoice is not final, for events of a version
+# that did not note when they become late.
 OVERDUE: Final = f"""
 with recursive head as (
   ({_head("'', ''")})
   union all
   select n.* from head h cross join lateral ({_head("h.customer, h.meter")}) n
 )
-select customer, meter from head where is_overdue limit $4
+select customer, meter from head where is_looked_at limit $4
 """  # noqa: S608 - constants of this file
 
 # Those of one customer and meter, oldest first.
 OVERDUE_OF: Final = """
-select e.* from public.stripe_meter_events e
+select e.*, coalesce(e.file_before <= $3, e.event_timestamp < $4) as is_overdue from public.stripe_meter_events e
 where e.customer = $1 and e.meter = $2 and e.state = 'pending' and e.next_attempt_at <= $3
-  and (e.account is null or e.account = $5) and coalesce(e.file_before <= $3, e.event_timestamp < $4)
+  and (e.account is null or e.account = $5)
+  and (coalesce(e.file_before <= $3, e.event_timestamp < $4) or e.value < 0 and e.first_attempt_at is null)
 order by e.id for update of e skip locked
 """
 

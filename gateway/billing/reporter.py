@@ -169,7 +169,7 @@ class UsageReporter:
         refiled, doubtful = await self._outbox.refile_overdue(now, account=account)
         unknown += doubtful
         if refiled:
-            self._log.warning("stripe_events_refiled_as_late", count=refiled, help="docs/billing.md, 'late'")
+            self._log.warning("stripe_events_filed_anew", count=refiled, help="docs/billing.md")
         if unknown:
             self._log.error("stripe_events_unknown", count=unknown, help="docs/billing.md, 'unknown'")
         total = BillCounts(windows_frozen=frozen.windows, frozen=frozen.events, unknown=unknown)

@@ -80,6 +80,26 @@ async def test_a_correction_that_waited_over_the_edge(ledger: Ledger, outbox: Ou
     assert await due(pool) == 0
 
 
+async def test_a_correction_of_what_stripe_refused(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+    """The period has not what it was about to have; what it cannot give back would be lost to the customer."""
+    user = await customer(ledger)
+    wrong = usage(user, OCTOBER_31, 100_000)
+    await ledger.insert_batch(entries(wrong, usage(user, OCTOBER_31 - HOUR, 30_000)))
+    await outbox.freeze_closed(OCTOBER_31 + 2 * HOUR, GRACE_S)
+    at = OCTOBER_31 + 3 * HOUR
+    await deliver(outbox, await claim_one(outbox, at), at)
+    correction = usage(user, OCTOBER_31 + HOUR, -80_000, evidence="adjustment", adjusts=wrong.id)
+    await ledger.insert_batch(entries(correction))
+    await outbox.freeze_closed(at, GRACE_S)
+    assert await outbox.refile_overdue(at) == (0, 0)
+    await reject(outbox, await claim_one(outbox, at), "400: no", at)
+    assert await outbox.refile_overdue(at) == (1, 0)
+    assert await values(outbox) == [(30, "sent"), (100, "rejected"), (-80, "superseded"), (-30, "pending")]
+    assert (await oldest_first(outbox))[-1].timestamp == (await oldest_first(outbox))[-2].timestamp
+    assert await due(pool) == 50_000
+    assert await outbox.refile_overdue(at) == (0, 0)
+
+
 async def test_a_correction_that_somebody_has_sent_again(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
     await corrected(ledger, outbox)
     at = OCTOBER_31 + 3 * HOUR
