@@ -146,6 +146,8 @@ def _of_subscription(of: Subscription, at: datetime) -> BillingPeriod | None:
 def _length(of: Subscription) -> tuple[int, timedelta]:
     """Months, or else days, of a period. A first one that was cut short tells nothing: then it is a month."""
     length = of.period_end - of.period_start
+    if length <= timedelta():
+        return 1, timedelta()  # no period; periods of no length would never come to any instant
     for months in range(1, MONTHS_MAX + 1):
         if add_months(of.period_end, -months, of.anchor.day) == of.period_start:
             return months, timedelta()

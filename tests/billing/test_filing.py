@@ -102,6 +102,16 @@ def test_periods_follow_the_anchor(anchor: str, starts: list[str]) -> None:
         assert period_at(end - SECOND, [own]) == BillingPeriod(start, end)
 
 
+@pytest.mark.parametrize("hours", [0, -5])
+def test_a_period_of_no_length_is_taken_for_a_month(hours: int) -> None:
+    """Stripe has none; one in the database must not keep the reporter busy for ever."""
+    own = subscription(OCTOBER_END)._replace(period_end=OCTOBER_END + hours * HOUR)
+    at = datetime(2027, 3, 10, tzinfo=UTC)
+    found = period_at(at, [own])
+    assert found is not None
+    assert found.start <= at < found.end
+
+
 @given(
     st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - naive bounds
     st.sampled_from([1, 2, 3, 6, 12]),

@@ -117,6 +117,34 @@ async def test_a_subscription_and_its_invoices_through_a_month(shop: Shop, billi
     assert {one["status"] for one in await kept(pool, "stripe_subscriptions")} == {"canceled"}
 
 
+async def test_another_state_of_a_subscription_does_not_end_its_period(
+    shop: Shop, billing: Billing, pool: Pool
+) -> None:
+    """Not paid for, to be cancelled, no longer to be cancelled, cancelled: the present period is what Stripe says."""
+    subscription = await shop.subscribe()
+    change = shop.client.v1.subscriptions.update_async
+    mirror, since = Mirror(StripeReader(billing), MirrorStore(pool)), datetime.fromtimestamp(START, UTC)
+    await mirror.sync(since)
+    await control(shop.sandbox, "stripe", "/settings", payments="fail")
+    await use(shop, subscription.customer, 3_000_000, START + DAY)
+    await shop.move_to(JANUARY + 7200)
+    steps: list[Any] = [{}, {"cancel_at_period_end": True}, {"cancel_at_period_end": False}]
+    for step in steps:
+        await change(subscription.id, step)
+        await mirror.sync(since)
+        item = (await shop.client.v1.subscriptions.retrieve_async(subscription.id))["items"].data[0]
+        periods = await pool.fetch("select * from stripe_subscriptions order by period_start")
+        assert {row["status"] for row in periods} == {"past_due"}
+        found = [(row["period_start"].timestamp(), row["period_end"].timestamp()) for row in periods]
+        assert found == [(START, JANUARY), (item.current_period_start, item.current_period_end)]
+        assert item.current_period_end > JANUARY + 27 * DAY
+    await shop.client.v1.subscriptions.cancel_async(subscription.id)
+    await mirror.sync(since)
+    assert all(
+        row["period_start"] < row["period_end"] for row in await pool.fetch("select * from stripe_subscriptions")
+    )
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_order_and_the_number_of_events_do_not_matter(
     seed: int, shop: Shop, billing: Billing, pool: Pool

@@ -64,8 +64,8 @@ on conflict (item, period_start) do update set customer = excluded.customer, pri
 """
 # A cycle that was begun anew cuts the period before it; the state is that of the subscription, in every period.
 _EARLIER: Final = """
-update public.stripe_subscriptions set period_end = least(period_end, greatest($2, period_start)), status = $3,
-  cancel_at = $4, ended_at = $5
+update public.stripe_subscriptions set period_end = case when period_start < $2 then least(period_end, $2)
+    else period_end end, status = $3, cancel_at = $4, ended_at = $5
 where item = $1 and period_start <= $2 and (period_start < $2 or (status, cancel_at, ended_at) is distinct from
   ($3, $4::timestamptz, $5::timestamptz))
 """
