@@ -79,6 +79,7 @@ async def states(pool: Pool) -> dict[str, str]:
 async def compare(pool: Pool, billing: Billing) -> list[str]:
     """All hours that have to be compared, whenever that would be due. Their verdicts."""
     await pool.execute("update stripe_rechecks set due_at = now() where checked_at is null")
+    await pool.execute("update stripe_meter_events set delivered_at = delivered_at - interval '30 days'")
     recheck = HourRecheck(NoticeStore(pool), billing)
     while await recheck.step_once():
         pass
@@ -125,6 +126,34 @@ async def test_what_the_samples_leave_out_is_found_in_the_summaries(shop: Shop, 
     assert {now[name] for name in good} == {"sent"}
     by_comparison = await pool.fetch("select * from stripe_rechecks where verdict = 'rejected'")
     assert [(row["counted"], row["delivered"] >= 100) for row in by_comparison] == [(0, True)] * 2
+
+
+@pytest.mark.parametrize(
+    "moving",
+    [
+        "delivered_at = now() - interval '14 minutes'",
+        "state = 'pending', delivered_at = null, first_attempt_at = now(), next_attempt_at = now()",
+    ],
+)
+async def test_an_hour_in_which_something_was_just_sent_is_compared_later(
+    shop: Shop, pool: Pool, billing: Billing, moving: str
+) -> None:
+    """Else what the summaries do not have yet would look like another event that is lost."""
+    known = (await shop.client.v1.customers.create_async({})).id
+    names = [await send(shop, pool, known, value, seq) for seq, value in enumerate((10, 20))]
+    data = {"data": {"reason": {"error_count": 1, "error_types": []}}}
+    about = {"id": "evt_x", "type": "t", "related_object": {"id": "mtr"}} | data
+    await NoticeStore(pool).keep(read_report(about, FIRST + timedelta(seconds=12)), METER)
+    await pool.execute("update stripe_rechecks set due_at = now()")
+    await pool.execute(f"update stripe_meter_events set {moving} where identifier = $1", names[1])
+    recheck = HourRecheck(NoticeStore(pool), billing)
+    assert await recheck.step_once() is True
+    assert await recheck.step_once() is False
+    row = await pool.fetchrow("select checked_at, due_at > now() + interval '4 minutes' as later from stripe_rechecks")
+    assert tuple(row or ()) == (None, True)
+    later = "update stripe_meter_events set state = 'sent', delivered_at = now() where identifier = $1"
+    await pool.execute(later, names[1])
+    assert await compare(pool, billing) == ["agrees"]
 
 
 async def test_what_no_sum_explains_is_for_a_person(shop: Shop, pool: Pool, billing: Billing) -> None:

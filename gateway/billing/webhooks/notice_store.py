@@ -55,6 +55,13 @@ select id, identifier, value from public.stripe_meter_events
 where meter = $1 and customer = $2 and state in ('sent', 'duplicate')
   and event_timestamp >= $3 and event_timestamp < $3 + interval '1 hour'
 """
+# What is on its way, or was delivered so lately that the summaries may not have it yet.
+_MOVING: Final = """
+select exists (select from public.stripe_meter_events
+  where meter = $1 and customer = $2 and event_timestamp >= $3 and event_timestamp < $3 + interval '1 hour'
+  and (state in ('sent', 'duplicate') and delivered_at > now() - $4::interval
+    or state = 'pending' and first_attempt_at is not null))
+"""
 _DOUBT: Final = """
 update public.stripe_meter_events set state = 'unknown', delivered_at = null, last_error = $2
 where id = any($1::bigint[]) and state in ('sent', 'duplicate')
@@ -117,6 +124,11 @@ class NoticeStore(Table):
         async with self._connection() as connection:
             rows = await connection.fetch(_DELIVERED, recheck.meter, recheck.customer, recheck.hour)
         return [DeliveredEvent(*row.values()) for row in rows]
+
+    async def is_moving(self, recheck: DueRecheck) -> bool:
+        """Whether its hour cannot be compared yet, because something was sent for it a moment ago."""
+        async with self._connection() as connection:
+            return bool(await connection.fetchval(_MOVING, recheck.meter, recheck.customer, recheck.hour, LAG))
 
     async def finish(
         self, recheck: DueRecheck, verdict: Verdict, events: Sequence[DeliveredEvent], delivered: int, counted: int
