@@ -18,6 +18,7 @@ from gateway.stores.postgres import Pool
 from tests.billing.billed_month import FIRST, Month, open_month
 from tests.conftest import METER
 from tests.support.invoke import gateway
+from tests.support.stand_ins import control
 from tests.support.stripe_shop import DAY, JANUARY, START
 
 UNTIL = FIRST + timedelta(days=31)
@@ -91,6 +92,50 @@ async def test_more_at_stripe_than_was_delivered_fails(month: Month, database_ur
     status, result = await reconcile(month, database_url)
     found = {"foreign": "0.000500000", "not invoiced": "-0.003000000"}
     assert (status, causes(result, month.customer)) == (1, found)
+
+
+async def test_usage_that_two_subscriptions_bill_fails(month: Month, database_url: str) -> None:
+    ann = await month.add_user("ann")
+    await month.shop.subscribe(month.customer)
+    await month.book(ann, 1, 3_000_000)
+    await month.report(JANUARY + 600)
+    await month.shop.move_to(JANUARY + 2 * 3600)
+    await month.sync()
+    status, result = await reconcile(month, database_url)
+    assert (status, causes(result, month.customer)) == (1, {"foreign": "0.003000000"})
+
+
+async def test_a_void_invoice_and_lines_of_other_products(month: Month, database_url: str) -> None:
+    """Exit 0: the usage of a void invoice is billed by nobody, and that is said; other lines are not ours."""
+    client, ann = month.shop.client.v1, await month.add_user("ann")
+    item: Any = {"customer": month.customer, "amount": 900, "currency": "usd", "description": "a licence"}
+    await client.invoice_items.create_async(item)
+    given: Any = {"display_name": "theirs", "event_name": "theirs", "default_aggregation": {"formula": "sum"}}
+    other = await client.billing.meters.create_async(given)
+    wanted: Any = {
+        "currency": "usd", "product_data": {"name": "theirs"}, "unit_amount_decimal": "1",
+        "recurring": {"interval": "month", "usage_type": "metered", "meter": other.id},
+    }  # fmt: skip
+    price = await client.prices.create_async(wanted)
+    await client.subscriptions.update_async(month.subscription.id, {"items": [{"price": price.id}]})
+    await month.book(ann, 1, 3_000_000_000)
+    await month.report(START + DAY)
+    payload = {"stripe_customer_id": month.customer, "value": "70"}
+    await client.billing.meter_events.create_async(
+        {"event_name": "theirs", "payload": payload, "timestamp": START + 99}
+    )
+    await control(month.shop.sandbox, "stripe", "/settings", payments="fail")
+    invoice = await month.invoice()
+    assert len(invoice.lines.data) == 3
+    status, result = await reconcile(month, database_url)
+    (own,) = result["customers"]
+    assert (status, own["differences"], len(own["lines"])) == (0, [], 1)
+    await client.invoices.void_invoice_async(invoice.id)
+    await month.sync()
+    status, result = await reconcile(month, database_url)
+    assert (status, causes(result, month.customer)) == (0, {"void": "-3.000000000"})
+    explained = await gateway(month.environment(database_url), "stripe", "explain", invoice.id, "--json")
+    assert (explained.status, len(json.loads(explained.out)["chains"])) == (0, 1)
 
 
 async def test_a_month_is_asked_for(database_url: str, month: Month) -> None:

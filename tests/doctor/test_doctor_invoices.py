@@ -56,3 +56,18 @@ async def test_a_customer_whose_periods_are_not_months_is_named(month: Month, po
     await month.shop.client.v1.subscriptions.cancel_async(other.id)
     await month.sync()
     assert [text for text in await found(pool) if "first of a month" in text] == []
+
+
+async def test_a_customer_who_is_charged_twice_or_not_at_all_is_named(month: Month, pool: Pool) -> None:
+    await month.add_user("ann")
+    assert [text for text in await found(pool) if "bill all usage" in text or "paused" in text] == []
+    second = await month.shop.subscribe(month.customer)
+    await month.sync()
+    (said,) = [text for text in await found(pool) if "bill all usage" in text]
+    assert month.customer in said
+    await month.shop.client.v1.subscriptions.cancel_async(second.id)
+    await month.sync()
+    assert [text for text in await found(pool) if "bill all usage" in text] == []
+    await pool.execute("update stripe_subscriptions set status = 'paused' where id <> $1", second.id)
+    (said,) = [text for text in await found(pool) if "paused" in text]
+    assert month.customer in said
