@@ -5,6 +5,7 @@ error or a log. Basis: Stripe's docs and its SDK, stripe-python 16.1.
 """
 
 from collections import Counter
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -225,25 +226,25 @@ class Billing:
         """
         found: dict[datetime, Decimal] = {}
         try:
-            meter = await self._meter(event_name)
+            meters = [one async for one in self._meters(event_name, {})]
         except stripe.StripeError as error:
             raise translate_error(error) from error
-        if meter is None:
-            raise ConfigError(f"Stripe has no active meter with event_name {event_name!r}")
+        if not meters:
+            raise ConfigError(f"Stripe has no meter with event_name {event_name!r}")
+        wanted: Any = {
+            "customer": customer,
+            "start_time": unix_seconds(since),
+            "end_time": unix_seconds(until),
+            "value_grouping_window": "hour",
+            "limit": 100,
+        }
         try:
-            page = await self._client.v1.billing.meters.event_summaries.list_async(
-                meter.id,
-                {
-                    "customer": customer,
-                    "start_time": unix_seconds(since),
-                    "end_time": unix_seconds(until),
-                    "value_grouping_window": "hour",
-                    "limit": 100,
-                },
-            )
-            async for summary in page.auto_paging_iter():
-                hour = datetime.fromtimestamp(summary.start_time, UTC)
-                found[hour] = found.get(hour, Decimal(0)) + Decimal(str(summary.aggregated_value))
+            # What an archived meter has counted stays with it.
+            for meter in meters:
+                page = await self._client.v1.billing.meters.event_summaries.list_async(meter.id, wanted)
+                async for summary in page.auto_paging_iter():
+                    hour = datetime.fromtimestamp(summary.start_time, UTC)
+                    found[hour] = found.get(hour, Decimal(0)) + Decimal(str(summary.aggregated_value))
         except stripe.StripeError as error:
             outcome = outcome_of(error)
             if isinstance(outcome, Rejected):
@@ -327,11 +328,16 @@ class Billing:
         return made.id
 
     async def _meter(self, event_name: str) -> Any:
-        page = await self._client.v1.billing.meters.list_async({"status": "active", "limit": 100})
+        """The active one, of which there is at most one."""
+        return await anext(self._meters(event_name, {"status": "active"}), None)
+
+    async def _meters(self, event_name: str, wanted: Any) -> AsyncIterator[Any]:
+        """All that have the name; an archived one may have been followed by another."""
+        wanted = {**wanted, "limit": 100}
+        page = await self._client.v1.billing.meters.list_async(wanted)
         async for meter in page.auto_paging_iter():
             if member(meter, "event_name") == event_name:
-                return meter
-        return None
+                yield meter
 
 
 def _identifier(sample: Any) -> str | None:

@@ -79,7 +79,7 @@ async def states(pool: Pool) -> dict[str, str]:
 async def compare(pool: Pool, billing: Billing) -> list[str]:
     """All hours that have to be compared, whenever that would be due. Their verdicts."""
     await pool.execute("update stripe_rechecks set due_at = now() where checked_at is null")
-    await pool.execute("update stripe_meter_events set delivered_at = delivered_at - interval '30 days'")
+    await pool.execute("update stripe_meter_events set delivered_at = delivered_at - interval '720 hours'")
     recheck = HourRecheck(NoticeStore(pool), billing)
     while await recheck.step_once():
         pass
