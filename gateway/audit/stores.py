@@ -17,14 +17,12 @@ from gateway.audit.span import audited_span
 from gateway.billing.opening import open_billing
 from gateway.billing.stripe import Billing
 from gateway.config.settings import Settings
-from gateway.kit.errors import ConfigError
 from gateway.limits.opening import open_limits
 from gateway.limits.recount import QUIET_PASSES
 from gateway.limits.spending import Spending
-from gateway.stores.postgres import Pool, open_pool
+from gateway.stores.one_connection import LONG_STATEMENT_S, database
 
-STATEMENT_S: Final = 3600.0
-"""Seconds one question of the audit may take; a large ledger is summed in one."""
+_WHY: Final = "the audit reads the ledger in PostgreSQL"
 
 
 class AuditOptions(NamedTuple):
@@ -52,7 +50,11 @@ async def audit_stores(settings: Settings, *, now: datetime, wanted: AuditOption
         has_stripe_key=settings.stripe_secret_key is not None,
     )
     budgets = await _budgets(settings)
-    async with _database(settings) as pool, _stripe(settings, wanted) as stripe, snapshot(pool) as view:
+    async with (
+        database(settings, _WHY, statement_s=LONG_STATEMENT_S) as pool,
+        _stripe(settings, wanted) as stripe,
+        snapshot(pool) as view,
+    ):
         return await audit(
             view,
             span,
@@ -70,22 +72,10 @@ async def _budgets(settings: Settings) -> Counted:
     """Counters of budgets against the ledger, where there is a Redis."""
     if settings.redis_url is None:
         return Counted(0, Offenders(), "counters of budgets not compared: REDIS_URL is not set")
-    async with _database(settings) as pool, AsyncExitStack() as stack:
+    async with database(settings, _WHY, statement_s=LONG_STATEMENT_S) as pool, AsyncExitStack() as stack:
         limits = open_limits(stack, settings, settings.redis_url.get_secret_value())
         recount_s = settings.limits.recount_s * (QUIET_PASSES + 1)
         return await compare(limits, Spending(pool), recount_s=recount_s, sleep=asyncio.sleep)
-
-
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Pool]:
-    if settings.database_url is None:
-        raise ConfigError("DATABASE_URL is not set: the audit reads the ledger in PostgreSQL")
-    dsn = settings.database_url.get_secret_value()
-    pool = await open_pool(dsn, connections_max=1, statement_timeout_s=STATEMENT_S)
-    try:
-        yield pool
-    finally:
-        await pool.close()
 
 
 @asynccontextmanager

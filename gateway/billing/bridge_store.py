@@ -23,6 +23,18 @@ _DAYS: Final = """
 _WINDOWS: Final = """
   ($1::timestamptz is null or window_start >= $1) and ($2::timestamptz is null or window_start < $2)"""
 
+# The rows that were booked in the span. `created_at` is when they completed, by which nearly all of them are found;
+# those that were booked at another time are in late_rows.
+BOOKED: Final = """(
+  select u.* from public.openai_usage u
+  where ($1::timestamptz is null or created_at >= $1) and ($2::timestamptz is null or created_at < $2)
+    and booked_at = completed_at
+  union all
+  select u.* from public.late_rows l join public.openai_usage u on u.id = l.usage_id
+  where ($1::timestamptz is null or l.booked_at >= $1) and ($2::timestamptz is null or l.booked_at < $2)
+    and u.booked_at <> u.completed_at
+)"""
+
 # The window that the amount of an event comes from.
 _FROM: Final = "coalesce(e.original_window, e.window_start)"
 
@@ -88,12 +100,10 @@ from (
 # Who pays or has paid for whom.
 LINKS: Final = "select distinct user_id, customer_id from public.user_customers"
 # Billed less cost by what made the amount; reads every row of the span.
-MARGINS: Final = """
+MARGINS: Final = f"""
 select coalesce(plan_version, 'unknown') as plan, (sum(billed_usd - cost_usd) * 1000000000)::bigint as nano
-from public.openai_usage
-where ($1::timestamptz is null or booked_at >= $1) and ($2::timestamptz is null or booked_at < $2)
-group by 1 having sum(billed_usd - cost_usd) is not null
-"""
+from {BOOKED} booked group by 1 having sum(billed_usd - cost_usd) is not null
+"""  # noqa: S608 - constants of this file
 NAMES: Final = """
 select c.id, coalesce(c.name, c.stripe_customer_id, c.id::text) as name from public.customers c where c.id = any($1)
 union all select u.id, u.email from public.users u where u.id = any($1)

@@ -9,7 +9,7 @@ from gateway.billing.bridge import Bridge, build_bridge
 from gateway.billing.bridge_store import read_bridge, read_margins, read_names, reading_once
 from gateway.config.settings import Settings
 from gateway.kit.instants import Period, rfc3339
-from gateway.stores.one_connection import database
+from gateway.stores.one_connection import LONG_STATEMENT_S, database
 
 _WHY = "the bridge is read from PostgreSQL"
 
@@ -57,7 +57,7 @@ async def read_status(
 ) -> BillingStatus:
     """`by_plan` reads every row of the span. Raises ConfigError, DependencyDown."""
     bounds = (None, None) if span is None else span
-    async with database(settings, _WHY) as pool, reading_once(pool) as connection:
+    async with database(settings, _WHY, statement_s=LONG_STATEMENT_S) as pool, reading_once(pool) as connection:
         as_of = await connection.fetchval("select transaction_timestamp()")
         facts = await read_bridge(connection, *bounds)
         margins = await read_margins(connection, *bounds) if by_plan else None

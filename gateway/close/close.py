@@ -1,8 +1,8 @@
 """Closes a month: finds what stands against it, writes its pack, and notes the month as closed.
 
 In this order, so that a process killed at any point leaves nothing that the next close does not put right: the month is
-noted as being closed, the pack gets its name, the month is noted as closed. Whoever closes holds a lock meanwhile that
-ends with the process.
+noted as being closed, the pack is written, its digest is noted, it gets its name, the month is noted as closed. Whoever
+closes holds a lock meanwhile that ends with the process.
 """
 
 from collections.abc import Mapping
@@ -19,20 +19,21 @@ from gateway.audit.result import AuditReport
 from gateway.audit.stores import AuditOptions, audit_stores
 from gateway.billing.bridge import Bridge, build_bridge
 from gateway.billing.bridge_store import BridgeFacts, Payer, read_bridge, read_names, reading_once
+from gateway.billing.reconcile.run import reconcile
 from gateway.close import pack, pack_reads
 from gateway.close.facts_store import began_before, read_counts, read_journal
-from gateway.close.findings import CloseFinding, MonthFacts, find, refused
+from gateway.close.findings import CloseFinding, MonthFacts, StripeCompared, find, refused
 from gateway.close.manifest import public_key_of
 from gateway.close.pack import PackWriter, RowsWritten, new_folder
 from gateway.close.periods import BeingClosed, BookPeriod, Periods, Standing, closing_alone
 from gateway.close.seal import after_end, seal
 from gateway.config.close_settings import signing_key_of
 from gateway.config.settings import Settings
-from gateway.kit.errors import Expected, OptionError
+from gateway.kit.errors import ConfigError, DependencyDown, OptionError
 from gateway.kit.instants import Period, rfc3339
 from gateway.kit.version import VERSION
 from gateway.ledger.opening import open_buffer
-from gateway.stores.one_connection import database
+from gateway.stores.one_connection import LONG_STATEMENT_S, database
 from gateway.stores.postgres import Connections, Pool
 from gateway.stores.postgres_share import OneTransaction
 from gateway.trail.actor import operator
@@ -68,10 +69,6 @@ class Closed(NamedTuple):
     signed_by: str | None = None
 
 
-class PackExists(Expected):
-    """The folder that the pack should have is there, and is something else."""
-
-
 class _Month(NamedTuple):
     """A month with what was found of it in one snapshot."""
 
@@ -88,11 +85,11 @@ def month_of(span: Period) -> date:
 
 
 async def close(settings: Settings, wanted: CloseOptions, *, now: datetime) -> Closed:
-    """Raises OptionError, ConfigError, DependencyDown, BeingClosed, PackExists.
+    """Raises OptionError, ConfigError, DependencyDown, BeingClosed, PackNotWritten.
 
     `now` is this host's, for the audit only.
     """
-    async with database(settings, _WHY) as pool, database(settings, _WHY) as reader:
+    async with database(settings, _WHY) as pool, database(settings, _WHY, statement_s=LONG_STATEMENT_S) as reader:
         if wanted.dry_run:
             return await _look(settings, reader, wanted, now)
         async with closing_alone(pool) as locked:
@@ -145,18 +142,33 @@ async def _find(settings: Settings, connection: Any, wanted: CloseOptions, now: 
     facts = await read_bridge(connection, *span)
     bridge = build_bridge(facts.total)
     counts = await read_counts(connection, *span)
+    earlier = await Periods(OneTransaction(connection)).not_closed_before(span.since)
     journal = await read_journal(connection, settings.gateway_data_dir / "journal", span.until)
     day = f"{span.since:%Y-%m}", f"{span.until:%Y-%m}"
     audit = await audit_stores(settings, now=now, wanted=AuditOptions(*day))
+    compared = await _compare_stripe(settings, span, now)
     found = MonthFacts(
         **standing._asdict(),
+        earlier=earlier,
         journal_segments=journal.segments,
         journal_open=journal.open,
         stream=await _count_stream(settings, span),
         **counts._asdict(),
+        stripe=compared,
         audit_breaches=[verdict.name for verdict in audit.verdicts if verdict.state == "breach"],
     )
     return _Month(span, facts, bridge, find(found, bridge, settings.close.estimated_max_percent), audit)
+
+
+async def _compare_stripe(settings: Settings, span: Period, now: datetime) -> StripeCompared:
+    """What `gateway reconcile stripe` says of the month."""
+    if settings.stripe_secret_key is None:
+        return StripeCompared(why_not="STRIPE_SECRET_KEY is not set")
+    try:
+        found = await reconcile(settings, span, now)
+    except (ConfigError, DependencyDown) as error:
+        return StripeCompared(why_not=str(error))
+    return StripeCompared(sum(payer.fails for payer in found.payers))
 
 
 async def _count_stream(settings: Settings, span: Period) -> int | None:
@@ -180,11 +192,10 @@ async def _write(
     async with intending(settings, deed) as intent:
         async with database(settings, _WHY) as pool:
             await Periods(pool).begin(period.month, version, by, accepted)
-        try:
-            with new_folder(target, name) as folder:
-                written, digest = await _write_pack(settings, folder, connection, month, name, accepted, by)
-        except FileExistsError:
-            raise PackExists(f"{target} is there already, and is not a pack of {name}: name another --output") from None
+        with new_folder(target, period.pack_digest) as folder:
+            written, digest = await _write_pack(settings, folder, connection, month, name, accepted, by)
+            async with database(settings, _WHY) as pool:
+                await Periods(pool).note_pack(period.month, version, digest)
         totals = written.totals.to_json()
         if not await locked.finish(period.month, version, totals, written.chain_head, digest):
             raise BeingClosed(f"{name} was closed or reopened by somebody else meanwhile; {target} is not its pack")

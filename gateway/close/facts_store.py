@@ -14,6 +14,10 @@ _COUNTS: Final = """
 select
   (select count(*) from public.usage_quarantine where resolved_at is null) as quarantined,
   (select count(*) from public.open_items where state = 'open' and opened_at < $2) as open_items,
+  (select count(*) from public.correction_proposals p
+    where not exists (select from public.correction_decisions d where d.proposal_id = p.id)) as proposals,
+  (select count(*) from public.billing_windows
+    where customer_id is not null and open and window_start >= $1 and window_start < $2) as windows_open,
   (select count(*) from public.stripe_meter_events
     where state = 'pending' and coalesce(original_window, window_start) >= $1
       and coalesce(original_window, window_start) < $2) as events_sending,
@@ -40,6 +44,8 @@ class Counts(NamedTuple):
 
     quarantined: int
     open_items: int
+    proposals: int
+    windows_open: int
     events_sending: int
     events_held: int
     unbilled_payers: int

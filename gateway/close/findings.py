@@ -1,6 +1,7 @@
 """What stands against closing a month, and what somebody has accepted. Pure."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -10,17 +11,20 @@ from gateway.kit.errors import OptionError
 ITEMS: Final[Mapping[str, str]] = {
     "month": "the month is not over",
     "seal": "the month is not sealed yet",
+    "earlier": "months before it that are not closed",
     "journal": "calls of the month that are open in a journal",
     "stream": "entries of the month in the Redis stream",
     "quarantine": "entries in quarantine",
     "open-items": "open items older than the month's end",
-    "sending": "meter events not sent yet",
+    "corrections": "corrections that wait for another person",
+    "sending": "amounts that are not sent to Stripe yet",
     "held": "meter events that wait for a person",
     "unbilled": "usage that nobody pays for yet",
     "unpriced": "calls without a price",
     "estimated": "estimates that nobody has corrected",
     "bridge": "amounts that no line of the bridge explains",
     "audit": "breaches of invariants",
+    "stripe": "differences with Stripe that nothing explains",
     "openai": "OpenAI's own bill has not been read",
 }
 """Item → what it is, in the order in which they are listed. The names are those of --accept."""
@@ -44,6 +48,15 @@ class CloseFinding(NamedTuple):
         return {"item": self.item, "what": ITEMS[self.item], "count": self.found, "usd": amount, "look": self.look}
 
 
+class StripeCompared(NamedTuple):
+    """How the month compares with Stripe."""
+
+    payers: int = 0
+    """With a difference that nothing explains."""
+    why_not: str = ""
+    """Why it was not compared; empty where it was."""
+
+
 class MonthFacts(NamedTuple):
     """What was counted of a month; amounts in nano-USD."""
 
@@ -51,6 +64,8 @@ class MonthFacts(NamedTuple):
     is_sealed: bool
     may_seal: bool
     """Whether it may be sealed by now."""
+    earlier: Sequence[date]
+    """The months before it that have been used and are not closed."""
     journal_segments: int
     """Of this host's journal; 0: there is none here."""
     journal_open: int
@@ -58,19 +73,25 @@ class MonthFacts(NamedTuple):
     """None: there is no Redis to ask."""
     quarantined: int
     open_items: int
+    proposals: int
+    """Corrections that nobody has approved or refused."""
+    windows_open: int
+    """Of customers: not made into events yet."""
     events_sending: int
     events_held: int
     unbilled_payers: int
     unpriced: int
     estimated: int
     estimated_nano: int
+    stripe: StripeCompared
     audit_breaches: Sequence[str]
     """Names of invariants."""
 
 
 def find(facts: MonthFacts, bridge: Bridge, estimated_max_percent: Decimal) -> list[CloseFinding]:
     """Everything that stands against closing, in the order of ITEMS."""
-    found = [*_of_time(facts), *_on_the_way(facts), *_of_money(facts, bridge, estimated_max_percent)]
+    found = [*_of_time(facts), *_on_the_way(facts), *_at_stripe(facts, bridge)]
+    found += _of_money(facts, bridge, estimated_max_percent)
     if facts.audit_breaches:
         look = f"{', '.join(facts.audit_breaches)}: see `gateway audit` of the month"
         found.append(CloseFinding("audit", len(facts.audit_breaches), None, look))
@@ -83,13 +104,14 @@ def find(facts: MonthFacts, bridge: Bridge, estimated_max_percent: Decimal) -> l
 def _of_time(facts: MonthFacts) -> list[CloseFinding]:
     if not facts.is_over:
         return [CloseFinding("month", 0, None, "wait for its end")]
+    found = []
     if not facts.is_sealed and not facts.may_seal:
-        return [
-            CloseFinding(
-                "seal", 0, None, "a worker seals it in time; accepted, it is sealed now, and Stripe waits longer"
-            )
-        ]
-    return []
+        look = "a worker seals it in time; accepted, it is sealed now, and Stripe waits longer"
+        found.append(CloseFinding("seal", 0, None, look))
+    if facts.earlier:
+        look = f"{facts.earlier[0]:%Y-%m} is the first of them: close the months in their order"
+        found.append(CloseFinding("earlier", len(facts.earlier), None, look))
+    return found
 
 
 def _on_the_way(facts: MonthFacts) -> list[CloseFinding]:
@@ -107,20 +129,29 @@ def _on_the_way(facts: MonthFacts) -> list[CloseFinding]:
         found.append(CloseFinding("quarantine", facts.quarantined, None, "`gateway quarantine list`"))
     if facts.open_items:
         found.append(CloseFinding("open-items", facts.open_items, None, "OpenAI has not said how they ended"))
+    if facts.proposals:
+        found.append(CloseFinding("corrections", facts.proposals, None, "`gateway corrections list`"))
+    return found
+
+
+def _at_stripe(facts: MonthFacts, bridge: Bridge) -> list[CloseFinding]:
+    found = []
+    if waiting := facts.events_sending + facts.windows_open:
+        amount = _sum(bridge, "open", "sending")
+        found.append(CloseFinding("sending", waiting, amount, "see that a worker reports"))
+    if facts.events_held:
+        amount = _sum(bridge, "rejected", "unknown", "unreportable")
+        look = "`gateway billing held`, `gateway billing decide`"
+        found.append(CloseFinding("held", facts.events_held, amount, look))
+    if facts.stripe.why_not:
+        found.append(CloseFinding("stripe", 0, None, f"it was not compared: {facts.stripe.why_not}"))
+    elif facts.stripe.payers:
+        found.append(CloseFinding("stripe", facts.stripe.payers, None, "`gateway reconcile stripe`"))
     return found
 
 
 def _of_money(facts: MonthFacts, bridge: Bridge, estimated_max_percent: Decimal) -> list[CloseFinding]:
     found = []
-    if facts.events_sending:
-        found.append(
-            CloseFinding("sending", facts.events_sending, _sum(bridge, "sending"), "see that a worker reports")
-        )
-    if facts.events_held:
-        amount = _sum(bridge, "rejected", "unknown", "unreportable")
-        found.append(
-            CloseFinding("held", facts.events_held, amount, "`gateway billing held`, `gateway billing decide`")
-        )
     if facts.unbilled_payers:
         amount = _sum(bridge, "unbilled")
         found.append(CloseFinding("unbilled", facts.unbilled_payers, amount, "`gateway billing unbilled`"))

@@ -18,15 +18,14 @@ from gateway.close.manifest import (
     MANIFEST,
     SIGNATURE,
     Manifest,
-    PackBroken,
     public_key_of,
-    read_manifest,
     sign,
     write_manifest,
 )
 from gateway.close.rows import Chain, PackRow, encode_rows
 from gateway.close.totals import Totals
 from gateway.journal.sync_folder import sync_folder
+from gateway.kit.errors import Expected
 
 ROWS: Final = "rows.jsonl.xz"
 CHAIN: Final = "chain.csv"
@@ -47,6 +46,10 @@ _XZ: Final = (
         "dict_size": 4 * 1024 * 1024, "pb": 0,
     },
 )  # fmt: skip
+
+
+class PackNotWritten(Expected):
+    """There is no room or no right to write the pack where it should be, or something else is there."""
 
 
 class RowsWritten(NamedTuple):
@@ -160,33 +163,39 @@ class _Hashing(RawIOBase):
 
 
 @contextmanager
-def new_folder(target: Path, period: str) -> Iterator[Path]:
+def new_folder(target: Path, own_digest: str | None) -> Iterator[Path]:
     """A folder beside `target` to write in. It gets that name when the block ends well, and is removed otherwise.
 
-    What a killed process has left is removed first: a folder that was not ended, and a whole pack of this very
-    `period`, which nobody has heard of. Raises FileExistsError where `target` is something else.
+    What a killed process has left is removed first: a folder that was not ended, and a whole pack with the digest that
+    this process's predecessor has noted, `own_digest`. Raises PackNotWritten.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    if is_pack_of(target, period):
-        target.rename(partial)
-        shutil.rmtree(partial)
-    elif target.exists():
-        raise FileExistsError(target)
-    partial.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        if own_digest is not None and digest_of(target) == own_digest:
+            target.rename(partial)
+            shutil.rmtree(partial)
+        elif target.exists() or target.is_symlink():
+            raise PackNotWritten(
+                f"{target} is there already, and no close that was broken off left it: name another --output"
+            )
+        partial.mkdir()
         yield partial
         sync_folder(partial)
         partial.rename(target)
         sync_folder(target.parent)
+    except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise  # of a store, whose rows are written
+        raise PackNotWritten(f"{target} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def is_pack_of(folder: Path, period: str) -> bool:
-    """Whether this is a pack of that month and version."""
+def digest_of(folder: Path) -> str | None:
+    """The digest of the pack that is there; None where there is none."""
     try:
-        return read_manifest((folder / MANIFEST).read_bytes()).period == period
-    except (OSError, PackBroken):
-        return False
+        return sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return None

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.billing.bridge_store import BOOKED
 from gateway.close.rows import BLOCK_ROWS, PackRow
 from gateway.stores.postgres import translating_errors
 from gateway.usage.usage_block import NO_USAGE
 
 _PREFETCH_ROWS: Final = 500
 # Ids alone are sorted: sorting whole rows would write them all to disk once more.
-_IDS: Final = "select id from public.openai_usage where booked_at >= $1 and booked_at < $2 order by id"
+IDS: Final = f"select id from {BOOKED} booked order by id"  # noqa: S608 - a constant of ours
 _ROWS: Final = """
 select id::text, booked_at, completed_at, started_at, inserted_at, user_id::text, customer_id::text, api_key_id::text,
   meeting_id::text, adjusts::text, endpoint, model, service_tier, evidence, prompt_tokens, completion_tokens,
@@ -76,7 +77,7 @@ order by d.made_at, d.id
 async def read_blocks(connection: Any, since: datetime, until: datetime) -> AsyncIterator[list[PackRow]]:
     """The rows booked in the span, in the order of their ids, BLOCK_ROWS at a time. Raises DependencyDown."""
     with translating_errors():
-        ids = await connection.cursor(_IDS, since, until)
+        ids = await connection.cursor(IDS, since, until)
         while batch := await ids.fetch(BLOCK_ROWS):
             yield [_pack_row(dict(row)) for row in await connection.fetch(_ROWS, [each["id"] for each in batch])]
 

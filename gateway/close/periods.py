@@ -35,6 +35,10 @@ _FIRST: Final = """
 select nullif(sealed_until, '-infinity') as sealed_until, (select min(day) from public.usage_daily) as used_since
 from public.books
 """
+_USED_AND_CLOSED: Final = """
+select (select min(day) from public.usage_daily) as used_since,
+  array(select month from public.periods where state = 'closed') as closed
+"""
 _SEAL: Final = "select public.seal_books($1) as sealed"
 # One row for each month; one that has a row already is open no longer.
 _SEALED: Final = """
@@ -58,6 +62,9 @@ _TRY_LOCK: Final = "select pg_try_advisory_xact_lock($1)"
 _CLOSING: Final = """
 update public.periods set state = 'closing', closed_by = $3, accepted = $4::jsonb
 where month = $1 and version = $2 and state in ('sealed', 'closing') returning version
+"""
+_PACKED: Final = """
+update public.periods set pack_digest = $3 where month = $1 and version = $2 and state = 'closing' returning version
 """
 _CLOSED: Final = """
 update public.periods set state = 'closed', closed_at = clock_timestamp(), totals = $3::jsonb, chain_head = $4,
@@ -127,6 +134,11 @@ class Periods(Table):
         months = _months(row["used_since"], row["sealed_until"], until)
         return [each["month"] for each in await self._rows(_SEALED, months)] if months else []
 
+    async def not_closed_before(self, until: datetime) -> list[date]:
+        """The months before `until` that have been used and are not closed, or in an older version only."""
+        (row,) = await self._rows(_USED_AND_CLOSED)
+        return sorted(set(_months(row["used_since"], None, until)) - set(row["closed"]))
+
     async def versions(self, month: date) -> list[BookPeriod]:
         """All versions of a month, the oldest first; none where nobody has sealed it yet."""
         return [_period(row) for row in await self._rows(_VERSIONS, month)]
@@ -141,6 +153,10 @@ class Periods(Table):
     async def begin(self, month: date, version: int, by: str, accepted: Mapping[str, str]) -> bool:
         """Notes that it is being closed; whether it was sealed, or somebody who closed it has not ended that."""
         return bool(await self._rows(_CLOSING, month, version, by, json.dumps(accepted)))
+
+    async def note_pack(self, month: date, version: int, pack_digest: str) -> None:
+        """Notes what the pack will be, before it gets its name: a close that follows knows it for one of its own."""
+        await self._rows(_PACKED, month, version, pack_digest)
 
     async def finish(
         self, month: date, version: int, totals: Mapping[str, Any], chain_head: bytes, pack_digest: str
@@ -170,11 +186,13 @@ async def closing_alone(pool: Pool) -> AsyncIterator[OneTransaction]:
         async with pool.acquire() as connection, connection.transaction():
             if not await connection.fetchval(_TRY_LOCK, _CLOSE_LOCK):
                 raise BeingClosed("a month is being closed at this moment by somebody else: wait for its end")
+            # It does nothing while the pack is written, for as long as that takes.
+            await connection.execute("set local idle_in_transaction_session_timeout = 0")
             yield OneTransaction(connection)
 
 
 def _months(used_since: date | None, sealed_until: datetime | None, until: datetime) -> list[date]:
-    """The first days of the months that have been used and are sealed only now."""
+    """The first days of the months before `until` that have been used, and were not sealed by `sealed_until`."""
     if used_since is None:
         return []
     first, months = used_since.replace(day=1), []

@@ -89,28 +89,26 @@ async def lines(*rows: list[object]) -> AsyncIterator[list[object]]:
         yield row
 
 
-async def write_pack(
-    target: Path, rows: Sequence[PackRow], *, key: bytes | None = None, accepted: dict[str, str] | None = None
-) -> str:
+async def write_pack(target: Path, rows: Sequence[PackRow], *, key: bytes | None = None, period: str = PERIOD) -> str:
     """A whole pack; the digest of its manifest."""
-    with new_folder(target, PERIOD) as folder:
+    with new_folder(target, None) as folder:
         writer = PackWriter(folder, "2026-10")
         written = await writer.write_rows(each(rows))
         for name, text in TEXTS.items():
             writer.write_text(f"{pack.PRICE_BOOKS}/{BOOK.version}/{name}", text)
-        head = {"chain_head": written.chain_head.hex(), "period": PERIOD}
+        head = {"chain_head": written.chain_head.hex(), "period": period}
         writer.write_json(pack.TOTALS, written.totals.to_json() | head)
         cost, billed = (written.totals.sum(name) for name in ("cost_nano", "billed_nano"))
         facts = PayerFacts(cost=cost, billed=billed, windows_billed=billed, open=billed)
         writer.write_json(pack.BRIDGE, {"total": build_bridge(facts, written.totals.margins()).to_json(), "payers": []})
         writer.write_json(pack.AUDIT, [])
         writer.write_json(pack.PLANS, [])
-        writer.write_json(pack.PERIOD, {"period": PERIOD, "accepted": accepted or {}, "price_books_missing": []})
+        writer.write_json(pack.PERIOD, {"period": period, "accepted": {}, "price_books_missing": []})
         await writer.write_csv(pack.CORRECTIONS, lines(["id", "rows", "why"], ["c", 1, "=HYPERLINK(1)"]))
         await writer.write_csv(pack.OPEN_ITEMS, lines(["id"]))
         await writer.write_csv(pack.ACCRUED, lines(["id", "usd"]))
         await writer.write_csv(pack.STRIPE, lines(["kind", "amount"], ["event", -5]))
-        return writer.finish(PERIOD, key).hex()
+        return writer.finish(period, key).hex()
 
 
 def edit_json(path: Path, change: Any) -> None:

@@ -98,7 +98,7 @@ def test_any_changed_byte_of_any_file_is_found(packs: Packs, name: str, tmp_path
     for path in files:
         content = path.read_bytes()
         every = path.name in (MANIFEST, SIGNATURE)
-        places = range(len(content)) if every else sorted({dice.randrange(len(content)) for _ in range(6)})
+        places = range(len(content)) if every else sorted({dice.randrange(len(content)) for _ in range(12)})
         for place in places:
             flipped = content[place] ^ (1 << dice.randrange(8))
             path.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
@@ -119,8 +119,29 @@ def test_a_file_that_is_missing_or_too_many_is_found(packs: Packs, tmp_path: Pat
     (folder / "notes.txt").write_text("more")
     assert verify(folder).problems == ("notes.txt is not part of the pack",)
     (folder / "notes.txt").unlink()
-    (folder / pack.STRIPE).unlink()
-    assert verify(folder).problems == ("stripe.csv is missing",)
+    (folder / "plans" / ".more").write_text("more")
+    assert verify(folder).problems == ("plans/.more is not part of the pack",)
+    (folder / "plans" / ".more").unlink()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        content = path.read_bytes()
+        path.unlink()
+        assert verify(folder).problems == (f"{path.relative_to(folder).as_posix()} is missing",)
+        path.write_bytes(content)
+    (folder / MANIFEST).unlink()
+    assert "this is not a pack" in verify(folder).problems[0]
+
+
+def test_a_row_that_is_left_out_everywhere_is_found_by_the_signature(packs: Packs, tmp_path: Path) -> None:
+    """Chain, totals, bridge and digests are all written again, as only the key's holder may."""
+    folder = tmp_path / "pack"
+    asyncio.run(write_pack(folder, packs.rows[1:]))
+    assert verify(folder).is_whole  # nothing in it says that it was another one
+    assert "it is signed by nobody" in verify(folder, PUBLIC).problems[0]
+    files = read_manifest((folder / MANIFEST).read_bytes()).files
+    (folder / MANIFEST).write_bytes(write_manifest(Manifest(PERIOD, files, PUBLIC)))
+    assert "MANIFEST.sig is missing" in verify(folder).problems[0]
+    shutil.copy(packs.signed / SIGNATURE, folder)
+    assert f"is not a signature of MANIFEST by {PUBLIC}" in verify(folder).problems[0]
 
 
 def priced(rows: list[PackRow]) -> int:
@@ -163,6 +184,10 @@ FORGED: dict[str, tuple[Callable[[Path, list[PackRow]], None], str]] = {
     "a row left out, the chain as it was": (
         lambda folder, rows: write_rows(folder, rows[1:], with_chain=False), "chain.csv: the link after row 2000"
     ),
+    "two blocks in another order": (
+        lambda folder, rows: write_rows(folder, [*rows[2000:], *rows[:2000]]), "does not come after"
+    ),
+    "a row twice": (lambda folder, rows: write_rows(folder, [rows[0], *rows]), "does not come after"),
     "two rows in another order": (
         lambda folder, rows: write_rows(folder, [rows[1], rows[0], *rows[2:]]), "does not come after"
     ),
