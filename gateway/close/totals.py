@@ -47,6 +47,13 @@ class Totals:
         place = _SUMS.index(name)
         return sum(group[place] for group in self._groups.values())
 
+    def by_customer(self, name: str) -> dict[str, int]:
+        """One figure by customer, NOBODY among them, where it is not 0."""
+        place, sums = _SUMS.index(name), dict[str, int]()
+        for (customer, _), group in self._groups.items():
+            sums[customer] = sums.get(customer, 0) + group[place]
+        return {customer: value for customer, value in sums.items() if value}
+
     def to_json(self) -> dict[str, Any]:
         """Plain values in a fixed order; amounts are strings of USD."""
         return {

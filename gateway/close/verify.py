@@ -20,7 +20,7 @@ from gateway.close import pack
 from gateway.close.manifest import MANIFEST, SIGNATURE, Manifest, PackBroken, check_signature, read_manifest
 from gateway.close.reprice import PackPrices
 from gateway.close.rows import Chain, PackRow, decode_rows
-from gateway.close.totals import Totals
+from gateway.close.totals import NOBODY, Totals
 from gateway.usage.plans import PlanError
 
 PROBLEMS_MAX: Final = 20
@@ -159,15 +159,32 @@ class _Content:
             self._wrong(f"{pack.TOTALS} has other fields than it should have")
 
     def _check_bridge(self) -> None:
-        bridge = self._read_json(pack.BRIDGE)["total"]
-        nano = {line["key"]: line["nano"] and int(line["nano"]) for line in bridge["lines"]}
-        lines = [BridgeLine(line["key"], "", nano[line["key"]], line["is_sum"]) for line in bridge["lines"]]
-        self.problems.extend(f"{pack.BRIDGE}: {wrong}" for wrong in add_up(lines))
+        bridges = self._read_json(pack.BRIDGE)
+        nano = self._read_lines(bridges["total"])
+        self._check_payers(bridges["payers"])
         for key in ("cost", "billed"):
             if nano[key] != self.totals.sum(f"{key}_nano"):
                 self._wrong(f"{pack.BRIDGE}: {key} is not that of the rows ({usd(self.totals.sum(f'{key}_nano'))})")
         if nano["unexplained"] and "bridge" not in self._read_json(pack.PERIOD)["accepted"]:
             self._wrong(f"{pack.BRIDGE}: {usd(nano['unexplained'])} are unexplained, and nobody has accepted that")
+
+    def _check_payers(self, payers: list[dict[str, Any]]) -> None:
+        """Each adds up, and each customer's is that of the rows; those whom nobody pays for are compared together."""
+        said: dict[str, dict[str, int]] = {"cost": {}, "billed": {}}
+        for payer in payers:
+            nano, who = self._read_lines(payer), payer["id"] if payer["is_customer"] else NOBODY
+            for key, sums in said.items():
+                sums[who] = sums.get(who, 0) + nano[key]
+        for key, sums in said.items():
+            if {who: value for who, value in sums.items() if value} != self.totals.by_customer(f"{key}_nano"):
+                self._wrong(f"{pack.BRIDGE}: {key} by customer is not that of the rows")
+
+    def _read_lines(self, bridge: dict[str, Any]) -> dict[str, int]:
+        """The lines of one bridge, which has to add up; those that were not read are left out."""
+        lines = [BridgeLine(one["key"], "", one["nano"] and int(one["nano"]), one["is_sum"]) for one in bridge["lines"]]
+        for wrong in add_up(lines):
+            self._wrong(f"{pack.BRIDGE}: {wrong}")
+        return {line.key: line.nano for line in lines if line.nano is not None}
 
     def _check_corrections(self) -> None:
         with (self._folder / pack.CORRECTIONS).open(encoding="utf-8", newline="") as file:

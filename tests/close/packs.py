@@ -100,7 +100,8 @@ async def write_pack(target: Path, rows: Sequence[PackRow], *, key: bytes | None
         writer.write_json(pack.TOTALS, written.totals.to_json() | head)
         cost, billed = (written.totals.sum(name) for name in ("cost_nano", "billed_nano"))
         facts = PayerFacts(cost=cost, billed=billed, windows_billed=billed, open=billed)
-        writer.write_json(pack.BRIDGE, {"total": build_bridge(facts, written.totals.margins()).to_json(), "payers": []})
+        total = build_bridge(facts, written.totals.margins()).to_json()
+        writer.write_json(pack.BRIDGE, {"total": total, "payers": list(_payers(rows))})
         writer.write_json(pack.AUDIT, [])
         writer.write_json(pack.PLANS, [])
         writer.write_json(pack.PERIOD, {"period": period, "accepted": {}, "price_books_missing": []})
@@ -109,6 +110,15 @@ async def write_pack(target: Path, rows: Sequence[PackRow], *, key: bytes | None
         await writer.write_csv(pack.ACCRUED, lines(["id", "usd"]))
         await writer.write_csv(pack.STRIPE, lines(["kind", "amount"], ["event", -5]))
         return writer.finish(period, key).hex()
+
+
+def _payers(rows: Sequence[PackRow]) -> Iterator[dict[str, Any]]:
+    """The bridges of the customer, and of the user while nobody pays."""
+    for payer_id, is_customer in ((CUSTOMER, True), (USER, False)):
+        own = [row for row in rows if (row.customer_id == CUSTOMER) == is_customer]
+        cost, billed = sum(row.cost_nano or 0 for row in own), sum(row.billed_nano or 0 for row in own)
+        facts = PayerFacts(cost=cost, billed=billed, windows_billed=billed, open=billed)
+        yield {"id": payer_id, "is_customer": is_customer, "name": "x", **build_bridge(facts).to_json()}
 
 
 def edit_json(path: Path, change: Any) -> None:

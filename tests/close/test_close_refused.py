@@ -111,7 +111,7 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def test_a_month_is_one_of_utc_wherever_it_is_closed(site: Site, far_east: None) -> None:
-    """Whatever the time zone of this process is. That no query goes by the session's is a rule of the house."""
+    """Whatever the time zone of this process is."""
     edges = [SEPTEMBER - MICRO, SEPTEMBER, OCTOBER - MICRO, OCTOBER]
     events = [site.maker.reported(at - timedelta(seconds=2)) for at in edges]  # completed two seconds later
     assert [event.completed_at for event in events] == edges

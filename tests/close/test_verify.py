@@ -240,6 +240,25 @@ def test_a_bridge_that_does_not_add_up_is_found(packs: Packs, tmp_path: Path, ke
     assert any(each.startswith("bridge.json") for each in verify(folder).problems)
 
 
+def swap_payers(bridge: dict[str, Any]) -> None:
+    """The customer and the user whom nobody pays for."""
+    first, second = bridge["payers"]
+    first["lines"], second["lines"] = second["lines"], first["lines"]
+
+
+def test_a_bridge_of_a_customer_that_is_not_that_of_its_rows_is_found(packs: Packs, tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(packs.plain, folder)
+    edit_json(folder / pack.BRIDGE, swap_payers)
+    write_digests(folder)
+    cost, billed = verify(folder).problems
+    assert cost == "bridge.json: cost by customer is not that of the rows"
+    assert billed == "bridge.json: billed by customer is not that of the rows"
+    edit_json(folder / pack.BRIDGE, lambda bridge: bridge["payers"].pop())
+    write_digests(folder)
+    assert len(verify(folder).problems) == 2
+
+
 def test_what_is_unexplained_has_to_be_accepted(packs: Packs, tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     shutil.copytree(packs.plain, folder)

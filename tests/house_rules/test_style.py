@@ -35,7 +35,6 @@ OPEN_HERE: Final = (
     "gateway/ledger/opening.py",
     "gateway/limits/opening.py",
     # Commands that need the ledger at their end only, or not always.
-    "gateway/audit/stores.py",
 )
 """Where connections are opened; everything else is given what it uses."""
 
