@@ -1,6 +1,5 @@
 """`gateway stripe …`."""
 
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +34,8 @@ def setup(
 ) -> None:
     """Makes the meter, the product and the price at Stripe where they are missing, and says what is left to do."""
     asked = stripe_commands.SetupAsked(dry_run, webhook_url, secrets_file, as_json)
-    run(stripe_commands.set_up(settings(), Console(), asked, is_terminal=sys.stdout.isatty()))
+    console = Console()
+    run(stripe_commands.set_up(settings(), console, asked, is_terminal=console.is_terminal))
 
 
 @app.command()

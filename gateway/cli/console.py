@@ -85,6 +85,11 @@ class Console:
         """Columns of the terminal."""
         return self._rich.width
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is one, whatever the environment says about colours."""
+        return self._rich.file.isatty()
+
     def say(self, *sentences: str, style: str = "") -> None:
         """Lines for a person; a line is never broken, so that ids and addresses can be copied."""
         for sentence in sentences:
