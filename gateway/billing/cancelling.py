@@ -83,8 +83,8 @@ async def _cancellable(pool: Pool, settings: Settings, identifier: str, now: dat
     (event,) = found
     if event.delivered_at is None or now - event.delivered_at > CANCEL_MAX - MARGIN:
         raise OptionError(f"{identifier}: Stripe cancels no event that it has had for 24 hours; use `gateway adjust`")
-    if invoice := await pool.fetchval(sql.INVOICED, event.customer, event.timestamp):
-        raise OptionError(f"{identifier}: it is on the final invoice {invoice}; use `gateway adjust`")
+    if why_not := await pool.fetchval(sql.INVOICED, event.id, now):
+        raise OptionError(f"{identifier}: {why_not}; use `gateway adjust`")
     if await pool.fetchval(sql.WINDOW_OF, event.id) is None:
         raise OptionError(f"{identifier}: its window is from before payers were kept; use `gateway adjust`")
     return event

@@ -2,10 +2,18 @@
 
 from typing import Final
 
-# Whether the customer's invoice for an instant is final.
+# Why an event's invoice takes nothing back: it is final, or may be by now ($2) although nobody has told us.
 INVOICED: Final = """
-select id from public.stripe_invoices
-where customer = $1 and period_start <= $2 and period_end > $2 and finalized_at is not null limit 1
+select coalesce(
+  (
+    select 'it is on the final invoice ' || i.id from public.stripe_invoices i
+    where i.customer = e.customer and i.period_start <= e.event_timestamp and i.period_end > e.event_timestamp
+      and i.finalized_at is not null
+    limit 1
+  ),
+  case when e.file_before <= $2 then 'the invoice of its period may be final by now' end
+)
+from public.stripe_meter_events e where e.id = $1
 """
 
 # The window that an event covers.

@@ -7,7 +7,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from gateway.billing import cancelling
+from gateway.billing import cancelling, filing
+from gateway.billing.filing import month_of
 from gateway.billing.outbox import Outbox
 from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
@@ -23,6 +24,7 @@ from tests.support.stand_ins import Clock, sandbox_at
 from tests.support.usage import entries, usage
 
 NOW = TEN + 2 * HOUR
+SECOND = timedelta(seconds=1)
 FIRST = f"{METER}:cus_1:{int(TEN.timestamp())}:0"
 BALANCE = """
 select (select sum(frozen_nano) from billing_windows)
@@ -118,6 +120,22 @@ async def test_what_cannot_be_cancelled(ledger: Ledger, pool: Pool, bill: UsageR
     )  # fmt: skip
     with pytest.raises(OptionError, match="final invoice in_1"):
         await cancelling.cancel_event(settings, FIRST, "a typo", now=NOW, is_sure=True)
+
+
+async def test_nothing_is_cancelled_whose_invoice_may_be_final(
+    ledger: Ledger, pool: Pool, bill: UsageReporter, clock: Clock, settings: Settings
+) -> None:
+    """Stripe takes it back and the invoice keeps it, so the customer would pay twice; a webhook may tell too late."""
+    end = month_of(TEN).end
+    await ledger.insert_batch(entries(usage(await customer(ledger), end - HOUR / 2, 12_000_000)))
+    clock.now = (end + HOUR / 6).timestamp()
+    await bill.step_once(end + HOUR / 6)
+    (event,) = await oldest_first(Outbox(pool))
+    assert event.state == "sent"
+    at = end + HOUR - filing.MARGIN
+    await cancelling.cancel_event(settings, event.identifier, "a typo", now=at - SECOND, is_sure=False)
+    with pytest.raises(OptionError, match="the invoice of its period may be final"):
+        await cancelling.cancel_event(settings, event.identifier, "a typo", now=at, is_sure=True)
 
 
 async def test_credit_that_is_due_is_settled_by_a_credit_note(ledger: Ledger, pool: Pool, settings: Settings) -> None:
