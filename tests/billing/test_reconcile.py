@@ -44,6 +44,16 @@ def causes(result: Any, customer: str | None) -> dict[str, str]:
     return {each["cause"]: each["usd"] for each in own["differences"]}
 
 
+async def test_what_was_billed_by_decision_is_told_on_both_sides(month: Month, database_url: str, pool: Pool) -> None:
+    nobody = await Accounts(pool).create_user("nobody@example.com")
+    await month.book(nobody, 3, 14_430_000_000)
+    links = ("users", "set", "nobody@example.com", "--stripe-customer", month.customer, "--accrued", "bill", "--yes")
+    assert (await gateway(month.environment(database_url), *links)).error == ""
+    shown = await gateway(month.environment(database_url), "reconcile", "stripe", "--month", "2026-12")
+    for who, usd in ((month.customer, "14.430000000"), ("before anybody paid", "-14.430000000")):
+        assert f"  {who}: {usd} USD: accrued before anybody paid, billed to a customer by decision" in shown.out
+
+
 async def test_a_month_whose_every_difference_has_its_cause(month: Month, database_url: str, pool: Pool) -> None:
     ann, bob = await month.add_user("ann"), await month.add_user("bob")
     nobody = await Accounts(pool).create_user("nobody@example.com")

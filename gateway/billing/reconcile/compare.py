@@ -52,6 +52,8 @@ class PayerMonth(NamedTuple):
     """Of void invoices too."""
     subscriptions: Mapping[str, Sequence[Subscription]] | None = None
     """By meter; None where Stripe was never asked about them."""
+    accrued: int = 0
+    """Taken over by decision from users, who used it before anybody paid; of those, below 0."""
 
 
 class Difference(NamedTuple):

@@ -28,10 +28,21 @@ def show(console: Console, result: MonthResult) -> None:
         )
     console.print_table(table)
     for one in result.payers:
+        for text, nano in _decided(one).items():
+            console.say(f"  {_name(one)}: {nano_text(nano)} USD: {text}")
         for each in one.differences:
             mark = "!" if each.cause in FAILS else " "
             console.say(f"{mark} {_name(one)}: {each.cause} {nano_text(each.nano)} USD: {each.text}")
     console.say("Something is not explained." if result.fails else "Every difference has its cause.")
+
+
+def _decided(one: PayerResult) -> dict[str, int]:
+    """What became of amounts in windows by decision, in words."""
+    found = {
+        "accrued before anybody paid, billed to a customer by decision": one.month.accrued,
+        "settled by hand or written off before an event was made of it": -one.month.settled,
+    }
+    return {text: nano for text, nano in found.items() if nano}
 
 
 def to_json(result: MonthResult) -> dict[str, Any]:
@@ -51,6 +62,7 @@ def _plain(one: PayerResult) -> dict[str, Any]:
         "name": month.name or None,
         "ledger_usd": nano_text(month.ledger),
         "windows_usd": nano_text(month.windows_billed),
+        "accrued_usd": nano_text(month.accrued),
         "credit_usd": nano_text(month.credit),
         "settled_usd": nano_text(month.settled),
         "open_usd": nano_text(month.open),

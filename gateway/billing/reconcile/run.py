@@ -21,7 +21,7 @@ from gateway.kit.instants import Period
 from gateway.stores.one_connection import database
 
 _WHY: Final = "ledger and outbox are in PostgreSQL"
-_NONE: Final = WindowSums(0, 0, 0, 0, 0)
+_NONE: Final = WindowSums(0, 0, 0, 0, 0, 0)
 NOBODY: Final = ""
 """Stands for those for whom nobody pays yet."""
 Summaries = Mapping[str, Mapping[str, Decimal] | str]
@@ -121,6 +121,7 @@ def _of_customer(read: MonthRead, customer: str) -> PayerMonth:
         events,
         (),
         (),
+        accrued=sum(one.accrued for one in windows),
     )
 
 

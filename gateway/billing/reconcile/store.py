@@ -15,14 +15,15 @@ group by customer_id
 """
 _WINDOWS: Final = """
 select customer_id, sum(own)::bigint as own, sum(credit)::bigint as credit, sum(settled)::bigint as settled,
-  sum(frozen)::bigint as frozen, sum(billed - credit - settled - frozen)::bigint as open
+  sum(frozen)::bigint as frozen, sum(billed - credit - settled - frozen)::bigint as open,
+  sum(accrued)::bigint as accrued
 from (
   select customer_id, billed_nano as billed, billed_nano - moved_nano - accrued_nano as own, credit_nano as credit,
-    settled_nano as settled, frozen_nano as frozen
+    settled_nano as settled, frozen_nano as frozen, accrued_nano as accrued
   from public.billing_windows where window_start >= $1 and window_start < $2
   union all
   -- From before there were payers: by user, and of who paid then.
-  select public.payer_of(user_id, window_start), nano - moved_nano, 0, 0, 0, frozen_nano - moved_nano
+  select public.payer_of(user_id, window_start), nano - moved_nano, 0, 0, 0, frozen_nano - moved_nano, 0
   from public.stripe_windows where window_start >= $1 and window_start < $2
 ) w group by customer_id
 """
@@ -51,6 +52,8 @@ class WindowSums(NamedTuple):
     settled: int
     frozen: int
     open: int
+    accrued: int
+    """Taken over from users by decision; where nobody paid, what was taken from them, below 0."""
 
 
 class KnownCustomer(NamedTuple):
@@ -98,7 +101,7 @@ class ReconcileStore(Table):
 
 
 def _sums(row: Any) -> WindowSums:
-    return WindowSums(row["own"], row["credit"], row["settled"], row["frozen"], row["open"])
+    return WindowSums(row["own"], row["credit"], row["settled"], row["frozen"], row["open"], row["accrued"])
 
 
 def of_lines(lines: Sequence[BilledLine]) -> dict[str, list[BilledLine]]:
