@@ -85,7 +85,7 @@ async def find_webhooks(client: stripe.StripeClient, wanted: WantedWebhooks) -> 
 async def _find(client: stripe.StripeClient, url: str) -> dict[str, _Destination]:
     """By payload."""
     found: dict[str, _Destination] = {}
-    page = await client.v2.core.event_destinations.list_async({"limit": 100, "include": ["webhook_endpoint.url"]})
+    page = await client.v2.core.event_destinations.list_async({"include": ["webhook_endpoint.url"]})
     async for one in page.auto_paging_iter():
         is_own = not one.events_from or not set(OWN_ACCOUNT).isdisjoint(one.events_from)
         if is_own and member(one, "webhook_endpoint", "url") == url:

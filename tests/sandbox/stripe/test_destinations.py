@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.support.stand_ins import control
-from tests.support.stripe_shop import Shop
+from tests.support.stripe_shop import Shop, open_shop
 from tests.support.stripe_types import differences
 
 REPORT = "v1.billing.meter.error_report_triggered"
@@ -61,6 +62,18 @@ async def test_an_endpoint_is_told_by_itself_and_signs_with_its_secret(shop: Sho
     assert (await endpoints.list_async()).data == []
     assert shop.sandbox.stripe.webhooks.pending == []
     assert receiver.got.empty()
+
+
+async def test_an_endpoint_outlives_a_restart(receiver: Receiver, tmp_path: Path) -> None:
+    file = tmp_path / "stripe.json"
+    async with open_shop(file) as shop:
+        given: Any = {"url": receiver.url, "enabled_events": ["customer.created"]}
+        secret = (await shop.client.v1.webhook_endpoints.create_async(given)).secret
+    assert secret is not None
+    async with open_shop(file) as shop:
+        await shop.client.v1.customers.create_async({"email": "a@example.com"})
+        body, header = await asyncio.wait_for(receiver.got.get(), 30)
+        assert shop.client.construct_event(body, header, secret).type == "customer.created"
 
 
 async def test_a_destination_of_thin_events(shop: Shop, receiver: Receiver) -> None:
