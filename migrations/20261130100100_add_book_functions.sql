@@ -14,6 +14,8 @@ create function public.seal_books(until timestamptz) returns timestamptz languag
 declare
   sealed timestamptz;
 begin
+  -- The row first: a transaction that writes it (the meter, the window) and then inserts takes the two in this order.
+  perform 1 from public.books b for update;
   perform pg_advisory_xact_lock(7446195881204317002);
   update public.books b set sealed_until = greatest(b.sealed_until, until) returning b.sealed_until into sealed;
   return sealed;

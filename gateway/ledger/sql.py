@@ -136,13 +136,22 @@ SET_WINDOW: Final = """
 update public.books set meter = $1, window_seconds = $2 where meter <> $1 or window_seconds <> $2
 """
 
+SOUND_LINE: Final = r"""
+length(l ->> 'unit') between 1 and 100 and length(l ->> 'usd_per_unit') <= 60
+  and coalesce(length(l ->> 'quantity'), 0) <= 60 and coalesce(length(l ->> 'usd'), 0) <= 60
+  and (l ->> 'usd_per_unit') || ' ' || coalesce(l ->> 'quantity', '0') || ' ' || coalesce(l ->> 'usd', '0')
+    ~ '^-?[0-9]+(\.[0-9]+)? -?[0-9]+(\.[0-9]+)? -?[0-9]+(\.[0-9]+)?$'
+"""
+"""Whether `l`, an element of cost_lines, is a price line. Whatever else a row holds must not stop a worker: it is in
+the ledger for good."""
+
 # Carries the price lines of rows that are due into the sums by day, at most $1 statements' rows; returns of how many.
 # Grouped by hash first (`offset 0` keeps the two apart): sorting every line by eight columns costs more. In key order,
 # and what another worker has taken is left to it; so each row counts once and nobody waits in a circle.
-ADD_UNITS: Final = """
+ADD_UNITS: Final = f"""
 with due as (
   delete from public.units_due
-  where id in (select id from public.units_due order by id limit $1 for update skip locked)
+  where id = any(array(select id from public.units_due order by id limit $1 for update skip locked))
   returning usage_ids
 ),
 added as (
@@ -155,7 +164,7 @@ added as (
     from due cross join unnest(due.usage_ids) as row(id)
     join public.openai_usage u on u.id = row.id
     cross join jsonb_array_elements(u.cost_lines) as l
-    where l ->> 'unit' is not null and l ->> 'usd_per_unit' is not null
+    where {SOUND_LINE}
     group by 1, 2, 3, 4, 5, 6, 7, 8
     offset 0
   ) as lines
@@ -165,7 +174,7 @@ added as (
     usd = n.usd + excluded.usd
 )
 select count(*) from due
-"""
+"""  # noqa: S608 - a constant of this file
 
 # Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.
 QUARANTINE: Final = f"""

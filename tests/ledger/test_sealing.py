@@ -13,6 +13,7 @@ from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S
 from tests.stores import previous_version
 from tests.support.events import sums_are_right
+from tests.support.patience import ENDS_S
 from tests.support.usage import entries, usage
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
@@ -95,6 +96,24 @@ async def test_a_writer_that_is_under_way_is_waited_for(ledger: Ledger, pool: Po
         await transaction.commit()
     await sealing
     await late
+    assert await figures(pool, TOTALS) == (1, 7)
+
+
+async def test_a_writer_that_changes_the_window_and_sealing_never_wait_in_a_circle(pool: Pool) -> None:
+    """A correction is booked in one transaction, which says first where amounts accrue."""
+    user = await Accounts(pool).create_user("ann@example.com")
+    async with pool.acquire() as writer:
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute("update books set window_seconds = window_seconds * 2")
+        sealing = asyncio.create_task(pool.fetchval("select seal_books($1)", NOVEMBER))
+        async with asyncio.timeout(ENDS_S):
+            while not await pool.fetchval("select count(*) from pg_locks where not granted"):
+                await asyncio.sleep(0.01)
+        own = Ledger(_Single(writer), meter=METER, window_s=WINDOW_S * 2)  # type: ignore[arg-type]
+        assert await own.insert_batch(entries(usage(user, NOVEMBER - timedelta(hours=1), 7))) == Outcome(1, 0, 0)
+        await transaction.commit()
+    assert await sealing == NOVEMBER
     assert await figures(pool, TOTALS) == (1, 7)
 
 

@@ -16,6 +16,7 @@ from gateway.ledger import store
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool, open_pool
+from gateway.usage.event import encode
 from pricing import Line
 from tests.conftest import METER, WINDOW_S
 from tests.stores import previous_version
@@ -87,6 +88,31 @@ async def test_the_audit_finds_lines_that_were_lost_or_added_twice(ledger: Ledge
     assert len(await wrong(pool)) == 2
     await ledger.add_units()
     assert len(await wrong(pool)) == 2  # added twice
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "5", '"input"', "null", "{}", '{"unit": "input"}', '{"unit": "input", "usd_per_unit": "cheap"}',
+        '{"unit": "input", "usd_per_unit": "NaN"}', '{"unit": "input", "usd_per_unit": "1", "quantity": "Infinity"}',
+        '{"unit": "input", "usd_per_unit": "1", "usd": "1e99999"}', '{"unit": "", "usd_per_unit": "1"}',
+        f'{{"unit": "{"".join(f"{n:x}" for n in range(4000))}", "usd_per_unit": "1"}}',
+        f'{{"unit": "input", "usd_per_unit": "1.{"7" * 9000}"}}',
+    ],
+)  # fmt: skip
+async def test_what_is_no_price_line_stops_nobody(ledger: Ledger, pool: Pool, line: str) -> None:
+    """An entry that nobody had to sign may say anything."""
+    user, random = await Accounts(pool).create_user("ann@example.com"), Random(1)
+    odd = call(user, new_id(random), cost_lines=())
+    lines = b'"cost_lines":[%b,{"unit":"output","usd_per_unit":"2"}],' % line.encode()
+    raw = encode(odd).replace(b'"endpoint"', lines + b'"endpoint"', 1)
+    done = await ledger.insert_batch([LedgerEntry(odd.id, raw), entry(user, random)])
+    assert done == store.Outcome(2, 0, 0)
+    await ledger.add_units()
+    sums = [tuple(row) for row in await pool.fetch("select unit, usd_per_unit, quantity from usage_daily_units")]
+    sound = [("input", Decimal("0.00000025"), 100), ("output", Decimal("0.000002"), 20), ("output", Decimal(2), 0)]
+    assert sorted(sums) == sound
+    assert await wrong(pool) == ()
 
 
 async def test_a_worker_that_ends_in_the_middle_has_added_nothing(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, select_worst, utc
+from gateway.ledger.sql import SOUND_LINE
 
 _SUMS: Final = ("calls", "rows", "prompt_tokens", "completion_tokens", "total_tokens", "cost_usd", "billed_usd")
 _IN_SPAN: Final = "($1::timestamptz is null or {column} >= $1) and ($2::timestamptz is null or {column} < $2)"
@@ -87,11 +88,11 @@ group by day, meeting_id, user_id having sum(calls) <> 0 or sum(cost) <> 0 or su
 # Price lines that a worker has yet to add (units_due) are not expected there.
 UNITS: Final = select_worst(f"""
 select 'day ' || day || ' user ' || user_id || ' ' || model || ' ' || unit as example from (
-  select {_DAY}, user_id, api_key_id, model, service_tier, evidence, l.unit, l.usd_per_unit,
-    coalesce(l.quantity, 0) as quantity, coalesce(l.usd, 0) as usd
-  from {_BOOKED} booked, jsonb_to_recordset(cost_lines)
-    as l(unit text, usd_per_unit numeric, quantity numeric, usd numeric)
-  where l.unit is not null and l.usd_per_unit is not null and not exists (
+  select {_DAY}, user_id, api_key_id, model, service_tier, evidence, l ->> 'unit' as unit,
+    (l ->> 'usd_per_unit')::numeric as usd_per_unit, coalesce((l ->> 'quantity')::numeric, 0) as quantity,
+    coalesce((l ->> 'usd')::numeric, 0) as usd
+  from {_BOOKED} booked, jsonb_array_elements(cost_lines) as l
+  where {SOUND_LINE} and not exists (
     select from public.units_due d, unnest(d.usage_ids) as due(id) where due.id = booked.id)
   union all
   select day, user_id, api_key_id, model, service_tier, evidence, unit, usd_per_unit, -quantity, -usd
