@@ -6,10 +6,10 @@ import pytest
 
 from gateway.billing import filing, freezing_sql
 from tests.billing import test_books_model as books
-from tests.billing.test_books_model import database_url, moved_template
+from tests.billing.test_books_model import database_url
 from tests.planted.plant import Function, Text, Value, caught_by
 
-__all__ = ["database_url", "moved_template"]
+__all__ = ["database_url"]
 pytestmark = pytest.mark.long
 
 _TODAYS_CUSTOMER = """coalesce((

@@ -5,13 +5,19 @@ there was. A test in moved time needs a database that lives in it. So the two fu
 PostgreSQL's own before anything is migrated, and every default, trigger and statement means them.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
+import pytest
 
 from gateway.stores.migrator import migrate
+from tests.conftest import admin
+from tests.support.servers import on_database
+from tests.support.stripe_shop import START
 
+TEMPLATE: Final = "moved_template"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # A sequence, because what it holds is seen at once and in transactions that have begun, like a clock.
@@ -29,6 +35,14 @@ create function pg_catalog.clock_timestamp() returns timestamptz language sql vo
   select timestamptz 'epoch' + pg_sequence_last_value('moved.us') * interval '1 microsecond'
 $$;
 """
+
+
+@pytest.fixture(scope="session")
+def moved_template(postgres_dsn: str) -> str:
+    """The name of a migrated database in a time of its own, that of a shop's beginning; to be cloned."""
+    asyncio.run(admin(postgres_dsn, f"create database {TEMPLATE}"))
+    asyncio.run(migrate_moved(on_database(postgres_dsn, TEMPLATE), datetime.fromtimestamp(START, UTC)))
+    return TEMPLATE
 
 
 async def migrate_moved(dsn: str, at: datetime) -> None:
