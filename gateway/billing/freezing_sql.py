@@ -74,10 +74,11 @@ order by started_at, item
 SYNCED: Final = "select exists (select from public.stripe_subscriptions where seen_event is null)"
 
 # What a customer's period has, or is about to have, but for the event $5: the bound of what can be taken back from it.
+# What is in doubt counts where it takes back, because Stripe may have it.
 IN_PERIOD: Final = """
 select coalesce(sum(value), 0)::bigint from public.stripe_meter_events
 where customer = $1 and meter = $2 and event_timestamp >= $3 and event_timestamp < $4
-  and state in ('pending', 'sent', 'duplicate') and id is distinct from $5::bigint
+  and (state in ('pending', 'sent', 'duplicate') or state = 'unknown' and value < 0) and id is distinct from $5::bigint
 """
 
 # What was booked for a customer from $2 to $3. By the index of a user's rows in time; a row that was booked later than

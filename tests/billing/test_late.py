@@ -189,3 +189,16 @@ async def test_a_correction_never_makes_a_period_negative(ledger: Ledger, outbox
     await outbox.freeze_closed(november + 7 * HOUR, GRACE_S)
     assert [held.value for held in await oldest_first(outbox)] == [100, 30, -30, 20]
     assert await pool.fetchval("select credit_due_nano from billing_carry") == 0
+
+
+async def test_a_correction_in_doubt_may_have_taken_back_already(ledger: Ledger, outbox: Outbox, pool: Pool) -> None:
+    """Stripe may have it, so another one takes back only what would be left then."""
+    user, november = await customer(ledger), EDGE + 30 * HOUR
+    first = usage(user, november - HOUR, 100_000)
+    for hours in (0, 5):
+        adjusted = usage(user, november + hours * HOUR, -60_000, evidence="adjustment", adjusts=first.id)
+        await ledger.insert_batch(entries(first, adjusted))
+        await outbox.freeze_closed(november + (hours + 2) * HOUR, GRACE_S)
+        await pool.execute("update stripe_meter_events set state = 'unknown', next_attempt_at = null where value < 0")
+    assert [held.value for held in await oldest_first(outbox)] == [100, -60, -40]
+    assert await pool.fetchval("select credit_due_nano from billing_carry") == 20_000
