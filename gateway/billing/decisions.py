@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from gateway.billing import decisions_sql as sql
-from gateway.billing.filing import Filing, FilingRules, period_at
+from gateway.billing.filing import FilingRules, file_at_present
 from gateway.billing.freezing import read_subscriptions
 from gateway.billing.refiling import Replaced, lock_payer, refile, replace_event
 from gateway.billing.summaries import HourSent
@@ -134,10 +134,10 @@ class Decisions(Table):
         subscriptions = await read_subscriptions(connection, row["customer"], row["meter"])
         filing = refile(row, now, subscriptions, self._rules._replace(holds_late=False))
         if filing.why_not is not None:
-            period = period_at(now, subscriptions)
-            if period is None:
+            present = file_at_present(now, subscriptions, self._rules)
+            if present is None:
                 raise ValueError(NO_PERIOD)
-            filing = Filing(now.replace(microsecond=0), period, is_late=True)
+            filing = present
         return await replace_event(connection, payer, row, filing, now, row["account"], reason="reissue")
 
 

@@ -78,14 +78,19 @@ def file_amount(
     before = _before(at, own, rules)
     if now < before:
         return Filing(at, own, before)
-    present = _period(now, subscriptions)
+    present = file_at_present(now, subscriptions, rules)
     late = f"late: its period ended {own.end:%Y-%m-%d %H:%M} UTC"
     if present is None:
         return Filing(at, None, is_late=True, why_not=f"{late}, and there is no later one")
-    at = now.replace(microsecond=0)
     if rules.holds_late:
-        return Filing(at, None, is_late=True, why_not=f"{late}; billing.late is hold")
-    return Filing(at, present, _before(at, present, rules), is_late=True)
+        return Filing(present.at, None, is_late=True, why_not=f"{late}; billing.late is hold")
+    return present
+
+
+def file_at_present(now: datetime, subscriptions: Sequence[Subscription] | None, rules: FilingRules) -> Filing | None:
+    """Files an amount into the period that runs now, as late; None where none does."""
+    at, present = now.replace(microsecond=0), _period(now, subscriptions)
+    return None if present is None else Filing(at, present, _before(at, present, rules), is_late=True)
 
 
 def _before(at: datetime, period: BillingPeriod, rules: FilingRules) -> datetime:

@@ -359,3 +359,6 @@ async def test_an_amount_from_before_a_subscription_can_be_sent_all_the_same(
     assert (await decide(settings, "reissue", at=NOW)).replaced == (SECOND, 0)
     _, fresh = await oldest_first(outbox)
     assert (fresh.state, fresh.timestamp) == ("pending", NOW)
+    # Its invoice is that of the customer's own period, not of the calendar month.
+    before = await pool.fetchval("select file_before from stripe_meter_events where id = $1", fresh.id)
+    assert before == EIGHT + timedelta(days=30, minutes=45)
