@@ -39,6 +39,7 @@ LOOPS: Final = {
     "units": "worker",
     "bill": "worker",
     "stripe events": "worker",
+    "credit balances": "worker",
     "recount": "worker",
     "poll": "worker",
     "expire": "worker",
