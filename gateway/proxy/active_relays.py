@@ -2,15 +2,28 @@
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
+
+from multidict import CIMultiDictProxy
 
 from gateway.config.settings import UpstreamSettings
-
-if TYPE_CHECKING:
-    from gateway.proxy.relay import Relay
+from gateway.kit.errors import ApiError
+from gateway.proxy.relay_result import RelayResult
 
 WATCH_S: Final = 1.0
 """Seconds between two looks for answers that are beyond their bounds."""
+
+
+class ActiveRelay(Protocol):
+    """An answer that is being read (proxy/relay.py), as far as it is looked after from outside."""
+
+    @property
+    def result(self) -> RelayResult: ...
+    @property
+    def request_headers(self) -> "CIMultiDictProxy[str]": ...
+    def check(self, now: float) -> None: ...
+    def give_up(self, reason: str) -> None: ...
+    async def refuse(self, error: ApiError) -> None: ...
 
 
 class ActiveRelays:
@@ -22,7 +35,7 @@ class ActiveRelays:
         self.closing = False
         """Whether this process is to stop: each answer then ends its connection, so that the client's next call goes
         elsewhere instead of into a connection that is being closed."""
-        self.relays: Final[set[Relay]] = set()
+        self.relays: Final[set[ActiveRelay]] = set()
         self._given_up = False
         self._of_key: Final[Counter[str]] = Counter()
         """Drains by key."""
@@ -47,7 +60,7 @@ class ActiveRelays:
             return True
         return self.running > bounds.drains_max and drains >= max(self._of_key.values())
 
-    def add(self, relay: "Relay") -> None:
+    def add(self, relay: ActiveRelay) -> None:
         """Registers a relay."""
         self.relays.add(relay)
         if self._given_up:
