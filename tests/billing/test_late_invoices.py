@@ -15,7 +15,7 @@ from gateway.ledger.store import Ledger
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from tests.support.stand_ins import control
-from tests.support.stripe_shop import START, Shop, open_shop
+from tests.support.stripe_shop import START, Shop
 from tests.support.usage import entries, usage
 
 DECEMBER = datetime.fromtimestamp(START, UTC)
@@ -25,12 +25,6 @@ MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 USD = 10**9
 """Nano-USD."""
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,25 +16,11 @@ from gateway.billing.webhooks.inbox import StripeInbox
 from gateway.billing.webhooks.notice_store import NoticeStore
 from gateway.billing.webhooks.recheck import HourRecheck
 from gateway.billing.webhooks.worker import StripeEvents
-from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from gateway.stores.webhook_inbox import ATTEMPTS_MAX, WebhookEvent
 from tests.conftest import METER
 from tests.support.stand_ins import control
-from tests.support.stripe_shop import DAY, JANUARY, START, Shop, open_shop
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as made:
-        yield made
-
-
-@pytest.fixture
-async def billing(shop: Shop) -> AsyncIterator[Billing]:
-    made = Billing(credentials.STRIPE_SECRET_KEY, base_url=shop.sandbox.stripe_base_url)
-    yield made
-    await made.close()
+from tests.support.stripe_shop import DAY, JANUARY, START, Shop
 
 
 def work(pool: Pool, billing: Billing) -> StripeEvents:

@@ -3,7 +3,6 @@
 import ast
 import inspect
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,10 @@ from gateway.kit.errors import OptionError
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from tests.support.invoke import gateway
-from tests.support.stripe_shop import Shop, open_shop
+from tests.support.stripe_shop import Shop
 
 URL = "https://gateway.example.com/webhooks/stripe"
 SETUP = ("stripe", "setup", "--webhook-url", URL)
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`gateway stripe setup` and `sync` at the stand-in, whose objects stripe-python judges."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,20 +11,7 @@ from gateway.kit.errors import ConfigError
 from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from tests.support.invoke import gateway
-from tests.support.stripe_shop import Shop, open_shop
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as made:
-        yield made
-
-
-@pytest.fixture
-async def billing(shop: Shop) -> AsyncIterator[Billing]:
-    made = Billing(credentials.STRIPE_SECRET_KEY, base_url=shop.sandbox.stripe_base_url)
-    yield made
-    await made.close()
+from tests.support.stripe_shop import Shop
 
 
 def environment(shop: Shop, database_url: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What Stripe reports later of events that it took with a 200: by the stand-in, and as its SDK's samples have it."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
@@ -14,13 +13,12 @@ from gateway.billing.webhooks.notice_store import DeliveredEvent, DueRecheck, No
 from gateway.billing.webhooks.notices import read_report
 from gateway.billing.webhooks.opening import build_stripe_events
 from gateway.billing.webhooks.recheck import SUSPECTS_MAX, HourRecheck, judge
-from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from gateway.stores.webhook_inbox import WebhookEvent
 from tests.conftest import METER
 from tests.support.stand_ins import control
 from tests.support.stripe_samples import ERROR_REPORT, NO_METER, NOTIFICATION, with_request
-from tests.support.stripe_shop import START, Shop, open_shop
+from tests.support.stripe_shop import START, Shop
 
 FIRST: Final = datetime.fromtimestamp(START, UTC)
 PLANT: Final = """
@@ -29,19 +27,6 @@ insert into stripe_meter_events (user_id, customer, meter, window_start, window_
 select $1, $2, $3, $4::timestamptz, 3600, $5::int, $6::bigint, $6 * 1000, 0,
   $4 + interval '3599 seconds', $7, 'sent', $8, $8, 1 returning id
 """
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as made:
-        yield made
-
-
-@pytest.fixture
-async def billing(shop: Shop) -> AsyncIterator[Billing]:
-    made = Billing(credentials.STRIPE_SECRET_KEY, base_url=shop.sandbox.stripe_base_url)
-    yield made
-    await made.close()
 
 
 async def send(shop: Shop, pool: Pool, customer: str, value: int, seq: int = 0) -> str:

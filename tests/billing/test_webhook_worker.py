@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,26 +13,12 @@ from gateway.billing.webhooks.inbox import LEASE_S, StripeInbox
 from gateway.billing.webhooks.opening import build_stripe_events
 from gateway.billing.webhooks.receive import StripeWebhooks
 from gateway.kit.errors import DependencyDown
-from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from gateway.stores.webhook_inbox import WebhookEvent
 from tests.billing.test_mirror import kept, told
 from tests.billing.test_webhook_receive import signed, snapshot
-from tests.support.stripe_shop import Shop, open_shop
+from tests.support.stripe_shop import Shop
 from tests.support.whole_gateway import STRIPE_SECRETS
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as made:
-        yield made
-
-
-@pytest.fixture
-async def billing(shop: Shop) -> AsyncIterator[Billing]:
-    made = Billing(credentials.STRIPE_SECRET_KEY, base_url=shop.sandbox.stripe_base_url)
-    yield made
-    await made.close()
 
 
 async def test_an_event_whose_worker_died_is_applied_by_another(shop: Shop, billing: Billing, pool: Pool) -> None:
