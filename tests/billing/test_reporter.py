@@ -19,6 +19,7 @@ from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
 from tests.billing.outboxes import events_in
 from tests.billing.stripe_truth import StripeTruth
+from tests.support.killed import wait_for_rollback
 from tests.support.patience import ENDS_S
 from tests.support.usage import entries, usage
 
@@ -131,24 +132,27 @@ async def test_accepted_but_the_answer_lost_counts_once(
 class Killed:
     """Runs passes of reporters that die."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pool: Pool) -> None:
         self._process = process
+        self._pool = pool
 
     async def run(self, now: datetime, call: str) -> int:
         """One pass that dies after a call; the exit status of its process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{now.isoformat()} {call}\n".encode())
-        return int(await asyncio.wait_for(self._process.stdout.readline(), ENDS_S))
+        status = int(await asyncio.wait_for(self._process.stdout.readline(), ENDS_S))
+        await wait_for_rollback(self._pool)
+        return status
 
 
 @pytest.fixture
-async def killed(database_url: str, truth: StripeTruth) -> AsyncIterator[Killed]:
+async def killed(database_url: str, truth: StripeTruth, pool: Pool) -> AsyncIterator[Killed]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.billing.bill_killed", database_url, truth.url,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
     )  # fmt: skip
-    yield Killed(process)
+    yield Killed(process, pool)
     if process.returncode is None:
         process.kill()
     await process.communicate()

@@ -13,6 +13,7 @@ from gateway.close.verify import verify
 from tests.close.killed_child import STAGES
 from tests.close.site import ACCEPT, Site
 from tests.support.environment import clean_environment
+from tests.support.killed import wait_for_rollback
 from tests.support.source import TOP
 
 
@@ -30,6 +31,7 @@ async def start_and_kill(site: Site, seed: int) -> None:
     if process.returncode is None:
         process.kill()
     await process.wait()
+    await wait_for_rollback(site.pool)
 
 
 async def kill_at(site: Site, stage: str) -> None:
@@ -37,6 +39,7 @@ async def kill_at(site: Site, stage: str) -> None:
     command = (sys.executable, "-m", "tests.close.killed_child", stage, "close", "2026-09", *ACCEPT)
     process = await asyncio.create_subprocess_exec(*command, env=clean_environment() | site.env, cwd=TOP)
     assert await process.wait() == -signal.SIGKILL
+    await wait_for_rollback(site.pool)
 
 
 async def close_after(site: Site) -> None:

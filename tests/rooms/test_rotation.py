@@ -19,6 +19,7 @@ from tests.rooms.rooms_at_work import BOTH, CANARY, NEW, OLD, open_rooms_api
 from tests.support.environment import clean_environment
 from tests.support.gateway import Process
 from tests.support.invoke import gateway
+from tests.support.killed import wait_for_rollback
 
 ROOMS = 1200
 
@@ -113,6 +114,7 @@ async def test_killed_in_the_middle_and_begun_again(pool: Pool, database_url: st
     finally:
         process.popen.kill()
         process.stop()
+    await wait_for_rollback(pool)
     assert 0 < resealed < ROOMS
     left = await pool.fetchval("select count(*) from rooms where sealed_key_id = 'old'")
     assert left > 0, "it was faster than the kill: give it more rooms"
