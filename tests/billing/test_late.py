@@ -1,6 +1,5 @@
 """Amounts that come too late for their period: filed at the present or held, with their window kept, and never lost."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -24,19 +23,6 @@ NOW = datetime(2026, 11, 29, 17, 2, 46, tzinfo=UTC)
 @pytest.fixture
 def outbox(pool: Pool) -> Outbox:
     return Outbox(pool)
-
-
-@pytest.fixture
-async def truth() -> AsyncIterator[StripeTruth]:
-    async with StripeTruth() as server:
-        yield server
-
-
-@pytest.fixture
-async def stripe(truth: StripeTruth) -> AsyncIterator[Billing]:
-    billing = Billing("sk_test_1", base_url=truth.url)
-    yield billing
-    await billing.close()
 
 
 def reporter(outbox: Outbox, stripe: Billing) -> UsageReporter:

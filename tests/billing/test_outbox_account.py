@@ -23,12 +23,6 @@ NOW = TEN + 2 * HOUR
 
 
 @pytest.fixture
-async def truth() -> AsyncIterator[StripeTruth]:
-    async with StripeTruth() as server:
-        yield server
-
-
-@pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with sandbox_at(NOW.timestamp) as server:
         yield server

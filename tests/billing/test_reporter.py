@@ -29,19 +29,6 @@ NOW = TEN + 6 * HOUR
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-async def truth() -> AsyncIterator[StripeTruth]:
-    async with StripeTruth() as server:
-        yield server
-
-
-@pytest.fixture
-async def stripe(truth: StripeTruth) -> AsyncIterator[Billing]:
-    billing = Billing("sk_test_1", base_url=truth.url)
-    yield billing
-    await billing.close()
-
-
 def reporter(pool: Pool, stripe: Billing | None) -> UsageReporter:
     return UsageReporter(
         Outbox(pool), stripe, grace_s=300, monotonic=lambda: 0.0, random=lambda: 0.5, log=structlog.get_logger()

@@ -1,6 +1,5 @@
 """What hits everybody stops the reporter: nothing is rejected, there is one alarm, and it goes on by itself."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -16,19 +15,6 @@ from tests.billing.stripe_truth import StripeTruth
 
 NOW = TEN + 6 * HOUR
 SOON = timedelta(seconds=STOPPED_S)
-
-
-@pytest.fixture
-async def truth() -> AsyncIterator[StripeTruth]:
-    async with StripeTruth() as server:
-        yield server
-
-
-@pytest.fixture
-async def stripe(truth: StripeTruth) -> AsyncIterator[Billing]:
-    billing = Billing("sk_test_1", base_url=truth.url)
-    yield billing
-    await billing.close()
 
 
 @pytest.fixture
