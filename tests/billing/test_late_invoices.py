@@ -1,6 +1,5 @@
 """What was used is on an invoice, at a Stripe that finalises them: late usage on the next one, no period below zero."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +11,6 @@ from gateway.billing.reporter import UsageReporter
 from gateway.billing.stripe import Billing
 from gateway.billing.windows import unix_seconds
 from gateway.ledger.store import Ledger
-from gateway.sandbox import credentials
 from gateway.stores.postgres import Pool
 from tests.support.stand_ins import control
 from tests.support.stripe_shop import START, Shop
@@ -28,11 +26,9 @@ USD = 10**9
 
 
 @pytest.fixture
-async def bill(shop: Shop, pool: Pool) -> AsyncIterator[UsageReporter]:
-    billing = Billing(credentials.STRIPE_SECRET_KEY, base_url=shop.sandbox.stripe_base_url)
+def bill(billing: Billing, pool: Pool) -> UsageReporter:
     log = structlog.get_logger()
-    yield UsageReporter(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0.0, random=lambda: 0.5, log=log)
-    await billing.close()
+    return UsageReporter(Outbox(pool), billing, grace_s=300, monotonic=lambda: 0.0, random=lambda: 0.5, log=log)
 
 
 @pytest.fixture
