@@ -30,6 +30,8 @@ RUN python -m pip uninstall --yes --root-user-action ignore pip \
     && useradd --uid 10001 --gid gateway --no-create-home --home-dir /var/lib/gateway --shell /usr/sbin/nologin gateway \
     && install -d -o gateway -g gateway -m 0700 /var/lib/gateway
 COPY --from=build /opt/gateway /opt/gateway
+# What gateway_build_info says: --build-arg COMMIT="$(git rev-parse HEAD)".
+ARG COMMIT=""
 # All addresses of the container: who reaches them is decided by what is published. The admin address has no password.
 ENV PATH=/opt/gateway/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -38,7 +40,8 @@ ENV PATH=/opt/gateway/bin:$PATH \
     GATEWAY_PORT=8080 \
     GATEWAY_ADMIN_HOST=0.0.0.0 \
     GATEWAY_ADMIN_PORT=8081 \
-    GATEWAY_DATA_DIR=/var/lib/gateway
+    GATEWAY_DATA_DIR=/var/lib/gateway \
+    PAILFLOW_COMMIT=${COMMIT}
 USER 10001:10001
 WORKDIR /var/lib/gateway
 # The journal: until a call is in PostgreSQL this is its only record, so it must outlive the container.

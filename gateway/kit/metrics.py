@@ -123,6 +123,9 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
         "gauge", "Webhooks of Stripe that are not applied: new, failed.", ("state",), merge="max"
     ),
     "gateway_unreported_users": MetricFamily("gauge", "Users with amounts that no customer pays.", merge="max"),
+    "gateway_build_info": MetricFamily(
+        "gauge", "1, with what runs here in its labels.", ("version", "commit", "python"), merge="max"
+    ),
     "gateway_waiting": MetricFamily("gauge", "1 while the process waits for a dependency.", ("process",), merge="max"),
     "gateway_process_up": MetricFamily("gauge", "1 while the process runs.", ("process",)),
     "gateway_process_starts_total": MetricFamily("counter", "Times the process was started.", ("process",)),

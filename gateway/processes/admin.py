@@ -43,8 +43,10 @@ class _Process:
 class Board:
     """What every process of this host last said of itself. A `processes.Watcher`."""
 
-    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, *, monotonic: Callable[[], float], build: tuple[str, str, str] | None = None) -> None:
+        """`build`: the labels of gateway_build_info (kit/version.py)."""
         self._monotonic: Final = monotonic
+        self._build: Final = [] if build is None else [Sample("gateway_build_info", build, 1)]
         self._processes: Final[dict[str, _Process]] = {}
 
     def mark_started(self, name: str, pid: int) -> None:
@@ -70,6 +72,7 @@ class Board:
         """Every series, over all processes and their earlier lives."""
         return add_up(
             (
+                self._build,
                 *(process.past for process in self._processes.values()),
                 *(process.status.samples for process in self._processes.values() if process.status is not None),
                 *(self._lives(name, process) for name, process in self._processes.items()),

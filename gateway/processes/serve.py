@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from gateway.cli.text import Say
 from gateway.config.settings import Settings, require_values
+from gateway.kit.version import build_labels
 from gateway.processes.admin import Board
 from gateway.processes.live_secrets import Reload
 from gateway.processes.preflight import Patience, Stopped, check_egress, free_slots, stores_are_there
@@ -44,7 +45,7 @@ async def serve(
             await stores_are_there(settings, patience, say, command="serve")
         except Stopped:
             return
-        board = Board(monotonic=time.monotonic)
+        board = Board(monotonic=time.monotonic, build=build_labels(os.environ))
         admin_url = await open_admin(settings.gateway_admin_host, settings.gateway_admin_port, board, stack)
         # The latest: SIGHUP may have come meanwhile.
         gateway = Gateway(

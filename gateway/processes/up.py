@@ -13,6 +13,7 @@ from gateway.cli.text import Say
 from gateway.config.settings import Settings
 from gateway.embedded import EmbeddedError
 from gateway.keys import create as keys
+from gateway.kit.version import build_labels
 from gateway.processes import env_file, local
 from gateway.processes.admin import Board
 from gateway.processes.stack import open_admin
@@ -35,7 +36,7 @@ async def up(settings: Settings, environ: Mapping[str, str], *, real: frozenset[
 async def _run(
     settings: Settings, environ: Mapping[str, str], real: frozenset[str], workers: int, say: Say, stop: asyncio.Event
 ) -> None:
-    board = Board(monotonic=time.monotonic)
+    board = Board(monotonic=time.monotonic, build=build_labels(environ))
     async with AsyncExitStack() as stack:
         # Beside another gateway of this machine, its port is taken.
         admin_url = await open_admin(

@@ -10,6 +10,7 @@ from functools import partial
 from gateway.cli.text import Say
 from gateway.config.database_logins import with_own_login
 from gateway.config.settings import Settings, require_values
+from gateway.kit.version import build_labels
 from gateway.processes import worker as worker_process
 from gateway.processes.admin import Board
 from gateway.processes.arguments import ProcessArguments
@@ -36,7 +37,7 @@ async def worker(
         await stores_are_there(settings, Patience(wait_s, stop, say), say, command="worker")
     except Stopped:
         return
-    board = Board(monotonic=time.monotonic)
+    board = Board(monotonic=time.monotonic, build=build_labels(os.environ))
     async with AsyncExitStack() as stack:
         # Not GATEWAY_ADMIN_PORT: beside a `serve` of the same environment, whoever came first would keep it.
         admin_url = await open_admin(settings.gateway_admin_host, admin_port, board, stack)

@@ -1,7 +1,9 @@
 """Metrics of several processes add up, never fall when one of them dies, and read as Prometheus reads them."""
 
 from pathlib import Path
+from platform import python_version
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -9,6 +11,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.kit.metrics import FAMILIES, LATENCY_S, Histogram, Sample, Status, add_up, counters_only
+from gateway.kit.version import COMMIT_VARIABLE, VERSION, build_labels
 from gateway.processes.admin import Board, parse_metrics
 
 CALLS = "gateway_calls_total"
@@ -122,6 +125,16 @@ def test_prometheus_reads_it() -> None:
     buckets = {s.labels["le"]: s.value for s in shown["gateway_added_seconds"].samples if s.name.endswith("_bucket")}
     assert (buckets["0.0005"], buckets["0.0025"], buckets["5.0"], buckets["+Inf"]) == (1, 2, 2, 3)
     assert sum(s.value for s in shown["gateway_added_seconds"].samples if s.name.endswith("_count")) == 3
+
+
+@pytest.mark.parametrize(("told", "shown"), [("8e5552e", "8e5552e"), ("", ""), ("not a commit", "")])
+def test_a_host_says_what_it_runs(told: str, shown: str) -> None:
+    board = Board(monotonic=Clock(), build=build_labels({COMMIT_VARIABLE: told}))
+    assert value(board, "gateway_build_info", (VERSION, shown, python_version())) == 1
+    board.mark_started("worker", 1)
+    board.heard("worker", Status())
+    board.mark_ended("worker")
+    assert value(board, "gateway_build_info", (VERSION, shown, python_version())) == 1
 
 
 def test_only_counters_are_kept_of_a_dead_process() -> None:
