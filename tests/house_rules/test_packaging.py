@@ -34,6 +34,7 @@ BUILD_REQUIREMENTS: Final = TOP / ".ci" / "build-requirements.txt"
 CLIENTS: Final = TOP / "tests" / "clients"
 PYTHON_LOCKS: Final = sorted((CLIENTS / "python").glob("*.lock"))
 NODE_FOLDERS: Final = sorted(file.parent for file in (CLIENTS / "node").glob("*/package.json"))
+SERVICES: Final = ("postgres", "valkey", "migrate", "serve", "worker")
 SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -236,6 +237,37 @@ def test_calls_in_flight_may_finish_before_the_kill() -> None:
     told = re.search(r"--stop-timeout (\d+)", (TOP / "deploy" / "README.md").read_text())
     assert told
     assert int(told.group(1)) == grace_s
+
+
+def test_a_unit_of_systemd_stops_as_a_container_does() -> None:
+    unit = (TOP / "deploy" / "systemd" / "pailflow-gateway.service").read_text()
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    notice = next(item.le for item in Settings.model_fields["gateway_stop_notice_s"].metadata if hasattr(item, "le"))
+    assert stop
+    assert int(stop.group(1)) > STOP_S + notice
+    assert "\nKillMode=mixed\n" in unit  # the parent stops its processes in order
+    values = (TOP / "deploy" / "chart" / "values.yaml").read_text()
+    grace = re.search(r"^  terminationGraceS: (\d+)$", values, re.MULTILINE)
+    assert grace
+    assert int(grace.group(1)) > STOP_S + notice
+
+
+def test_every_container_has_limits() -> None:
+    assert "    nofile: {soft: 65536, hard: 1048576}\n" in shared()
+    memory = {name: re.search(r"^    mem_limit: (.+)$", service(name), re.MULTILINE) for name in SERVICES}
+    assert [name for name, found in memory.items() if not found] == []
+    example = (TOP / "deploy" / "env.example").read_text()
+    sizes = {"k": 2**10, "m": 2**20, "g": 2**30}
+
+    def size(name: str) -> int:
+        found = re.search(rf"\$\{{{name}:-(\d+)([kmg])b?\}}", COMPOSE, re.IGNORECASE)
+        assert found, name
+        assert f"\n#{name}={''.join(found.groups())}" in example  # its default is told
+        return int(found.group(1)) * sizes[found.group(2).lower()]
+
+    assert size("VALKEY_MEMORY") == 2 * size("VALKEY_MAXMEMORY")
+    assert size("POSTGRES_MEMORY") == 4 * size("POSTGRES_SHARED_BUFFERS")
+    assert size("POSTGRES_CACHE") * 4 == size("POSTGRES_MEMORY") * 3
 
 
 def test_nothing_is_published_beyond_loopback() -> None:

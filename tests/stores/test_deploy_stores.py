@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,3 +132,19 @@ async def test_valkey_asks_for_a_password_and_its_user_may_do_the_gateway_s_work
         async with open_redis(url) as stranger:
             with pytest.raises(AuthenticationError):
                 await stranger.get("key")
+
+
+async def test_the_settings_of_postgresql_in_the_compose_file_are_settings(bare_server: str) -> None:
+    text = (TOP / "deploy" / "compose.yaml").read_text()
+    given = dict(re.findall(r"^      - (\w+)=(?:\$\{\w+:-)?([\w.]+)\}?$", text, re.MULTILINE))
+    assert len(given) == text.count("\n      - -c\n") > 5
+    connection = await asyncpg.connect(bare_server)
+    try:
+        rows = await connection.fetch("select name, unit from pg_settings where name = any($1)", [*given])
+    finally:
+        await connection.close()
+    units = {row["name"]: row["unit"] for row in rows}
+    assert sorted(set(given) - set(units)) == []
+    sizes = {name: value for name, value in given.items() if units[name] in ("8kB", "MB", "kB")}
+    assert len(sizes) == 3
+    assert [name for name, value in sizes.items() if not re.fullmatch(r"\d+(MB|GB)", value)] == []
