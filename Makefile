@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 # Tests and benches start hundreds of processes: each would compile the whole gateway anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test test-faults test-books chaos attack test-clients replay check bench bench-scale bench-drain bench-outbox package lock sbom audit-deps clean
+.PHONY: help demo up test test-faults test-books chaos attack test-clients replay check check-deploy bench bench-scale bench-drain bench-outbox package lock sbom audit-deps clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ check: .venv/.ready ## lint, format, types, imports and the rules of this reposi
 	@$(RUN) .venv/bin/lint-imports
 	@$(RUN) -m pytest -q tests/house_rules/test_style.py tests/house_rules/test_no_float.py tests/house_rules/test_lock.py
 
+check-deploy: .venv/.ready ## deploy/ before helm, Kubernetes' schema, promtool, nginx, Caddy, systemd (fetches what it can)
+	@$(RUN) -m tests.deploy $(ARGS)
+
 bench: .venv/.ready ## the gateway against a bare forwarder: CPU per call and the ratios
 	@$(RUN) -m bench $(ARGS)
 
@@ -78,6 +81,9 @@ lock: .venv/.ready ## write requirements.lock anew from pyproject.toml (UPGRADE=
 
 	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \
 		--generate-hashes $(UPGRADE) --output-file .ci/audit.lock .ci/audit.in
+
+	@$(RUN) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --no-header --no-annotate \
+		--generate-hashes $(UPGRADE) --output-file .ci/deploy.lock .ci/deploy.in
 
 sbom: .venv/.ready ## what the lock consists of, as a CycloneDX file: dist/sbom.cdx.json
 	@$(RUN) .ci/audit.py sbom
