@@ -126,7 +126,7 @@ def check_caddy() -> str:
 
     text = (DEPLOY / "Caddyfile").read_text()
     accepts(tested(text), "caddy validate")
-    refuses(tested(text.replace("flush_interval", "flush_intervall")), "a directive that does not exist")
+    refuses(tested(text.replace("lb_try_duration", "lb_try_durations")), "a directive that does not exist")
     return "Caddyfile"
 
 

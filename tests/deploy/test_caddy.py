@@ -16,7 +16,7 @@ from aiohttp import web
 
 from tests.deploy.tools import FOLDER
 from tests.support.certificates import server_context
-from tests.support.patience import until
+from tests.support.patience import LOOK_S, until
 from tests.support.servers import free_ports
 from tests.support.source import TOP
 
@@ -35,6 +35,7 @@ class Upstream:
         self.got = asyncio.Semaphore(0)
         self.forwarded: list[str | None] = []
         self.bodies: list[int] = []
+        self.left = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """A stream of pieces."""
@@ -44,8 +45,19 @@ class Upstream:
         await response.prepare(request)
         for number in range(PIECES):
             await response.write(f"data: {number}\n\n".encode())
-            await asyncio.wait_for(self.got.acquire(), ENDS_S)
+            if not await self._taken(request):
+                self.left += 1
+                break
         return response
+
+    async def _taken(self, request: web.Request) -> bool:
+        """Whether the client has the piece; False when it has left."""
+        async with asyncio.timeout(ENDS_S):
+            while self.got.locked():
+                if request.transport is None or request.transport.is_closing():
+                    return False
+                await asyncio.sleep(LOOK_S)
+        return await self.got.acquire()
 
 
 @pytest.fixture
@@ -110,3 +122,10 @@ async def test_a_stream_comes_piece_by_piece(session: aiohttp.ClientSession, ups
         assert await response.content.read() == b""
     assert upstream.bodies == [len(body)]
     assert upstream.forwarded == ["127.0.0.1"]
+
+
+async def test_the_gateway_sees_that_a_client_has_left(session: aiohttp.ClientSession, upstream: Upstream) -> None:
+    response = await session.post("/v1/chat/completions", data=b"{}")
+    assert await response.content.readuntil(b"\n\n") == b"data: 0\n\n"
+    response.close()
+    await until(lambda: upstream.left == 1)
