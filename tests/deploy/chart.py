@@ -30,7 +30,7 @@ VARIANTS: Final[tuple[tuple[str, ...], ...]] = (
         "serve.journal.storageClassName=zonal",
         "networkPolicy.clients[0].podSelector.matchLabels.app=ingress",
     ),
-    ("networkPolicy.enabled=false", "worker.replicas=1", "service.type=LoadBalancer"),
+    ("networkPolicy.enabled=false", "worker.replicas=1", "service.type=LoadBalancer", "serve.updatePaused=true"),
 )
 """What is set beside the values of the chart."""
 REFUSED: Final = {
@@ -102,6 +102,7 @@ def check_objects(objects: list[Manifest], sets: Sequence[str]) -> None:
     kept = stateful["spec"]["persistentVolumeClaimRetentionPolicy"]
     assert kept == {"whenDeleted": "Retain", "whenScaled": "Retain"}, "a journal may be deleted"
     assert ("replicas" in stateful["spec"]) is ("HorizontalPodAutoscaler" not in by_kind), "two decide how many pods"
+    assert ("updateStrategy" in stateful["spec"]) is ("serve.updatePaused=true" in sets)
     for name, pod in _pods(objects):
         check_pod(name, pod)
     ports = {port["targetPort"] for service in by_kind["Service"] for port in service["spec"]["ports"]}
