@@ -2,12 +2,13 @@
 
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from tests.deploy.names import ALERTS, board_expressions
-from tests.deploy.tools import Missing, find, find_python_tool, run
+from tests.deploy.tools import COMPOSE_SCHEMA, as_json, find, find_npm_file, find_python_tool, run
 from tests.support.certificates import server_context
 from tests.support.source import TOP
 
@@ -23,8 +24,6 @@ YAML_RULES: Final = json.dumps(
         },
     }
 )
-COMPOSE_VALUE: Final = "x"
-"""For each variable that compose.yaml requires."""
 
 
 def accepts(said: tuple[bool, str], what: str) -> None:
@@ -151,16 +150,33 @@ def check_systemd() -> str:
 
 
 def check_compose() -> str:
-    """`docker compose config`, which needs no daemon, but its plugin."""
-    docker = find("docker")
-    if not run([docker, "compose", "version"])[0]:
-        raise Missing("docker has no compose plugin here, and the registries have none", could=False)
+    """`docker compose config` where Docker has its plugin; else the schema of compose files, which is older."""
     text = (DEPLOY / "compose.yaml").read_text()
-    required = [f"{name}={COMPOSE_VALUE}" for name in sorted(set(re.findall(r"\$\{(\w+):\?", text)))]
-    command: list[str | Path] = ["env", *required, docker, "compose"]
-    accepts(run([*command, "--file", DEPLOY / "compose.yaml", "config", "--quiet"]), "docker compose config")
+    docker = shutil.which("docker")
+    plugin = docker is not None and run([docker, "compose", "version"])[0]
+    parsed = _parsed_by_docker if plugin else _parsed_by_schema
+    accepts(parsed(text), "compose.yaml")
+    for right, wrong in (("mem_limit:", "mem_limits:"), ("restart: unless-stopped", "restart: [always]")):
+        assert right in text
+        refuses(parsed(text.replace(right, wrong)), f"{wrong} for {right}")
+    return "by docker compose" if plugin else "by its schema only: docker has no compose plugin here"
+
+
+def _parsed_by_docker(text: str) -> tuple[bool, str]:
+    required = [f"{name}=x" for name in sorted(set(re.findall(r"\$\{(\w+):\?", text)))]
     with tempfile.TemporaryDirectory() as made:
-        wrong = Path(made, "compose.yaml")
-        wrong.write_text(text.replace("mem_limit", "mem_limits"))
-        refuses(run([*command, "--file", wrong, "config", "--quiet"]), "a key that does not exist")
-    return "compose.yaml"
+        file = Path(made, "compose.yaml")
+        file.write_text(text)
+        return run(["env", *required, "docker", "compose", "--file", file, "config", "--quiet"])
+
+
+def _parsed_by_schema(text: str) -> tuple[bool, str]:
+    (composed,) = as_json(text)
+    # Newer than the schema: the project's name, and a file of variables that need not be there.
+    del composed["name"]
+    for service in composed["services"].values():
+        if "env_file" in service:
+            service["env_file"] = [each["path"] for each in service["env_file"]]
+    program = "import json, sys, jsonschema; jsonschema.validate(json.load(sys.stdin), json.load(open(sys.argv[1])))"
+    schema = find_npm_file(COMPOSE_SCHEMA, "src/schema.json")
+    return run([find_python_tool("python"), "-c", program, schema], stdin=json.dumps(composed))

