@@ -314,8 +314,13 @@ def test_the_containers_have_no_more_rights_than_they_need() -> None:
     for line in ("read_only: true", "cap_drop: [ALL]", 'security_opt: ["no-new-privileges:true"]'):
         assert f"  {line}\n" in shared()
     assert [name for name in ("migrate", "serve", "worker") if "<<: *gateway\n" not in service(name)] == []
-    assert "OPENAI_API_KEY" not in service("worker")
+    assert "UNKEY_ROOT_KEY" not in service("worker"), "a worker has nothing to do with clients' keys"
     assert "KEY" not in service("migrate")
+
+
+def test_a_worker_can_ask_openai_about_estimates_since_serve_has_none() -> None:
+    assert "--no-background" in service("serve")
+    assert "OPENAI_API_KEY" in service("worker")
 
 
 def test_what_the_compose_file_sets_are_settings() -> None:
