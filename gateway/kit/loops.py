@@ -18,8 +18,9 @@ from gateway.kit.errors import DependencyDown, Expected, StatementRefused
 
 RETRY_S: Final = 0.1
 """Seconds after the first failure of an outage; each next wait is twice as long."""
-RETRY_MAX_S: Final = 5.0
-"""Looking costs a dependency that is away nothing, and there is a backlog once it is back."""
+RETRY_MAX_S: Final = 1.5
+"""Looking costs a dependency that is away nothing, and there is a backlog once it is back: after a failover, however
+long it took, work goes on within two seconds."""
 FRAMES: Final = 3
 """Innermost places that the line about a bug names."""
 _log: Final = structlog.get_logger("gateway.loops")
