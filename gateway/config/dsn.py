@@ -70,7 +70,7 @@ def read_dsn(text: str) -> Dsn:
     options = parts.options
     check_options(options, PASSED_ON | OURS | DROPPED, ("password", "sslpassword"))
     _check_values(options)
-    said, port = switch(options, "pgbouncer"), _port(parts)
+    said = switch(options, "pgbouncer")
     kept = {name: value for name, value in options.items() if name in PASSED_ON and value}
     system_roots = kept.get("sslrootcert") == "system"
     if system_roots:
@@ -82,7 +82,7 @@ def read_dsn(text: str) -> Dsn:
         kept.setdefault("target_session_attrs", "primary")
     return Dsn(
         _url(parts, kept),
-        port == SUPABASE_POOLER_PORT if said is None else said,
+        SUPABASE_POOLER_PORT in _ports(parts) if said is None else said,
         f"postgresql://{','.join(map(_redact, parts.hosts))}/{quote(parts.path)}",
         whole_number(options.get("connect_timeout"), "connect_timeout")
         or None,  # libpq: 0 is without a bound; here it is the default
@@ -106,9 +106,9 @@ def _check_values(options: dict[str, str]) -> None:
         whole_number(port, "port")
 
 
-def _port(parts: Parts) -> int | None:
-    said = parts.options.get("port", "").partition(",")[0]
-    return whole_number(said, "port") if said else next((host.port for host in parts.hosts), None)
+def _ports(parts: Parts) -> set[int | None]:
+    said = parts.options.get("port")
+    return {whole_number(each, "port") for each in said.split(",")} if said else {host.port for host in parts.hosts}
 
 
 def _url(parts: Parts, options: dict[str, str]) -> str:

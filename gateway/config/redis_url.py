@@ -18,6 +18,8 @@ DROPPED: Final = frozenset(
     }
 )
 """What other clients take from the same string, and the gateway sets itself."""
+CLUSTER: Final = ("redis+cluster", "rediss+cluster", "redis-cluster")
+"""How other clients write the address of a Redis Cluster."""
 
 
 class RedisUrl(NamedTuple):
@@ -43,13 +45,17 @@ def read_redis_url(text: str) -> RedisUrl:
     """Raises ValueError with what would be right, without any part of the text but names of options."""
     parts = take_apart(text)
     kind = SCHEMES.get(parts.scheme)
+    if parts.scheme in CLUSTER:
+        raise ValueError("a Redis Cluster cannot hold the limits: name a single server, its master")
     if kind is None:
         raise ValueError(f"it must begin with {' or '.join(f'{each}://' for each in SCHEMES)}")
     check_options(parts.options, LOGIN | TLS | DROPPED, ("password", "ssl_password"))
     if kind != "tls" and (asked := sorted(TLS & parts.options.keys())):
         raise ValueError(f"{', '.join(asked)}: only with rediss://")
     if len(parts.hosts) > 1:
-        raise ValueError("several hosts: name the one address at which the master is")
+        raise ValueError(
+            "several hosts: name the one address at which the master is; a Redis Cluster cannot hold the limits"
+        )
     options = _login(parts, kind) | _tls(parts.options)
     if kind == "unix":
         if parts.hosts or not parts.path:

@@ -95,7 +95,10 @@ class Buffer:
             )
         cluster = await _await_reply(self._redis.info("cluster"))
         if int(cluster.get("cluster_enabled", 0)):
-            raise ConfigError("Redis is a node of a cluster, which cannot hold the limits; name a single server")
+            raise ConfigError(
+                "Redis is a node of a Redis Cluster (cluster_enabled), which cannot hold the stream and the limits; "
+                "name a single server in REDIS_URL"
+            )
 
     async def try_write(self) -> str | None:
         """Writes something that is gone at once. Why it cannot, where what is in the stream has to be taken out first

@@ -153,7 +153,7 @@ async def test_a_node_of_a_cluster(tmp_path: Path) -> None:
     port = free_port()
     with valkey(tmp_path, port, "--cluster-enabled", "yes"):
         (node,) = await found("redis", settings(redis_url=f"redis://127.0.0.1:{port}"))
-        assert (node.level, "name a single server" in node.says) == ("fail", True)
+        assert (node.level, "Redis Cluster (cluster_enabled)" in node.says) == ("fail", True)
 
 
 DISKS = {

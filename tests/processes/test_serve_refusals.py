@@ -93,6 +93,14 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}"
 
 
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A node of a Redis Cluster."""
+    port = free_port()
+    with valkey(tmp_path_factory.mktemp("valkey"), port, "--cluster-enabled", "yes"):
+        yield f"redis://127.0.0.1:{port}"
+
+
 MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
     "no database": ({"DATABASE_URL": None}, "missing: DATABASE_URL"),
     "no redis": ({"REDIS_URL": None}, "missing: REDIS_URL"),
@@ -110,6 +118,12 @@ MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
     "Redis elsewhere": ({"REDIS_URL": "redis://127.0.0.1:1"}, "REDIS_URL: redis is not there"),
     "the wrong password": ({"REDIS_URL": "{wrong password}"}, "REDIS_URL: redis refuses: AuthenticationError"),
     "a Redis that evicts": ({"REDIS_URL": "{evicting}"}, "set `maxmemory-policy noeviction`"),
+    "a Redis Cluster": ({"REDIS_URL": "{node}"}, "Redis is a node of a Redis Cluster (cluster_enabled)"),
+    "a Redis Cluster by its address": (
+        {"REDIS_URL": "redis+cluster://a,b/0"},
+        "a Redis Cluster cannot hold the limits",
+    ),
+    "several Redises": ({"REDIS_URL": "redis://a:1,b:2/0"}, "several hosts"),
     "a taken port": ({"GATEWAY_PORT": "{taken}"}, "GATEWAY_HOST/GATEWAY_PORT: cannot listen on 127.0.0.1:"),
     "a taken admin port": ({"GATEWAY_ADMIN_PORT": "{taken}"}, "GATEWAY_ADMIN_HOST/GATEWAY_ADMIN_PORT: cannot listen"),
     "an address of somebody else's": ({"GATEWAY_HOST": "192.0.2.1"}, "GATEWAY_HOST/GATEWAY_PORT: cannot listen"),
@@ -124,7 +138,7 @@ AS_PROCESS = ("nothing at all", "no migrations", "a taken port")
 
 @pytest.fixture
 def known(
-    tmp_path: Path, database_url: str, empty_database_url: str, evicting: str, replica: str
+    tmp_path: Path, database_url: str, empty_database_url: str, evicting: str, replica: str, node: str
 ) -> Iterator[dict[str, str]]:
     """What the names in `MISTAKES` stand for."""
     (tmp_path / "file").write_text("")
@@ -137,6 +151,7 @@ def known(
             "{wrong password}": evicting.replace("right", "wrong"),
             "{evicting}": evicting,
             "{replica}": replica,
+            "{node}": node,
             "{reading}": f"{database_url}&options=-c%20default_transaction_read_only%3Don",
             "{taken}": str(taken.getsockname()[1]),
             "{file}": str(tmp_path / "file"),
