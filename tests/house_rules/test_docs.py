@@ -10,6 +10,8 @@ from tests.support.source import TOP, all_files, files, tree
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED_FILE: Final = re.compile(r"`([a-z_]+(?:/[a-z0-9_]+)+\.py)")
 """A Python file, named from the top or from `gateway/`."""
+CELL_END: Final = re.compile(r"(?<!\\)\|")
+"""A bar of a table, which a backslash makes part of the text, in code too."""
 README_LINES_MAX: Final = 150
 
 
@@ -27,6 +29,25 @@ def test_every_link_leads_somewhere() -> None:
                 broken.append(f"{page.relative_to(TOP)}: {link}")
     assert seen
     assert broken == []
+
+
+def test_every_row_of_a_table_has_a_cell_for_each_column() -> None:
+    torn, seen = [], 0
+    for page in (name for name in all_files() if name.endswith(".md")):
+        table: list[int] = []
+        for number, line in enumerate([*(TOP / page).read_text().splitlines(), ""], 1):
+            if line.startswith("|"):
+                table.append(len(CELL_END.findall(line)))
+                is_torn = len(table) == 2 and not re.fullmatch(r"[|: -]+", line)
+                if is_torn or table[-1] != table[0]:
+                    torn.append(f"{page}:{number}")
+                continue
+            seen += bool(table)
+            if len(table) == 1:
+                torn.append(f"{page}:{number - 1}")
+            table = []
+    assert seen > 50
+    assert torn == []
 
 
 def test_readme_is_short_and_leads_to_every_page() -> None:
