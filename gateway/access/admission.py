@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.access.ended import Ended, has_ended
 from gateway.access.good_keys import GoodKeys
+from gateway.access.line import QuestionLine
 from gateway.access.unknown_keys import UnknownKeyLimit
 from gateway.access.verification import KeyVerifier
 from gateway.access.verification_results import (
@@ -136,6 +137,9 @@ class Admission:
         """How often keys were changed: what was asked before the last change is not remembered."""
         self._ended: Final = Ended(settings.revoked_s, settings.negative_max, monotonic=monotonic, unix_s=unix_s)
         self._unknown_keys: Final = UnknownKeyLimit(settings.misses_per_minute, monotonic=monotonic)
+        self._strangers: Final = QuestionLine()
+        self._familiar: Final = QuestionLine()
+        """Keys that are known, or have been good: they never wait behind strangers."""
 
     async def admit(self, key: str, *, endpoint: str = "", peer: str | None = None) -> Principal:
         """Raises ApiError: 401, 403 or 429 for a refused key, 503 when that is unknown.
@@ -233,23 +237,40 @@ class Admission:
         task = self._asking.get(digest)
         if task is None or self._strict:
             stranger = peer if digest not in self._known and not self._was_good(key) else None
-            if stranger is not None:
-                self._unknown_keys.take(stranger)
-            asking = self._verify(digest, key, endpoint, model)
+            if stranger is None:
+                asking = self._verify_in_turn(digest, key, endpoint, model)
+            else:
+                self._unknown_keys.check(stranger)
+                asking = self._verify_stranger(digest, key, endpoint, model, stranger)
             task = self._asking[digest] = asyncio.get_running_loop().create_task(asking)
-            task.add_done_callback(lambda done: self._forget_task(digest, done, stranger))
+            task.add_done_callback(lambda done: self._forget_task(digest, done))
         return task
+
+    async def _verify_in_turn(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
+        async with self._familiar:
+            return await self._verify(digest, key, endpoint, model)
+
+    async def _verify_stranger(self, digest: bytes, key: str, endpoint: str, model: str, peer: str) -> Principal:
+        """Raises ApiError 429, too, when others from `peer` were refused while this one waited."""
+        async with self._strangers:
+            self._unknown_keys.check(peer)
+            try:
+                principal = await self._verify(digest, key, endpoint, model)
+            except ApiError as error:
+                if error.status == 401:
+                    self._unknown_keys.count_refused(peer)
+                raise
+            self._unknown_keys.count_good(peer)
+            return principal
 
     def _was_good(self, key: str) -> bool:
         return self._good_keys is not None and self._good_keys.has(key)
 
-    def _forget_task(self, digest: bytes, task: "asyncio.Task[Principal]", stranger: str | None) -> None:
+    def _forget_task(self, digest: bytes, task: "asyncio.Task[Principal]") -> None:
         if self._asking.get(digest) is task:
             del self._asking[digest]
-        # A background renewal that failed is looked at by the next call, not by the loop.
-        error = None if task.cancelled() else task.exception()
-        if stranger is not None and not (isinstance(error, ApiError) and error.status == 401):
-            self._unknown_keys.give_back(stranger)
+        if not task.cancelled():
+            task.exception()  # a background renewal that failed is looked at by the next call, not by the loop
 
     async def _verify(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
         known, changes = self._known.get(digest), self._changes

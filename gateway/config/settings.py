@@ -64,7 +64,8 @@ class KeySettings(_Section):
     remembered_s: int = Field(30 * 86_400, ge=0)
     """Seconds Redis remembers a good key (with `gateway_secrets`), so that no flood locks it out; 0: not at all."""
     misses_per_minute: int = Field(600, ge=0)
-    """Unknown keys one address (a /64 of IPv6) may try; 0: any number. Behind a balancer see `trusted_proxies`."""
+    """Refused keys one address (a /64 of IPv6) may have, or ten for each new good one if that is more; 0: any number.
+    Behind a balancer see `trusted_proxies`."""
     timeout_s: float = Field(1.0, gt=0)
     """Seconds Unkey has to answer one verification."""
     require_row: bool = True

@@ -1,11 +1,14 @@
 """Unkey is asked with care: behind a circuit breaker, doubted without its canary, asked anew each time when strict."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 import pytest
 
 from gateway.access.breaker import FAILURES, OPEN_S, Breaker
+from gateway.access.line import AT_ONCE, WAITING_MAX, QuestionLine
 from gateway.access.unknown_keys import ADDRESSES_MAX, UnknownKeyLimit
 from gateway.access.verification import tags_of
 from gateway.keys.verify import Verification
@@ -257,14 +260,106 @@ async def test_a_crowd_with_one_new_key_is_one_question() -> None:
     assert len(await asyncio.gather(*callers)) == 100
 
 
+async def test_what_is_only_under_way_does_not_count() -> None:
+    """Behind a balancer everybody who calls a proxy that has just started has the same address."""
+    fakes = AdmissionFakes(misses_per_minute=10)
+    fakes.keys.gate.clear()
+    callers = [asyncio.create_task(fakes.admission.admit(f"key-{n}", peer="192.0.2.1")) for n in range(1500)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(fakes.keys.asked) == AT_ONCE  # the others wait, and nobody is refused for it
+    fakes.keys.gate.set()
+    assert len(await asyncio.gather(*callers)) == 1500
+
+
+async def test_new_good_keys_get_in_between_wrong_ones_from_the_same_address() -> None:
+    fakes = AdmissionFakes(misses_per_minute=600)
+    good = [f"good-{number}" for number in range(1500)]
+    wrong = [f"wrong-{number}" for number in range(10_000)]
+    mixed = Random(7).sample(good + wrong, k=len(good) + len(wrong))
+    under_way = most = 0
+
+    async def verify(key: str, tags: Sequence[str] = ()) -> Verification:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return valid() if key.startswith("good") else no("NOT_FOUND")
+
+    fakes.keys.verify = verify  # type: ignore[method-assign]
+
+    async def status(key: str) -> int:
+        try:
+            await fakes.admission.admit(key, peer="192.0.2.1")
+        except ApiError as error:
+            return error.status
+        return 200
+
+    statuses = await asyncio.gather(*map(status, mixed[:WAITING_MAX]))
+    statuses += await asyncio.gather(*map(status, mixed[WAITING_MAX:]))
+    assert [told for key, told in zip(mixed, statuses, strict=True) if key.startswith("good")] == [200] * 1500
+    assert most == AT_ONCE
+
+
+async def test_wrong_keys_alone_are_bounded_however_many_come_at_once() -> None:
+    fakes = AdmissionFakes(misses_per_minute=600)
+    fakes.keys.answer = no("NOT_FOUND")
+    fakes.keys.gate.clear()
+    callers = [asyncio.create_task(fakes.refused(f"wrong-{n}", peer="192.0.2.1")) for n in range(10_000)]
+    other = asyncio.create_task(fakes.refused("another", peer="192.0.2.2"))
+    await asyncio.sleep(0)
+    fakes.keys.gate.set()
+    refused = Counter(error.status for error in await asyncio.gather(*callers))
+    assert refused[401] + refused[429] == 10_000
+    assert 600 <= refused[401] < 600 + AT_ONCE
+    assert (await other).status == 401  # of another address: waited its turn
+
+
+async def test_a_key_that_is_known_waits_behind_no_stranger() -> None:
+    fakes = AdmissionFakes(fresh_s=30)
+    await fakes.admit()
+    fakes.keys.gate.clear()
+    strangers = [asyncio.create_task(fakes.refused(f"key-{n}", peer="192.0.2.1")) for n in range(2 * AT_ONCE)]
+    await asyncio.sleep(0)
+    fakes.now_s, asked = 31, len(fakes.keys.asked)
+    known = asyncio.create_task(fakes.admission.admit(KEY, peer="192.0.2.1"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert fakes.keys.asked[-1] == KEY
+    assert len(fakes.keys.asked) > asked
+    fakes.keys.gate.set()
+    await known
+    for task in strangers:
+        task.cancel()
+    await asyncio.gather(*strangers, return_exceptions=True)
+
+
+async def test_a_line_that_is_full_says_so() -> None:
+    line, inside = QuestionLine(at_once=1, waiting_max=2), asyncio.Event()
+
+    async def question() -> None:
+        async with line:
+            await inside.wait()
+
+    tasks = [asyncio.create_task(question()) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(DependencyDown, match="2 questions wait already"):
+        await question()
+    inside.set()
+    await asyncio.gather(*tasks)
+    await question()
+
+
 def test_the_table_of_addresses_is_bounded() -> None:
     misses = UnknownKeyLimit(1, monotonic=lambda: 0.0)
     for number in range(ADDRESSES_MAX + 100):
-        misses.take(str(number))
-    assert len(misses._counts) == ADDRESSES_MAX
+        misses.count_refused(str(number))
+    assert len(misses._minutes) == ADDRESSES_MAX
     with pytest.raises(ApiError):
-        misses.take(str(ADDRESSES_MAX + 99))
-    misses.take("0")  # it was forgotten
+        misses.check(str(ADDRESSES_MAX + 99))
+    misses.check("0")  # it was forgotten
     unbounded = UnknownKeyLimit(0, monotonic=lambda: 0.0)
     for _ in range(1000):
-        unbounded.take("1")
+        unbounded.count_refused("1")
+    unbounded.check("1")
