@@ -19,7 +19,8 @@ _TITLE: Final = "completeness"
 NO_JOURNAL: Final = "no journal here: run it on the host of `gateway serve`, with its GATEWAY_DATA_DIR"
 _LOOK: Final = (
     "The journal still has these calls: see that serve and worker run and that gateway_journal_unconfirmed_events "
-    "falls (they are shipped again and again), then audit again. Keep the journal folder. A process that writes what "
+    "falls (they are shipped again and again), then audit again. What a failover or a restore of PostgreSQL has lost, "
+    "`gateway journal resend` sends again. Keep the journal folder. A process that writes what "
     "does not read back loses calls: stop it, and look at its disk."
 )
 

@@ -77,7 +77,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "gateway quarantine retry --all",
         'gateway quarantine resolve 17 --reason "a load test"',
     ),
-    "journal": ("gateway journal inspect", "gateway journal adopt /mnt/dead-host/journal"),
+    "journal": (
+        "gateway journal inspect",
+        "gateway journal adopt /mnt/dead-host/journal",
+        "gateway journal resend --since 2026-11-22T10:00:00Z --dry-run",
+    ),
     "rooms": ("gateway rooms new-key", "gateway rooms import-sqlite rooms.db --dry-run"),
     "daily": ("gateway daily register --url https://gateway.example.com/webhooks/daily", "gateway daily status"),
     "meetings": ("gateway meetings list --unassigned",),

@@ -69,6 +69,20 @@ def look(path: Path) -> SegmentInfo:
     return SegmentInfo(path, slot, boot, size, frozenset(opened), frozenset(settled), corrupt, marked)
 
 
+def read_settled(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The event id and the payload of every SETTLE in one segment; nothing where a keeper has removed it meanwhile.
+    Raises DependencyDown("journal") when it cannot be read."""
+    try:
+        for line in _lines(path):
+            found = unframe(line.rstrip(b"\n"))
+            if found is not None and found[0] == SETTLE:
+                yield id_of(found[1]), found[1]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise DependencyDown("journal", f"{path}: {error}") from error
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while line := file.readline(LINE_BYTES_MAX):

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.cli.command import note
 from gateway.cli.console import Console, TextTable
 from gateway.config.settings import Settings
 from gateway.ledger import adopt as use_case
 from gateway.ledger.adopt import Slot
+from gateway.ledger.resend import Between, send_again
 
 
 async def inspect(settings: Settings, console: Console, *, folder: Path | None, as_json: bool) -> None:
@@ -35,6 +37,22 @@ def adopt(settings: Settings, console: Console, *, folder: Path) -> None:
             "The keeper of `gateway serve` on this folder ships them, and settles what is open; start it if none runs.",
             f"Keep {folder} until `gateway journal inspect` says that nothing is missing in PostgreSQL.",
         )
+
+
+async def resend(settings: Settings, console: Console, *, between: Between, dry_run: bool, as_json: bool) -> None:
+    """What of this host's journal PostgreSQL lacks, and that it was sent."""
+    done = await send_again(settings, between, dry_run=dry_run, say=note)
+    if as_json:
+        console.print_json(done._asdict())
+        return
+    console.say(
+        f"{done.settled} settled calls in {done.segments} segment(s) of {use_case.journal_of(settings)}.",
+        f"Not in PostgreSQL: {done.missing}. There as an estimate, and exact here: {done.corrections}.",
+    )
+    if done.sent:
+        console.say(f"{done.sent} sent. A worker writes them; then this command must find none.")
+    elif done.missing or done.corrections:
+        console.say("Nothing was sent (--dry-run).")
 
 
 def _table(path: Path, slots: Sequence[Slot]) -> TextTable:

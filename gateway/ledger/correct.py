@@ -64,11 +64,12 @@ async def correct_estimates(ledger: Ledger, exact: Mapping[str, UsageEvent], now
 async def correct_settled(ledger: Ledger, raws: Iterable[bytes], now: datetime) -> None:
     """A call that was swept as an estimate, and whose own process has settled it after all: the exact answer becomes a
     row of its own beside the estimate. `raws`: entries whose calls have a row."""
-    exact = {event.id: event for raw in raws if (event := _exact_event(raw)) is not None}
+    exact = {event.id: event for raw in raws if (event := exact_event(raw)) is not None}
     await correct_estimates(ledger, exact, now)
 
 
-def _exact_event(raw: bytes) -> UsageEvent | None:
+def exact_event(raw: bytes) -> UsageEvent | None:
+    """What these bytes say, where they say what OpenAI has said: it may correct an estimate."""
     try:
         event = decode_event(raw)
     except UNREADABLE:

@@ -85,6 +85,7 @@ OTHERS: Final = {
     "serve": "starts the gateway",
     "worker": "starts a worker",
     "migrate": "what it has applied is in supabase_migrations.schema_migrations",
+    "journal resend": "sends what the journal holds; it becomes rows as always",
     "journal adopt": "copies files on this host; what they hold becomes rows as always",
 }
 """Commands that change something and leave no event, and why."""
