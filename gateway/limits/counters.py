@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.kit.errors import DependencyDown
@@ -26,6 +27,8 @@ KEPT_S: Final = 2 * 86_400
 """Seconds for which a period's counters outlive their last change and its end."""
 KEPT: Final = "kept:"
 """Before the event id of a call that has ended, and whose cost is not known yet: what stays of its hold."""
+PIECE_MAX: Final = 500
+"""Fields of a hash that Redis reads, or event ids that a recount moves, in one go: a millisecond or two."""
 FIGURES: Final = 5
 # Redis's own name of a script; nothing is secret here.
 NAMES: Final = {
@@ -134,23 +137,22 @@ class Limits:
 
     async def windows(self) -> dict[str, bytes]:
         """Every period that may have counters: its descriptor by its key."""
-        found = await self._asked_redis(self._redis.hgetall(WINDOWS))
+        _, (found,) = await self._read_hashes(self._redis.pipeline(transaction=False), [WINDOWS])
         return {key.decode(): descriptor for key, descriptor in found.items()}
 
     async def forget(self, key: str) -> None:
         """A period that is over, with its counters."""
         pipe = self._redis.pipeline(transaction=True)
         pipe.hdel(WINDOWS, key)
-        pipe.delete(key, f"{key}:u", f"{key}:h", f"{key}:e")
+        pipe.unlink(key, f"{key}:u", f"{key}:h", f"{key}:e")
         await self._asked_redis(pipe.execute())
 
     async def state(self, key: str) -> WindowState:
-        """A period's counter as it stands."""
-        pipe = self._redis.pipeline(transaction=True)
+        """A period's counter as it stands; what is claimed or settled while it is read may be missing from it."""
+        pipe = self._redis.pipeline(transaction=False)
         pipe.hmget(key, "ver", "base")
-        pipe.hgetall(f"{key}:u")
-        pipe.hgetall(f"{key}:h")
-        (version, base), settled, held = await self._asked_redis(pipe.execute())
+        # Holds first: a call that is settled meanwhile is in both, never in neither.
+        ((version, base),), (held, settled) = await self._read_hashes(pipe, [f"{key}:h", f"{key}:u"])
         return WindowState(
             version=(version or b"0").decode(),
             base=None if base is None else int(base),
@@ -158,9 +160,23 @@ class Limits:
             held={event.decode(): int(nano) for event, nano in held.items()},
         )
 
-    async def recount(self, key: str, version: str, nano: int, contained: Sequence[str]) -> bool:
-        """The ledger's sum, and which of the events known here it contains. False when another was faster."""
-        return bool(await self._run(RECOUNT, [key, version, nano, KEPT_S, *contained]))
+    async def recount(self, key: str, state: WindowState, nano: int, contained: Sequence[str]) -> bool:
+        """The ledger's sum, and which of the events in `state` it contains. False when another was faster.
+
+        No script takes more than PIECE_MAX ids: after an outage there are as many as calls came during it, and Redis
+        answers nobody else while a script runs. Between two pieces the counter says the same as before.
+        """
+        contained = list(dict.fromkeys(contained))  # a script must not count one twice
+        pieces = [contained[i : i + PIECE_MAX] for i in range(0, len(contained), PIECE_MAX)] or [[]]
+        first: int | str = ""
+        if state.base is None and len(pieces) > 1:
+            first = nano - sum(state.settled.get(event, state.held.get(event, 0)) for event in contained)
+        for number, piece in enumerate(pieces):
+            version, total = int(state.version) + number, nano if number == len(pieces) - 1 else ""
+            if not await self._run(RECOUNT, [key, version, total, first, KEPT_S, *piece]):
+                return False
+            first = ""
+        return True
 
     def _arguments_of(self, claim: Claim) -> list[Any]:
         if isinstance(claim, RateClaim):
@@ -216,6 +232,20 @@ class Limits:
             for i, answer in zip(lost, again, strict=True):
                 answers[i] = answer
         return answers
+
+    async def _read_hashes(self, pipe: "Pipeline", names: Sequence[str]) -> tuple[list[Any], list[dict[bytes, bytes]]]:
+        """What a pipeline answers, and whole hashes after it, a piece at a time: one may have a million fields."""
+        for name in names:
+            pipe.hscan(name, 0, count=PIECE_MAX)
+        answers = await self._asked_redis(pipe.execute())
+        before, begun = answers[: -len(names)], answers[-len(names) :]
+        hashes: list[dict[bytes, bytes]] = []
+        for name, (cursor, found) in zip(names, begun, strict=True):
+            while cursor:
+                cursor, more = await self._asked_redis(self._redis.hscan(name, cursor, count=PIECE_MAX))
+                found.update(more)
+            hashes.append(found)
+        return before, hashes
 
     async def _asked_redis(self, reply: Any) -> Any:
         try:

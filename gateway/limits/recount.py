@@ -62,7 +62,7 @@ class Recount:
             return False
         nano, contained, corrected = await self._spending.read_spent(window, state.under_way, state.kept)
         known = [*contained, *(f"{KEPT}{event}" for event in corrected)]
-        return await self._limits.recount(key, state.version, nano, known)
+        return await self._limits.recount(key, state, nano, known)
 
     def _is_over(self, window: Window) -> bool:
         return window.end is not None and self._now() > window.end + timedelta(seconds=OVER_S)

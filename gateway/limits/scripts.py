@@ -129,26 +129,26 @@ redis.call('EXPIRE', ARGV[2], ARGV[5])
 return 1
 """
 
-# ARGV: key, the version that was read, the ledger's sum, ttl s, then the event ids that this sum contains. Returns 1
-# when it was taken over, 0 when somebody else was faster.
+# ARGV: key, the version that was read, the ledger's sum or '' where more pieces follow, what `base` is where there is
+# none or '', ttl s, then event ids that this sum contains. What they have cost or hold moves into `base`, so that the
+# counter says the same after each piece; the last one makes `base` the ledger's sum. Returns 0 when another was faster.
 RECOUNT: Final = """
-local key, version = ARGV[1], ARGV[2]
-if (redis.call('HGET', key, 'ver') or '0') ~= version then return 0 end
-for i = 5, #ARGV do
-  local settled = redis.call('HGET', key .. ':u', ARGV[i])
-  if settled then
-    if settled ~= '0' then redis.call('HINCRBY', key, 'usum', '-' .. settled) end
-    redis.call('HDEL', key .. ':u', ARGV[i])
-  end
-  local held = redis.call('HGET', key .. ':h', ARGV[i])
-  if held then
-    if held ~= '0' then redis.call('HINCRBY', key, 'hsum', '-' .. held) end
-    redis.call('HDEL', key .. ':h', ARGV[i])
-    redis.call('ZREM', key .. ':e', ARGV[i])
-  end
+local key = ARGV[1]
+if (redis.call('HGET', key, 'ver') or '0') ~= ARGV[2] then return 0 end
+if ARGV[4] ~= '' then redis.call('HSETNX', key, 'base', ARGV[4]) end
+local settled, held = 0, 0
+if #ARGV > 5 then
+  for _, cost in ipairs(redis.call('HMGET', key .. ':u', unpack(ARGV, 6))) do settled = settled + (cost or 0) end
+  for _, hold in ipairs(redis.call('HMGET', key .. ':h', unpack(ARGV, 6))) do held = held + (hold or 0) end
+  redis.call('HDEL', key .. ':u', unpack(ARGV, 6))
+  redis.call('HDEL', key .. ':h', unpack(ARGV, 6))
+  redis.call('ZREM', key .. ':e', unpack(ARGV, 6))
 end
-redis.call('HSET', key, 'base', ARGV[3])
+for name, moved in pairs({usum = -settled, hsum = -held, base = settled + held}) do
+  if moved ~= 0 then redis.call('HINCRBY', key, name, string.format('%.0f', moved)) end
+end
+if ARGV[3] ~= '' then redis.call('HSET', key, 'base', ARGV[3]) end
 redis.call('HINCRBY', key, 'ver', 1)
-redis.call('EXPIRE', key, ARGV[4])
+redis.call('EXPIRE', key, ARGV[5])
 return 1
 """

@@ -125,8 +125,8 @@ async def test_what_is_settled_counts_once_and_is_recounted(limits: Limits) -> N
     state = await limits.state(claim.key)
     assert (state.base, state.settled, state.held) == (10, {"e": 3}, {})
     await reserve(limits, claim, event="dead")
-    assert await limits.recount(claim.key, state.version, 15, ["e", "dead"])
-    assert not await limits.recount(claim.key, state.version, 10, [])  # an older look must not undo it
+    assert await limits.recount(claim.key, state, 15, ["e", "dead"])
+    assert not await limits.recount(claim.key, state, 10, [])  # an older look must not undo it
     after = await limits.state(claim.key)
     assert (after.base, after.settled, after.held) == (15, {}, {})
     assert (await reserve(limits, claim))[0].used == 15

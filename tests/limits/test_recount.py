@@ -1,9 +1,11 @@
 """Counters of budgets made from the ledger again: after a dead proxy, a correction, a lost Redis, by two at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,22 +13,27 @@ from redis.asyncio import Redis
 
 from gateway.accounts.store import Accounts
 from gateway.audit.budgets import compare
+from gateway.embedded import ephemeral
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.limits.budgets import Budget, Window
 from gateway.limits.claims import Hold
-from gateway.limits.counters import KEPT, Limits
+from gateway.limits.counters import KEPT, PIECE_MAX, Limits
 from gateway.limits.recount import QUIET_PASSES, Recount
+from gateway.limits.scripts import RECOUNT
 from gateway.limits.spending import Spending
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
 from gateway.usage.event import UsageEvent
 from tests.support.events import AT, call, new_id
+from tests.support.servers import memory_folder
 
 USD = 1_000_000_000
 RANDOM = Random(11)
 KEY = "limit:b:one"
 LATER = AT + timedelta(hours=2)
+HELD_MAX_S = 0.02
+"""Seconds for which Valkey may have no ear for anybody else."""
 
 
 @pytest.fixture
@@ -248,3 +255,113 @@ async def test_what_is_kept_ends_after_a_day(counter: BudgetCounter, redis: "Red
     await redis.zadd(f"{KEY}:e", {f"{KEPT}a": 1})
     (taken,) = await counter.limits.reserve("b", [counter.hold])
     assert (taken.refused, taken.more) == (False, USD // 4)
+
+
+# A recount after an outage: any number of calls, and never a long script.
+
+
+class AllContained(Spending):
+    """A ledger that has every call, and says what they have cost in all."""
+
+    def __init__(self, nano: int) -> None:
+        self.nano = nano
+
+    async def read_spent(
+        self, window: Window, events: Sequence[str] = (), kept: Sequence[str] = ()
+    ) -> tuple[int, list[str], list[str]]:
+        return self.nano, list(events), list(kept)
+
+    async def is_current(self, window: Window) -> bool:
+        return True
+
+
+class WatchedLimits(Limits):
+    """Limits that write down after each script of a recount how many ids it took, and what a new call would see."""
+
+    def __init__(self, redis: "Redis") -> None:
+        super().__init__(redis, hold_s=600)
+        self.pieces: list[int] = []
+        self.counted: list[int] = []
+
+    async def _run(self, script: str, arguments: list[Any]) -> Any:
+        answer = await super()._run(script, arguments)
+        if script == RECOUNT:
+            self.pieces.append(len(arguments) - 5)
+            sums = await self._redis.hmget(KEY, "base", "usum", "hsum")
+            self.counted.append(sum(int(each or 0) for each in sums))
+        return answer
+
+
+async def leave_under_way(redis: "Redis", settled: int, held: int) -> None:
+    """Calls of 3 nano-USD that are settled, and of 10 that are held, as an outage leaves them."""
+    for name, count, nano, total in ((":u", settled, 3, "usum"), (":h", held, 10, "hsum")):
+        for start in range(0, count, 10_000):
+            ids = range(start, min(start + 10_000, count))
+            await redis.hset(KEY + name, mapping={f"{name[1]}{i:035d}": nano for i in ids})
+        await redis.hincrby(KEY, total, count * nano)
+
+
+@pytest.mark.parametrize("base", [100, None])
+async def test_a_recount_goes_in_pieces_between_which_the_counter_is_right(
+    counter: BudgetCounter, redis: "Redis", base: int | None
+) -> None:
+    await counter.begin(100)
+    await leave_under_way(redis, settled=2_500, held=300)
+    if base is None:
+        await redis.hdel(KEY, "base")
+    limits, true = WatchedLimits(redis), 100 + 2_500 * 3 + 300 * 10
+    assert await Recount(limits, AllContained(true - 300 * 9), now=lambda: LATER).step_once() == 1
+    assert (limits.pieces, sum(limits.pieces)) == ([PIECE_MAX] * 5 + [300], 2_800)
+    if base is not None:  # what is held counts as held, until the ledger's sum says what it has cost
+        assert limits.counted == [true] * 5 + [true - 300 * 9]
+    else:
+        assert limits.counted == [true - 300 * 9] * 6
+    assert await counter.figures() == (true - 300 * 9, 0, 0)
+
+
+async def test_a_worker_that_was_overtaken_between_two_pieces_stops(counter: BudgetCounter, redis: "Redis") -> None:
+    await counter.begin(100)
+    await leave_under_way(redis, settled=2_500, held=0)
+    slow, fast = WatchedLimits(redis), Limits(redis, hold_s=600)
+    behind = await slow.state(KEY)
+    first = [*behind.settled][:1500]
+    assert await fast.recount(KEY, await fast.state(KEY), 100 + 1500 * 3, first)
+    assert not await slow.recount(KEY, behind, 100 + 1400 * 3, first[:1400])
+    assert await counter.figures() == (100 + 1500 * 3, 1000 * 3, 0)
+
+
+class TimedLimits(Limits):
+    """Limits that note what each trip to Valkey costs its main thread, which answers nobody else meanwhile: seconds of
+    CPU, since what other processes take of the core on a busy machine is not its own."""
+
+    def __init__(self, redis: "Redis", pid: int) -> None:
+        super().__init__(redis, hold_s=600)
+        self.schedstat = Path(f"/proc/{pid}/task/{pid}/schedstat")
+        self.held_s: list[float] = []
+
+    async def _asked_redis(self, reply: Any) -> Any:
+        before_ns = int(self.schedstat.read_text().split()[0])
+        try:
+            return await super()._asked_redis(reply)
+        finally:
+            self.held_s.append((int(self.schedstat.read_text().split()[0]) - before_ns) / 1e9)
+
+
+@pytest.mark.long
+async def test_a_million_calls_never_hold_valkey_for_long() -> None:
+    with ephemeral({"valkey"}, parent=memory_folder()) as running:
+        async with open_redis(running.redis_url, timeout_s=60) as redis:
+            budget = Budget(id="one", user_id=new_id(RANDOM), limit_nano=USD, period="day", hard=True, since=AT)
+            limits = TimedLimits(redis, (await redis.info("server"))["process_id"])
+            await limits.begin(KEY, msgspec.json.encode(budget.window(AT)), 0)
+            await leave_under_way(redis, settled=1_000_000, held=100_000)
+            await redis.config_set("slowlog-log-slower-than", int(HELD_MAX_S * 1e6))
+            await redis.config_set("slowlog-max-len", 10_000)
+            await redis.slowlog_reset()
+            assert await Recount(limits, AllContained(4_000_000), now=lambda: LATER).step_once() == 1
+            assert await redis.hmget(KEY, "base", "usum", "hsum") == [b"4000000", b"0", b"0"]
+            trips = len(limits.held_s)
+            assert trips > 1_100_000 / PIECE_MAX
+            assert max(limits.held_s) < HELD_MAX_S
+            # Valkey's own clock runs on while another process has the core, so some may look slow to it.
+            assert await redis.slowlog_len() < trips / 4
