@@ -23,6 +23,7 @@ from gateway.config import values as config_values
 from gateway.config.close_settings import CloseSettings
 from gateway.config.cors_settings import CorsSettings
 from gateway.config.environment import Environment
+from gateway.config.host_settings import HostSettings, JournalSettings
 from gateway.config.values import (
     Credential,
     HttpUrl,
@@ -169,21 +170,6 @@ class EgressSettings(_Section):
 
     proxy: Annotated[SecretStr, AfterValidator(egress_proxy)] | None = None
     """Proxy for the vendors' https addresses, `http://USER:PASSWORD@HOST:PORT` (CONNECT); `direct`: explicitly none."""
-
-
-class JournalSettings(_Section):
-    """The journal on this host's disk: where a call becomes durable."""
-
-    segment_bytes_max: int = Field(64 * 1024 * 1024, ge=4096)
-    """Bytes after which a new segment is begun."""
-    reserve_bytes: int = Field(16 * 1024 * 1024, ge=0)
-    """Bytes of disk that each process keeps free for calls in flight, which can then settle on a full disk."""
-    keep_s: float = Field(86_400, ge=0)
-    """Seconds a segment is kept after every call in it is confirmed in Postgres."""
-    confirm_after_s: float = Field(2, gt=0)
-    """Seconds after which an event not yet seen in Postgres is sent again."""
-    open_max_s: float = Field(4000, gt=0)
-    """Seconds after which an open call of a running process is swept too; must exceed upstream.total_s."""
 
 
 class FlushSettings(_Section):
@@ -341,6 +327,7 @@ class Settings(BaseSettings):
     connections: ConnectionSettings = ConnectionSettings()
     egress: EgressSettings = EgressSettings()
     journal: JournalSettings = JournalSettings()
+    hosts: HostSettings = HostSettings()
     flush: FlushSettings = FlushSettings()
     billing: BillingSettings = BillingSettings()
     close: CloseSettings = CloseSettings()
@@ -356,6 +343,8 @@ class Settings(BaseSettings):
     def _sweeps_late_enough(self) -> Self:
         if self.journal.open_max_s <= self.upstream.total_s:
             raise ValueError("journal.open_max_s must be more than upstream.total_s: a running call would be swept")
+        if self.journal.open_max_s + self.hosts.grace_s <= 2 * self.hosts.renew_s:
+            raise ValueError("hosts.renew_s must be less than half of journal.open_max_s + hosts.grace_s, the lease")
         return self
 
     @classmethod

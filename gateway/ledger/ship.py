@@ -17,8 +17,7 @@ from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.ids import unix_ms_of
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
-from gateway.usage.event import Orphan, decode_note, decode_open
-from pricing.readers.body import UNREADABLE
+from gateway.usage.event import Orphan, is_readable
 
 SETTLED_MAX: Final = 50_000
 """Settled calls held in memory at most; beyond it the journal is read no further until Postgres has caught up. Open
@@ -70,6 +69,8 @@ class Ship:
         self._calls: Final[dict[str, JournaledCall]] = {}
         self._unsent: Final[dict[str, bytes]] = {}
         self._settled = 0
+        self._changed: Final[set[str]] = set()
+        """Calls that were opened, noted or sent since somebody asked for the changes."""
 
     async def step_once(self) -> int:
         """Reads what is new, sends it, confirms what is due. Returns how many events were sent or confirmed.
@@ -105,16 +106,40 @@ class Ship:
             gone, current = writers[writer]
             if gone or (current and unix_ms_of(event_id) < older_than_unix_ms):
                 orphan = Orphan(call.opened, call.note)
-                if _can_be_swept(orphan):
+                if is_readable(orphan, event_id):  # of settled calls nobody asks it, so not before
                     found.append(orphan)
                 else:
                     unreadable.append(event_id)
         for event_id in unreadable:
+            self._changed.add(event_id)
             segment = self._calls.pop(event_id).segments[0]
             segment.unconfirmed -= 1
             segment.corrupt += 1
             _log.error("an open call cannot be read, and is left out", id=event_id, segment=segment.path.name)
         return found
+
+    def take_changes(self) -> tuple[dict[str, Orphan], list[str]]:
+        """What has changed since it was last asked: calls that are open, as they are now, and calls of which the stream
+        has the SETTLE. One that is settled and not yet sent is neither: until then its OPEN is all that others have.
+        """
+        opened: dict[str, Orphan] = {}
+        closed = []
+        for event_id in self._changed:
+            call = self._calls.get(event_id)
+            if call is not None and call.opened is not None:
+                opened[event_id] = Orphan(call.opened, call.note)
+            elif event_id not in self._unsent:
+                closed.append(event_id)
+        self._changed.clear()
+        return opened, closed
+
+    def opened(self) -> dict[str, Orphan]:
+        """Every call that is open."""
+        return {
+            event_id: Orphan(call.opened, call.note)
+            for event_id, call in self._calls.items()
+            if call.opened is not None
+        }
 
     def _judge(self, slot: str, boot: str | None) -> tuple[bool, bool]:
         """Whether a writer is dead and all that it wrote is read; whether the reading keeps up with its slot."""
@@ -153,12 +178,14 @@ class Ship:
             call = self._calls[event_id] = JournaledCall()
         if record.kind == NOTE:
             call.note = record.payload
+            self._changed.add(event_id)
             return
         if record.segment not in call.segments:
             call.segments.append(record.segment)
             record.segment.unconfirmed += 1
         if record.kind == OPEN and call.settled_at is None:
             call.opened = record.payload
+            self._changed.add(event_id)
         elif record.kind == SETTLE and call.settled_at is None:
             self._settled += 1
             call.settled_at = (record.segment, record.offset)
@@ -178,6 +205,7 @@ class Ship:
                 del self._unsent[event_id]
                 call = self._calls[event_id]
                 call.stream_id, call.due_s = stream_id, due
+                self._changed.add(event_id)
             sent += len(batch)
         return sent
 
@@ -242,14 +270,3 @@ class Ship:
             found = str(error)
         _log.error("settle lost from disk and stream", id=event_id, segment=segment.path.name, found=found)
         return None
-
-
-def _can_be_swept(orphan: Orphan) -> bool:
-    """Whether this version can read what an orphan's writer wrote. Of settled calls nobody asks it, so not before."""
-    try:
-        decode_open(orphan.opened)
-        if orphan.note is not None:
-            decode_note(orphan.note)
-    except UNREADABLE:
-        return False
-    return True

@@ -13,6 +13,12 @@ import structlog
 import pricing
 import pricing.data
 from gateway.config.settings import Settings, require_values
+from gateway.hosts.identity import read_host
+from gateway.hosts.open_calls import OpenCalls
+from gateway.hosts.opening import lease_s, open_calls_in_flight
+from gateway.hosts.presence import Presence
+from gateway.hosts.store import Hosts
+from gateway.journal.frames import SETTLE
 from gateway.journal.opening import open_journal
 from gateway.journal.reader import Segments
 from gateway.journal.writer import Journal
@@ -28,6 +34,7 @@ from gateway.processes import vitals as process
 from gateway.processes.arguments import ProcessArguments
 from gateway.processes.supervisor import Ready
 from gateway.stores.opening import open_process_pool
+from gateway.usage.event import encode
 from gateway.usage.opening import build_settler
 from gateway.usage.plan_store import FollowPlans
 
@@ -59,7 +66,15 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             monotonic=time.monotonic,
             failpoint=arguments.failpoint,
         )
-        sweep = Sweep(upstream, settler, journal, clock=time.time, failpoint=arguments.failpoint)
+        sweep = Sweep(
+            upstream,
+            settler,
+            lambda event: journal.append(SETTLE, encode(event)),
+            clock=time.time,
+            failpoint=arguments.failpoint,
+        )
+        calls = open_calls_in_flight(stack, settings, values["redis_url"])
+        presence = build_presence(settings, ship, calls, Hosts(pool))
         retire_at = time.monotonic() + RETIRE_EVERY_S
 
         async def turn() -> float:
@@ -77,6 +92,8 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
 
         loops = Loops(uniform=random.uniform)
         loops.paced("journal", turn, finishes=True)
+        loops.every("open calls", presence.show_calls, every_s=STEP_S)
+        loops.every("host", presence.renew, every_s=settings.hosts.renew_s)
         ready(partial(status, loops, ship, sweep, segments, journal, time.time))
         async with loops:
             await loops.run_until(stop)
@@ -84,6 +101,19 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             await turn()  # what the last calls have left
         except DependencyDown as error:
             _log.warning("not all is shipped", what=error.what, detail=error.detail)
+
+
+def build_presence(settings: Settings, ship: Ship, calls: OpenCalls, hosts: Hosts) -> Presence:
+    """This host as others know it."""
+    return Presence(
+        read_host(settings.gateway_data_dir),
+        ship,
+        calls,
+        hosts,
+        lease_s=lease_s(settings),
+        renew_s=settings.hosts.renew_s,
+        monotonic=time.monotonic,
+    )
 
 
 def status(

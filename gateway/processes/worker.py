@@ -28,6 +28,10 @@ from gateway.billing.webhooks.inbox import StripeInbox
 from gateway.billing.webhooks.opening import build_stripe_events
 from gateway.close.seal import Seal
 from gateway.config.settings import Settings, require_values
+from gateway.hosts.lost import LostHosts
+from gateway.hosts.open_calls import OpenCalls
+from gateway.hosts.opening import open_calls_in_flight
+from gateway.hosts.store import Hosts
 from gateway.kit.clock import now
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.loops import Loops
@@ -48,6 +52,7 @@ from gateway.meetings.listing import MeetingListing
 from gateway.meetings.opening import open_daily
 from gateway.meetings.worker import MeetingsWorker
 from gateway.openai.opening import open_upstream
+from gateway.openai.upstream import Upstream
 from gateway.processes import vitals as process
 from gateway.processes.arguments import OnNewSecret, ProcessArguments
 from gateway.processes.supervisor import Ready
@@ -58,7 +63,7 @@ from gateway.rooms.store import Rooms
 from gateway.stores.opening import open_process_pool
 from gateway.stores.postgres import Pool
 from gateway.usage.opening import build_settler
-from gateway.usage.plan_store import PlanStore
+from gateway.usage.plan_store import FollowPlans, PlanStore
 from gateway.usage.plans import KnownPlans
 
 CONNECTIONS_MAX: Final = 6
@@ -107,7 +112,11 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             loops.every("credit balances", balances.step_once, every_s=LOOK_FOR_BALANCES_S)
         recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
-        _poll(loops, stack, settings, ledger, pool, arguments.on_new_secret)
+        upstream = _upstream(stack, settings, arguments.on_new_secret)
+        _poll(loops, settings, ledger, pool, upstream)
+        open_calls = open_calls_in_flight(stack, settings, values["redis_url"])
+        lost = _lost_hosts(settings, open_calls, ledger, pool, upstream)
+        loops.every("lost hosts", lost.step_once, every_s=settings.hosts.sweep_s)
         loops.every("expire", Expiry(Rooms(pool), now=now).step_once, every_s=settings.rooms.expire_interval_s)
         loops.every("seal", _seal(settings, pool).step_once, every_s=SEAL_EVERY_S)
         loops.every("meetings", _meetings(settings, inbox, pool).apply_due, every_s=MEET_EVERY_S)
@@ -120,19 +129,27 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             await loops.run_until(stop)
 
 
-def _poll(
-    loops: Loops,
-    stack: AsyncExitStack,
-    settings: Settings,
-    ledger: Ledger,
-    pool: Pool,
-    on_new_secret: OnNewSecret,
-) -> None:
-    """Asks OpenAI about estimates where this worker has its key; one that has not only writes."""
+def _upstream(stack: AsyncExitStack, settings: Settings, on_new_secret: OnNewSecret) -> Upstream | None:
+    """OpenAI, where this worker has its key; one that has not asks nothing."""
     if settings.openai_api_key is None:
-        return
+        return None
     upstream = open_upstream(stack, settings, settings.openai_api_key.get_secret_value())
     on_new_secret("openai_api_key", upstream.use_key)
+    return upstream
+
+
+def _lost_hosts(
+    settings: Settings, calls: OpenCalls, ledger: Ledger, pool: Pool, upstream: Upstream | None
+) -> LostHosts:
+    plans = FollowPlans(pool, monotonic=time.monotonic)
+    settler = build_settler(settings, pricing.parse(pricing.data.read_texts()), plans.known)
+    return LostHosts(calls, Hosts(pool), ledger, plans, upstream, settler, sweeper=_unique_name(), now=now)
+
+
+def _poll(loops: Loops, settings: Settings, ledger: Ledger, pool: Pool, upstream: Upstream | None) -> None:
+    """Asks OpenAI about estimates."""
+    if upstream is None:
+        return
     settler = build_settler(settings, pricing.parse(pricing.data.read_texts()), KnownPlans())
     poll = Poll(OpenItems(pool), ledger, upstream, settler, PlanStore(pool), now=now)
     loops.every("poll", poll.step_once, every_s=POLL_EVERY_S)
@@ -190,7 +207,7 @@ def build_flush(settings: Settings, buffer: Buffer, ledger: Ledger, failpoint: F
     return Flush(
         buffer,
         ledger,
-        consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        consumer=_unique_name(),
         batch_rows_max=settings.flush.batch_rows_max,
         interval_s=settings.flush.interval_s,
         claim_idle_s=settings.flush.claim_idle_s,
@@ -198,6 +215,11 @@ def build_flush(settings: Settings, buffer: Buffer, ledger: Ledger, failpoint: F
         now=now,
         failpoint=failpoint,
     )
+
+
+def _unique_name() -> str:
+    """One that nobody has ever had."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def build_bill(settings: Settings, pool: Pool, billing: Billing, failpoint: Failpoint = pass_by) -> UsageReporter:

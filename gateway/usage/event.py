@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.usage.usage_block import NO_USAGE
 from pricing import Line
+from pricing.readers.body import UNREADABLE
 
 Evidence = Literal["reported", "drained", "estimated", "unpriced", "void", "adjustment"]
 
@@ -130,3 +131,14 @@ def decode_open(data: bytes) -> OpenRecord:
 def decode_note(data: bytes) -> NoteRecord:
     """Raises msgspec.DecodeError when `data` is not a NoteRecord."""
     return _note_decoder.decode(data)
+
+
+def is_readable(orphan: Orphan, event_id: str) -> bool:
+    """Whether this version can read what the orphan's writer wrote of this call."""
+    try:
+        opened = decode_open(orphan.opened)
+        if orphan.note is not None:
+            decode_note(orphan.note)
+    except UNREADABLE:
+        return False
+    return opened.id == event_id

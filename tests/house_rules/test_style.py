@@ -32,6 +32,7 @@ OPEN_HERE: Final = (
     "gateway/billing/stripe_http.py",
     # Opened from settings for whoever closes them.
     "gateway/accounts/opening.py",
+    "gateway/hosts/opening.py",
     "gateway/ledger/opening.py",
     "gateway/limits/opening.py",
     # Commands that need the ledger at their end only, or not always.

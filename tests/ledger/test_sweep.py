@@ -58,7 +58,9 @@ class Sweeper:
 
     def __init__(self, shipping: JournalShipping, openai: OpenAI, upstream: Upstream, journal: Journal) -> None:
         self.openai, self.journal, self.now_s = openai, journal, AT.timestamp() + 5
-        self.sweep = Sweep(upstream, SETTLER, journal, clock=lambda: self.now_s)
+        self.sweep = Sweep(
+            upstream, SETTLER, lambda event: journal.append(SETTLE, encode(event)), clock=lambda: self.now_s
+        )
         self._folder = shipping.folder
 
     def swept(self) -> list[UsageEvent]:

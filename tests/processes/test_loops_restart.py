@@ -27,6 +27,8 @@ ENDS_S: Final = 120.0
 """Only ever waited for in full when something is broken."""
 LOOPS: Final = {
     "journal": "keeper",
+    "open calls": "keeper",
+    "host": "keeper",
     "slots": "proxy",
     "bounds": "proxy",
     "connections": "proxy",
@@ -42,6 +44,7 @@ LOOPS: Final = {
     "credit balances": "worker",
     "recount": "worker",
     "poll": "worker",
+    "lost hosts": "worker",
     "expire": "worker",
     "seal": "worker",
     "meetings": "worker",

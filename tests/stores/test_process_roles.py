@@ -61,7 +61,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
     },
     "keeper": {
         "openai_usage": READS, "usage_quarantine": READS, "plans": READS, "plan_changes": READS,
-        "user_customers": READS,
+        "user_customers": READS, "hosts": CHANGES,
     },
     "worker": {
         "openai_usage": APPENDS, "usage_hourly": CHANGES, "users": READS, "api_keys": {"select", "update"},
@@ -79,7 +79,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "credit_uses": CHANGES, "usage_daily": CHANGES, "usage_daily_meetings": CHANGES, "usage_daily_units": CHANGES,
         "stripe_attempts": APPENDS, "stripe_decisions": READS, "outbox_totals": CHANGES,
         "price_books": APPENDS,
-        "plans": READS, "plan_changes": READS,
+        "plans": READS, "plan_changes": READS, "hosts": CHANGES,
     },
     "reports": {
         "openai_usage": READS, "usage_hourly": READS, "users": READS, "api_keys": READS, "meetings": READS,
@@ -96,7 +96,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "usage_daily": READS, "usage_daily_meetings": READS, "usage_daily_units": READS,
         "stripe_attempts": READS, "stripe_decisions": READS, "outbox_totals": READS,
         "price_books": READS,
-        "plans": READS, "plan_changes": READS,
+        "plans": READS, "plan_changes": READS, "hosts": READS,
     },
 }  # fmt: skip
 REFUSED: Final = (

@@ -81,6 +81,7 @@ TABLES: Final = {
     "correction_proposals": (NOTHING, APPENDS),
     "correction_decisions": (NOTHING, APPENDS),
     "plans": (NOTHING, APPENDS),
+    "hosts": (NOTHING, WRITES),
     "plan_changes": (NOTHING, frozenset({"select", "update"})),
 }
 HIDDEN_COLUMNS: Final = {

@@ -38,7 +38,7 @@ SERVICE_ONLY = (
     "late_rows", "units_due", "books", "periods", "customers", "user_customers", "cost_centres",
     "billing_windows", "billing_carry", "credit_uses", "price_books",
     "stripe_attempts", "stripe_decisions", "outbox_totals",
-    "plans", "plan_changes",
+    "plans", "plan_changes", "hosts",
 )  # fmt: skip
 
 # Supabase's own set-up (Supabase's docs), as far as migrations meet it.

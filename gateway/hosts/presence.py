@@ -1,0 +1,70 @@
+"""A host as it shows itself to the others: its calls in flight in Redis, its lease there and in PostgreSQL.
+
+Run by the keeper, in two loops that wait for one store each: a host is known through whichever answers.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.hosts.identity import KnownHost
+from gateway.hosts.open_calls import OpenCalls
+from gateway.hosts.store import Hosts
+from gateway.ledger.ship import Ship
+
+
+class Presence:
+    """One per keeper."""
+
+    def __init__(
+        self,
+        host: KnownHost,
+        ship: Ship,
+        calls: OpenCalls,
+        hosts: Hosts,
+        *,
+        lease_s: float,
+        renew_s: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._host: Final = host
+        self._ship: Final = ship
+        self._calls: Final = calls
+        self._hosts: Final = hosts
+        self._lease_s: Final = lease_s
+        self._renew_s: Final = renew_s
+        self._monotonic: Final = monotonic
+        self._renew_at_s = 0.0
+        self._number: int | None = None
+        """Of our last write, by Redis; None while it is not known what Redis has: after a start, an outage, a loss."""
+        self._is_clean = False
+        """Whether Redis has none of our calls that are not open any more."""
+
+    async def show_calls(self) -> None:
+        """Writes to Redis which calls are open, where that has changed, and renews the lease there."""
+        put, gone = self._ship.take_changes()
+        begun, number = self._monotonic(), self._number
+        if number is not None and not put and not gone and begun < self._renew_at_s:
+            return
+        self._number = None  # whatever ends this write before its end
+        if number is None:
+            put, self._is_clean = self._ship.opened(), False
+        if not self._is_clean and not self._ship.behind:  # all of the journal is read: what is not open is over
+            gone = list(await self._calls.ids(self._host.id) - self._ship.opened().keys())
+            self._is_clean = True
+        written = await self._calls.show(self._host, put, gone, lease_s=self._lease_s)
+        if number is None or written == number + 1:
+            self._number, self._renew_at_s = written, begun + self._renew_s
+
+    async def renew(self) -> None:
+        """Renews the lease in PostgreSQL."""
+        await self._hosts.renew(
+            self._host,
+            lease_s=self._lease_s,
+            open_calls=self._ship.open_calls,
+            unconfirmed_calls=self._ship.unconfirmed,
+        )
+
+    async def leave(self) -> None:
+        """This host is stopped, and PostgreSQL has all its calls. A lease that cannot be ended ends by itself."""
+        await self._hosts.end(self._host.id)
+        await self._calls.leave(self._host.id)

@@ -1,0 +1,139 @@
+"""What others know of a host: its calls in flight in Redis, and two leases."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.hosts.identity import FILE, read_host
+from gateway.hosts.open_calls import CALLS, LEASE, NAMES
+from gateway.kit.errors import ConfigError, DependencyDown
+from tests.hosts.scene import LEASE_S, RENEW_S, HostScene
+from tests.ledger.journals_at_work import LONG_AGO
+
+
+def test_an_id_is_made_once(tmp_path: Path) -> None:
+    made = read_host(tmp_path)
+    assert read_host(tmp_path) == made
+    assert os.stat(tmp_path / FILE).st_mode & 0o777 == 0o600
+    (tmp_path / FILE).write_text("canary\n")
+    with pytest.raises(ConfigError, match="not the id of a host") as refused:
+        read_host(tmp_path)
+    assert "canary" not in str(refused.value)
+
+
+async def test_redis_has_the_calls_in_flight_and_no_others(scene: HostScene) -> None:
+    at_once = await scene.open()
+    await scene.settle(at_once)  # opened and settled between two turns: never written
+    slow, noted = await scene.open(), await scene.open(note=7)
+    await scene.step()
+    assert await scene.shown() == {slow, noted}
+    notes = {each.id: each.orphan and each.orphan.note for each in await scene.calls.read(scene.host.id, 10)}
+    assert notes[slow] is None
+    assert b'"output_events":7' in (notes[noted] or b"")
+    await scene.settle(noted)
+    await scene.step()
+    assert await scene.shown() == {slow}
+    await scene.settle(slow)
+    await scene.step()
+    assert await scene.shown() == set()
+    assert await scene.redis.exists(CALLS + scene.host.id) == 0
+
+
+async def test_an_open_stays_until_its_settle_is_in_the_stream(scene: HostScene) -> None:
+    slow = await scene.open()
+    await scene.step()
+    append = scene.shipping.buffer.append
+
+    async def away(_entries: object) -> list[bytes]:
+        raise DependencyDown("redis", "away")
+
+    scene.shipping.buffer.append = away  # type: ignore[assignment, method-assign]
+    await scene.settle(slow)
+    with pytest.raises(DependencyDown):
+        await scene.shipping.after(1)
+    await scene.presence.show_calls()
+    assert await scene.shown() == {slow}
+    scene.shipping.buffer.append = append  # type: ignore[method-assign]
+    await scene.step()
+    assert await scene.shown() == set()
+
+
+async def test_a_lease_in_each_store(scene: HostScene) -> None:
+    await scene.open()
+    await scene.step()
+    assert LEASE_S - 5 < await scene.redis.ttl(LEASE + scene.host.id) <= LEASE_S
+    row = await scene.row()
+    assert (row["name"], row["open_calls"], row["unconfirmed_calls"], row["lost_at"]) == (scene.host.name, 1, 0, None)
+    assert abs((row["lease_until"] - row["seen_at"]).total_seconds() - LEASE_S) < 1
+    await scene.redis.expire(LEASE + scene.host.id, 10)
+    await scene.lose_in_postgres()
+    await scene.step(1)  # nothing has changed, and the lease in Redis is not due
+    assert await scene.redis.ttl(LEASE + scene.host.id) <= 10
+    assert (await scene.row())["lease_until"] > row["seen_at"]
+    await scene.step(RENEW_S)
+    assert await scene.redis.ttl(LEASE + scene.host.id) > 10
+
+
+@pytest.mark.parametrize("idle", [False, True])
+async def test_what_redis_has_lost_is_written_again(scene: HostScene, idle: bool) -> None:
+    """A flush, or a failover to a replica that lacks the last writes: the number in the lease tells."""
+    old = await scene.open()
+    await scene.step()
+    before = await scene.redis.dump(CALLS + scene.host.id), await scene.redis.dump(LEASE + scene.host.id)
+    lost = await scene.open()
+    await scene.step()
+    assert await scene.shown() == {old, lost}
+    await scene.redis.restore(CALLS + scene.host.id, 0, before[0], replace=True)
+    await scene.redis.restore(LEASE + scene.host.id, 0, before[1], replace=True)
+    await scene.redis.delete(NAMES)
+    new = set() if idle else {await scene.open()}
+    await scene.step(RENEW_S if idle else 0.1)
+    await scene.step()
+    assert await scene.shown() == {old, lost} | new
+    assert scene.host.id in await scene.calls.names()
+    await scene.redis.flushdb()
+    await scene.step(RENEW_S)
+    await scene.step()
+    assert await scene.shown() == {old, lost} | new
+
+
+async def test_a_new_keeper_writes_what_its_journal_says(scene: HostScene) -> None:
+    ended, running = await scene.open(), await scene.open()
+    await scene.step()
+    await scene.settle(ended)
+    scene.shipping.start()  # the old one never came to it
+    scene.presence = scene.new_presence()
+    await scene.step()
+    assert await scene.shown() == {running}
+
+
+async def test_a_host_that_stops_with_nothing_left_is_not_missed(scene: HostScene) -> None:
+    await scene.settle(await scene.open())
+    await scene.step()
+    await scene.flush().step_once()
+    await scene.step(3)
+    assert (scene.shipping.ship.open_calls, scene.shipping.ship.unconfirmed) == (0, 0)
+    await scene.presence.leave()
+    assert (await scene.row())["ended_at"] is not None
+    assert await scene.redis.keys("host:*") == []
+    assert await scene.worker().step_once() == 0
+    assert (await scene.row())["lost_at"] is None
+    await scene.step(RENEW_S)  # started again
+    assert (await scene.row())["ended_at"] is None
+    assert scene.host.id in await scene.calls.names()
+
+
+async def test_what_the_keeper_sweeps_itself_leaves_redis(scene: HostScene) -> None:
+    """Its process is dead: the keeper settles the call, and nobody else will."""
+    event_id = await scene.open()
+    await scene.step()
+    scene.shipping.journal.close()
+    (orphan,) = scene.shipping.ship.orphans(older_than_unix_ms=LONG_AGO)
+    assert event_id.encode() in orphan.opened
+    journal = scene.shipping.writer("keeper")
+    journal.open()
+    scene.shipping.journal = journal
+    await scene.settle(event_id)
+    await scene.step()
+    assert await scene.shown() == set()
