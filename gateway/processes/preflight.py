@@ -5,6 +5,7 @@ stopped) is waited for, because a gateway that runs survives its absence too.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count, islice
@@ -17,19 +18,27 @@ from gateway.config.settings import Settings, require_values
 from gateway.journal.folder import living_slots
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.ledger.stream import Buffer
-from gateway.processes import marks
+from gateway.processes import marks, seen_stores
 from gateway.stores import disk, migrator
 from gateway.stores.postgres import open_pool, translating_errors
 from gateway.stores.postgres_health import try_write
 from gateway.stores.redis import open_redis
 
 TELL_EVERY_S: Final = 5.0
+TELL_SELDOM_S: Final = 300.0
+"""Seconds between two words of a gateway that serves meanwhile."""
 TRY_EVERY_S: Final = 0.5
+KNOWN_WAIT_S: Final = 5.0
+"""Seconds for which stores that were seen before are waited for; without them the gateway serves what it can."""
 T = TypeVar("T")
 
 
 class Stopped(Exception):
     """The process was told to stop before it had started."""
+
+
+class StoreAway(ConfigError):
+    """A store has not come up in time."""
 
 
 class Patience:
@@ -56,11 +65,12 @@ class Patience:
                 if now >= self._until_s:
                     fix = f"Start it, or correct {variable}; --wait gives it longer."
                     detail = error.detail.rstrip(".")
-                    raise ConfigError(f"{variable}: {error.what} is not there: {detail}. {fix}") from None
+                    raise StoreAway(f"{variable}: {error.what} is not there: {detail}. {fix}") from None
                 if now >= told_s:
                     left_s = self._until_s - now
-                    self._say(f"waiting for {error.what} ({variable}), {left_s:.0f} s more: {error.detail}")
-                    told_s = now + TELL_EVERY_S
+                    how_long = "" if left_s == math.inf else f", {left_s:.0f} s more"
+                    self._say(f"waiting for {error.what} ({variable}){how_long}: {error.detail}")
+                    told_s = now + (TELL_EVERY_S if left_s < math.inf else TELL_SELDOM_S)
             try:
                 await asyncio.wait_for(self._stop.wait(), TRY_EVERY_S)
             except TimeoutError:
@@ -104,6 +114,27 @@ async def free_slots(settings: Settings, workers: int, patience: Patience) -> li
 
     taken = await patience.until_there("GATEWAY_DATA_DIR", ask)
     return list(islice((slot for slot in count() if f"proxy-{slot}" not in taken), workers))
+
+
+async def may_start(settings: Settings, wait_s: float, stop: asyncio.Event, say: Say) -> bool:
+    """Whether all is there. False: a store is away, and may be, because this folder has served with these stores
+    before; `see_stores` then checks them. Raises Stopped, ConfigError.
+    """
+    known = seen_stores.is_known(settings)
+    try:
+        await see_stores(settings, min(wait_s, KNOWN_WAIT_S) if known else wait_s, stop, say)
+    except StoreAway as error:
+        if not known:
+            raise
+        say(f"starting without it, as it was seen from this folder before. {error}")
+        return False
+    return True
+
+
+async def see_stores(settings: Settings, wait_s: float, stop: asyncio.Event, say: Say) -> None:
+    """As `stores_are_there`, for `serve`, and remembers that they were. Raises Stopped."""
+    await stores_are_there(settings, Patience(wait_s, stop, say), say)
+    seen_stores.remember(settings)
 
 
 async def stores_are_there(

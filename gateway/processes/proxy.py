@@ -122,6 +122,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
                 active_relays=active_relays,
                 clients=clients,
                 namespaces=build_namespaces(settings),
+                plans=plans,
                 cors=cors,
                 forward_traces=settings.traces.forward_agents,
                 failpoint=arguments.failpoint,
@@ -132,10 +133,8 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         hear = arguments.on_new_secret
         server = _open_server(settings, connections, proxy, admission, limiter.local, clients, cors, hear)
         await _listen(stack, server, listener, loops, active_relays)
-        state = partial(
-            status, name, metrics, recorder, journal, active_relays, limiter, verifier, plans, loops, clients
-        )
-        ready(state)
+        parts = (metrics, recorder, journal, active_relays, limiter, verifier, plans, loops, clients)
+        ready(partial(status, name, *parts))
         try:
             await loops.run_until(stop)
         finally:
@@ -311,7 +310,8 @@ def status(
     loops: Loops,
     clients: ClientConnections,
 ) -> Status:
-    """A proxy fails when calls cannot be recorded, or when a loop has failed. Calls go on while its loops wait."""
+    """A proxy fails when calls cannot be recorded, when a loop has failed, or while it cannot let any key in yet. Calls
+    go on while its loops wait."""
     own = (
         Sample("gateway_waiting", (name,), int(loops.waiting_on is not None)),
         Sample("gateway_drains_running", (), active_relays.running),
@@ -326,7 +326,7 @@ def status(
         ),
     )
     return Status(
-        recorder.failure or loops.failure,
+        recorder.failure or loops.failure or plans.failure,
         loops.waiting_on,
         (*metrics.samples(), *clients.samples(), *own, *process.samples(name)),
     )

@@ -1,6 +1,7 @@
 """`gateway serve`: the gateway on real services, which the environment names."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from gateway.config.settings import Settings, require_values
 from gateway.kit.version import build_labels
 from gateway.processes.admin import Board
 from gateway.processes.live_secrets import Reload
-from gateway.processes.preflight import Patience, Stopped, check_egress, free_slots, stores_are_there
+from gateway.processes.preflight import Patience, Stopped, check_egress, free_slots, may_start, see_stores
 from gateway.processes.stack import Gateway, open_admin, reserve
 from gateway.processes.supervisor import stop_on_signals
 
@@ -39,10 +40,9 @@ async def serve(
     host = settings.gateway_host
     async with AsyncExitStack() as stack:
         port = reserve(host, settings.gateway_port, stack)
-        patience = Patience(wait_s, stop, say)
         try:
-            slots = await free_slots(settings, workers, patience)
-            await stores_are_there(settings, patience, say, command="serve")
+            slots = await free_slots(settings, workers, Patience(wait_s, stop, say))
+            all_there = await may_start(settings, wait_s, stop, say)
         except Stopped:
             return
         board = Board(monotonic=time.monotonic, build=build_labels(os.environ))
@@ -57,5 +57,16 @@ async def serve(
         say(f"metrics and readiness on {admin_url}")
         if settings.stripe_secret_key is None:
             say("STRIPE_SECRET_KEY is not set: amounts accrue and are not reported")
+        if not all_there:
+            await _await_stores(settings, stop, say)
         await stop.wait()
         say("stopping: waiting for running calls to finish")
+
+
+async def _await_stores(settings: Settings, stop: asyncio.Event, say: Say) -> None:
+    """Until what was away at the start is there, or `stop`. Raises ConfigError when it is not fit, as at a start."""
+    try:
+        await see_stores(settings, math.inf, stop, say)
+    except Stopped:
+        return
+    say("PostgreSQL and Redis are there, and fit")

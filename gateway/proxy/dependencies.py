@@ -21,6 +21,7 @@ from gateway.proxy.metrics import CallMetrics
 from gateway.proxy.owners import Owners
 from gateway.proxy.record import Recorder
 from gateway.proxy.tracing import Traces
+from gateway.usage.plan_store import FollowPlans
 from gateway.usage.settle import Settler
 
 
@@ -48,6 +49,7 @@ class Dependencies:
     active_relays: ActiveRelays
     clients: ClientConnections
     namespaces: Namespaces
+    plans: FollowPlans
     judge: Judge = field(default_factory=Judge)
     cors: Cors | None = None
     """Which web pages may call; None: none."""

@@ -120,9 +120,12 @@ class Proxy:
             local.end(use, key_limits, refused)
 
     def _health(self, path: str, event_id: str) -> web.Response:
-        """Alive; and ready only while a call can be recorded."""
-        failure = None if path == "/healthz" else self._deps.recorder.failure
-        body = {"status": "ok"} if failure is None else {"status": "not ready", "journal": failure}
+        """Alive; and ready only while a call can be let in and recorded."""
+        body = {"status": "ok"}
+        if path == "/readyz":
+            failures = {"journal": self._deps.recorder.failure, "postgres": self._deps.plans.failure}
+            wrong = {what: failure for what, failure in failures.items() if failure is not None}
+            body = {"status": "not ready", **wrong} if wrong else body
         if path == "/readyz" and self._deps.active_relays.closing:
             body = {"status": "stopping"}
         status = 200 if body["status"] == "ok" else 503

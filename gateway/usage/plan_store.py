@@ -99,6 +99,13 @@ class FollowPlans:
         """Seconds since the last look that succeeded, or since the start."""
         return self._monotonic() - self._looked_s
 
+    @property
+    def failure(self) -> str | None:
+        """Why no key can be let in; None from the first look on that succeeds."""
+        if self._number is not None:
+            return None
+        return "PostgreSQL has not answered since the start: whose a key is, and what a call costs, is not known yet"
+
     async def step_once(self) -> None:
         """Looks for a change. Raises DependencyDown, after two seconds at the latest."""
         looked_s = self._monotonic()
