@@ -38,8 +38,8 @@ test-faults: .venv/.ready ## the long ones: whole gateways that lose a process, 
 test-books: .venv/.ready ## ninety days of usage, payers, outages and Stripe's months, from many seeds: make test-books SEEDS=300
 	@BOOKS_SEEDS=$(or $(SEEDS),300) $(RUN) -m pytest -q -n 2 -m long tests/billing/test_books_model.py $(ARGS)
 
-chaos: .venv/.ready ## live load while a seeded killer takes processes and stores away: make chaos SEED=1 FOR=300
-	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) --for $(or $(FOR),60) $(ARGS)
+chaos: .venv/.ready ## live load while a seeded killer takes processes and stores away: make chaos SEED=1 FOR=300 HOSTS=2
+	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) --for $(or $(FOR),60) --hosts $(or $(HOSTS),1) $(ARGS)
 
 attack: .venv/.ready ## every known attack against a running gateway, a line each: what it tries and what keeps it out
 	@$(RUN) -m tests.attack $(ARGS)

@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -24,7 +25,7 @@ class Verdict:
     """Figures of one run; the first five must be empty."""
 
     lost: list[str] = field(default_factory=list)
-    """Calls that reached OpenAI and have no row."""
+    """Calls that reached OpenAI, or were answered, and have no row."""
     doubled: list[str] = field(default_factory=list)
     """Calls, or upstream answers, with more than one row that corrects none."""
     wrong: list[str] = field(default_factory=list)
@@ -86,8 +87,14 @@ async def missing(dsn: str, truth: Mapping[str, Any]) -> int:
     return len(truth.keys() - {row[0] for row in there})
 
 
-async def verdict(dsn: str, truth: Mapping[str, dict[str, Any]], stripe_events: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Every row against every call, and every sum against the rows; `stripe_events` are those that Stripe accepted."""
+async def verdict(
+    dsn: str,
+    truth: Mapping[str, dict[str, Any]],
+    stripe_events: Sequence[Mapping[str, Any]],
+    answered: AbstractSet[str] = frozenset(),
+) -> Verdict:
+    """Every row against every call, and every sum against the rows; `stripe_events` are those that Stripe accepted,
+    `answered` the calls whose answers a client has."""
     every = await _rows(dsn, "select *, id::text as event, adjusts::text as of from openai_usage")
     found, prices = Verdict(calls=len(truth), sums=await wrong_sums(dsn, stripe_events)), read_texts()
     corrections: dict[str, list[asyncpg.Record]] = {}
@@ -102,7 +109,7 @@ async def verdict(dsn: str, truth: Mapping[str, dict[str, Any]], stripe_events: 
             originals[row["event"]] = row
     answers = Counter(row["response_id"] for row in originals.values() if row["response_id"])
     found.doubled += [answer for answer, count in answers.items() if count > 1]
-    found.lost = sorted(truth.keys() - originals.keys())
+    found.lost = sorted((truth.keys() | answered) - originals.keys())
     for event, row in originals.items():
         call = truth.get(event)
         if call is None:

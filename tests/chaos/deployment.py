@@ -1,6 +1,5 @@
-"""What chaos runs on: a PostgreSQL and a Valkey of its own that can be killed and started again, and a gateway that is
-started again as a supervisor would. Between them lie wires that can be cut. The sandbox is never killed: it keeps the
-truth.
+"""What chaos runs on: a PostgreSQL and a Valkey of its own that can be killed and started again, and a gateway, on one
+host or several, that is started again as a supervisor would. The sandbox is never killed: it keeps the truth.
 """
 
 import asyncio
@@ -11,17 +10,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
-from gateway import embedded
 from gateway.stores.migrator import migrate
+from tests.chaos.pairs import PAIRS
 from tests.chaos.payers import make_payer
+from tests.chaos.stores import STORES, Ground, Store
 from tests.chaos.tcp import Link, Wires, wires
 from tests.support.gateway import Process, Stack, children, stack
 
-STORES: Final = {"postgres": signal.SIGQUIT, "valkey": signal.SIGKILL}
-"""How each dies: an immediate stop, and no stop at all."""
 START_S: Final = 180.0
+PROXIES: Final = 2
+"""In all."""
+KINDS: Final = ("parent", "proxy", "keeper", "worker", "extra")
 QUICK: Final = {
     "JOURNAL__CONFIRM_AFTER_S": "1",
     "BILLING__WINDOW_S": "5",
@@ -31,93 +32,23 @@ QUICK: Final = {
 """Settings under which everything that waits comes around within a run."""
 
 
-class Store:
-    """One server on a folder of its own. Nothing is synced to disk: what a kill costs it is part of the fault."""
+class Host:
+    """A gateway on a data folder of its own: `serve` with its children, and a worker beside it."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name: Final = name
-        self._folder: Final = folder / name
-        self._running = self._start()
-
-    def _start(self) -> embedded.Embedded:
-        return embedded.start_sync(self._folder, say=lambda _: None, fsync=False, names={self.name})
-
-    @property
-    def url(self) -> str:
-        """Its connection string, the same after every start."""
-        return self._running.database_url if self.name == "postgres" else self._running.redis_url
-
-    @property
-    def socket(self) -> Path:
-        """Where it listens."""
-        parts = urlsplit(self.url)
-        if self.name == "valkey":
-            return Path(unquote(parts.path))
-        options = parse_qs(parts.query)
-        return Path(options["host"][0]) / f".s.PGSQL.{options['port'][0]}"
-
-    def url_through(self, port: int) -> str:
-        """The same server behind a wire on this port."""
-        parts = urlsplit(self.url)
-        if self.name == "valkey":
-            return f"redis://127.0.0.1:{port}/0"
-        return f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
-
-    def pids(self) -> list[int]:
-        """The server and its own children."""
-        pid = self._running.pids[self.name]
-        return [pid, *children(pid)]
-
-    def die(self) -> None:
-        """As it would for the worst of reasons."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._running.pids[self.name], STORES[self.name])
-
-    def again(self) -> None:
-        """Starts it on what is left of its data."""
-        with contextlib.suppress(embedded.EmbeddedError):
-            self._running.stop_sync()
-        self._running = self._start()
-
-    def stop(self) -> None:
-        """In order."""
-        self._running.stop_sync()
-
-
-class Deployment:
-    """The gateway and all it stands on."""
-
-    def __init__(self, stores: dict[str, Store], links: dict[str, Link], laid: Wires, running: Stack) -> None:
-        self.stores: Final = stores
-        self.links: Final = links
-        """Between the gateway and what it stands on: `postgres`, `valkey`, and `openai` once it is open."""
-        self.wires: Final = laid
+    def __init__(self, running: Stack, proxies: int) -> None:
         self.stack: Final = running
-        self.second = ""
-        """Another user's key."""
-        self.second_user_id = ""
+        self._proxies: Final = proxies
         self.worker: Process
-        self._supervisor: asyncio.Task[None] | None = None
+        """Beside `serve`."""
         self.restarts = 0
         self.last_words: Final[list[str]] = []
         """The last line of each `serve` that ended: killed, or refused to start."""
 
     def open(self) -> None:
         """Everything runs when this returns."""
-        asyncio.run(migrate(self.stores["postgres"].url))
-        self.stack.prepare()
-        self.links["openai"] = self.wires.link(("127.0.0.1", self.stack.sandbox_port))
-        upstream = urlsplit(self.stack.env["OPENAI_BASE_URL"])
-        behind = upstream._replace(netloc=f"127.0.0.1:{self.links['openai'].port}")
-        self.stack.env["OPENAI_BASE_URL"] = behind.geturl()
-        self.stack.serve = self.stack.run("serve", "--workers", "2")
+        self._serve()
         self.stack.serve.wait_for("serving http")
-        second = self.stack.make_key("second@example.com")
-        self.second, self.second_user_id = second["key"], second["user_id"]
-        for user_id in (self.stack.user_id, second["user_id"]):
-            asyncio.run(make_payer(self.stack, self.stores["postgres"].url, user_id))
         self.worker = self.stack.run("worker")
-        self.stack.control("openai", "POST", "/pace", {"first_s": 0.02, "interval_s": 0.005})
 
     def pids_of(self, kind: str) -> list[int]:
         """Of serve's children: `proxy`, `keeper` or `worker`; `extra` is the separate worker, `parent` serve itself."""
@@ -130,51 +61,123 @@ class Deployment:
             return [pid for pid, line in below.items() if f"gateway.processes.child {kind}" in line]
         return []
 
+    def every_pid(self) -> list[int]:
+        """Of all of its processes, the parent first."""
+        return [pid for kind in KINDS for pid in self.pids_of(kind)]
+
+    def start_again(self) -> None:
+        """What has ended."""
+        if self.stack.serve.popen.poll() is not None:
+            self.restarts += 1
+            self.last_words.append(self.stack.serve.output().strip().rpartition("\n")[2][:300])
+            self._serve()
+        if self.worker.popen.poll() is not None:
+            self.restarts += 1
+            self.worker = self.stack.run("worker")
+
+    def is_up(self) -> bool:
+        """Whether every process is there."""
+        return len(self.pids_of("proxy")) == self._proxies and bool(self.pids_of("keeper") and self.pids_of("worker"))
+
+    def _serve(self) -> None:
+        self.stack.serve = self.stack.run("serve", "--workers", str(self._proxies))
+
+
+class Deployment:
+    """The gateway, on one host or several, and all that they share."""
+
+    def __init__(self, stores: dict[str, Ground], laid: Wires, running: Stack) -> None:
+        self.stores: Final = stores
+        self.wires: Final = laid
+        self.stack: Final = running
+        """Of the first host, which also has the sandbox and the commands."""
+        self.hosts: Final[list[Host]] = []
+        self.second = ""
+        """Another user's key."""
+        self.second_user_id = ""
+        self._to_openai: Link
+
+    def open(self, hosts: int) -> None:
+        """Everything runs when this returns."""
+        asyncio.run(migrate(self.stores["postgres"].url))
+        self.stack.prepare()
+        self._to_openai = self.wires.link(("127.0.0.1", self.stack.sandbox_port))
+        upstream = urlsplit(self.stack.env["OPENAI_BASE_URL"])
+        behind = upstream._replace(netloc=f"127.0.0.1:{self._to_openai.port}")
+        self.stack.env["OPENAI_BASE_URL"] = behind.geturl()
+        second = self.stack.make_key("second@example.com")
+        self.second, self.second_user_id = second["key"], second["user_id"]
+        for user_id in (self.stack.user_id, second["user_id"]):
+            asyncio.run(make_payer(self.stack, self.stores["postgres"].url, user_id))
+        for number in range(hosts):
+            self.hosts.append(Host(self._stack_of(number), max(1, PROXIES // hosts)))
+            self.hosts[-1].open()
+        self.stack.control("openai", "POST", "/pace", {"first_s": 0.02, "interval_s": 0.005})
+
+    def _stack_of(self, number: int) -> Stack:
+        if number == 0:
+            return self.stack
+        folder = self.stack.folder / f"host-{number}"
+        folder.mkdir()
+        return self.stack.beside(folder)
+
+    def link(self, name: str) -> Link:
+        """Between the gateway and `postgres`, `valkey` or `openai`."""
+        return self._to_openai if name == "openai" else self.stores[name].link
+
+    def pids_of(self, kind: str) -> list[int]:
+        """On every host."""
+        return [pid for host in self.hosts for pid in host.pids_of(kind)]
+
+    @property
+    def restarts(self) -> int:
+        """By the supervisor, on every host."""
+        return sum(host.restarts for host in self.hosts)
+
+    @property
+    def last_words(self) -> list[str]:
+        """On every host."""
+        return [line for host in self.hosts for line in host.last_words]
+
     async def supervise(self) -> None:
         """What has ended is started again, until cancelled."""
         while True:
-            if self.stack.serve.popen.poll() is not None:
-                self.restarts += 1
-                self.last_words.append(self.stack.serve.output().strip().rpartition("\n")[2][:300])
-                self.stack.serve = self.stack.run("serve", "--workers", "2")
-            if self.worker.popen.poll() is not None:
-                self.restarts += 1
-                self.worker = self.stack.run("worker")
+            for host in self.hosts:
+                host.start_again()
             await asyncio.sleep(0.2)
 
     async def all_up(self) -> None:
         """Until every process is there again and ready. Raises TimeoutError."""
         async with asyncio.timeout(START_S):
-            while not (len(self.pids_of("proxy")) == 2 and self.pids_of("keeper") and self.pids_of("worker")):
+            while not all(host.is_up() for host in self.hosts):
                 await asyncio.sleep(0.1)
+
+    def close(self) -> None:
+        """Whatever was stopped runs, so that it can end; and the hosts after the first have ended."""
+        for host in self.hosts:
+            for pid in host.every_pid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        for host in self.hosts[1:]:
+            host.stack.stop()
 
 
 @contextlib.contextmanager
-def open_deployment(folder: Path, seed: int) -> Iterator[Deployment]:
-    """Everything is gone when the context ends, whatever was done to it."""
+def open_deployment(folder: Path, seed: int, hosts: int = 1) -> Iterator[Deployment]:
+    """Everything is gone when the context ends, whatever was done to it. Several hosts share a pair of each store."""
     folder.chmod(0o711)
-    stores = {name: Store(folder, name) for name in STORES}
-    try:
-        with wires() as laid, contextlib.ExitStack() as running_stack:
-            links = {name: laid.link(store.socket) for name, store in stores.items()}
-            urls = [stores[name].url_through(links[name].port) for name in ("postgres", "valkey")]
-            environ = QUICK | {"FLUSH__STREAM": f"usage-{seed}"}
-            running = running_stack.enter_context(stack(folder, *urls, **environ))
-            made = Deployment(stores, links, laid, running)
-            try:
-                made.open()
-                yield made
-            finally:
-                for kind in ("parent", "extra", "proxy", "keeper", "worker"):
-                    for pid in made.pids_of(kind) if hasattr(made, "worker") else []:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGCONT)
-    finally:
-        for store in stores.values():
-            for pid in store.pids():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
-            store.stop()
+    with contextlib.ExitStack() as ending:
+        laid = ending.enter_context(wires())
+        stores: dict[str, Ground] = {}
+        for name in STORES:
+            stores[name] = Store(folder, name, laid) if hosts == 1 else PAIRS[name](folder, laid)
+            ending.callback(stores[name].stop)
+        urls = [stores[name].url_for_gateway for name in ("postgres", "valkey")]
+        running = ending.enter_context(stack(folder, *urls, **QUICK, FLUSH__STREAM=f"usage-{seed}"))
+        made = Deployment(stores, laid, running)
+        ending.callback(made.close)
+        made.open(hosts)
+        yield made
 
 
 def since(begun: float) -> str:

@@ -1,26 +1,33 @@
 """Which fault excuses which error of a client. Whatever has no excuse is a breach: calls go on through most faults."""
 
+import contextlib
+import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 RESTART_S: Final = 30.0
 """Seconds in which a process that was killed is there again: its parent's patience grows with each kill."""
+RESTARTED: Final = ("kill proxy", "kill parent", "kill host")
 AFTERMATH_S: Final = 10.0
 """Seconds after which a store that is back has been noticed: a connection that hung gives up."""
 
 EXCUSED: Final[Mapping[str, tuple[str, ...]]] = {
-    "refused": ("kill proxy", "kill parent"),
-    "cut": ("kill proxy", "kill parent", "wire openai"),
+    "refused": ("kill proxy", "kill parent", "kill host"),
+    "cut": ("kill proxy", "kill parent", "kill host", "wire openai"),
     "502": ("wire openai",),
     "504": ("wire openai",),
     # A proxy that has just started knows no key yet, and asks PostgreSQL whose it is; owners of answers are in Redis.
-    "503": ("kill postgres", "hang postgres", "wire postgres", "kill valkey", "hang valkey", "wire valkey"),
+    "503": tuple(
+        f"{verb} {store}" for verb in ("kill", "hang", "wire", "failover") for store in ("postgres", "valkey")
+    ),
 }
 """Errors by kind, and the faults during which they may happen."""
 
 
-class Fault(NamedTuple):
+@dataclass
+class Fault:
     """One fault, while it lasts. Monotonic seconds."""
 
     name: str
@@ -36,10 +43,20 @@ class Excuses:
         self._clock: Final = clock
         self._faults: Final[list[Fault]] = []
 
-    def add(self, name: str, seconds: float) -> None:
-        """A fault that begins now and lasts so long."""
-        aftermath = RESTART_S if name.startswith(("kill proxy", "kill parent")) else seconds + AFTERMATH_S
-        self._faults.append(Fault(name, self._clock(), self._clock() + aftermath))
+    def add(self, name: str) -> None:
+        """A fault of this instant."""
+        aftermath_s = RESTART_S if name.startswith(RESTARTED) else AFTERMATH_S
+        self._faults.append(Fault(name, self._clock(), self._clock() + aftermath_s))
+
+    @contextlib.contextmanager
+    def lasting(self, name: str) -> Iterator[None]:
+        """A fault that lasts as long as the context."""
+        fault = Fault(name, self._clock(), math.inf)
+        self._faults.append(fault)
+        try:
+            yield
+        finally:
+            fault.until_s = self._clock() + AFTERMATH_S
 
     def explain(self, error: str, begun_s: float) -> bool:
         """Whether an error that was met just now, by a call begun then, has its fault."""

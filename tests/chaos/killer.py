@@ -35,11 +35,14 @@ WEIGHTS: Final[dict[str, float]] = {
     "wire valkey": 2,
 }
 """Faults, and how often each is drawn."""
+WEIGHTS_OF_PAIRS: Final[dict[str, float]] = WEIGHTS | {"failover valkey": 4, "failover postgres": 4, "kill host": 1}
+"""Where several hosts share pairs of stores."""
 PAUSE_S: Final = (0.2, 1.4)
 """Seconds between two faults."""
 ENOUGH_S: Final = 300.0
 START_S: Final = 15.0
 HANG_S: Final = (0.5, 4.0)
+HANGS: Final = ("stop", "hang", "wire")
 AWAY_S: Final = (0.0, 3.0)
 """Seconds for which a killed store stays away."""
 CUT_BYTES_MAX: Final = 20_000
@@ -55,7 +58,8 @@ class Killer:
         self._dice: Final = Random(seed)
         self._say: Final = say
         self._begun: Final = time.monotonic()
-        self._healing: Final[set[asyncio.Task[None]]] = set()
+        self._weights: Final = WEIGHTS if len(deployment.hosts) == 1 else WEIGHTS_OF_PAIRS
+        self._healing: Final[list[asyncio.Task[None]]] = []
         self._busy: Final[set[str]] = set()
         """Stores and wires that are away or hang already."""
         self.faults: Final[Counter[str]] = Counter()
@@ -73,8 +77,7 @@ class Killer:
             await self._one()
             await asyncio.sleep(self._dice.uniform(*PAUSE_S))
             await self._until_one_is(answered, before)
-        while self._healing:
-            await asyncio.wait(self._healing)
+        await asyncio.gather(*self._healing)
 
     async def _until_one_is(self, answered: Callable[[], int], before: int) -> None:
         """A process that is killed before it has started proves nothing: on a busy machine that takes a while."""
@@ -84,34 +87,35 @@ class Killer:
 
     async def _one(self) -> None:
         # The same draws for every fault, whatever the world is like: the seed alone says what comes.
-        name = self._dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        name = self._dice.choices(list(self._weights), list(self._weights.values()))[0]
         verb, _, target = name.partition(" ")
-        chance, seconds = self._dice.random(), self._dice.uniform(*(AWAY_S if verb == "kill" else HANG_S))
+        chance, seconds = self._dice.random(), self._dice.uniform(*(HANG_S if verb in HANGS else AWAY_S))
         kind = self._dice.choice(KINDS)
         if (verb if verb == "wire" else "") + target in self._busy:
             return
         if verb == "wire":
-            happened = self._at_wire(target, kind, chance, seconds)
+            happened = await self._at_wire(target, kind, chance, seconds)
         elif target in self._deployment.stores:
             happened = await self._at_store(verb, target, seconds)
+        elif target == "host":
+            happened = self._at_host(chance)
         else:
             happened = self._at_process(verb, self._deployment.pids_of(target), chance, seconds)
         if happened:
-            self._excuses.add(name, seconds)
+            self._excuses.add(name)
             said = f"{name} {kind}" if verb == "wire" else name
             self.faults[said] += 1
             self._say(f"{since(self._begun)}  {said}")
 
-    def _at_wire(self, name: str, kind: Kind, chance: float, seconds: float) -> bool:
-        wires, link = self._deployment.wires, self._deployment.links[name]
+    async def _at_wire(self, name: str, kind: Kind, chance: float, seconds: float) -> bool:
+        wires, link = self._deployment.wires, await asyncio.to_thread(self._deployment.link, name)
         after_bytes = int(chance * CUT_BYTES_MAX) if kind == "cut" else 0
         wires.set(link, kind, after_bytes=after_bytes, delay_s=chance * DELAY_S_MAX)
 
         async def repair() -> None:
             wires.set(link, "pass")
 
-        self._busy.add(f"wire{name}")
-        self._later(seconds, repair, f"wire{name}")
+        self._later(f"wire {name}", seconds, repair, f"wire{name}")
         return True
 
     def _at_process(self, verb: str, pids: list[int], chance: float, seconds: float) -> bool:
@@ -121,37 +125,50 @@ class Killer:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL if verb == "kill" else signal.SIGSTOP)
             if verb == "stop":
-                self._later(seconds, lambda: _go_on([pid]))
+                self._later("stop", seconds, lambda: _go_on([pid]))
             return True
         return False
+
+    def _at_host(self, chance: float) -> bool:
+        """All of its processes at once, as when it loses its power; the disk is kept."""
+        hosts = self._deployment.hosts
+        for pid in hosts[int(chance * len(hosts))].every_pid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return True
 
     async def _at_store(self, verb: str, name: str, seconds: float) -> bool:
         store = self._deployment.stores[name]
         if verb == "flush":
-            async with open_redis(store.url) as redis:
+            async with open_redis(await asyncio.to_thread(lambda: store.url)) as redis:
                 await redis.flushall()
             return True
-        self._busy.add(name)
-        if verb == "kill":
-            store.die()
-            self._later(seconds, lambda: asyncio.to_thread(store.again), name)
-        else:
-            pids = store.pids()
+        if not await asyncio.to_thread(store.is_whole):
+            return False
+        if verb == "hang":
+            pids = await asyncio.to_thread(store.pids)
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
-            self._later(seconds, lambda: _go_on(pids), name)
+            self._later(f"hang {name}", seconds, lambda: _go_on(pids), name)
+            return True
+        if (verb, name) != ("failover", "valkey"):  # that one is asked for, with both of them running
+            await asyncio.to_thread(store.die)
+        heal = store.fail_over if verb == "failover" else store.again
+        self._later(f"{verb} {name}", seconds, lambda: asyncio.to_thread(heal), name)
         return True
 
-    def _later(self, seconds: float, heal: Callable[[], Awaitable[None]], busy: str = "") -> None:
+    def _later(self, fault: str, seconds: float, heal: Callable[[], Awaitable[None]], busy: str = "") -> None:
+        """Heals it after so many seconds; it lasts until it is healed."""
+        self._busy.add(busy)
+
         async def wait() -> None:
-            await asyncio.sleep(seconds)
-            await heal()
+            with self._excuses.lasting(fault):
+                await asyncio.sleep(seconds)
+                await heal()
             self._busy.discard(busy)
 
-        task = asyncio.create_task(wait())
-        self._healing.add(task)
-        task.add_done_callback(self._healing.discard)
+        self._healing.append(asyncio.create_task(wait()))
 
 
 async def _go_on(pids: list[int]) -> None:

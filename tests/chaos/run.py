@@ -68,7 +68,7 @@ async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> d
     heal_s = await healed(dsn, truth, max(0.0, HEAL_S - (time.monotonic() - last_fault)))
     await billed(dsn, HEAL_S)
     stripe = await asyncio.to_thread(made.stack.control, "stripe", "GET", "/events")
-    found = await verdict(dsn, truth, stripe["events"])
+    found = await verdict(dsn, truth, stripe["events"], load.answered)
     audited = await audit(made)
     report = json.loads(audited.stdout)["invariants"] if audited.stdout else [{"state": "breach", "why": "no report"}]
     return {
@@ -84,6 +84,7 @@ async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> d
         "examples": (found.lost + found.doubled + found.wrong + found.invented + found.sums)[:EXAMPLES],
         "estimates_of_calls_never_seen": found.unseen,
         "clients_saw": dict(load.seen.most_common()),
+        "calls_given_up": load.given_up,
         "errors_without_a_fault": len(load.unexplained),
         "such_errors": load.unexplained[:EXAMPLES],
         "restarts_by_supervisor": made.restarts,
@@ -106,9 +107,11 @@ async def audit(made: Deployment) -> "subprocess.CompletedProcess[bytes]":
             return done
 
 
-def run(seed: int, play: Callable[[Deployment], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
+def run(
+    seed: int, play: Callable[[Deployment], Coroutine[Any, Any, dict[str, Any]]], *, hosts: int = 1
+) -> dict[str, Any]:
     """A set of processes, a scenario played on it, and everything stopped."""
     with tempfile.TemporaryDirectory(prefix="gateway-chaos-", dir=memory_folder()) as folder:
         os.chmod(folder, 0o711)
-        with open_deployment(Path(folder), seed) as made:
+        with open_deployment(Path(folder), seed, hosts) as made:
             return asyncio.run(play(made))

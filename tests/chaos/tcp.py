@@ -20,13 +20,15 @@ KINDS: Final[tuple[Kind, ...]] = ("cut", "delay", "swallow", "half-close", "refu
 PIECE_BYTES: Final = 64 * 1024
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of a socket whose end is a reset, not a close in order."""
+Target = tuple[str, int] | Path
 T = TypeVar("T")
 
 
 class Link:
-    """One listening port in front of one server, `target` (host and port, or the path of a Unix socket)."""
+    """One listening port in front of one server, `target` (host and port, or the path of a Unix socket; or who says
+    which for each new connection)."""
 
-    def __init__(self, target: tuple[str, int] | Path) -> None:
+    def __init__(self, target: Target | Callable[[], Target]) -> None:
         self._target = target
         self._kind: Kind = "pass"
         self._bytes_left = 0
@@ -66,7 +68,7 @@ class Link:
                 with contextlib.suppress(OSError):
                     client.write_eof()
 
-    def lead_to(self, target: tuple[str, int] | Path) -> None:
+    def lead_to(self, target: Target) -> None:
         """New connections go to another server, as after a failover; those that are there stay where they are."""
         self._target = target
 
@@ -116,9 +118,10 @@ class Link:
                 writer.transport.abort()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self._target, Path):
-            return await asyncio.open_unix_connection(self._target)
-        return await asyncio.open_connection(*self._target)
+        target = self._target() if callable(self._target) else self._target
+        if isinstance(target, Path):
+            return await asyncio.open_unix_connection(target)
+        return await asyncio.open_connection(*target)
 
     async def _pump(
         self,
@@ -170,7 +173,7 @@ class Wires:
         self._loop: Final = loop
         self._links: Final[list[tuple[Any, Link]]] = []
 
-    def link(self, target: tuple[str, int] | Path) -> Link:
+    def link(self, target: Target | Callable[[], Target]) -> Link:
         """A new one, listening."""
 
         async def start() -> Link:

@@ -17,6 +17,16 @@ def test_a_sample(seed: int) -> None:
     assert figures["calls"] >= CALLS_MIN
 
 
+def test_two_hosts_over_stores_that_fail_over() -> None:
+    lines: list[str] = []
+    figures = run(
+        468, lambda made: chaos(made, 468, 30.0, 12, lines.append, calls_min=CALLS_MIN, faults_min=10), hosts=2
+    )
+    assert figures["clean"], (figures["why"], figures["such_errors"], figures, lines)
+    assert {"failover valkey", "failover postgres", "kill host"} <= figures["by_kind"].keys()
+    assert figures["calls"] >= CALLS_MIN
+
+
 @pytest.mark.parametrize("away", [["valkey"], ["postgres"], ["valkey", "postgres"]], ids="+".join)
 def test_stores_that_are_away(away: list[str]) -> None:
     lines: list[str] = []

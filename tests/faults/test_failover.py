@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gateway.stores.redis import open_redis
-from tests.chaos.deployment import Store
+from tests.chaos.stores import Store
 from tests.chaos.tcp import Link, Wires, wires
 from tests.support.gateway import Stack, stack
 from tests.support.whole_gateway import settled_rows

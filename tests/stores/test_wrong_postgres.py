@@ -21,7 +21,7 @@ from gateway.meetings.call_meetings import CallMeetings
 from gateway.openai.objects import UpstreamObjects
 from gateway.stores.migrator import migrate
 from gateway.stores.postgres import Pool, open_pool
-from tests.chaos.deployment import Store
+from tests.chaos.stores import Store
 from tests.chaos.tcp import Link
 from tests.conftest import METER, WINDOW_S, admin
 from tests.support.events import call, linked, new_id

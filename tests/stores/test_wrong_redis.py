@@ -11,7 +11,7 @@ from gateway.ledger.stream import Buffer
 from gateway.limits.claims import Slots
 from gateway.limits.counters import Limits
 from gateway.stores.redis import open_redis
-from tests.chaos.deployment import Store
+from tests.chaos.stores import Store
 from tests.chaos.tcp import Link
 
 STREAM = "failed-over"

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from gateway.embedded import binaries, location
-from tests.chaos.deployment import Store
+from tests.chaos.stores import Store
 from tests.chaos.tcp import Link
 from tests.support.patience import until_now
 

@@ -1,6 +1,6 @@
 """Two real Valkeys that replicate, over TCP, and Sentinels that watch them: for failovers as they are.
 
-`tests/chaos/deployment.py`'s `Store` is one server on a Unix socket, which can neither be replicated nor watched.
+`tests/chaos/stores.py`'s `Store` is one server on a Unix socket, which can neither be replicated nor watched.
 """
 
 import contextlib
@@ -102,8 +102,7 @@ class Valkey:
         """As for the worst of reasons."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        if self._guard is not None:
-            self._guard.wait(STOP_S)
+        self.stop()
 
     def hang(self) -> None:
         """It answers nobody and its connections stay; `go_on` ends that."""
