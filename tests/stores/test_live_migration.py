@@ -30,6 +30,8 @@ from tests.support.events import call, new_id
 FIRST: Final = datetime(2026, 11, 1, tzinfo=UTC)
 WAIT_MAX: Final = timedelta(seconds=1)
 WRITERS: Final = 4
+PAUSE_S: Final = 0.01
+"""Between two batches of a writer."""
 # Who waits for a lock that the migration has or wants, and since when. $1: everybody else.
 _WAITING: Final = """
 select max(clock_timestamp() - l.waitstart) from pg_locks l
@@ -41,8 +43,9 @@ where not l.granted and l.pid = any($1::int[]) and exists (
 class Live:
     """Four writers, a reporter and a long reader of the version before, at work until told to stop."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, pause_s: float) -> None:
         self.dsn = dsn
+        self.pause_s = pause_s
         self.stop = asyncio.Event()
         self.inserted = 0
         self.longest = timedelta(0)
@@ -58,7 +61,7 @@ class Live:
                 with suppress(asyncpg.TransactionRollbackError):  # its writer tries again
                     done = await previous_version.insert_batch(connection, batch)
                     self.inserted += done
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(self.pause_s)
 
     async def freeze(self) -> None:
         async with self._connection() as connection:
@@ -92,14 +95,14 @@ class Live:
             await connection.close()
 
 
-async def _migrate_live(dsn: str, rows: int) -> Live:
+async def _migrate_live(dsn: str, rows: int, pause_s: float) -> Live:
     """Fills a database of the version before, migrates it with everybody at work, and lets them go on for a moment."""
     await migrate(dsn, known=previous_version.migrations())
     connection = await asyncpg.connect(dsn)
     await previous_version.fill(connection, rows, FIRST, timedelta(days=20) / rows)
     owners = await connection.fetch("select user_id::text, id::text from api_keys order by id")
     await connection.close()
-    live, (users, keys) = Live(dsn), zip(*owners, strict=True)
+    live, (users, keys) = Live(dsn, pause_s), zip(*owners, strict=True)
     async with asyncio.TaskGroup() as tasks:
         for number in range(WRITERS):
             tasks.create_task(live.write(number, list(users), list(keys)))
@@ -138,8 +141,8 @@ async def _assert_whole(pool: Pool) -> None:
     assert amounts.totals["nano"] == billed
 
 
-async def _check(dsn: str, rows: int) -> None:
-    live = await _migrate_live(dsn, rows)
+async def _check(dsn: str, rows: int, pause_s: float = PAUSE_S) -> None:
+    live = await _migrate_live(dsn, rows, pause_s)
     assert live.longest < WAIT_MAX
     pool = await open_pool(dsn)
     try:
@@ -180,7 +183,8 @@ async def _check(dsn: str, rows: int) -> None:
 
 
 async def test_a_ledger_in_use_is_migrated(empty_database_url: str) -> None:
-    await _check(empty_database_url, 6_000)
+    # Writers that leave the machine room for the other tests; the million rows have them at full speed.
+    await _check(empty_database_url, 6_000, pause_s=20 * PAUSE_S)
 
 
 @pytest.mark.long
