@@ -18,7 +18,12 @@ from gateway.stores.postgres import Pool, open_pool
 from gateway.stores.redis import open_redis
 from tests.support.servers import memory_folder, on_database
 
-pytest_plugins = ["tests.support.moved_database", "tests.support.price_book", "tests.support.whole_gateway"]
+pytest_plugins = [
+    "tests.support.collecting",
+    "tests.support.moved_database",
+    "tests.support.price_book",
+    "tests.support.whole_gateway",
+]
 TEMPLATE = "gateway_template"
 METER = "openai_usage_micro_usd"
 WINDOW_S = 3600
