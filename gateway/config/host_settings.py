@@ -14,6 +14,8 @@ class JournalSettings(BaseModel, extra="forbid", frozen=True):
     """Seconds a segment is kept after every call in it is confirmed in Postgres."""
     confirm_after_s: float = Field(2, gt=0)
     """Seconds after which an event not yet seen in Postgres is sent again."""
+    stop_s: float = Field(5, ge=0)
+    """Seconds that a stop waits at most for Postgres to have the last calls; an outage ends the waiting at once."""
     open_max_s: float = Field(4000, gt=0)
     """Seconds after which an open call of a running process is swept too; must exceed upstream.total_s."""
 

@@ -72,8 +72,9 @@ class Ship:
         self._changed: Final[set[str]] = set()
         """Calls that were opened, noted or sent since somebody asked for the changes."""
 
-    async def step_once(self) -> int:
-        """Reads what is new, sends it, confirms what is due. Returns how many events were sent or confirmed.
+    async def step_once(self, *, is_last: bool = False) -> int:
+        """Reads what is new, sends it, confirms what is due, or all where it may be the last time. Returns how many
+        events were sent or confirmed.
 
         Raises DependencyDown when Redis or Postgres is away; nothing is lost by that, only later.
         """
@@ -88,7 +89,7 @@ class Ship:
             if self._segments.corrupt_living > lost:
                 _log.error("records of a living process do not read", records=self._segments.corrupt_living - lost)
         sent = await self._send()
-        return sent + await self._confirm()
+        return sent + await self._confirm(is_last)
 
     def orphans(self, *, older_than_unix_ms: int) -> list[Orphan]:
         """OPENs without SETTLE whose writer is dead, or that are older than any call may be.
@@ -209,13 +210,13 @@ class Ship:
             sent += len(batch)
         return sent
 
-    async def _confirm(self) -> int:
+    async def _confirm(self, is_last: bool) -> int:
         """Forgets what Postgres has; sends again what neither Postgres nor the stream has."""
         now = self._monotonic()
         due = [
             event_id
             for event_id, call in self._calls.items()
-            if call.settled_at is not None and event_id not in self._unsent and call.due_s <= now
+            if call.settled_at is not None and event_id not in self._unsent and (is_last or call.due_s <= now)
         ]
         confirmed = 0
         for start in range(0, len(due), BATCH_MAX):

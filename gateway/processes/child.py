@@ -7,6 +7,7 @@ whole command line.
 import argparse
 import asyncio
 import gc
+import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import get_args
@@ -20,6 +21,7 @@ from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.log import configure
 from gateway.kit.loops import LoopFailed
 from gateway.processes.arguments import ProcessArguments
+from gateway.processes.exit_status import CALLS_STAY, CallsStay
 from gateway.processes.file_limit import raise_file_limit
 from gateway.processes.handed_settings import HandedLines, decode_settings
 from gateway.processes.live_secrets import LiveSecrets
@@ -30,7 +32,8 @@ Run = Callable[[Settings, ProcessArguments, asyncio.Event, Ready], Awaitable[Non
 
 
 def main(failpoint: Failpoint = pass_by) -> None:
-    """Returns when the process has stopped in order; exits 1 when a background loop has failed."""
+    """Returns when the process has stopped in order; exits 1 when a background loop has failed, 75 when calls stay on
+    the disk (exit_status.py)."""
     forbid_dumps()
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=get_args(Kind))
@@ -56,6 +59,9 @@ def main(failpoint: Failpoint = pass_by) -> None:
         uvloop.run(_run(run, settings, options.ready_fd, arguments, lines, secrets))
     except LoopFailed:  # its log line says all; a traceback could quote what somebody sent
         raise SystemExit(1) from None
+    except CallsStay as error:
+        sys.stderr.write(f"gateway: {error}\n")
+        raise SystemExit(CALLS_STAY) from None
 
 
 def calm_gc() -> None:

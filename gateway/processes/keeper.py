@@ -3,9 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ from gateway.hosts.open_calls import OpenCalls
 from gateway.hosts.opening import lease_s, open_calls_in_flight
 from gateway.hosts.presence import Presence
 from gateway.hosts.store import Hosts
+from gateway.journal.folder import living_slots
 from gateway.journal.frames import SETTLE
 from gateway.journal.opening import open_journal
 from gateway.journal.reader import Segments
@@ -32,12 +34,15 @@ from gateway.ledger.sweep import Sweep
 from gateway.openai.opening import open_upstream
 from gateway.processes import vitals as process
 from gateway.processes.arguments import ProcessArguments
+from gateway.processes.exit_status import CallsStay
 from gateway.processes.supervisor import Ready
 from gateway.stores.opening import open_process_pool
 from gateway.usage.event import encode
 from gateway.usage.opening import build_settler
 from gateway.usage.plan_store import FollowPlans
 
+SLOT: Final = "keeper"
+"""Of the journal."""
 STEP_S: Final = 0.1
 """Seconds between two steps without a backlog: a pause makes the next one larger, and cheaper per call."""
 CONNECTIONS_MAX: Final = 1
@@ -50,7 +55,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
     """Ships, confirms and sweeps this host's journal until `stop`, and once more after it."""
     values = require_values(settings, "database_url", "redis_url", "openai_api_key")
     async with AsyncExitStack() as stack:
-        journal = open_journal(stack, settings, "keeper")
+        journal = open_journal(stack, settings, SLOT)
         buffer = open_buffer(stack, settings, values["redis_url"])
         pool = await open_process_pool(stack, settings, "keeper", CONNECTIONS_MAX)
         ledger, plans = build_ledger(settings, pool), FollowPlans(pool, monotonic=time.monotonic)
@@ -77,9 +82,9 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         presence = build_presence(settings, ship, calls, Hosts(pool))
         retire_at = time.monotonic() + RETIRE_EVERY_S
 
-        async def turn() -> float:
+        async def turn(*, is_last: bool = False) -> float:
             nonlocal retire_at
-            behind = await ship.step_once() > 0 and ship.behind
+            behind = await ship.step_once(is_last=is_last) > 0 and ship.behind
             oldest = unix_ms() - int(settings.journal.open_max_s * 1000)
             orphans = ship.orphans(older_than_unix_ms=oldest)
             if orphans:  # nobody waits for them, so they wait for the plans
@@ -97,10 +102,36 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         ready(partial(status, loops, ship, sweep, segments, journal, time.time))
         async with loops:
             await loops.run_until(stop)
-        try:
-            await turn()  # what the last calls have left
-        except DependencyDown as error:
-            _log.warning("not all is shipped", what=error.what, detail=error.detail)
+        folder, within_s = settings.gateway_data_dir / "journal", settings.journal.stop_s
+        await finish(partial(turn, is_last=True), ship, presence, folder, within_s=within_s)
+
+
+async def finish(
+    turn: Callable[[], Awaitable[float]], ship: Ship, presence: Presence, folder: Path, *, within_s: float
+) -> None:
+    """After the loops have ended: what the last calls have left is shipped, and PostgreSQL has it. Raises CallsStay."""
+    until = time.monotonic() + within_s
+    try:
+        await turn()
+        while (ship.behind or ship.open_calls or ship.unconfirmed) and time.monotonic() < until:
+            await asyncio.sleep(STEP_S)
+            await turn()
+    except DependencyDown as error:
+        _log.warning("not all is shipped", what=error.what, detail=error.detail)
+    if living_slots(folder) - {SLOT}:
+        return  # proxies that another keeper reads: this host goes on
+    left = ship.open_calls + ship.unconfirmed
+    try:
+        await (presence.show_calls() if left or ship.behind else presence.leave())
+    except DependencyDown as error:
+        _log.warning("others hear of this stop when the lease ends", what=error.what, detail=error.detail)
+    if left or ship.behind:
+        at_least = "at least " if ship.behind else ""
+        _log.error("calls stay on the disk", calls=left, more_unread=ship.behind, folder=str(folder))
+        raise CallsStay(
+            f"{at_least}{left} call(s) that PostgreSQL does not have stay in {folder}; keep this folder: "
+            "the next start ships them, and `gateway journal inspect` lists them"
+        )
 
 
 def build_presence(settings: Settings, ship: Ship, calls: OpenCalls, hosts: Hosts) -> Presence:

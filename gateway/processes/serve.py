@@ -11,6 +11,7 @@ from gateway.cli.text import Say
 from gateway.config.settings import Settings, require_values
 from gateway.kit.version import build_labels
 from gateway.processes.admin import Board
+from gateway.processes.exit_status import CALLS_STAY
 from gateway.processes.live_secrets import Reload
 from gateway.processes.preflight import Patience, Stopped, check_egress, free_slots, may_start, see_stores
 from gateway.processes.stack import Gateway, open_admin, reserve
@@ -25,8 +26,8 @@ async def serve(
     background: bool,
     wait_s: float,
     say: Say,
-) -> None:
-    """Runs until SIGTERM or SIGINT. Raises ConfigError naming what is missing or wrong, and the fix.
+) -> int:
+    """Runs until SIGTERM or SIGINT; the exit status. Raises ConfigError naming what is missing or wrong, and the fix.
 
     `read_again`: the settings as they are on SIGHUP. `wait_s`: seconds in which PostgreSQL and Redis may still come
     up.
@@ -44,7 +45,7 @@ async def serve(
             slots = await free_slots(settings, workers, Patience(wait_s, stop, say))
             all_there = await may_start(settings, wait_s, stop, say)
         except Stopped:
-            return
+            return 0
         board = Board(monotonic=time.monotonic, build=build_labels(os.environ))
         admin_url = await open_admin(settings.gateway_admin_host, settings.gateway_admin_port, board, stack)
         # The latest: SIGHUP may have come meanwhile.
@@ -61,6 +62,7 @@ async def serve(
             await _await_stores(settings, stop, say)
         await stop.wait()
         say("stopping: waiting for running calls to finish")
+    return CALLS_STAY if gateway.keeper_exit else 0  # it has said how many
 
 
 async def _await_stores(settings: Settings, stop: asyncio.Event, say: Say) -> None:

@@ -21,4 +21,7 @@ def serve(
     configure("serve")
     loaded = settings()
     count = loaded.gateway_workers if workers is None else workers
-    run(serve_command.serve(loaded, read_again=settings, workers=count, background=background, wait_s=wait, say=say))
+    serving = serve_command.serve(
+        loaded, read_again=settings, workers=count, background=background, wait_s=wait, say=say
+    )
+    raise typer.Exit(run(serving))

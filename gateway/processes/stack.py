@@ -105,6 +105,12 @@ class Gateway:
                 await child.stop()
 
     @property
+    def keeper_exit(self) -> int | None:
+        """The keeper's exit status, once it is stopped."""
+        (keeper,) = [child for child in self._children if child.name == "keeper"]
+        return None if keeper.process is None else keeper.process.returncode
+
+    @property
     def pids(self) -> dict[str, int]:
         """Process ids by name, of the children that run now."""
         return {child.name: child.pid for child in self._children if child.pid is not None}
