@@ -85,7 +85,7 @@ async def run(customers: int, hours: int, sample: int, delivered_hours: int) -> 
         for look in range(looks):
             await outbox.status()
             if look % ACCRUED_EVERY == 0:
-                await outbox.accrued()
+                await outbox.unpaid_users()
         share = (backend_cpu_s(pid) - began_s) / (looks * LOOK_EVERY_S)
         rows = await pool.fetchval("select sum(events)::bigint from outbox_totals")
         print(f"{rows} events: looking at them costs {share:.4%} of a core (bar 0.5 %), {time.monotonic() - at:.1f} s")

@@ -38,16 +38,6 @@ class OutboxStatus(NamedTuple):
     oldest_pending_at: datetime | None
 
 
-class Accrued(NamedTuple):
-    """What is owed and not in the outbox."""
-
-    users_without_customer: int
-    """Users who owe something that no customer pays."""
-    nano_without_customer: int
-    nano_unfrozen: int
-    """Nano-USD in windows not yet frozen, those of users' own included."""
-
-
 _FIRST: Final = ("", "")
 """Before every customer and meter."""
 
@@ -172,13 +162,10 @@ class Outbox(Table):
         counts = {row["state"]: row["count"] for row in states}
         return OutboxStatus(counts, {row["state"]: row["value"] for row in states}, oldest)
 
-    async def accrued(self) -> Accrued:
-        """Reads what is open; that is much where many users have no customer."""
+    async def unpaid_users(self) -> int:
+        """How many users owe something that no customer pays."""
         async with self._connection() as connection:
-            row = await connection.fetchrow(sql.ACCRUED)
-        if row is None:
-            raise AssertionError("an aggregate without GROUP BY always has a row")
-        return Accrued(*row)
+            return int(await connection.fetchval(sql.UNPAID_USERS))
 
 
 def _claim(row: Any) -> Claim:

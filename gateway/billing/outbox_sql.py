@@ -129,15 +129,21 @@ group by state having sum(events) <> 0
 # Since when the oldest undelivered event has waited.
 OLDEST: Final = "select min(created_at) from public.stripe_meter_events where state = 'pending'"
 
-# What is owed and not frozen, and how much of it for want of a customer.
-ACCRUED: Final = """
-select count(distinct user_id) as users_without_customer,
-  coalesce(sum(nano) filter (where user_id is not null), 0)::bigint as nano_without_customer,
-  coalesce(sum(nano), 0)::bigint as nano_unfrozen
-from (
-  select user_id, billed_nano - credit_nano - frozen_nano - settled_nano as nano
-  from public.billing_windows where open
-) w
+# Users who owe something that no customer pays, found by jumping from one to the next in the index of what has accrued:
+# where nobody pays, windows stay open for ever.
+UNPAID_USERS: Final = """
+with recursive payee as (
+  (
+    select user_id from public.billing_windows where open and customer_id is null
+    order by user_id, meter, window_start limit 1
+  )
+  union all
+  select n.user_id from payee p cross join lateral (
+    select w.user_id from public.billing_windows w where w.open and w.customer_id is null and w.user_id > p.user_id
+    order by w.user_id, w.meter, w.window_start limit 1
+  ) n
+)
+select count(*) from payee
 """
 
 # Whom events are for.

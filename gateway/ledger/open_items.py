@@ -9,9 +9,11 @@ from typing import Final, NamedTuple
 from gateway.openai.families.catalogue import SETTLES_LATER
 from gateway.stores.postgres import Table
 
-KIND: Final = "estimate"
+ESTIMATE: Final = "estimate"
 """A response whose row is an estimate, and whose object OpenAI may have kept."""
-# Estimates of stored responses that nobody has asked about yet. OpenAI keeps a response for 30 days.
+# Estimates of stored responses that nobody has asked about yet. OpenAI keeps a response for 30 days, so it reads the
+# estimates of 30 days: only for what a worker of another version has left, since new ones are listed with their price
+# lines (ADD_UNITS).
 _ENLIST: Final = """
 insert into public.open_items (id, kind, upstream_id, user_id, api_key_id, meeting_id, endpoint, model, service_tier,
   opened_at, next_poll_at)
@@ -21,7 +23,7 @@ from public.openai_usage u
 where u.evidence = 'estimated' and u.created_at > now() - interval '720 hours' and u.endpoint = any($3::text[])
   and u.response_id is not null and not exists (select from public.open_items o where o.id = u.id)
 order by u.created_at limit $2
-on conflict do nothing
+on conflict do nothing returning id
 """
 # What the request asked for is on the estimate's own row (usage/settle); rows of older versions have only the tier
 # that OpenAI had named.
@@ -68,13 +70,13 @@ class Item(NamedTuple):
 class OpenItems(Table):
     """All of it over one pool. Every method raises DependencyDown("postgres")."""
 
-    async def enlist(self, *, rows_max: int) -> None:
-        """Takes up estimates that may become exact."""
-        await self._rows(_ENLIST, KIND, rows_max, list(SETTLES_LATER))
+    async def enlist(self, *, rows_max: int) -> int:
+        """Takes up estimates that may become exact and that nothing has listed; how many."""
+        return len(await self._rows(_ENLIST, ESTIMATE, rows_max, list(SETTLES_LATER)))
 
     async def claim(self, *, rows_max: int, first_wait_s: float) -> list[Item]:
         """Items whose turn it is. One that is not ended comes again after `first_wait_s` seconds, then twice that, …"""
-        return [Item(*row.values()) for row in await self._rows(_CLAIM, KIND, rows_max, first_wait_s)]
+        return [Item(*row.values()) for row in await self._rows(_CLAIM, ESTIMATE, rows_max, first_wait_s)]
 
     async def mark_settled(self, item: Item) -> None:
         """It is exact now."""

@@ -19,6 +19,7 @@ from gateway.usage.settle import Settler
 from pricing.readers.body import UNFINISHED, Said, read_body, read_status
 
 ITEMS_MAX: Final = 50
+ENLISTED_MAX: Final = 1000
 FIRST_WAIT_S: Final = 600.0
 POLLS_MAX: Final = 12
 """About a week and a half of asking."""
@@ -43,10 +44,12 @@ class Poll:
         self._settler: Final = settler
         self._plans: Final = plans
         self._now: Final = now
+        self._has_looked = False
 
     async def step_once(self) -> int:
         """Asks about what is due. Returns how many estimates became exact. Raises DependencyDown("postgres")."""
-        await self._items.enlist(rows_max=ITEMS_MAX)
+        if not self._has_looked:
+            self._has_looked = await self._items.enlist(rows_max=ENLISTED_MAX) < ENLISTED_MAX
         corrected = 0
         for item in await self._items.claim(rows_max=ITEMS_MAX, first_wait_s=FIRST_WAIT_S):
             try:

@@ -146,6 +146,8 @@ length(l ->> 'unit') between 1 and 100 and length(l ->> 'usd_per_unit') <= 60
 the ledger for good."""
 
 # Carries the price lines of rows that are due into the sums by day, at most $1 statements' rows; returns of how many.
+# Estimates about which OpenAI may say more, calls of the endpoints $2, are listed to be asked about ($3 is the kind):
+# every row comes by here once, so nobody has to look for them.
 # Grouped by hash first (`offset 0` keeps the two apart): sorting every line by eight columns costs more. In key order,
 # and what another worker has taken is left to it; so each row counts once and nobody waits in a circle.
 ADD_UNITS: Final = f"""
@@ -172,6 +174,17 @@ added as (
   on conflict on constraint usage_daily_units_key do update set
     quantity = n.quantity + excluded.quantity,
     usd = n.usd + excluded.usd
+),
+listed as (
+  insert into public.open_items (id, kind, upstream_id, user_id, api_key_id, meeting_id, endpoint, model, service_tier,
+    opened_at, next_poll_at)
+  select u.id, $3, u.response_id, u.user_id, u.api_key_id, u.meeting_id, u.endpoint, u.model, u.service_tier,
+    u.started_at, now()
+  from due cross join unnest(due.usage_ids) as row(id)
+  join public.openai_usage u on u.id = row.id
+  where u.evidence = 'estimated' and u.response_id is not null and u.endpoint = any($2::text[])
+  order by u.id
+  on conflict do nothing
 )
 select count(*) from due
 """  # noqa: S608 - a constant of this file

@@ -12,7 +12,9 @@ import asyncpg
 
 from gateway.kit.ids import is_uuid
 from gateway.ledger import sql
+from gateway.ledger.open_items import ESTIMATE
 from gateway.ledger.rows import LedgerEntry, NotARow, Row, columns, to_row
+from gateway.openai.families.catalogue import SETTLES_LATER
 from gateway.stores.postgres import AWAY, Connections, translate
 from gateway.usage.adjust import Recorded
 from pricing.readers.text import storable
@@ -128,8 +130,8 @@ class Ledger:
         return new
 
     async def add_units(self) -> None:
-        """Adds the price lines of all rows that are due to the sums by day."""
-        while int(await self._value(sql.ADD_UNITS, DUE_MAX)) == DUE_MAX:
+        """Adds the price lines of all rows that are due to the sums by day, and lists the estimates among them."""
+        while int(await self._value(sql.ADD_UNITS, DUE_MAX, list(SETTLES_LATER), ESTIMATE)) == DUE_MAX:
             pass
 
     async def find_confirmed(self, event_ids: Sequence[str]) -> set[str]:

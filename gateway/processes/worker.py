@@ -80,7 +80,7 @@ STRIPE_EVERY_S: Final = 1.0
 LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at the stream and the outbox."""
 ACCRUED_EVERY: Final = 12
-"""Looks from one count of users who owe and have no customer to the next: it reads all that they owe."""
+"""Looks from one count of users who owe and have no customer to the next: it looks at each of them."""
 
 
 async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
@@ -263,7 +263,7 @@ class Backlog:
         outbox = await self._outbox.status()
         events, stripes = await self._inbox.counts(), await self._stripes.counts()
         if self._looks % ACCRUED_EVERY == 0:
-            self._unreported_users = (await self._outbox.accrued()).users_without_customer
+            self._unreported_users = await self._outbox.unpaid_users()
         self._looks += 1
         return [
             Sample("gateway_stream_entries", (), depth.entries),

@@ -29,20 +29,20 @@ with due as (
   from public.participants p join public.meetings m on m.id = p.meeting_id
   where p.anonymised_at is null and {_OVER} < $1 limit $2 for update of p skip locked
 ), told as (
-  update public.webhook_inbox set body = '' where source = 'daily' and processed_at is not null and event_id in (
-    select jsonb_array_elements_text(events) from due where jsonb_typeof(events) = 'array')
+  update public.webhook_inbox set body = ''
+  where source = 'daily' and processed_at is not null and event_id = any(array(
+    select jsonb_array_elements_text(events) from due where jsonb_typeof(events) = 'array'))
 )
 update public.participants p set anonymised_at = now() from due where p.id = due.id returning p.id""",  # noqa: S608
     "inbox": """
-update public.webhook_inbox set body = '' where (source, event_id) in (
-  select source, event_id from public.webhook_inbox where processed_at < $1 and length(body) > 0 limit $2
-  for update skip locked)
+update public.webhook_inbox set body = '' where ctid = any(array(
+  select ctid from public.webhook_inbox where processed_at < $1 and length(body) > 0 limit $2 for update skip locked))
 returning event_id""",
     "rooms": """
 update public.rooms set sealed = null, sealed_key_id = null, state = 'expired',
   expired_at = coalesce(expired_at, now()), version = version + 1
-where id in (
-  select id from public.rooms where ended_at < $1 and sealed is not null limit $2 for update skip locked)
+where id = any(array(
+  select id from public.rooms where ended_at < $1 and sealed is not null limit $2 for update skip locked))
 returning id""",
 }
 

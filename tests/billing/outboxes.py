@@ -8,7 +8,7 @@ from gateway.billing.filing import FilingRules
 from gateway.billing.outbox import HELD_STATES, Outbox
 from gateway.billing.windows import Claim, Delivered, Rejected, Retry, StripeAnswer
 from gateway.ledger.store import Ledger
-from gateway.stores.postgres import Pool
+from gateway.stores.postgres import Connections, Pool
 from tests.support.usage import entries, usage
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -29,6 +29,12 @@ async def customer(ledger: Ledger, number: int = 1) -> str:
 
 async def book(ledger: Ledger, user_id: str, at: datetime, *nanos: int) -> None:
     await ledger.insert_batch(entries(*(usage(user_id, at, nano) for nano in nanos)))
+
+
+async def accrued_nano(pool: Connections) -> int:
+    """Nano-USD in windows that are not frozen."""
+    open_nano = "select sum(billed_nano - credit_nano - frozen_nano - settled_nano) from billing_windows where open"
+    return int((await pool.fetch(open_nano))[0][0])
 
 
 async def events_in(outbox: Outbox, *states: str) -> list[HeldEvent]:

@@ -97,7 +97,7 @@ async def test_what_was_delivered_is_not_read_again(pool: Pool) -> None:
             (outbox_sql.OLDEST, (), 20),
             (outbox_sql.OF_OTHERS, ("acct_1",), 20),
             (outbox_sql.METERS_WAITING, ("acct_1",), 20),
-            (outbox_sql.ACCRUED, (), 20),
+            (outbox_sql.UNPAID_USERS, (), 20),
             (outbox_sql.EXPIRE, (doubt, NOW, "acct_1"), 400),
             (refiling_sql.OVERDUE, (NOW, doubt, "acct_1", 1000), 400),
             (outbox_sql.CLAIM, (NOW, NOW, 8, doubt, "acct_1", "", "", None, None), 8 * BUFFERS_MAX),

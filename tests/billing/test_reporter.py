@@ -17,7 +17,7 @@ from gateway.billing.windows import MeterEvent, StripeAnswer
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.store import Ledger
 from gateway.stores.postgres import Pool
-from tests.billing.outboxes import events_in
+from tests.billing.outboxes import accrued_nano, events_in
 from tests.billing.stripe_truth import StripeTruth
 from tests.support.killed import wait_for_rollback
 from tests.support.patience import ENDS_S
@@ -73,7 +73,7 @@ async def test_a_window_may_be_closed_early_by_an_argument(
 async def test_without_a_key_nothing_is_frozen(ledger: Ledger, pool: Pool) -> None:
     await owe(ledger)
     assert await reporter(pool, None).step_once(NOW) == BillCounts()
-    assert (await Outbox(pool).accrued()).nano_unfrozen == 5_400
+    assert await accrued_nano(pool) == 5_400
 
 
 async def test_reporters_at_once_count_everything_once(

@@ -116,6 +116,31 @@ async def test_what_openai_says_later_is_added_once(
     assert await state(pool) == ("settled", 1, None)
 
 
+async def test_a_poller_looks_once_and_later_estimates_are_listed_with_their_price_lines(
+    poll: Poll, ledger: Ledger, pool: Pool
+) -> None:
+    assert await poll.step_once() == 0
+    await estimate(ledger)
+    assert await poll.step_once() == 0
+    await ledger.add_units()
+    await ledger.add_units()
+    assert await poll.step_once() == 1
+    assert await state(pool) == ("settled", 1, None)
+
+
+async def test_only_estimates_of_stored_responses_are_listed(ledger: Ledger, pool: Pool) -> None:
+    user = await Accounts(ledger.pool).create_user("u@example.com")
+    random = Random(8)
+    for changes in (
+        {"endpoint": "responses"},
+        {"endpoint": "chat", "evidence": "estimated"},
+        {"endpoint": "responses", "evidence": "estimated", "response_id": None},
+    ):
+        await ledger.insert_batch([LedgerEntry.of(call(user, new_id(random), **changes))])
+    await ledger.add_units()
+    assert await pool.fetchval("select count(*) from open_items") == 0
+
+
 @pytest.mark.parametrize(("plan_version", "factor"), [("standard@1", 3), ("markup:7", 7), ("legacy", 2), ("", 2)])
 async def test_a_late_answer_is_billed_by_what_the_estimate_was_billed_by(
     poll: Poll, ledger: Ledger, pool: Pool, plan_version: str, factor: int
