@@ -43,6 +43,7 @@ def rollups(read: Rollups, budgets: Counted) -> InvariantResult:
         "day of usage_daily is not the sum of its rows": read.days,
         "day of usage_daily_meetings is not the sum of its rows": read.meetings,
         "day of usage_daily_units is not the sum of its rows' lines": read.units,
+        "month of usage_monthly is not the sum of its hours": read.monthly,
         "api_keys.usage_count is not the number of calls": read.keys,
         "flush_counters.inserted is not the number of rows": unless(
             ever == inserted, f"{inserted:,} counted, {ever:,} rows in usage_daily"

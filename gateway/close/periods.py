@@ -48,6 +48,33 @@ on conflict (month, version) do update set state = 'sealed', sealed_at = exclude
 where periods.state = 'open'
 returning month
 """
+# How far months are used, sealed and added up.
+_TO_SUM: Final = """
+select (select min(day) from public.usage_daily) as used_since,
+  (select max(until) from public.summed_months) as summed_until, sealed_until
+from public.books where sealed_until > '-infinity'
+"""
+# Adds up a sealed month ($1, from $2 to $3), for budgets (limits/spending.py): what was completed and booked in it,
+# which is all but its late rows, and those a trigger adds. Two at once wait for the row of the month; one has it.
+_SUM_MONTH: Final = """
+with begun as (
+  insert into public.summed_months (month, since, until) values ($1, $2, $3) on conflict do nothing returning *
+), added as (
+  insert into public.usage_monthly as m (month, user_id, api_key_id, model, cost_nano)
+  select month, user_id, api_key_id, model, sum(nano) from (
+    select month, d.user_id, d.api_key_id, d.model, d.cost_nano as nano
+    from begun join public.usage_daily d on d.day >= month and d.day < (until at time zone 'UTC')::date
+    union all
+    select month, u.user_id, u.api_key_id, u.model, -(coalesce(u.cost_usd, 0) * 1000000000)::bigint
+    from begun join public.late_rows l on l.booked_at >= since and l.booked_at < until
+    join public.openai_usage u on u.id = l.usage_id
+  ) booked
+  group by 1, 2, 3, 4
+  order by 2, 1, 3, 4
+  on conflict on constraint usage_monthly_key do update set cost_nano = m.cost_nano + excluded.cost_nano
+)
+select month from begun
+"""
 # Makes the row of a sealed month that was not used when it was sealed.
 _FIRST_VERSION: Final = """
 insert into public.periods (month, version, state, sealed_at) values ($1, 1, 'sealed', clock_timestamp())
@@ -133,6 +160,16 @@ class Periods(Table):
         await self._rows(_SEAL, until)
         months = _months(row["used_since"], row["sealed_until"], until)
         return [each["month"] for each in await self._rows(_SEALED, months)] if months else []
+
+    async def sum_month(self) -> bool:
+        """Adds up the next month that is sealed and has no sums yet; whether there was one."""
+        for row in await self._rows(_TO_SUM):
+            for month in _months(row["used_since"], row["summed_until"], row["sealed_until"])[:1]:
+                since = datetime(month.year, month.month, 1, tzinfo=UTC)
+                until = (since + timedelta(days=31)).replace(day=1)
+                await self._rows(_SUM_MONTH, month, since, until)
+                return True
+        return False
 
     async def not_closed_before(self, until: datetime) -> list[date]:
         """The months before `until` that have been used and are not closed, or in an older version only."""

@@ -34,15 +34,16 @@ class Seal:
         self._price_texts: Mapping[str, str] | None = price_texts
 
     async def step_once(self) -> None:
-        """Seals what is due, all of it after a long pause too. Raises DependencyDown."""
+        """Seals what is due and adds up what is sealed, all of it after a long pause too. Raises DependencyDown."""
         periods = Periods(self._pool)
         if self._price_texts is not None:
             await periods.keep_book(pricing.parse(dict(self._price_texts)).version, self._price_texts)
             self._price_texts = None
-        if (until := await periods.due(self._after_end)) is None:
-            return
-        months = await seal(self._pool, until)
-        _log.info("months sealed", until=until.isoformat(), months=[f"{month:%Y-%m}" for month in months])
+        if (until := await periods.due(self._after_end)) is not None:
+            months = await seal(self._pool, until)
+            _log.info("months sealed", until=until.isoformat(), months=[f"{month:%Y-%m}" for month in months])
+        while await periods.sum_month():
+            pass
 
 
 async def seal(pool: Connections, until: datetime) -> list[date]:

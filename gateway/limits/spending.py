@@ -11,32 +11,46 @@ from typing import Any, Final, NamedTuple
 from gateway.limits.budgets import Budget, Window
 from gateway.stores.postgres import Table
 
-# The sum of a window and which of some events it contains, in one snapshot. Whole hours come from the roll-up, which
-# the ledger's own statement keeps equal to its rows; the rest of a first hour comes from the rows.
-_SPENT: Final = """
+_SCOPE: Final = """user_id = $1::uuid and ($2::uuid is null or api_key_id = $2)
+    and ($4::text is null or model = $4 or (starts_with(model, $4)
+      and substr(model, length($4) + 1) ~ '^-[0-9]{4}-[0-9]{2}-[0-9]{2}$'))"""
+_MEETING: Final = "($3::uuid is null or meeting_id = $3)"
+# The sum of a window and which of some events it contains, in one snapshot. From sums that are always equal to their
+# rows: whole months that are added up, so that what a budget costs does not grow with its age, and whole hours before
+# and behind them; hours alone where a meeting is asked for: none lasts. The rest of a first hour comes from the rows.
+_SPENT: Final = f"""
 with edge as (
   -- The first whole hour that begins at $5 or later; hours are those of UTC, whatever the session's time zone is.
   select date_bin('1 hour', $5::timestamptz + interval '1 hour' - interval '1 microsecond', timestamptz 'epoch') as hour
 ),
+months as (
+  select min(since) as since, max(until) as until from public.summed_months, edge
+  where $3::uuid is null and since >= edge.hour and ($6::timestamptz is null or until <= $6)
+),
 whole as (
-  select coalesce(sum(cost_usd), 0) as usd from public.usage_hourly, edge
-  where user_id = $1::uuid and ($2::uuid is null or api_key_id = $2) and ($3::uuid is null or meeting_id = $3)
-    and ($4::text is null or model = $4 or (starts_with(model, $4)
-      and substr(model, length($4) + 1) ~ '^-[0-9]{4}-[0-9]{2}-[0-9]{2}$'))
-    and usage_hourly.hour >= edge.hour and ($6::timestamptz is null or usage_hourly.hour < $6)
+  select coalesce(sum(nano), 0) as nano from (
+    select cost_usd * 1000000000 as nano from public.usage_hourly, edge, months
+    where {_SCOPE} and {_MEETING} and usage_hourly.hour >= edge.hour
+      and usage_hourly.hour < least(coalesce(months.since, 'infinity'), coalesce($6::timestamptz, 'infinity'))
+    union all
+    select cost_nano from public.usage_monthly, months
+    where {_SCOPE} and month >= (months.since at time zone 'UTC')::date
+      and month < (months.until at time zone 'UTC')::date
+    union all
+    select cost_usd * 1000000000 from public.usage_hourly, months
+    where {_SCOPE} and {_MEETING} and usage_hourly.hour >= months.until
+      and usage_hourly.hour < coalesce($6::timestamptz, 'infinity')
+  ) parts
 ),
 part as (
-  select coalesce(sum(cost_usd), 0) as usd from public.openai_usage, edge
-  where user_id = $1::uuid and ($2::uuid is null or api_key_id = $2) and ($3::uuid is null or meeting_id = $3)
-    and ($4::text is null or model = $4 or (starts_with(model, $4)
-      and substr(model, length($4) + 1) ~ '^-[0-9]{4}-[0-9]{2}-[0-9]{2}$'))
-    and created_at >= $5::timestamptz and created_at < edge.hour
+  select coalesce(sum(cost_usd), 0) * 1000000000 as nano from public.openai_usage, edge
+  where {_SCOPE} and {_MEETING} and created_at >= $5::timestamptz and created_at < edge.hour
 )
-select ((whole.usd + part.usd) * 1000000000)::bigint as nano,
+select (whole.nano + part.nano)::bigint as nano,
   array(select id::text from public.openai_usage where id = any($7::uuid[])) as contained,
   array(select distinct adjusts::text from public.openai_usage where adjusts = any($8::uuid[])) as corrected
 from whole, part
-"""
+"""  # noqa: S608 - constants of this file
 # The same of prepaid credit, which the ledger's own statement uses up row by row: what it could not pay is owed
 # elsewhere, and must not count against a later entry.
 _USED: Final = """

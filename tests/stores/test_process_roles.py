@@ -57,7 +57,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "webhook_inbox": APPENDS, "admin_events": APPENDS, "credit_balances": READS, "usage_daily": READS,
         "plans": READS, "plan_changes": READS, "user_customers": READS,
         "customers": READS, "stripe_credit_balances": READS, "books": READS, "stripe_meter_events": READS,
-        "billing_windows": READS, "billing_carry": READS,
+        "billing_windows": READS, "billing_carry": READS, "usage_monthly": READS, "summed_months": READS,
     },
     "keeper": {
         "openai_usage": READS, "usage_quarantine": READS, "plans": READS, "plan_changes": READS,
@@ -78,7 +78,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "billing_windows": CHANGES, "billing_carry": CHANGES, "credit_balances": {"select", "update"},
         "credit_uses": CHANGES, "usage_daily": CHANGES, "usage_daily_meetings": CHANGES, "usage_daily_units": CHANGES,
         "stripe_attempts": APPENDS, "stripe_decisions": READS, "outbox_totals": CHANGES,
-        "price_books": APPENDS,
+        "price_books": APPENDS, "usage_monthly": CHANGES, "summed_months": APPENDS,
         "plans": READS, "plan_changes": READS, "hosts": CHANGES,
     },
     "reports": {

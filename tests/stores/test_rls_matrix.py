@@ -45,6 +45,8 @@ TABLES: Final = {
     "stripe_attempts": (NOTHING, APPENDS),
     "stripe_decisions": (NOTHING, APPENDS),
     "outbox_totals": (NOTHING, WRITES),
+    "usage_monthly": (NOTHING, CHANGES),
+    "summed_months": (NOTHING, APPENDS),
     "stripe_subscriptions": (NOTHING, WRITES),
     "stripe_invoices": (NOTHING, WRITES),
     "stripe_customers": (NOTHING, WRITES),

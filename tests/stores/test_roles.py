@@ -38,6 +38,7 @@ SERVICE_ONLY = (
     "late_rows", "units_due", "books", "periods", "customers", "user_customers", "cost_centres",
     "billing_windows", "billing_carry", "credit_uses", "price_books",
     "stripe_attempts", "stripe_decisions", "outbox_totals",
+    "usage_monthly", "summed_months",
     "plans", "plan_changes", "hosts",
 )  # fmt: skip
 

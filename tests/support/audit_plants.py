@@ -233,6 +233,13 @@ PLANTS: dict[str, tuple[Plant, str]] = {
         sql("delete from usage_daily_units where ctid in (select ctid from usage_daily_units limit 1)"),
         "INV-5",
     ),
+    "a month without its sums": (
+        sql(
+            "insert into summed_months (month, since, until) select date_trunc('month', h at time zone 'UTC')::date, h,"
+            " h + interval '1 hour' from (select min(hour) as h from usage_hourly) first"
+        ),
+        "INV-5",
+    ),
     "a key counted twice": (sql("update api_keys set usage_count = usage_count * 2"), "INV-5"),
     "a writer's counter lost": (sql("delete from flush_counters"), "INV-5"),
     "a window doubled": (sql("update billing_windows set billed_nano = billed_nano * 2"), "INV-6 INV-11"),

@@ -102,6 +102,22 @@ group by day, user_id, api_key_id, model, service_tier, evidence, unit, usd_per_
 having sum(quantity) <> 0 or sum(usd) <> 0
 """)  # noqa: S608
 
+# Months whose sums are not those of their hours; of whole months that are added up.
+_MONTH_SPAN: Final = """month in (select month from public.summed_months
+    where ($1::timestamptz is null or since >= $1) and ($2::timestamptz is null or until <= $2))"""
+MONTHLY: Final = select_worst(f"""
+select 'month of ' || month || ' user ' || user_id || ' ' || model as example from (
+  select month, user_id, api_key_id, model, cost_nano from public.usage_monthly where {_MONTH_SPAN}
+  union all
+  select * from (
+    select date_trunc('month', hour at time zone 'UTC')::date as month, user_id, api_key_id, model,
+      -cost_usd * 1000000000
+    from public.usage_hourly where {_HOUR_SPAN}
+  ) hours where {_MONTH_SPAN}
+) both_sides
+group by month, user_id, api_key_id, model having sum(cost_nano) <> 0
+""")  # noqa: S608
+
 # Keys whose usage_count is not the number of their calls, by the sums of days.
 KEYS: Final = select_worst("""
 select 'key ' || k.id as example
@@ -259,6 +275,7 @@ class Rollups(NamedTuple):
     days: Offenders
     meetings: Offenders
     units: Offenders
+    monthly: Offenders
     keys: Offenders
 
 
@@ -299,6 +316,7 @@ async def read_rollups(view: Snapshot, span: AuditRange) -> Rollups:
         await view.offenders(DAILY, *days),
         await view.offenders(MEETINGS, *days),
         await view.offenders(UNITS, *days),
+        await view.offenders(MONTHLY, *span),
         await view.offenders(KEYS),
     )
 
