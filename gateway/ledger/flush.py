@@ -14,7 +14,7 @@ from gateway.kit.errors import DependencyDown
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.ids import is_uuid
 from gateway.ledger.correct import correct_settled
-from gateway.ledger.rows import LedgerEntry, item_ids_of
+from gateway.ledger.rows import LedgerEntry, find_owned
 from gateway.ledger.store import Ledger, Outcome
 from gateway.ledger.stream import Buffer, StreamEntry
 
@@ -85,8 +85,7 @@ class Flush:
         self._failpoint("flush.acked")
         self._held = []
         self._count(outcome, len(entries), refused)
-        if outcome.inserted == len(entries):  # else some may be in quarantine, and Postgres not know their owner
-            await self._forget_owners(entries)
+        await self._forget_owners(entries, all_new=outcome.inserted == len(entries))
         return len(entries)
 
     async def turn_pause_s(self, *, helps: "Flush | None" = None) -> float:
@@ -120,15 +119,25 @@ class Flush:
             self._claim_at_s = now + self._claim_idle_s
         return await self._buffer.read(self._consumer, self._batch_rows_max, block_ms)
 
-    async def _forget_owners(self, entries: list[StreamEntry]) -> None:
-        """Postgres knows now whose items these are; in Redis they would only take room until they expire."""
-        item_ids = [item_id for entry in entries for item_id in item_ids_of(entry.raw)]
-        if not item_ids:
+    async def _forget_owners(self, entries: list[StreamEntry], *, all_new: bool) -> None:
+        """Postgres has committed whose objects these are; in Redis they would only take room until they expire.
+
+        Whoever looks asks Redis first and Postgres after it, so one that is gone here is found there.
+        """
+        owners: dict[str, str] = {}
+        for entry in entries:
+            if entry.distrust is None:
+                owners |= find_owned(entry.raw)
+        if not owners:
             return
         try:
-            await self._buffer.forget_owners(item_ids)
+            if not all_new:  # an entry may be in quarantine, and Postgres not know its objects
+                known = await self._ledger.find_objects(list(owners))
+                await self._buffer.keep_owners([object_id for object_id in owners if object_id not in known])
+                owners = {object_id: owners[object_id] for object_id in known}
+            await self._buffer.forget_owners(owners)
         except DependencyDown as error:
-            self._log.info("owners stay in redis until they expire", objects=len(item_ids), detail=error.detail)
+            self._log.info("owners stay in redis until they expire", objects=len(owners), detail=error.detail)
 
     def _count(self, outcome: Outcome, entries: int, refused: Mapping[str, Sequence[str]]) -> None:
         self.entries_total += entries

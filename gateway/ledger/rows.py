@@ -44,7 +44,10 @@ class _Event(EventFields, frozen=True, kw_only=True):
     item_ids: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-class _Items(msgspec.Struct, frozen=True):
+class _Objects(msgspec.Struct, frozen=True):
+    user_id: str
+    endpoint: str
+    response_id: str | None = None
     item_ids: tuple[str, ...] = ()
 
 
@@ -59,7 +62,7 @@ Row = tuple[object, ...]
 
 _decoder: Final = msgspec.json.Decoder(_Event)
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_items_decoder: Final = msgspec.json.Decoder(_Items)
+_objects_decoder: Final = msgspec.json.Decoder(_Objects)
 
 
 def to_row(entry: LedgerEntry) -> Row:
@@ -109,14 +112,16 @@ def _with_problem(metadata: msgspec.Raw, problem: str) -> str:
     return str(msgspec.json.encode(fields), "utf-8")
 
 
-def item_ids_of(raw: bytes) -> tuple[str, ...]:
-    """The items of an answer that an entry tells of."""
-    if b'"item_ids"' not in raw:
-        return ()
+def find_owned(raw: bytes) -> dict[str, str]:
+    """The objects at OpenAI that an entry tells of, each with the user id of its owner: those of sql.INSERT_BATCH."""
+    if b'"item_ids"' not in raw and b'"endpoint":"responses"' not in raw:
+        return {}
     try:
-        return _items_decoder.decode(raw).item_ids
+        event = _objects_decoder.decode(raw)
     except UNREADABLE:
-        return ()  # it is in quarantine
+        return {}  # it is in quarantine
+    response_ids = (event.response_id,) if event.endpoint == "responses" and event.response_id else ()
+    return dict.fromkeys((*response_ids, *event.item_ids), event.user_id)
 
 
 def columns(rows: Sequence[Row]) -> list[list[object]]:

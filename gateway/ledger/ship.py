@@ -16,7 +16,7 @@ from gateway.journal.reader import Record, Segment, Segments
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.ids import unix_ms_of
 from gateway.ledger.store import Ledger
-from gateway.ledger.stream import Buffer
+from gateway.ledger.stream import BEHIND_TTL_S, OWNER_TTL_S, Buffer
 from gateway.usage.event import Orphan, is_readable
 
 SETTLED_MAX: Final = 50_000
@@ -27,6 +27,8 @@ UNSENT_MAX: Final = 5_000
 BATCH_MAX: Final = 1000
 """Ids asked for, or events sent, in one round trip."""
 PATIENCE_MAX_S: Final = 30.0
+LOOK_BEHIND_S: Final = 1.0
+TELL_BEHIND_S: Final = BEHIND_TTL_S / 5
 _NAMED: Final = re.compile(rb'\{"id":"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"')
 """How every payload begins: with the event id that we gave it (kit/ids)."""
 _log: Final = structlog.get_logger("gateway.ship")
@@ -58,6 +60,7 @@ class Ship:
         *,
         confirm_after_s: float,
         monotonic: Callable[[], float],
+        unix_ms: Callable[[], int],
         failpoint: Failpoint = pass_by,
     ) -> None:
         self._segments: Final = segments
@@ -65,6 +68,8 @@ class Ship:
         self._ledger: Final = ledger
         self._confirm_after_s: Final = confirm_after_s
         self._monotonic: Final = monotonic
+        self._unix_ms: Final = unix_ms
+        self._tell_at_s = monotonic()
         self._failpoint: Final = failpoint
         self._calls: Final[dict[str, JournaledCall]] = {}
         self._unsent: Final[dict[str, bytes]] = {}
@@ -88,6 +93,7 @@ class Ship:
                     record.segment.corrupt += 1
             if self._segments.corrupt_living > lost:
                 _log.error("records of a living process do not read", records=self._segments.corrupt_living - lost)
+        await self._tell_behind()
         sent = await self._send()
         return sent + await self._confirm(is_last)
 
@@ -209,6 +215,18 @@ class Ship:
                 self._changed.add(event_id)
             sent += len(batch)
         return sent
+
+    async def _tell_behind(self) -> None:
+        """Says in good time that owners may expire in Redis before Postgres has them. From then on an object that
+        neither knows is not denied to its owner: whose it is cannot be known (proxy/owners.py)."""
+        now = self._monotonic()
+        if now < self._tell_at_s:
+            return
+        _, settled = self.oldest_unix_ms()
+        is_behind = settled is not None and self._unix_ms() - settled > OWNER_TTL_S * 1000 // 2
+        if is_behind:
+            await self._buffer.tell_behind()
+        self._tell_at_s = now + (TELL_BEHIND_S if is_behind else LOOK_BEHIND_S)
 
     async def _confirm(self, is_last: bool) -> int:
         """Forgets what Postgres has; sends again what neither Postgres nor the stream has."""

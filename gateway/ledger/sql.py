@@ -189,6 +189,9 @@ listed as (
 select count(*) from due
 """  # noqa: S608 - a constant of this file
 
+# Those of these objects at OpenAI whose owner is known.
+OBJECTS: Final = "select object_id from public.upstream_objects where object_id = any($1::text[])"
+
 # Keeps one entry that can never be a ledger row, counted once however often it comes; returns whether it was new.
 QUARANTINE: Final = f"""
 with kept as (

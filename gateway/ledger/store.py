@@ -139,6 +139,11 @@ class Ledger:
         uuids = [event_id for event_id in event_ids if is_uuid(event_id)]
         return {row[0] for row in await self._rows(sql.CONFIRMED, uuids, [storable(i) for i in event_ids])}
 
+    async def find_objects(self, object_ids: Sequence[str]) -> set[str]:
+        """Those of these objects at OpenAI whose owner is in Postgres."""
+        known = {storable(object_id): object_id for object_id in object_ids}
+        return {known[row[0]] for row in await self._rows(sql.OBJECTS, list(known))}
+
     async def estimates(self, event_ids: Sequence[str]) -> list[Recorded]:
         """Those of these calls (UUIDs) whose row is an estimate that nothing has corrected."""
         return [Recorded(*row.values()) for row in await self._rows(sql.ESTIMATES, list(event_ids))]

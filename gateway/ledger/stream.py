@@ -4,7 +4,7 @@ Must never trim (MAXLEN, XTRIM) or read with NOACK: either loses unread usage. A
 leaves the stream only through `ack`, after the ledger has committed. Works on Valkey and on Redis >= 7.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
@@ -29,8 +29,20 @@ OWNER_PREFIX: Final = "owner:"
 PROBE: Final = f"{OWNER_PREFIX}probe"
 """A name that a login with the rights that the gateway needs may write."""
 PROBE_TTL_S: Final = 60
-OWNER_TTL_S: Final = 30 * 86_400
-"""OpenAI keeps a response for 30 days; after that Postgres alone knows its owner."""
+OWNER_TTL_S: Final = 3600
+"""The writer takes an owner out once Postgres has it; this bounds what an outage of Postgres can pile up here."""
+KEPT_OWNER_TTL_S: Final = 30 * 86_400
+"""OpenAI keeps a response for 30 days. For owners that only Redis knows: of a call in quarantine, say."""
+BEHIND: Final = f"{OWNER_PREFIX}:behind"
+"""There while Postgres may lack owners that have expired here. No object's id has a colon."""
+BEHIND_TTL_S: Final = 300
+"""Longer than a keeper's restart takes."""
+# KEYS: owners of objects. ARGV: the owner of each that Postgres has. What names somebody else stays.
+_FORGET: Final = """
+for i, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[i] then redis.call('DEL', key) end
+end
+"""
 
 
 class StreamEntry(NamedTuple):
@@ -81,6 +93,7 @@ class Buffer:
         self._stream: Final = stream
         self._signer: Final = signer
         self._owner_ttl_s: Final = owner_ttl_s
+        self._forget: Final = redis.register_script(_FORGET)
 
     async def check_policy(self) -> None:
         """Raises ConfigError when this server may throw keys away to save memory, because the stream would go
@@ -257,9 +270,27 @@ class Buffer:
         found = zip(object_ids, owners, strict=True)
         return {object_id: owner.decode() for object_id, owner in found if owner is not None}
 
-    async def forget_owners(self, object_ids: Sequence[str]) -> None:
-        """For objects whose owner Postgres has by now."""
-        await _await_reply(self._redis.unlink(*(OWNER_PREFIX + object_id for object_id in object_ids)))
+    async def forget_owners(self, owners: Mapping[str, str]) -> None:
+        """For objects (user ids by object id) whose owner Postgres has committed."""
+        for start in range(0, len(owners), PIPELINE_MAX):
+            part = list(owners.items())[start : start + PIPELINE_MAX]
+            keys, users = [OWNER_PREFIX + object_id for object_id, _ in part], [user_id for _, user_id in part]
+            await _await_reply(self._forget(keys=keys, args=users))
+
+    async def keep_owners(self, object_ids: Sequence[str]) -> None:
+        """For objects whose owner Postgres does not get with its batch: they stay as long as OpenAI has them."""
+        pipe = self._redis.pipeline(transaction=False)
+        for object_id in object_ids:
+            pipe.expire(OWNER_PREFIX + object_id, KEPT_OWNER_TTL_S)
+        await _all(pipe)
+
+    async def tell_behind(self) -> None:
+        """Says for BEHIND_TTL_S that Postgres is far behind: an owner that nobody knows may still be on its way."""
+        await _await_reply(self._redis.set(BEHIND, "1", ex=BEHIND_TTL_S))
+
+    async def is_behind(self) -> bool:
+        """Whether some keeper has said so."""
+        return bool(await _await_reply(self._redis.exists(BEHIND)))
 
     def _entries(self, found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[StreamEntry]:
         """Entries as the server lists them. One without our fields keeps what it has, and will not decode later on."""

@@ -69,6 +69,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             ledger,
             confirm_after_s=settings.journal.confirm_after_s,
             monotonic=time.monotonic,
+            unix_ms=unix_ms,
             failpoint=arguments.failpoint,
         )
         sweep = Sweep(

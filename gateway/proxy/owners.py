@@ -1,6 +1,8 @@
 """Whose response is it, and whose item of a response: to anyone but its owner an upstream object does not exist.
 
-Looked up memory → Redis → Postgres. Not found is 404; a store that does not answer is 503, never a guess.
+Looked up memory → Redis → Postgres, in this order: the batch writer takes an owner out of Redis after Postgres has it.
+Not found is 404; a store that does not answer is 503, never a guess. So is an outage of Postgres that was so long that
+an owner may have expired in Redis, and not be in Postgres yet.
 """
 
 import re
@@ -83,9 +85,16 @@ class Owners:
             for object_id, owner in owners.items():
                 self._keep([object_id], owner)
             found |= owners
-        if away is not None and len(found) < len(asked):
+        if any(object_id not in found for object_id in asked) and (away is not None or await self._is_behind()):
             raise cannot_tell(f"whose {what} this is") from away
         return found
+
+    async def _is_behind(self) -> bool:
+        """Whether Postgres may come to know an owner that has expired in Redis."""
+        try:
+            return await self._buffer.is_behind()
+        except DependencyDown:
+            return True
 
     def _keep(self, object_ids: Iterable[str], user_id: str) -> None:
         for object_id in object_ids:

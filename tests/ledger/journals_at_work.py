@@ -27,6 +27,7 @@ class JournalShipping:
     def __init__(self, folder: Path, buffer: Buffer, ledger: Ledger, user_id: str) -> None:
         self.folder, self.buffer, self.ledger, self.user_id = folder, buffer, ledger, user_id
         self.now_s = 0.0
+        self.unix_ms = 0
         self.journal = self.writer("w0")
         self.start()
 
@@ -37,7 +38,12 @@ class JournalShipping:
         """A new shipping process: it knows what the disk says."""
         self.segments = Segments(self.folder)
         self.ship = Ship(
-            self.segments, buffer or self.buffer, self.ledger, confirm_after_s=2, monotonic=lambda: self.now_s
+            self.segments,
+            buffer or self.buffer,
+            self.ledger,
+            confirm_after_s=2,
+            monotonic=lambda: self.now_s,
+            unix_ms=lambda: self.unix_ms,
         )
 
     def event(self) -> UsageEvent:

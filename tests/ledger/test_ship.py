@@ -15,7 +15,7 @@ from gateway.kit.errors import DependencyDown
 from gateway.kit.ids import unix_ms_of
 from gateway.ledger import ship as ship_module
 from gateway.ledger.store import Ledger
-from gateway.ledger.stream import Buffer
+from gateway.ledger.stream import OWNER_TTL_S, Buffer
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
 from gateway.usage.event import NoteRecord, Orphan, encode
@@ -58,6 +58,21 @@ async def test_the_bytes_are_the_journal_s(shipping: JournalShipping) -> None:
     await shipping.ship.step_once()
     (entry,) = await shipping.buffer.read("writer", 10, 0)
     assert (entry.event_id, entry.raw) == (event.id, encode(event))
+
+
+async def test_it_is_told_when_postgres_is_so_far_behind_that_owners_expire(
+    shipping: JournalShipping, pool: Pool
+) -> None:
+    (event,) = await shipping.settle()
+    shipping.unix_ms = unix_ms_of(event.id) + OWNER_TTL_S * 500
+    await shipping.after(0)
+    assert not await shipping.buffer.is_behind()
+    await pool.close()  # away
+    shipping.unix_ms += 1
+    for _ in range(2):
+        with pytest.raises(DependencyDown, match="postgres"):
+            await shipping.after(10)
+    assert await shipping.buffer.is_behind()
 
 
 async def test_redis_loses_everything(shipping: JournalShipping, pool: Pool, redis: "Redis") -> None:

@@ -148,9 +148,12 @@ async def test_owners_are_remembered_for_a_while(buffer: Buffer, redis: "Redis")
     await buffer.set_owners(["msg_2"], "other")
     found = await buffer.get_owners(["msg_2", "resp_1", "resp_2", "msg_1"])
     assert found == {"msg_2": "other", "resp_1": "user", "msg_1": "user"}
-    await buffer.forget_owners(["msg_1", "msg_2", "msg_3"])
-    assert await buffer.get_owners(["msg_1", "msg_2", "resp_1"]) == {"resp_1": "user"}
+    await buffer.forget_owners({"msg_1": "user", "msg_2": "user", "msg_3": "user"})
+    assert await buffer.get_owners(["msg_1", "msg_2", "resp_1"]) == {"resp_1": "user", "msg_2": "other"}
+    assert 3500 < await redis.ttl("owner:resp_1") <= 3600
+    await buffer.keep_owners(["resp_1", "resp_2"])
     assert 29 * 86_400 < await redis.ttl("owner:resp_1") <= 30 * 86_400
+    assert await buffer.get_owners(["resp_2"]) == {}
     await Buffer(redis, stream=STREAM, owner_ttl_s=7).set_owners(["resp_1"], "user")
     assert 0 < await redis.ttl("owner:resp_1") <= 7
 
@@ -169,7 +172,10 @@ async def test_nobody_there_is_an_outage() -> None:
         buffer.waiting([b"1-1"]),
         buffer.set_owners(["r"], "u"),
         buffer.get_owners(["r"]),
-        buffer.forget_owners(["r"]),
+        buffer.forget_owners({"r": "u"}),
+        buffer.keep_owners(["r"]),
+        buffer.tell_behind(),
+        buffer.is_behind(),
     ):
         with pytest.raises(DependencyDown, match="redis"):
             await asked

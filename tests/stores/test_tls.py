@@ -226,7 +226,7 @@ async def test_all_of_the_gateway_s_work_over_tls_with_the_documented_rights(val
 
         await buffer.set_owners(["resp_1"], "user")
         assert await buffer.get_owners(["resp_1"]) == {"resp_1": "user"}
-        await buffer.forget_owners(["resp_1"])
+        await buffer.forget_owners({"resp_1": "user"})
 
         limits, slots = open_limits(stack, settings, url), [Slots("limit:k:1:running", 1)]
         assert [taken.refused for taken in await limits.reserve("1", slots)] == [False]
