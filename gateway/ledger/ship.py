@@ -76,6 +76,9 @@ class Ship:
         self._settled = 0
         self._changed: Final[set[str]] = set()
         """Calls that were opened, noted or sent since somebody asked for the changes."""
+        self._has_read_all = False
+        self._sent_before: dict[int, bytes] | None = None
+        """What the stream held at first and the journal has not shown yet: stream ids by the hash of the bytes."""
 
     async def step_once(self, *, is_last: bool = False) -> int:
         """Reads what is new, sends it, confirms what is due, or all where it may be the last time. Returns how many
@@ -85,6 +88,8 @@ class Ship:
         """
         if self.unconfirmed < SETTLED_MAX and len(self._unsent) < UNSENT_MAX:
             self._segments.refresh()
+            # Looked at only while it matters. What is not behind is read to its end in the next line.
+            self._has_read_all = self._sent_before != {} and not self._segments.any_behind()
             lost = self._segments.corrupt_living
             for record in self._segments.poll():
                 if _NAMED.match(record.payload):
@@ -203,18 +208,38 @@ class Ship:
 
     async def _send(self) -> int:
         sent = 0
+        if self._unsent:
+            await self._recognize_sent()
         while self._unsent:
             batch = list(self._unsent.items())[:BATCH_MAX]
             stream_ids = await self._buffer.append(batch)
             self._failpoint("ship.sent")
-            due = self._monotonic() + self._confirm_after_s
             for (event_id, _), stream_id in zip(batch, stream_ids, strict=True):
-                del self._unsent[event_id]
-                call = self._calls[event_id]
-                call.stream_id, call.due_s = stream_id, due
-                self._changed.add(event_id)
+                self._mark_sent(event_id, stream_id)
             sent += len(batch)
         return sent
+
+    async def _recognize_sent(self) -> None:
+        """What an earlier life has sent, and the stream still has, is not sent again: while PostgreSQL is away each
+        life would add all of it once more. Redis itself is asked, so what it has lost is sent.
+
+        By the bytes, not by the id: the stream may have an estimate of the same call that somebody else has made.
+        """
+        if self._sent_before is None:
+            self._sent_before = {hash(raw): stream_id async for raw, stream_id in self._buffer.places()}
+        if self._sent_before:
+            for event_id, raw in list(self._unsent.items()):
+                stream_id = self._sent_before.pop(hash(raw), None)
+                if stream_id is not None:
+                    self._mark_sent(event_id, stream_id)
+            if self._has_read_all:
+                self._sent_before = {}  # all that an earlier life can have sent has been met
+
+    def _mark_sent(self, event_id: str, stream_id: bytes) -> None:
+        del self._unsent[event_id]
+        call = self._calls[event_id]
+        call.stream_id, call.due_s = stream_id, self._monotonic() + self._confirm_after_s
+        self._changed.add(event_id)
 
     async def _tell_behind(self) -> None:
         """Says in good time that owners may expire in Redis before Postgres has them. From then on an object that

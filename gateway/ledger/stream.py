@@ -251,10 +251,19 @@ class Buffer:
 
     async def event_ids(self) -> AsyncIterator[str]:
         """The ids of all events in the stream, the oldest first; empty where an entry names none. Reads only."""
+        async for _, named in self._all_entries():
+            yield named.get(b"id", b"").decode("utf-8", "replace")
+
+    async def places(self) -> AsyncIterator[tuple[bytes, bytes]]:
+        """The bytes of all events in the stream, each with its entry's stream id. Reads only."""
+        async for stream_id, named in self._all_entries():
+            yield named.get(b"e", b""), stream_id
+
+    async def _all_entries(self) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
         after = b"-"
         while found := await _await_reply(self._redis.xrange(self._stream, min=after, count=PIPELINE_MAX)):
-            for _, named in found:
-                yield named.get(b"id", b"").decode("utf-8", "replace")
+            for stream_id, named in found:
+                yield bytes(stream_id), named
             after = b"(" + bytes(found[-1][0])
 
     async def set_owners(self, object_ids: Sequence[str], user_id: str) -> None:

@@ -1,5 +1,6 @@
 """From the journal to the ledger, whatever is lost between them, and whose calls nobody will settle."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -73,6 +74,32 @@ async def test_it_is_told_when_postgres_is_so_far_behind_that_owners_expire(
         with pytest.raises(DependencyDown, match="postgres"):
             await shipping.after(10)
     assert await shipping.buffer.is_behind()
+
+
+async def test_lives_of_a_keeper_leave_the_stream_as_it_is_while_postgres_is_away(
+    shipping: JournalShipping, pool: Pool, redis: "Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments_module, "READ_BYTES_MAX", 4096)  # several steps to the end of the journal
+    first, *_ = await shipping.settle(60)
+    await redis.xadd("gateway:usage", {"e": "somebody's estimate of the same call", "id": first.id})
+    await pool.close()  # away
+
+    async def live() -> list[tuple[bytes, dict[bytes, bytes]]]:
+        shipping.start()
+        for _ in range(60):
+            with contextlib.suppress(DependencyDown):
+                await shipping.ship.step_once()
+        assert shipping.ship.unconfirmed == 60
+        return list(await redis.xrange("gateway:usage"))
+
+    stream = await live()
+    assert len(stream) == 61
+    for _ in range(2):
+        assert await live() == stream
+    await redis.xdel("gateway:usage", *(stream_id for stream_id, _ in stream[1:11]))  # a failover lost these
+    assert sorted(named[b"id"] for _, named in await live()) == sorted(named[b"id"] for _, named in stream)
+    await redis.flushall()
+    assert len(await live()) == 60
 
 
 async def test_redis_loses_everything(shipping: JournalShipping, pool: Pool, redis: "Redis") -> None:
