@@ -12,7 +12,7 @@ import msgspec
 from gateway.audit.reads.snapshot import Offenders
 from gateway.kit.errors import DependencyDown
 from gateway.limits.budgets import Window
-from gateway.limits.counters import Limits
+from gateway.limits.counters import LIMITS_REDIS, REDIS, Limits
 from gateway.limits.spending import Spending
 
 LOOK_AGAIN_S: Final = 2.0
@@ -49,7 +49,7 @@ async def compare(
             await sleep(LOOK_AGAIN_S)
             waited_s += LOOK_AGAIN_S
     except DependencyDown as error:
-        if error.what != "redis":
+        if error.what not in (REDIS, LIMITS_REDIS):
             raise
         return Counted(0, Offenders(), f"counters of budgets not compared: {error}")
 

@@ -70,10 +70,10 @@ async def audit_stores(settings: Settings, *, now: datetime, wanted: AuditOption
 
 async def _budgets(settings: Settings) -> Counted:
     """Counters of budgets against the ledger, where there is a Redis."""
-    if settings.redis_url is None:
+    if settings.redis_url is None and settings.limits_redis_url is None:
         return Counted(0, Offenders(), "counters of budgets not compared: REDIS_URL is not set")
     async with database(settings, _WHY, statement_s=LONG_STATEMENT_S) as pool, AsyncExitStack() as stack:
-        limits = open_limits(stack, settings, settings.redis_url.get_secret_value())
+        limits = open_limits(stack, settings)
         recount_s = settings.limits.recount_s * (QUIET_PASSES + 1)
         return await compare(limits, Spending(pool), recount_s=recount_s, sleep=asyncio.sleep)
 

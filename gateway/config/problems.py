@@ -123,6 +123,8 @@ def without_effect(settings: Settings) -> list[str]:
     found = []
     if settings.database_url is not None:
         found.append(("DATABASE_URL", read_dsn(settings.database_url.get_secret_value()).dropped))
-    if settings.redis_url is not None:
-        found.append(("REDIS_URL", read_redis_url(settings.redis_url.get_secret_value()).dropped))
+    for name in ("redis_url", "limits_redis_url"):
+        redis = getattr(settings, name)
+        if redis is not None:
+            found.append((name.upper(), read_redis_url(redis.get_secret_value()).dropped))
     return [f"{name}: without effect here: {', '.join(dropped)}" for name, dropped in found if dropped]

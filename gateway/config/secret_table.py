@@ -19,6 +19,7 @@ NEEDED_BY: Final[dict[str, frozenset[Kind]]] = {
     "worker_database_url": frozenset(),
     "reports_database_url": frozenset(),
     "redis_url": _STORES,
+    "limits_redis_url": frozenset({"proxy", "worker"}),
     # The keeper and the worker ask OpenAI how calls ended that nobody saw the end of.
     "openai_api_key": _STORES,
     "unkey_root_key": frozenset({"proxy"}),

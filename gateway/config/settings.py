@@ -277,6 +277,8 @@ class Settings(BaseSettings):
     """The same for reports: `gateway_reports`."""
     redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
+    limits_redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
+    """Another one for the counters of limits and budgets alone, which must not evict either; else REDIS_URL."""
     openai_api_key: Credential | None = None
     """The credential for calls to OpenAI."""
     openai_base_url: Annotated[str, url("http", "https", ends="/v1")] = "https://api.openai.com/v1"

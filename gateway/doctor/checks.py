@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from datetime import date
 from typing import Final
 
-from redis.exceptions import MasterDownError, ReadOnlyError
+from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 
 import pricing
 import pricing.data
@@ -27,6 +27,7 @@ PRICES_AGE_MAX_DAYS: Final = 30
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("postgres", stores.postgres),
     ("redis", stores.redis),
+    ("limits redis", stores.limits_redis),
     ("journal", stores.journal),
     ("unkey", vendors.unkey),
     ("openai", vendors.openai),
@@ -37,6 +38,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
 FIXES: Final = {
     "postgres": "DATABASE_URL",
     "redis": "REDIS_URL",
+    "limits redis": "LIMITS_REDIS_URL",
     "unkey": "UNKEY_BASE_URL or UNKEY_ROOT_KEY",
     "openai": "OPENAI_BASE_URL or OPENAI_API_KEY",
     "stripe": "STRIPE_BASE_URL or STRIPE_SECRET_KEY",
@@ -76,6 +78,8 @@ def _away(what: str, error: DependencyDown) -> CheckResult:
         says = f"not checked: {error.what} {'refuses us' if refuses else 'is away'}"
         return CheckResult(what, _level(what), says, f"see {error.what}")
     named = FIXES.get(error.what, error.what)
+    if isinstance(error.__cause__, OutOfMemoryError):
+        return CheckResult(what, _level(what), "it is full, so calls with a hard budget are refused", "raise maxmemory")
     if isinstance(error.__cause__, ReadOnlyError | MasterDownError):
         return CheckResult(what, _level(what), "it is a read-only replica", f"point {named} at the master")
     return CheckResult(what, _level(what), error.detail, f"{'' if refuses else 'start it, or '}correct {named}")

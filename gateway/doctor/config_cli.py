@@ -31,8 +31,9 @@ def check() -> None:
     loaded = settings()
     if loaded.database_url is not None:
         check_files("DATABASE_URL", dict(read_dsn(loaded.database_url.get_secret_value()).files))
-    if loaded.redis_url is not None:
-        check_files("REDIS_URL", read_redis_url(loaded.redis_url.get_secret_value()).files)
+    for name, redis in (("REDIS_URL", loaded.redis_url), ("LIMITS_REDIS_URL", loaded.limits_redis_url)):
+        if redis is not None:
+            check_files(name, read_redis_url(redis.get_secret_value()).files)
     for line in [*without_effect(loaded), *bare_sections(os.environ)]:
         say(f"warning: {line}")
     say("the configuration is right; `gateway doctor` asks whether what it names is there")

@@ -13,6 +13,7 @@ from gateway.config.settings import Settings, require_values
 from gateway.doctor.findings import CheckResult, size, skew
 from gateway.journal.folder import living_slots
 from gateway.ledger.stream import Buffer
+from gateway.limits.opening import open_limits
 from gateway.stores import disk, migrator
 from gateway.stores.postgres import open_pool, translating_errors
 from gateway.stores.postgres_health import read_ledger, read_server, try_write
@@ -125,6 +126,16 @@ async def redis(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
         says = f"{state.entries} event(s) wait, the oldest for {age_s:.0f} s: nobody writes them to PostgreSQL"
         found.append(CheckResult("redis", "warn", says, "run `gateway serve` or `gateway worker`, and look at its log"))
     return found or [CheckResult("redis", "ok", f"noeviction; {state.entries} event(s) waiting in the stream")]
+
+
+async def limits_redis(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
+    """The Redis of the limits, where they have one of their own."""
+    if settings.limits_redis_url is None:
+        return []
+    limits = open_limits(stack, settings)
+    await limits.check_policy()
+    await limits.try_write()
+    return [CheckResult("limits redis", "ok", "noeviction; it has the counters of limits and budgets")]
 
 
 async def journal(settings: Settings, _stack: AsyncExitStack) -> list[CheckResult]:

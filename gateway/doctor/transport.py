@@ -11,16 +11,17 @@ from gateway.kit.loopback import is_loopback
 def check_stores_tls(settings: Settings) -> list[CheckResult]:
     """A warning for each store on another machine whose certificate is not verified."""
     found = []
-    redis = settings.redis_url
     for name in ("database_url", *map(setting, PROCESSES)):
         database = getattr(settings, name)
         if database is not None and not is_postgres_safe(database.get_secret_value()):
             says = f"{name.upper()}: PostgreSQL is on another machine, and its certificate is not verified"
             fix = "add sslmode=verify-full, and sslrootcert for your own CA"
             found.append(CheckResult("postgres", "warn", says, fix))
-    if redis is not None and not is_redis_safe(redis.get_secret_value()):
-        says = "REDIS_URL: Redis is on another machine, and its certificate is not verified"
-        found.append(CheckResult("redis", "warn", says, "use rediss://, with ssl_ca_certs for your own CA"))
+    for name in ("redis_url", "limits_redis_url"):
+        redis = getattr(settings, name)
+        if redis is not None and not is_redis_safe(redis.get_secret_value()):
+            says = f"{name.upper()}: Redis is on another machine, and its certificate is not verified"
+            found.append(CheckResult("redis", "warn", says, "use rediss://, with ssl_ca_certs for your own CA"))
     return found
 
 

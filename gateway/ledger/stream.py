@@ -19,8 +19,9 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused
+from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.ledger.signing import EntrySigner
+from gateway.stores.redis import check_server
 
 GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
@@ -97,21 +98,9 @@ class Buffer:
 
     async def check_policy(self) -> None:
         """Raises ConfigError when this server may throw keys away to save memory, because the stream would go
-        silently, or is a node of a cluster: a script's keys would lie on several.
+        silently, or is a node of a cluster.
         """
-        memory = await _await_reply(self._redis.info("memory"))
-        policy = str(memory.get("maxmemory_policy", "unknown"))
-        if policy != "noeviction":
-            raise ConfigError(
-                f"Redis has maxmemory-policy {policy!r} and may silently drop recorded usage; "
-                "set `maxmemory-policy noeviction` on the server behind REDIS_URL"
-            )
-        cluster = await _await_reply(self._redis.info("cluster"))
-        if int(cluster.get("cluster_enabled", 0)):
-            raise ConfigError(
-                "Redis is a node of a Redis Cluster (cluster_enabled), which cannot hold the stream and the limits; "
-                "name a single server in REDIS_URL"
-            )
+        await _await_reply(check_server(self._redis, "REDIS_URL", "recorded usage"))
 
     async def try_write(self) -> str | None:
         """Writes something that is gone at once. Why it cannot, where what is in the stream has to be taken out first

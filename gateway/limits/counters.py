@@ -12,15 +12,20 @@ from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
 
-from gateway.kit.errors import DependencyDown
+from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.limits.claims import Claim, RateClaim, Slots, Taken
 from gateway.limits.scripts import BEGIN, RECOUNT, RENEW, RESERVE, SETTLE
+from gateway.stores.redis import check_server
 
+REDIS: Final = "redis"
+LIMITS_REDIS: Final = "limits redis"
+"""The Redis that is for limits alone."""
 PREFIX: Final = "limit:"
 WINDOWS: Final = f"{PREFIX}windows"
 """The hash of every budget period that may have counters: its descriptor by its key."""
+PROBE: Final = f"{PREFIX}probe"
 LEASE_S: Final = 60
 """Seconds that a slot stays taken when its proxy is gone; a living one renews it."""
 KEPT_S: Final = 2 * 86_400
@@ -68,14 +73,27 @@ class WindowState(NamedTuple):
 
 
 class Limits:
-    """All limits over one Redis. Every method raises DependencyDown("redis")."""
+    """All limits over one Redis. Every method raises DependencyDown, of `name`."""
 
-    def __init__(self, redis: "Redis", *, hold_s: float) -> None:
-        """`hold_s`: seconds after which a hold that nobody settled is given up; longer than any call."""
+    def __init__(self, redis: "Redis", *, hold_s: float, name: str = REDIS) -> None:
+        """`hold_s`: seconds after which a hold that nobody settled is given up; longer than any call. `name`: which
+        Redis it is, where there are two."""
         self._redis: Final = redis
+        self._name: Final = name
         self._hold_s: Final = int(hold_s)
         self._waiting: list[tuple[_Script, asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
+
+    async def check_policy(self) -> None:
+        """Raises ConfigError when this server, which is for limits alone, may evict or is a node of a cluster."""
+        await self._asked_redis(check_server(self._redis, "LIMITS_REDIS_URL", "what budgets have spent"))
+
+    async def try_write(self) -> None:
+        """Writes something that is gone at once. Raises DependencyDown when the server takes no writes."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.set(PROBE, "1", ex=LEASE_S)
+        pipe.delete(PROBE)
+        await self._asked_redis(pipe.execute())
 
     async def reserve(self, event_id: str, claims: Sequence[Claim]) -> list[Taken]:
         """Everything or nothing: nothing is taken when one of the answers says `refused`.
@@ -211,7 +229,7 @@ class Limits:
             if future.done():
                 continue  # its call was cancelled
             if isinstance(answer, RedisError):
-                future.set_exception(DependencyDown("redis", str(answer)))
+                future.set_exception(DependencyDown(self._name, str(answer)))
             elif isinstance(answer, Exception):
                 future.set_exception(answer)
             else:
@@ -250,8 +268,10 @@ class Limits:
     async def _asked_redis(self, reply: Any) -> Any:
         try:
             return await reply
+        except (AuthenticationError, NoPermissionError) as error:
+            raise DependencyRefused(self._name, f"{type(error).__name__}: {error}") from error
         except (RedisError, OSError, RuntimeError) as error:  # RuntimeError: uvloop, of a connection half-closed
-            raise DependencyDown("redis", f"{type(error).__name__}: {error}") from error
+            raise DependencyDown(self._name, f"{type(error).__name__}: {error}") from error
 
 
 def _micros(seconds: float) -> int:

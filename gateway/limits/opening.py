@@ -3,8 +3,8 @@
 from contextlib import AsyncExitStack
 from typing import Final
 
-from gateway.config.settings import Settings
-from gateway.limits.counters import Limits
+from gateway.config.settings import Settings, require_values
+from gateway.limits.counters import LIMITS_REDIS, REDIS, Limits
 from gateway.stores.redis import open_redis
 
 LIMITS_TIMEOUT_S: Final = 1.0
@@ -13,9 +13,12 @@ HOLD_MARGIN_S: Final = 600.0
 """Seconds that a swept call has to reach the ledger before its hold ends by itself."""
 
 
-def open_limits(stack: AsyncExitStack, settings: Settings, url: str) -> Limits:
-    """Limits in Redis, closed by the stack. Their own connections: a call must not queue behind a long read."""
+def open_limits(stack: AsyncExitStack, settings: Settings) -> Limits:
+    """Limits in their Redis, closed by the stack. Their own connections: a call must not queue behind a long read."""
+    own = settings.limits_redis_url
+    url = require_values(settings, "redis_url")["redis_url"] if own is None else own.get_secret_value()
     redis = open_redis(url, timeout_s=LIMITS_TIMEOUT_S, connections_max=4)
     stack.push_async_callback(redis.aclose)
     # A sweep settles a call after this at the latest; then the ledger has it, and the hold may go.
-    return Limits(redis, hold_s=settings.journal.open_max_s + HOLD_MARGIN_S)
+    name = REDIS if own is None else LIMITS_REDIS
+    return Limits(redis, hold_s=settings.journal.open_max_s + HOLD_MARGIN_S, name=name)

@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from itertools import count, islice
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from gateway.config.settings import Settings, require_values
 from gateway.journal.folder import living_slots
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.ledger.stream import Buffer
+from gateway.limits.opening import open_limits
 from gateway.processes import marks, seen_stores
 from gateway.stores import disk, migrator
 from gateway.stores.postgres import open_pool, translating_errors
@@ -152,6 +154,8 @@ async def stores_are_there(
     refusal = await patience.until_there("REDIS_URL", lambda: _redis(settings))
     if refusal is not None:
         say(f"REDIS_URL: it takes no writes, so events stay in the journal: {refusal}")
+    if settings.limits_redis_url is not None:
+        await patience.until_there("LIMITS_REDIS_URL", lambda: _limits_redis(settings))
 
 
 async def _postgres(settings: Settings) -> None:
@@ -170,6 +174,11 @@ async def _postgres(settings: Settings) -> None:
     if versions.behind:
         missing = f"{len(versions.behind)} migration(s) not applied ({', '.join(versions.behind)})"
         raise ConfigError(f"DATABASE_URL: {missing}. Run `gateway migrate` first.")
+
+
+async def _limits_redis(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        await open_limits(stack, settings).check_policy()
 
 
 async def _redis(settings: Settings) -> str | None:

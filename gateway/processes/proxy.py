@@ -292,7 +292,7 @@ def _loops(
 
 
 def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler, connections: Share) -> Limiter:
-    limits = open_limits(stack, settings, require_values(settings, "redis_url")["redis_url"])
+    limits = open_limits(stack, settings)
     limiter = Limiter(limits, Spending(connections), settler, settings.limits)
     stack.push_async_callback(limiter.close)
     return limiter

@@ -110,7 +110,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             loops.every("stripe events", build_stripe_events(billing, pool).apply_due, every_s=STRIPE_EVERY_S)
             balances = build_balances(settings, pool, billing)
             loops.every("credit balances", balances.step_once, every_s=LOOK_FOR_BALANCES_S)
-        recount = Recount(open_limits(stack, settings, values["redis_url"]), Spending(pool), now=now)
+        recount = Recount(open_limits(stack, settings), Spending(pool), now=now)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         upstream = _upstream(stack, settings, arguments.on_new_secret)
         _poll(loops, settings, ledger, pool, upstream)

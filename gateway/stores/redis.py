@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from gateway.config.files import check_files
 from gateway.config.redis_url import read_redis_url
+from gateway.kit.errors import ConfigError
 from gateway.kit.sockets import TCP_OPTIONS
 
 WRONG_SERVER: Final = (
@@ -117,3 +118,21 @@ def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -
         protocol=2,
     )
     return Redis.from_pool(pool)
+
+
+async def check_server(redis: Redis, variable: str, keeps: str) -> None:
+    """Raises ConfigError, which names `variable`, when this server may throw `keeps` away to save memory, or is a node
+    of a cluster: a script's keys would lie on several. What goes wrong on the way is redis-py's."""
+    memory = await redis.info("memory")
+    policy = str(memory.get("maxmemory_policy", "unknown"))
+    if policy != "noeviction":
+        raise ConfigError(
+            f"Redis has maxmemory-policy {policy!r} and may silently drop {keeps}; "
+            f"set `maxmemory-policy noeviction` on the server behind {variable}"
+        )
+    cluster = await redis.info("cluster")
+    if int(cluster.get("cluster_enabled", 0)):
+        raise ConfigError(
+            "Redis is a node of a Redis Cluster (cluster_enabled), which cannot hold the stream and the limits; "
+            f"name a single server in {variable}"
+        )

@@ -228,7 +228,7 @@ async def test_all_of_the_gateway_s_work_over_tls_with_the_documented_rights(val
         assert await buffer.get_owners(["resp_1"]) == {"resp_1": "user"}
         await buffer.forget_owners({"resp_1": "user"})
 
-        limits, slots = open_limits(stack, settings, url), [Slots("limit:k:1:running", 1)]
+        limits, slots = open_limits(stack, settings), [Slots("limit:k:1:running", 1)]
         assert [taken.refused for taken in await limits.reserve("1", slots)] == [False]
         assert [taken.refused for taken in await limits.reserve("2", slots)] == [True]
         await limits.renew("1", slots)
