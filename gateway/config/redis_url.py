@@ -1,10 +1,17 @@
 """REDIS_URL: how to connect to Redis or Valkey. Pure."""
 
+import re
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.config.connection_string import Parts, check_options, one_of, switch, take_apart, whole_number
 
-SCHEMES: Final[dict[str, Literal["tcp", "tls", "unix"]]] = {"redis": "tcp", "rediss": "tls", "unix": "unix"}
+Kind = Literal["tcp", "tls", "unix"]
+SCHEMES: Final[dict[str, Kind]] = {"redis": "tcp", "rediss": "tls", "unix": "unix"}
+SENTINEL_SCHEMES: Final[dict[str, Kind]] = {"redis+sentinel": "tcp", "rediss+sentinel": "tls"}
+SENTINEL_PORT: Final = 26379
+SENTINEL: Final = frozenset({"service", "sentinel_username", "sentinel_password"})
+_SERVICE: Final = re.compile(r"[A-Za-z0-9._-]+")
+"""What Sentinel itself takes for a name."""
 LOGIN: Final = frozenset({"db", "username", "password"})
 TLS_FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_ciphers")
 TLS: Final = frozenset({*TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname"})
@@ -32,6 +39,12 @@ class RedisUrl(NamedTuple):
     """Host, port and database, for people; nothing else."""
     dropped: tuple[str, ...] = ()
     """Options that have no effect."""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    """Where Sentinels listen: they name the master's host and port, which `options` has not then."""
+    service: str = ""
+    """What the Sentinels call it."""
+    sentinel_login: dict[str, Any] = {}  # noqa: RUF012  # of a NamedTuple, never changed
+    """The login of the Sentinels themselves, and how to verify them."""
 
     @property
     def files(self) -> dict[str, str]:
@@ -44,19 +57,20 @@ class RedisUrl(NamedTuple):
 def read_redis_url(text: str) -> RedisUrl:
     """Raises ValueError with what would be right, without any part of the text but names of options."""
     parts = take_apart(text)
+    if parts.scheme in SENTINEL_SCHEMES:
+        return _behind_sentinels(parts, SENTINEL_SCHEMES[parts.scheme])
     kind = SCHEMES.get(parts.scheme)
     if parts.scheme in CLUSTER:
         raise ValueError("a Redis Cluster cannot hold the limits: name a single server, its master")
     if kind is None:
-        raise ValueError(f"it must begin with {' or '.join(f'{each}://' for each in SCHEMES)}")
-    check_options(parts.options, LOGIN | TLS | DROPPED, ("password", "ssl_password"))
-    if kind != "tls" and (asked := sorted(TLS & parts.options.keys())):
-        raise ValueError(f"{', '.join(asked)}: only with rediss://")
+        raise ValueError(f"it must begin with {' or '.join(f'{each}://' for each in (*SCHEMES, *SENTINEL_SCHEMES))}")
+    _check_options(parts, kind, LOGIN | TLS | DROPPED)
     if len(parts.hosts) > 1:
         raise ValueError(
-            "several hosts: name the one address at which the master is; a Redis Cluster cannot hold the limits"
+            "several hosts: name the one address at which the master is, or Sentinels as "
+            "redis+sentinel://h1,h2/SERVICE/0; a Redis Cluster cannot hold the limits"
         )
-    options = _login(parts, kind) | _tls(parts.options)
+    options = _login(parts, "" if kind == "unix" else parts.path.strip("/")) | _tls(parts.options)
     if kind == "unix":
         if parts.hosts or not parts.path:
             raise ValueError("it must be unix:// and the absolute path of the socket, as unix:///run/redis.sock?db=0")
@@ -69,8 +83,38 @@ def read_redis_url(text: str) -> RedisUrl:
     return RedisUrl(kind, options, shown, tuple(sorted(DROPPED & parts.options.keys())))
 
 
-def _login(parts: Parts, kind: str) -> dict[str, Any]:
-    in_path = "" if kind == "unix" else parts.path.strip("/")
+def _behind_sentinels(parts: Parts, kind: Kind) -> RedisUrl:
+    """`redis+sentinel://USER:PASSWORD@h1:26379,h2/SERVICE/DB`; the login is the master's."""
+    _check_options(parts, kind, LOGIN | TLS | DROPPED | SENTINEL)
+    if not parts.hosts:
+        raise ValueError("name the Sentinels, as redis+sentinel://h1:26379,h2:26379/SERVICE/0")
+    said = parts.options.get("service")
+    first, _, rest = parts.path.strip("/").partition("/")
+    service, in_path = (first, rest) if said is None else (said, parts.path.strip("/"))
+    if not _SERVICE.fullmatch(service) or (said is None and service.isdigit()):  # a number is the database
+        raise ValueError("name what the Sentinels call the master, as redis+sentinel://h1,h2/SERVICE/0")
+    options = _login(parts, in_path) | _tls(parts.options)
+    sentinels = tuple((host.name, host.port or SENTINEL_PORT) for host in parts.hosts)
+    hosts = ",".join(f"{name}:{port}" for name, port in sentinels)
+    login = {name: parts.options.get(f"sentinel_{name}") for name in ("username", "password")}
+    return RedisUrl(
+        kind,
+        options,
+        f"{parts.scheme}://{hosts}/{service}/{options['db']}",
+        tuple(sorted(DROPPED & parts.options.keys())),
+        sentinels,
+        service,
+        {**login, **_tls(parts.options), "ssl": kind == "tls"},
+    )
+
+
+def _check_options(parts: Parts, kind: str, known: frozenset[str]) -> None:
+    check_options(parts.options, known, ("password", "ssl_password", "sentinel_password"))
+    if kind != "tls" and (asked := sorted(TLS & parts.options.keys())):
+        raise ValueError(f"{', '.join(asked)}: only with rediss://")
+
+
+def _login(parts: Parts, in_path: str) -> dict[str, Any]:
     said = whole_number(parts.options.get("db"), "db")
     after_slash = whole_number(in_path, "the database after the slash") if in_path else None
     if said is not None and after_slash is not None and said != after_slash:

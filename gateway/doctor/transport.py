@@ -37,7 +37,8 @@ def is_postgres_safe(url: str) -> bool:
 def is_redis_safe(url: str) -> bool:
     """The same."""
     read = read_redis_url(url)
-    if read.kind == "unix" or is_loopback(str(read.options["host"])):
+    hosts = [name for name, _ in read.sentinels] or [str(read.options.get("host", ""))]
+    if read.kind == "unix" or all(map(is_loopback, hosts)):
         return True
     verifies = read.options.get("ssl_cert_reqs", "required") == "required"
     return read.kind == "tls" and verifies and read.options.get("ssl_check_hostname", True) is True

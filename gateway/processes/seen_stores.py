@@ -26,6 +26,7 @@ class SeenStores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     database: str
     redis: str
+    limits_redis: str | None
     schema: str
     """The newest migration of the gateway that checked; the database had all up to it."""
     real_vendors: list[str]
@@ -56,9 +57,11 @@ def remember(settings: Settings) -> None:
 
 def _describe(settings: Settings) -> SeenStores:
     values = require_values(settings, "database_url", "redis_url")
+    limits = settings.limits_redis_url
     return SeenStores(
         read_dsn(values["database_url"]).shown,
         read_redis_url(values["redis_url"]).shown,
+        None if limits is None else read_redis_url(limits.get_secret_value()).shown,
         migrator.load()[-1].version,
         sorted(real_vendors(settings)),
     )

@@ -177,8 +177,14 @@ def test_what_the_gateway_sets_itself_is_dropped_by_name() -> None:
 @pytest.mark.parametrize(
     ("given_", "says"),
     [
-        ("SECRET", "it must begin with redis:// or rediss:// or unix://"),
-        ("redis+sentinel://SECRET@h", "it must begin with redis://"),
+        ("SECRET", "it must begin with redis:// or rediss:// or unix:// or redis+sentinel:// or rediss+sentinel://"),
+        ("redis+sentinel://SECRET@h", "name what the Sentinels call the master"),
+        ("redis+sentinel://:SECRET@h/0", "name what the Sentinels call the master"),
+        ("redis+sentinel://:SECRET@/main", "name the Sentinels"),
+        ("redis+sentinel://h/main/SECRET", "the database after the slash must be a whole number"),
+        ("redis+sentinel://h/main?ssl_ca_certs=SECRET", "ssl_ca_certs: only with rediss://"),
+        ("redis+sentinel://h/main?sentinel_password=a&SECRET=b", "1 option(s) after the ? are not known"),
+        ("redis://h/0?sentinel_password=SECRET", "1 option(s) after the ? are not known"),
         ("redis://:SECRET/x@h/0", "percent-encoded"),
         ("redis://:SECRET#x@h/0", "percent-encoded"),
         ("redis://:SECRET?x@h/0", "percent-encoded"),
@@ -198,6 +204,30 @@ def test_a_redis_url_that_is_refused(given_: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)) as refused:
         read_redis_url(given_)
     assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given_", "sentinels", "service", "db"),
+    [
+        ("redis+sentinel://a:1,b:2,c/main/3", (("a", 1), ("b", 2), ("c", 26379)), "main", 3),
+        ("redis+sentinel://a/main", (("a", 26379),), "main", 0),
+        ("redis+sentinel://[::1]:1/main?db=2", (("::1", 1),), "main", 2),
+        ("redis+sentinel://a,b/4?service=main.one-1", (("a", 26379), ("b", 26379)), "main.one-1", 4),
+    ],
+)
+def test_sentinels(given_: str, sentinels: tuple[tuple[str, int], ...], service: str, db: int) -> None:
+    found = read_redis_url(given_)
+    assert (found.kind, found.sentinels, found.service, found.options["db"]) == ("tcp", sentinels, service, db)
+    assert "host" not in found.options
+
+
+def test_the_logins_of_a_master_and_of_its_sentinels() -> None:
+    text = "rediss+sentinel://u:p%40@a,b/main/0?sentinel_username=s&sentinel_password=q&ssl_ca_certs=/ca"
+    found = read_redis_url(text)
+    master = {"db": 0, "username": "u", "password": "p@", "ssl_ca_certs": "/ca"}
+    assert (found.kind, found.options, found.files) == ("tls", master, {"ssl_ca_certs": "/ca"})
+    assert found.sentinel_login == {"username": "s", "password": "q", "ssl": True, "ssl_ca_certs": "/ca"}
+    assert found.shown == "rediss+sentinel://a:26379,b:26379/main/0"
 
 
 MARK = "Xq7"

@@ -41,6 +41,7 @@ def test_a_folder_knows_the_stores_it_has_served_with(tmp_path: Path) -> None:
     for changes in (
         {"database_url": SQL.replace("app", "other")},
         {"redis_url": REDIS.replace(":1/", ":2/")},
+        {"limits_redis_url": REDIS},
         {"stripe_secret_key": "sk_test_1"},  # another set of vendors may not use every database
     ):
         assert not seen_stores.is_known(configured(tmp_path, **changes))
