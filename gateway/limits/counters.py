@@ -26,6 +26,8 @@ PREFIX: Final = "limit:"
 WINDOWS: Final = f"{PREFIX}windows"
 """The hash of every budget period that may have counters: its descriptor by its key."""
 PROBE: Final = f"{PREFIX}probe"
+TURN: Final = f"{PREFIX}turn"
+"""There while a worker has recently begun to recount."""
 LEASE_S: Final = 60
 """Seconds that a slot stays taken when its proxy is gone; a living one renews it."""
 KEPT_S: Final = 2 * 86_400
@@ -157,6 +159,10 @@ class Limits:
         """Every period that may have counters: its descriptor by its key."""
         _, (found,) = await self._read_hashes(self._redis.pipeline(transaction=False), [WINDOWS])
         return {key.decode(): descriptor for key, descriptor in found.items()}
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Whether nobody has begun to recount for so long; then nobody else begins for as long."""
+        return bool(await self._asked_redis(self._redis.set(TURN, 1, nx=True, px=int(seconds * 1000))))
 
     async def forget(self, key: str) -> None:
         """A period that is over, with its counters."""

@@ -26,16 +26,23 @@ _window: Final = msgspec.json.Decoder(Window)
 
 
 class Recount:
-    """One per worker; any number may run."""
+    """One per worker; any number may run. They take turns: what a pass asks of the ledger does not grow with them."""
 
-    def __init__(self, limits: Limits, spending: Spending, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, limits: Limits, spending: Spending, *, now: Callable[[], datetime], turn_s: float | None = None
+    ) -> None:
+        """`turn_s`: seconds from the beginning of a pass to that of the next one, whoever's it is; None: no turns."""
+        self._turn_s: Final = turn_s
         self._limits: Final = limits
         self._spending: Final = spending
         self._now: Final = now
         self._passes = 0
 
     async def step_once(self) -> int:
-        """One pass over all periods that have counters. How many were recounted. Raises DependencyDown."""
+        """One pass over all periods that have counters, in this worker's turn. How many were recounted. Raises
+        DependencyDown."""
+        if self._turn_s is not None and not await self._limits.take_turn(self._turn_s):
+            return 0
         recounted = 0
         every = self._passes % QUIET_PASSES == 0
         self._passes += 1

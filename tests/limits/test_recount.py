@@ -18,7 +18,7 @@ from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.limits.budgets import Budget, Window
 from gateway.limits.claims import Hold
-from gateway.limits.counters import KEPT, PIECE_MAX, Limits
+from gateway.limits.counters import KEPT, PIECE_MAX, TURN, Limits
 from gateway.limits.recount import QUIET_PASSES, Recount
 from gateway.limits.scripts import RECOUNT
 from gateway.limits.spending import Spending
@@ -85,6 +85,17 @@ async def test_what_is_in_the_ledger_moves_into_the_sum(counter: BudgetCounter) 
     await counter.insert(settled, dead)  # the proxy of `dead` was killed; its row is the sweeper's
     assert await counter.recount.step_once() == 1
     assert await counter.figures() == (27, 0, USD // 4)
+
+
+async def test_workers_take_turns(counter: BudgetCounter, pool: Pool, redis: "Redis") -> None:
+    await counter.begin()
+    await counter.insert(counter.call(7))
+    one, other = (Recount(counter.limits, Spending(pool), now=lambda: LATER, turn_s=3600) for _ in range(2))
+    assert [await one.step_once(), await other.step_once(), await one.step_once()] == [1, 0, 0]
+    assert await counter.figures() == (7, 0, 0)
+    assert 0 < await redis.pttl(TURN) <= 3_600_000
+    await redis.delete(TURN)  # as it goes by itself
+    assert [await other.step_once(), await one.step_once()] == [1, 0]
 
 
 async def test_a_correction_counts_though_nothing_is_under_way(counter: BudgetCounter) -> None:
