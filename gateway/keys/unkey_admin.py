@@ -5,8 +5,10 @@ answers are never quoted whole, and exceptions of the SDK, which hold them, are 
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import httpx
@@ -72,6 +74,12 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     """No credits are left, and none come back."""
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Whom httpx trusts; read once per process, because that takes 30 ms."""
+    return httpx.create_ssl_context()
+
+
 class KeyAdmin:
     """Unkey's administration. Use as an async context manager, which closes its connections.
 
@@ -83,9 +91,19 @@ class KeyAdmin:
         """`pause` waits between two questions about what is not there yet."""
         self._pause: Final = pause
         self._root_key: Final = root_key
+        # The SDK would have each of its two clients, of which one is used, read all the authorities that it trusts.
+        self._clients: Final = (
+            httpx.Client(follow_redirects=True, verify=_trusted()),
+            httpx.AsyncClient(follow_redirects=True, verify=_trusted()),
+        )
         # retry_config=None: what makes a key has no idempotency key, so a repeat could make two.
         self._sdk: Final = Unkey(
-            root_key=root_key, server_url=base_url.rstrip("/"), retry_config=None, timeout_ms=int(timeout_s * 1000)
+            root_key=root_key,
+            server_url=base_url.rstrip("/"),
+            client=self._clients[0],
+            async_client=self._clients[1],
+            retry_config=None,
+            timeout_ms=int(timeout_s * 1000),
         )
         # All but making keys is harmless to repeat: 5xx and refused connections, for three seconds at most.
         self._again: Final = RetryConfig(
@@ -93,12 +111,13 @@ class KeyAdmin:
         )
 
     async def __aenter__(self) -> Self:
-        await self._sdk.__aenter__()  # type: ignore[no-untyped-call]  # the SDK leaves these three unannotated
+        await self._sdk.__aenter__()  # type: ignore[no-untyped-call]  # the SDK leaves these two unannotated
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._sdk.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # as above; it has a sync client too
         await self._sdk.__aexit__(None, None, None)  # type: ignore[no-untyped-call]  # as above
+        self._clients[0].close()
+        await self._clients[1].aclose()
 
     async def create_key(
         self,
