@@ -6,6 +6,7 @@ side, none of them for longer than CHECK_S seconds.
 
 import asyncio
 import os
+import resource
 from contextlib import AsyncExitStack
 from datetime import date
 from typing import Final
@@ -19,6 +20,7 @@ from gateway.config.settings import Settings
 from gateway.doctor import daily, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, CheckResult, Level
 from gateway.doctor.transport import check_stores_tls
+from gateway.http.connections import FILES_KEPT, FILES_PER_CALL
 from gateway.kit.errors import ConfigError, DependencyDown, DependencyRefused, StatementRefused
 from gateway.kit.loopback import is_loopback
 
@@ -52,6 +54,7 @@ async def run_checks(settings: Settings, *, today: date, verbose: bool = False) 
     """Every finding, in the order of CHECKS."""
     found = await asyncio.gather(*(run_check(what, check, settings) for what, check in CHECKS))
     own = [*prices(read_book(), today, verbose=verbose), *check_host(settings), *check_secrets(settings)]
+    own += check_files(settings, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     return [*(finding for part in found for finding in part), *own]
 
 
@@ -108,6 +111,17 @@ def prices(book: pricing.Book, today: date, *, verbose: bool) -> list[CheckResul
         says = f"{len(low)} rates of {len(models)} models are undecided, the higher one is charged{listed}"
         found.append(CheckResult("prices", "warn", says, "docs/prices.md says what each rests on"))
     return found
+
+
+def check_files(settings: Settings, hard: int) -> list[CheckResult]:
+    """Whether a proxy may have the descriptors for half of its connections. The soft limit does not matter."""
+    wanted = FILES_KEPT + FILES_PER_CALL * settings.connections.max
+    room = max(1, (hard - FILES_KEPT) // FILES_PER_CALL)
+    if hard == resource.RLIM_INFINITY or room >= settings.connections.max // 2:
+        return []
+    says = f"hard limit of open files {hard}: a proxy takes {room} connections of {settings.connections.max}"
+    fix = f"{wanted} at least, where `serve` runs too (LimitNOFILE, ulimits), or fewer CONNECTIONS__MAX"
+    return [CheckResult("open files", "warn", says, fix)]
 
 
 def check_secrets(settings: Settings) -> list[CheckResult]:

@@ -1,11 +1,13 @@
 """Every open connection of clients of one process: how many there may be, and how long each may keep us waiting.
 
 One look a second at all of them is cheaper than a timer per request. What a client does not do in time ends its
-connection; what it does too often is answered 503 at once and closed.
+connection; what it does too often is answered 503 and closed. A connection that there is no room for is turned away
+when its request has come: one that is closed before the client has sent it looks like a connection that was cut.
 """
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast, get_args
 
@@ -27,7 +29,14 @@ LOOK_S: Final = 1.0
 FILES_KEPT: Final = 256
 """Descriptors that are not for clients: journal, stores, vendors, what the process was started with."""
 FILES_PER_CALL: Final = 2
-"""A client's connection, and the one to OpenAI that its call needs."""
+"""A client's connection, and the one to OpenAI that its call needs. A drain (its client has left) keeps one."""
+FILES_FREE: Final = 128
+"""Descriptors that no connection may use up, whatever the others are used for: for those that are turned away, and for
+what the calls that run still open."""
+TURNED_AWAY: Final = (64, 1000)
+"""Connections that wait to be answered 503 at the same time: fewest and most, by what the limit of files leaves."""
+TURNED_AWAY_S: Final = 2.0
+"""Seconds for a request that is to be answered 503, when others wait for its place."""
 TAKEN_BYTES_MIN: Final = 16 * 1024
 """What a client must take of its answer within `write_stall_s`: one that takes a byte now and then takes nothing."""
 UNREAD_BYTES: Final = 64 * 1024
@@ -37,7 +46,7 @@ PIECES_MAX: Final = 16
 """Pieces in which data is given to the parser, at most: a body may hold any number of empty lines."""
 _RECEIVE: Final = web.RequestHandler.data_received
 
-Refusal = Literal["total", "address", "key", "proxy_header"]
+Refusal = Literal["total", "address", "key", "proxy_header", "files"]
 Delay = Literal["head", "body", "answer"]
 
 
@@ -91,7 +100,8 @@ class ClientConnection(web.RequestHandler):
         self._wire = cast(asyncio.Transport, transport)  # uvloop's is one without being derived from it
         self._head_until_s = self._loop.time() + self._connections.settings.head_s
         peer = transport.get_extra_info("peername")
-        self._connections.open(self, str(peer[0]) if isinstance(peer, tuple) else "")
+        file = transport.get_extra_info("socket").fileno()
+        self._connections.open(self, str(peer[0]) if isinstance(peer, tuple) else "", file)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """aiohttp's hook."""
@@ -142,6 +152,10 @@ class ClientConnection(web.RequestHandler):
         if not self.is_ours:
             return self.address
         return self._connections.proxies.client_of(self.address, headers.getall("X-Forwarded-For", []))
+
+    def turn_away(self) -> None:
+        """Answers 503 to its request, when that has come, and closes."""
+        self._request_handler = self._connections.answer_full
 
     def refuse(self, answer: bytes) -> None:
         """Answers and closes, whatever was asked."""
@@ -199,12 +213,29 @@ class ClientConnection(web.RequestHandler):
 class ClientConnections:
     """Those of one process."""
 
-    def __init__(self, settings: ConnectionSettings, uploads: Uploads, *, files: int, write_stall_s: float) -> None:
-        """`files`: descriptors that the process may have."""
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        uploads: Uploads,
+        *,
+        files: int,
+        write_stall_s: float,
+        drains: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`files`: descriptors that the process may have. `drains`: answers being read for clients that have left."""
         self.settings: Final = settings
         self.uploads: Final = uploads
         self.write_stall_s: Final = write_stall_s
         self.max: Final = min(settings.max, max(1, (files - FILES_KEPT) // FILES_PER_CALL))
+        self._file_max = max(files - FILES_FREE, files // 2)
+        self._drains: Final = drains
+        self._turned_away: Final[dict[ClientConnection, float]] = {}
+        """Since when each waits for its request, the oldest first."""
+        spare = files - FILES_KEPT - FILES_PER_CALL * self.max + TURNED_AWAY[0]
+        self._turned_away_max = min(max(spare, TURNED_AWAY[0]), TURNED_AWAY[1])
+        self._starved = False
+        """Whether there was no descriptor for a connection since the last look but one."""
+        self._starved_before = False
         self._per_address_max: Final = min(settings.per_address_max, max(1, self.max * 3 // 4))
         self.proxies: Final = TrustedProxies(settings.trusted_proxies)
         self._open: Final[set[ClientConnection]] = set()
@@ -215,17 +246,48 @@ class ClientConnections:
         self.late: Final = _whole(timed_out("The request's head did not come in time."))
         message = "The gateway has as many connections as it may have; please try again later."
         wait = {"Retry-After": "2"}
-        self._full: Final = _whole(ApiError(503, "too_many_connections", message, kind="server_error", headers=wait))
+        self._full: Final = ApiError(503, "too_many_connections", message, kind="server_error", headers=wait)
+        self._full_bytes: Final = _whole(self._full)
 
-    def open(self, connection: ClientConnection, peer: str) -> None:
-        """Takes it in, or refuses it."""
-        self._open.add(connection)
+    @property
+    def failure(self) -> str | None:
+        """Why new connections are answered 503; None while there is room for them."""
+        if self._starved or self._starved_before:
+            return "no file descriptor is left for a new connection: raise the limit of open files"
+        return None if self._has_room(1) else f"it has all connections that it may have ({self.max})"
+
+    def may_accept(self, now: float) -> bool:
+        """Whether one more could be answered, if only with 503. Who sends nothing makes room for others in the end."""
+        if len(self._turned_away) < self._turned_away_max:
+            return True
+        oldest, since_s = next(iter(self._turned_away.items()))
+        if now - since_s < TURNED_AWAY_S:
+            return False
+        oldest.refuse(self._full_bytes)
+        del self._turned_away[oldest]
+        return True
+
+    def find_no_file_left(self) -> None:
+        """A connection could not even be accepted."""
+        self._starved = True
+
+    def _has_room(self, more: int) -> bool:
+        held = FILES_PER_CALL * (len(self._open) + more) + self._drains()
+        return held <= FILES_PER_CALL * self.max
+
+    def open(self, connection: ClientConnection, peer: str, file: int) -> None:
+        """Takes it in, or turns it away."""
         is_ours = self.proxies.trusts(peer)
         connection.start_as(peer, is_ours=is_ours, awaits_header=is_ours and self.settings.proxy_protocol)
-        if len(self._open) > self.max:
-            self._refuse(connection, "total")
-        elif not is_ours:
-            self._count(connection)
+        if not self._has_room(1):
+            self._turn_away(connection, "total")
+        elif file > self._file_max:  # the lowest one that was free: so many are in use
+            self._starved = True
+            self._turn_away(connection, "files")
+        else:
+            self._open.add(connection)
+            if not is_ours:
+                self._count(connection)
 
     def name(self, connection: ClientConnection, source: str) -> None:
         """A balancer has said whose connection it is."""
@@ -237,6 +299,7 @@ class ClientConnections:
     def close(self, connection: ClientConnection) -> None:
         """It is gone."""
         self._open.discard(connection)
+        self._turned_away.pop(connection, None)
         if connection.bucket is not None:
             _less(self._buckets, connection.bucket)
         if connection.owner is not None:
@@ -268,6 +331,11 @@ class ClientConnections:
             if delay is not None:
                 self.delayed[delay] += 1
         self.delayed["body"] += self.uploads.check(now)
+        for connection in [
+            each for each, since_s in self._turned_away.items() if now >= since_s + self.settings.head_s
+        ]:
+            connection.force_close()
+        self._starved_before, self._starved = self._starved, False
 
     def samples(self) -> tuple[Sample, ...]:
         """Its figures."""
@@ -283,11 +351,20 @@ class ClientConnections:
         bucket = connection.bucket = bucket_of(connection.address)
         self._buckets[bucket] += 1
         if self._buckets[bucket] > self._per_address_max:
-            self._refuse(connection, "address")
+            self._turn_away(connection, "address")
 
-    def _refuse(self, connection: ClientConnection, why: Refusal) -> None:
+    def _turn_away(self, connection: ClientConnection, why: Refusal) -> None:
         self.refused[why] += 1
-        connection.refuse(self._full)
+        self._open.discard(connection)
+        self._turned_away[connection] = asyncio.get_running_loop().time()
+        connection.turn_away()
+
+    async def answer_full(self, _request: web.BaseRequest) -> web.StreamResponse:
+        """To whatever is asked on a connection that is turned away."""
+        headers = {"Content-Type": "application/json", **self._full.headers}
+        answer = web.Response(status=self._full.status, body=self._full.body(), headers=headers)
+        answer.force_close()
+        return answer
 
 
 def _less(counter: "Counter[str]", name: str) -> None:

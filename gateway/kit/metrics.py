@@ -131,6 +131,8 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
     "gateway_process_starts_total": MetricFamily("counter", "Times the process was started.", ("process",)),
     "gateway_process_cpu_seconds_total": MetricFamily("counter", "CPU time of the process.", ("process",)),
     "gateway_process_resident_bytes": MetricFamily("gauge", "Memory of the process.", ("process",)),
+    "gateway_process_files": MetricFamily("gauge", "Open file descriptors of the process.", ("process",)),
+    "gateway_process_files_max": MetricFamily("gauge", "File descriptors that it may have.", ("process",)),
 }
 """Every metric by its name in the exposition. docs/operations.md says what to watch; a test compares them."""
 

@@ -176,10 +176,14 @@ class Upstream:
             self._idle.pop()[1].close()
         await asyncio.sleep(0)
 
-    def _take(self) -> ResponseHandler | None:
+    def close_old(self) -> None:
+        """Closes idle connections that are not to be used again: while no call comes they would hold descriptors."""
         oldest = time.monotonic() - KEEPALIVE_S
         while self._idle and self._idle[0][0] < oldest:
             self._idle.popleft()[1].close()
+
+    def _take(self) -> ResponseHandler | None:
+        self.close_old()
         while self._idle:
             connection = self._idle.pop()[1]
             if connection.is_connected() and not connection.should_close:

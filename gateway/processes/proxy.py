@@ -25,6 +25,7 @@ from gateway.accounts.opening import open_key_changes
 from gateway.config.settings import Settings, require_values
 from gateway.http.connections import LOOK_S, ClientConnections
 from gateway.http.cors import Cors
+from gateway.http.listener import Listener
 from gateway.http.outbound import vendor_session
 from gateway.http.uploads import Uploads
 from gateway.journal.opening import open_journal
@@ -98,10 +99,12 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         limiter = _open_limiter(stack, settings, settler, connections.budgets)
         good_keys = await open_good_keys(stack, settings, values["redis_url"])
         admission = _open_admission(settings, verifier, connections, plans, good_keys)
-        active_relays, metrics, clients = ActiveRelays(), CallMetrics(), _guard_clients(settings)
+        active_relays, metrics = ActiveRelays(), CallMetrics()
+        clients = _guard_clients(settings, active_relays)
         recheck = Recheck(admission, active_relays)
         follow = await _open_follow(stack, settings, admission, name, recheck)
-        loops = _loops(settings, limiter, active_relays, recheck, follow, plans, clients, good_keys)
+        loops = _loops(settings, limiter, active_relays, recheck, follow, plans, good_keys)
+        loops.every("connections", partial(_look_at_connections, clients, upstream), every_s=LOOK_S)
         await stack.enter_async_context(loops)  # before anybody is listened to, until the last call has ended
         cors = Cors(settings.cors.origins) if settings.cors.origins else None
         proxy = Proxy(
@@ -132,28 +135,37 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         )
         hear = arguments.on_new_secret
         server = _open_server(settings, connections, proxy, admission, limiter.local, clients, cors, hear)
-        await _listen(stack, server, listener, loops, active_relays)
+        await _listen(stack, server, clients, listener, loops, active_relays)
         parts = (metrics, recorder, journal, active_relays, limiter, verifier, plans, loops, clients)
         ready(partial(status, name, *parts))
-        try:
-            await loops.run_until(stop)
-        finally:
-            active_relays.closing = True
-        await asyncio.sleep(settings.gateway_stop_notice_s)
+        await _run_until(stop, loops, active_relays, notice_s=settings.gateway_stop_notice_s)
+
+
+async def _run_until(stop: asyncio.Event, loops: Loops, active_relays: ActiveRelays, *, notice_s: float) -> None:
+    """Until it is to stop, and until others have noticed that."""
+    try:
+        await loops.run_until(stop)
+    finally:
+        active_relays.closing = True
+    await asyncio.sleep(notice_s)
 
 
 async def _listen(
-    stack: AsyncExitStack, server: web.Server, listener: socket.socket, loops: Loops, active_relays: ActiveRelays
+    stack: AsyncExitStack,
+    server: web.Server,
+    clients: ClientConnections,
+    bound: socket.socket,
+    loops: Loops,
+    active_relays: ActiveRelays,
 ) -> None:
     """Requests are taken from here on, until the stack closes; then running calls finish."""
-    runner = web.ServerRunner(server)
+    runner, listener = web.ServerRunner(server), Listener(server, clients)
     await runner.setup()
 
     async def close() -> None:
         # Another process is to take over soon from one that has failed, and nobody holds its calls' time-outs any more.
         drain_s = DRAIN_S if loops.failed is None else FAILED_DRAIN_S
-        for site in runner.sites:
-            await site.stop()
+        listener.close()
         await asyncio.sleep(0)  # what has come in before is begun
         server.pre_shutdown()
         giving_up = asyncio.get_running_loop().call_later(drain_s, active_relays.give_up)
@@ -162,7 +174,7 @@ async def _listen(
         await runner.cleanup()
 
     stack.push_async_callback(close)
-    await web.SockSite(runner, listener, backlog=1024).start()
+    listener.start([bound])
 
 
 async def _open_verifier(stack: AsyncExitStack, settings: Settings, on_new_secret: OnNewSecret) -> KeyVerifier:
@@ -230,10 +242,15 @@ def _open_admission(
     )
 
 
-def _guard_clients(settings: Settings) -> ClientConnections:
+def _guard_clients(settings: Settings, active_relays: ActiveRelays) -> ClientConnections:
     """What clients may hold of this process."""
-    uploads, stall_s = Uploads(settings.connections), settings.upstream.write_stall_s
-    return ClientConnections(settings.connections, uploads, files=raise_file_limit(), write_stall_s=stall_s)
+    return ClientConnections(
+        settings.connections,
+        Uploads(settings.connections),
+        files=raise_file_limit(),
+        write_stall_s=settings.upstream.write_stall_s,
+        drains=lambda: active_relays.running,
+    )
 
 
 def _open_server(
@@ -275,13 +292,11 @@ def _loops(
     recheck: Recheck,
     follow: FollowChanges,
     plans: FollowPlans,
-    clients: ClientConnections,
     good_keys: GoodKeys | None,
 ) -> Loops:
     loops = Loops(uniform=random.uniform)
     loops.every("slots", limiter.renew, every_s=RENEW_S)
     loops.every("bounds", active_relays.check, every_s=WATCH_S)
-    loops.every("connections", clients.check, every_s=LOOK_S)
     if good_keys is not None:
         loops.every("good keys", good_keys.exchange, every_s=EXCHANGE_S)
     loops.every("plans", plans.step_once, every_s=PLANS_EVERY_S)
@@ -289,6 +304,11 @@ def _loops(
     if settings.keys.recheck_s:
         loops.paced("recheck", partial(recheck.turn, settings.keys.recheck_s))
     return loops
+
+
+async def _look_at_connections(clients: ClientConnections, upstream: Upstream) -> None:
+    await clients.check()
+    upstream.close_old()
 
 
 def _open_limiter(stack: AsyncExitStack, settings: Settings, settler: Settler, connections: Share) -> Limiter:
@@ -326,7 +346,7 @@ def status(
         ),
     )
     return Status(
-        recorder.failure or loops.failure or plans.failure,
+        recorder.failure or loops.failure or plans.failure or clients.failure,
         loops.waiting_on,
         (*metrics.samples(), *clients.samples(), *own, *process.samples(name)),
     )

@@ -25,12 +25,28 @@ def _statm() -> int:
 
 
 def samples(name: str) -> tuple[Sample, ...]:
-    """CPU time, seconds, and memory, bytes."""
+    """CPU time, seconds; memory, bytes; descriptors."""
     used = (Sample("gateway_process_cpu_seconds_total", (name,), round(time.process_time(), 3)),)
     if sys.platform != "linux":
         return used
     resident = int(os.pread(_statm(), _STATM_BYTES, 0).split()[1]) * _PAGE
-    return (*used, Sample("gateway_process_resident_bytes", (name,), resident))
+    files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        *used,
+        Sample("gateway_process_resident_bytes", (name,), resident),
+        Sample("gateway_process_files", (name,), _files(files_max)),
+        Sample("gateway_process_files_max", (name,), files_max),
+    )
+
+
+def _files(files_max: int) -> int:
+    """Open descriptors."""
+    if count := os.stat("/proc/self/fd").st_size:  # since Linux 6.2; takes none itself
+        return count
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1
+    except OSError:  # there is none to look with
+        return files_max
 
 
 class Reporter:

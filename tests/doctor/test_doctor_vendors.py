@@ -1,6 +1,7 @@
 """`gateway doctor` on Unkey, OpenAI, Stripe, the prices and this host; and the command as a whole."""
 
 import json
+import resource
 import time
 from collections.abc import AsyncIterator
 from datetime import date
@@ -198,6 +199,14 @@ def test_clocks_addresses_and_prices() -> None:
     open_to_all = settings(gateway_host="0.0.0.0", gateway_admin_host="::", gateway_workers=200)
     assert [finding.level for finding in doctor.check_host(open_to_all)] == ["warn"] * 3
     assert doctor.check_host(settings()) == []
+    assert doctor.check_files(settings(), 65_536) == []
+    assert doctor.check_files(settings(), resource.RLIM_INFINITY) == []
+    (few,) = doctor.check_files(settings(), 1024)
+    assert (few.level, "384 connections of 10000" in few.says, few.fix.startswith("20256 at least")) == (
+        "warn",
+        True,
+        True,
+    )
     book = doctor.read_book()
     (fresh, low) = doctor.prices(book, TODAY, verbose=False)
     assert (fresh.level, low.level, "gpt-" in low.says) == ("ok", "warn", False)

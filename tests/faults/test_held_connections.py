@@ -14,7 +14,7 @@ import pytest
 
 from gateway.embedded import Embedded
 from tests.support.gateway import Stack, stack
-from tests.support.patience import until
+from tests.support.patience import ENDS_S, until
 from tests.support.whole_gateway import row_of
 
 UPLOADS: Final = 500
@@ -125,6 +125,12 @@ async def is_ready(running: Stack) -> bool:
         return answer.status == 200
 
 
+async def until_ready(running: Stack, *, is_so: bool) -> None:
+    async with asyncio.timeout(ENDS_S):
+        while await is_ready(running) is not is_so:
+            await asyncio.sleep(0.1)
+
+
 @pytest.mark.long
 async def test_a_flood_leaves_files_for_the_journal_and_openai(fresh_stack: Stack) -> None:
     running = fresh_stack
@@ -161,13 +167,13 @@ async def test_a_proxy_that_had_no_file_left_is_ready_again(fresh_stack: Stack) 
     try:
         held += await open_many(running, 50, b"")  # the kernel takes them; nobody can accept them
         before = await figure(running, "gateway_process_cpu_seconds_total", PROXY)
-        # It goes on telling how it is.
+        # It goes on telling how it is, and why it takes nobody.
         await until(lambda: figure_now(running, "gateway_process_cpu_seconds_total", PROXY) > before)
-        assert await is_ready(running)
+        await until_ready(running, is_so=False)
     finally:
         resource.prlimit(proxy, resource.RLIMIT_NOFILE, was)
-    close(held)
     event_id = await call_from(running, "127.0.0.1")
     assert (await row_of(running, event_id))["evidence"] == "reported"
-    assert await is_ready(running)
+    await until_ready(running, is_so=True)
+    close(held)
     assert running.pid_of("proxy") == proxy

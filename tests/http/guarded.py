@@ -12,10 +12,12 @@ from aiohttp import web
 from gateway.config.settings import ConnectionSettings
 from gateway.http.connections import ClientConnections, Delay
 from gateway.http.framing import refusal
+from gateway.http.listener import Listener
 from gateway.http.uploads import Uploads
 from gateway.kit.errors import ApiError
 from gateway.processes.front import Front
 from gateway.processes.server import open_server
+from gateway.processes.supervisor import listen
 from gateway.proxy.handler import Proxy
 from tests.support.patience import ENDS_S
 
@@ -46,11 +48,13 @@ class Guarded:
 
     def __init__(self, **settings: Any) -> None:
         self.files = settings.pop("files", 1024)
+        drains = settings.pop("drains", lambda: 0)
         self.settings: Final = ConnectionSettings(**SLOWER, **settings)
         self.uploads: Final = Uploads(self.settings)
         self.connections: Final = ClientConnections(
-            self.settings, self.uploads, files=self.files, write_stall_s=STALL_S
+            self.settings, self.uploads, files=self.files, write_stall_s=STALL_S, drains=drains
         )
+        self.listener: Listener
         self.port = 0
         self.clients: Final[list[Client]] = []
         self.waiting = asyncio.Event()
@@ -128,15 +132,18 @@ async def guarded(**settings: Any) -> AsyncIterator[Guarded]:
     """Serves until the context ends."""
     made = Guarded(**settings)
     front = Front(cast(Proxy, _OnlyIds()), {"/seen": made.handle})
-    runner = web.ServerRunner(open_server(front, made.connections, None, keepalive_s=75))
+    server = open_server(front, made.connections, None, keepalive_s=75)
+    runner, bound = web.ServerRunner(server), listen("127.0.0.1", 0)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.port = runner.addresses[0][1]
+    made.port = bound.getsockname()[1]
+    made.listener = Listener(server, made.connections)
+    made.listener.start([bound])
     try:
         yield made
     finally:
         for client in made.clients:
             client.writer.transport.abort()
         await settle()
+        made.listener.close()
+        bound.close()
         await runner.cleanup()

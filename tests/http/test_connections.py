@@ -1,6 +1,7 @@
 """What a client may hold of a connection: time for its head, time to take its answer, and how many connections."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,6 +18,11 @@ HALF = b"POST /seen HTTP/1.1\r\nHost: x\r\nContent-"
 async def ends(client: Client) -> bytes:
     """All that still comes; the connection must be closed."""
     return await client.rest()
+
+
+def is_full(server: Guarded) -> bool:
+    """Whether readiness says that there is no room for a new connection."""
+    return server.connections.failure is not None
 
 
 async def test_half_a_head_ends_with_408_and_not_before_its_time() -> None:
@@ -113,6 +119,8 @@ async def test_one_connection_too_many_is_answered_503_and_the_next_after_an_end
         clients = [await server.open() for _ in range(3)]
         await settle()
         late = await server.open()
+        assert is_full(server)
+        await late.ask()  # it is answered, not cut before its request has come
         answer = await ends(late)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 2\r\n" in answer
@@ -122,9 +130,94 @@ async def test_one_connection_too_many_is_answered_503_and_the_next_after_an_end
         assert (await clients[0].answer())[0] == 200
         clients[1].writer.close()
         await settle()
+        assert not is_full(server)
         again = await server.open()
         await again.ask()
         assert (await again.answer())[0] == 200
+
+
+async def test_one_that_is_turned_away_and_asks_nothing_is_closed() -> None:
+    async with guarded(max=1) as server:
+        await server.open()
+        await settle()
+        silent = await server.open()
+        await settle()
+        server.look(9)
+        assert not silent.reader.at_eof()
+        server.look(11)
+        assert await ends(silent) == b""
+
+
+async def test_what_cannot_be_turned_away_in_good_order_waits() -> None:
+    async with guarded(max=1) as server:
+        await server.open()
+        await settle()
+        server.connections._turned_away_max = 2
+        silent = [await server.open() for _ in range(2)]
+        await settle()
+        waiting = await server.open()
+        await waiting.ask()
+        assert not waiting.reader.at_eof()
+        silent[0].writer.transport.abort()
+        assert (await ends(waiting)).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_who_is_turned_away_and_asks_nothing_makes_room_for_others() -> None:
+    async with guarded(max=1) as server:
+        await server.open()
+        await settle()
+        server.connections._turned_away_max = 1
+        silent, waiting = await server.open(), await server.open()
+        await waiting.ask()
+        assert (await ends(waiting)).startswith(b"HTTP/1.1 503 ")
+        assert (await ends(silent)).startswith(b"HTTP/1.1 503 ")
+
+
+class NoFileLeft(socket.socket):
+    """As a listening socket is at the limit of open files, for a while."""
+
+    refuses = 3
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.refuses -= 1
+        if self.refuses >= 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_without_a_descriptor_a_connection_waits_and_is_not_cut() -> None:
+    async with guarded() as server:
+        bound = NoFileLeft()
+        bound.bind(("127.0.0.1", 0))
+        server.listener.start([bound])
+        server.port = bound.getsockname()[1]
+        client = await server.open()
+        await client.ask()
+        assert (await client.answer())[0] == 200
+        assert bound.refuses < 0
+        assert is_full(server)
+        server.look()
+        server.look()
+        assert not is_full(server)
+
+
+async def test_a_connection_takes_no_descriptor_that_calls_may_need() -> None:
+    async with guarded(files=1024) as server:
+        server.connections._file_max = 3  # as if nearly all were in use
+        client = await server.open()
+        await client.ask()
+        assert (await client.answer())[0] == 503
+        assert server.connections.refused == {"files": 1}
+
+
+async def test_drains_take_the_place_of_new_connections() -> None:
+    drains = 0
+    async with guarded(max=2, drains=lambda: drains) as server:
+        assert not is_full(server)
+        drains = 3
+        client = await server.open()
+        await client.ask()
+        assert (await client.answer())[0] == 503
 
 
 async def test_one_address_cannot_have_all_of_them() -> None:
@@ -132,7 +225,9 @@ async def test_one_address_cannot_have_all_of_them() -> None:
         for _ in range(6):
             await server.open()
         await settle()
-        assert (await ends(await server.open())).startswith(b"HTTP/1.1 503 ")
+        late = await server.open()
+        await late.ask()
+        assert (await ends(late)).startswith(b"HTTP/1.1 503 ")
         assert server.connections.refused == {"address": 1}
 
 

@@ -26,6 +26,8 @@ WATCHED: Final[dict[str, str]] = {
     "gateway/processes/supervisor.py:run_until_stopped": "awaited in the same function",
     "gateway/processes/vitals.py:start": "the timer is set again in `finally`, whatever has failed",
     "gateway/processes/admin.py:watch": "the timer is set again in `finally`, whatever has failed",
+    "gateway/http/listener.py:_accept": "opens one connection; an error is that connection's, and asyncio logs it",
+    "gateway/http/listener.py:_wait": "listens again; set again by the next connection that has no room",
     # One question for several who wait: each of them awaits the task or its future, and hears its error.
     "gateway/limits/counters.py:_run": "_send hands every error to those who wait",
     "gateway/stores/inbox_writer.py:keep": "_store_waiting hands every error to those who wait",

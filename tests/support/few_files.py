@@ -1,10 +1,11 @@
-"""`gateway …` as a process that may have few files open: the first argument says how many, the rest are the command."""
+"""`gateway …` as a process that may have few files open: the first argument says how many, as both limits or as
+`SOFT:HARD`; the rest are the command."""
 
 import os
 import resource
 import sys
 
 if __name__ == "__main__":
-    files = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    soft, _, hard = sys.argv[1].partition(":")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard or soft)))
     os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[2:]])
