@@ -9,6 +9,7 @@ HERE: Final = "gateway/cli/"
 PAST: Final[dict[str, str]] = {
     "gateway/kit/log.py": "the log: JSON lines",
     "gateway/embedded/guard.py": "hands the descriptor to a child, writes nothing",
+    "gateway/processes/child.py": "one line of our own for who stopped it, without the command line's imports",
     "gateway/prices/cli.py": "JSON lines, each escaped; a million of them are not flushed one by one",
 }
 """Who else may hold a standard stream, and why."""
