@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 # Tests and benches start hundreds of processes: each would compile the whole gateway anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test test-faults test-books chaos attack test-clients replay check check-deploy bench bench-scale bench-drain bench-outbox package lock sbom audit-deps clean
+.PHONY: help demo up test test-faults test-books chaos attack test-clients replay check check-deploy bench bench-scale bench-drain bench-outbox bench-year package lock sbom audit-deps clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ bench-drain: .venv/.ready ## how fast a backlog becomes rows, after an outage of
 
 bench-outbox: .venv/.ready ## what 300,000 events for Stripe cost PostgreSQL while they wait, go out, and afterwards
 	@$(RUN) -m bench.outbox $(ARGS)
+
+bench-year: .venv/.ready ## what a row costs PostgreSQL with a year of rows in the ledger, against an empty one; ARGS="--rows 500000"
+	@$(RUN) -m bench.year $(ARGS)
 
 package: .venv/.ready ## build the wheel, install it into an empty environment outside the clone, run the demo there
 	@$(RUN) .ci/package.py
