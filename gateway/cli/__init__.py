@@ -27,6 +27,7 @@ PANELS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "doctor": ("doctor",),
         "config": (),
         "journal": (),
+        "hosts": ("hosts",),
     },
     "People, keys and limits": {
         "users": (),
@@ -61,6 +62,7 @@ HOMES: Final = {
     "doctor": "doctor.cli",
     "config": "doctor.config_cli",
     "journal": "ledger.cli",
+    "hosts": "hosts.cli",
     "users": "accounts.cli",
     "customers": "accounts.customers_cli",
     "keys": "keys.cli",

@@ -25,7 +25,7 @@ class HostSettings(BaseModel, extra="forbid", frozen=True):
 
     grace_s: float = Field(600, ge=0)
     """Seconds beyond journal.open_max_s for which a host may be unseen, in Redis and in Postgres, before it is lost."""
-    renew_s: float = Field(5, gt=0)
+    renew_s: float = Field(5, gt=0, le=20)
     """Seconds after which a host says in both that it lives."""
     sweep_s: float = Field(30, gt=0)
     """Seconds between two looks of a worker for hosts that are lost."""

@@ -17,7 +17,7 @@ import pricing
 import pricing.data
 from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
-from gateway.doctor import daily, rooms, stores, stripe, vendors
+from gateway.doctor import daily, hosts, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, CheckResult, Level
 from gateway.doctor.transport import check_stores_tls
 from gateway.http.connections import FILES_KEPT, FILES_PER_CALL
@@ -31,6 +31,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("redis", stores.redis),
     ("limits redis", stores.limits_redis),
     ("journal", stores.journal),
+    ("hosts", hosts.hosts),
     ("unkey", vendors.unkey),
     ("openai", vendors.openai),
     ("stripe", stripe.stripe),
@@ -90,7 +91,7 @@ def _away(what: str, error: DependencyDown) -> CheckResult:
 
 def _level(what: str) -> Level:
     """Without these a call is metered all the same."""
-    return "warn" if what in ("stripe", "daily", "rooms") else "fail"
+    return "warn" if what in ("stripe", "daily", "rooms", "hosts") else "fail"
 
 
 def read_book() -> pricing.Book:

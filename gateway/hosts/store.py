@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from gateway.hosts.identity import KnownHost
 from gateway.stores.postgres import Table
 
+COUNTED: Final = ("alive", "silent", "lost")
 _RENEW: Final = """
 insert into public.hosts as h (id, name, lease_until, open_calls, unconfirmed_calls)
 values ($1, $2, now() + $3 * interval '1 second', $4, $5)
@@ -36,17 +37,20 @@ update public.hosts set swept_calls = swept_calls + $2, sweeper_until = case whe
   ended_at = case when $3 and lost_at is not null then coalesce(ended_at, now()) else ended_at end
 where id = $1
 """
-_SHOWN: Final = "interval '720 hours'"
-_LIST: Final = f"""
-select id::text as id, name, seen_at, lease_until, ended_at, lost_at, open_calls, unconfirmed_calls, swept_calls
-from public.hosts where ended_at is null or seen_at > now() - {_SHOWN} order by name, seen_at
-"""  # noqa: S608 - a constant only
-_COUNTS: Final = """
-select count(*) filter (where lease_until >= now() and seen_at >= now() - $1 * interval '1 second') as seen,
-  count(*) filter (where ended_at is null and lost_at is null and seen_at < now() - $1 * interval '1 second') as silent,
-  count(*) filter (where lost_at > now() - interval '24 hours') as lost
-from public.hosts where ended_at is null or lost_at > now() - interval '24 hours'
+_STATE: Final = """
+case when lost_at is not null then 'lost' when ended_at is not null then 'stopped'
+  when seen_at < now() - interval '60 seconds' then 'silent' else 'alive' end
 """
+_LIST: Final = f"""
+select id::text as id, name, {_STATE} as state, seen_at, lease_until, ended_at, lost_at, open_calls, unconfirmed_calls,
+  swept_calls
+from public.hosts where ended_at is null or seen_at > now() - interval '720 hours' order by name, seen_at
+"""  # noqa: S608 - a constant only
+# Of those that are gone, the lost ones of a day: an alarm has an end.
+_COUNTS: Final = f"""
+select {_STATE} as state, count(*) as hosts from public.hosts
+where ended_at is null and lost_at is null or lost_at > now() - interval '24 hours' group by 1
+"""  # noqa: S608 - a constant only
 
 
 class HostRow(NamedTuple):
@@ -54,6 +58,8 @@ class HostRow(NamedTuple):
 
     id: str
     name: str
+    state: str
+    """`alive`, `silent` (not seen for a minute), `lost` or `stopped`."""
     seen_at: datetime
     lease_until: datetime
     ended_at: datetime | None
@@ -63,15 +69,6 @@ class HostRow(NamedTuple):
     unconfirmed_calls: int
     swept_calls: int
     """Its calls that others have settled."""
-
-
-class HostCounts(NamedTuple):
-    """How many hosts there are."""
-
-    seen: int
-    silent: int
-    lost: int
-    """In the last day, and not seen again."""
 
 
 class Hosts(Table):
@@ -102,6 +99,7 @@ class Hosts(Table):
         """The hosts that there are, and those that there were in the last 30 days."""
         return [HostRow(*row.values()) for row in await self._rows(_LIST)]
 
-    async def counts(self, silent_s: float) -> HostCounts:
-        """A host is silent that has not been seen for so long."""
-        return HostCounts(*(await self._rows(_COUNTS, silent_s))[0].values())
+    async def counts(self) -> dict[str, int]:
+        """How many hosts are `alive`, `silent`, and `lost` for less than a day."""
+        found = {row["state"]: row["hosts"] for row in await self._rows(_COUNTS)}
+        return {state: found.get(state, 0) for state in COUNTED}

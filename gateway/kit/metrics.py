@@ -99,6 +99,9 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
         "gauge", "Age of the oldest settled call not seen in PostgreSQL yet.", merge="max"
     ),
     "gateway_swept_total": MetricFamily("counter", "Calls of dead processes that the keeper settled."),
+    "gateway_hosts": MetricFamily(
+        "gauge", "Hosts that take calls: alive, silent for a minute, lost in the last day.", ("state",), merge="max"
+    ),
     "gateway_stream_entries": MetricFamily("gauge", "Events in the Redis stream.", merge="max"),
     "gateway_stream_unacknowledged": MetricFamily(
         "gauge", "Of these, handed to a writer and not finished.", merge="max"

@@ -125,7 +125,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         loops.every("meetings", _meetings(settings, inbox, pool).apply_due, every_s=MEET_EVERY_S)
         await _reconcile(loops, stack, settings, inbox, pool, arguments.on_new_secret)
         _retain(loops, settings, pool)
-        backlog = Backlog(buffer, ledger, Outbox(pool), inbox, StripeInbox(pool))
+        backlog = Backlog(buffer, ledger, Outbox(pool), inbox, StripeInbox(pool), Hosts(pool))
         loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
         async with loops:
             ready(partial(status, (flush, helper), loops, backlog, bill))
@@ -247,9 +247,12 @@ def build_balances(settings: Settings, pool: Pool, billing: Billing) -> CreditBa
 class Backlog:
     """What waits in Redis and PostgreSQL, looked at now and then: a scrape must cost neither of them anything."""
 
-    def __init__(self, buffer: Buffer, ledger: Ledger, outbox: Outbox, inbox: Inbox, stripes: StripeInbox) -> None:
+    def __init__(
+        self, buffer: Buffer, ledger: Ledger, outbox: Outbox, inbox: Inbox, stripes: StripeInbox, hosts: Hosts
+    ) -> None:
         self._inbox: Final = inbox
         self._stripes: Final = stripes
+        self._hosts: Final = hosts
         self._buffer: Final = buffer
         self._ledger: Final = ledger
         self._outbox: Final = outbox
@@ -271,6 +274,7 @@ class Backlog:
         return [
             Sample("gateway_stream_entries", (), depth.entries),
             Sample("gateway_stream_unacknowledged", (), depth.unacknowledged),
+            *(Sample("gateway_hosts", (state,), count) for state, count in (await self._hosts.counts()).items()),
             Sample("gateway_quarantine_rows", (), await self._ledger.count_quarantined()),
             *(Sample("gateway_meter_events", (state,), count) for state, count in outbox.counts.items()),
             Sample("gateway_webhook_events", ("new",), events.new),

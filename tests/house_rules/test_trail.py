@@ -75,7 +75,7 @@ READS: Final = frozenset({
     "meetings list",
     "daily status", "daily link", "rooms check", "rooms new-key", "rooms import-map", "doctor", "config show",
     "config check",
-    "journal inspect", "reconcile stripe", "stripe explain",
+    "journal inspect", "hosts", "reconcile stripe", "stripe explain",
     "report accruals",
 })  # fmt: skip
 OTHERS: Final = {

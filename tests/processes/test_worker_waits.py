@@ -5,6 +5,7 @@ from random import uniform
 
 from gateway.billing.outbox import Outbox
 from gateway.billing.webhooks.inbox import StripeInbox
+from gateway.hosts.store import Hosts
 from gateway.kit.loops import Loops
 from gateway.kit.metrics import Status
 from gateway.ledger.store import Ledger
@@ -27,9 +28,8 @@ async def test_a_postgres_that_only_reads(pool: Pool, ledger: Ledger, buffer: Bu
     await buffer.append(entries(await some_calls(ledger, 3)))
     reading = await open_pool(f"{database_url}&options=-c%20default_transaction_read_only%3Don")
     flush = writer(buffer, Ledger(reading, meter=METER, window_s=WINDOW_S), Clock())
-    backlog = Backlog(
-        buffer, Ledger(reading, meter=METER, window_s=WINDOW_S), Outbox(reading), Inbox(reading), StripeInbox(reading)
-    )
+    read_only = Ledger(reading, meter=METER, window_s=WINDOW_S)
+    backlog = Backlog(buffer, read_only, Outbox(reading), Inbox(reading), StripeInbox(reading), Hosts(reading))
     loops = Loops(uniform=uniform)
     loops.every("backlog", backlog.look, every_s=0.1)
     loops.paced("flush", flush.turn_pause_s, finishes=True)

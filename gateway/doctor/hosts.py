@@ -1,0 +1,31 @@
+"""Checks that every host that took calls is there, or was stopped with nothing left."""
+
+from contextlib import AsyncExitStack
+from typing import Final
+
+from gateway.config.settings import Settings, require_values
+from gateway.doctor.findings import CheckResult
+from gateway.hosts.store import Hosts
+from gateway.stores.postgres import open_pool
+
+SHOWN_MAX: Final = 5
+FIX: Final = '`gateway hosts`; docs/operations.md, "A host that is gone"'
+
+
+async def hosts(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
+    """Hosts that are silent, and those that were lost in the last day."""
+    pool = await open_pool(require_values(settings, "database_url")["database_url"], connections_max=1)
+    stack.push_async_callback(pool.close)
+    found = await Hosts(pool).every()
+    says = {
+        "silent": "not seen in PostgreSQL for more than a minute",
+        "lost": "lost, and not seen again; their calls in flight are settled as estimates (host_lost)",
+    }
+    results = []
+    for state, what in says.items():
+        names = [host.name for host in found if host.state == state]
+        if names:
+            listed = ", ".join(names[:SHOWN_MAX]) + (", …" if len(names) > SHOWN_MAX else "")
+            results.append(CheckResult("hosts", "warn", f"{len(names)} host(s) {what}: {listed}", FIX))
+    alive = sum(host.state == "alive" for host in found)
+    return results or [CheckResult("hosts", "ok", f"{alive} host(s) take calls")]
