@@ -10,7 +10,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "gateway report usage --by user,model --during last-month",
     ),
     "up": ("gateway up --workers 2", "gateway up --real openai,unkey"),
-    "serve": ("gateway serve --workers 4", "gateway serve --no-background"),
+    "serve": ("gateway serve --workers 4", "gateway serve --no-background", "gateway serve --take-over"),
     "worker": ("gateway worker --admin-port 8083",),
     "doctor": ("gateway doctor --verbose", "gateway doctor --json"),
     "sandbox": ("gateway sandbox --port 8090",),

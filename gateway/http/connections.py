@@ -250,6 +250,11 @@ class ClientConnections:
         self._full_bytes: Final = _whole(self._full)
 
     @property
+    def count(self) -> int:
+        """Open connections."""
+        return len(self._open) + len(self._turned_away)
+
+    @property
     def failure(self) -> str | None:
         """Why new connections are answered 503; None while there is room for them."""
         if self._starved or self._starved_before:

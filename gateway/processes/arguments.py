@@ -7,6 +7,7 @@ Redis stream into Postgres, bills), `sandbox` (the vendors' stand-ins). Each fil
 its process is. They do not import each other: a proxy that is started again must not wait for Stripe's SDK.
 """
 
+import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,11 @@ def never_changes(_name: str, _use: Callable[[str], None]) -> None:
     """For a process whose secrets stay as they are."""
 
 
+def never_leaves() -> bool:
+    """For a process whose place nobody takes."""
+    return False
+
+
 class ProcessArguments(NamedTuple):
     """What a process is given in addition to its settings."""
 
@@ -29,3 +35,7 @@ class ProcessArguments(NamedTuple):
     port: int
     failpoint: Failpoint = pass_by
     on_new_secret: OnNewSecret = never_changes
+    listeners: tuple[socket.socket, ...] = ()
+    """Of a proxy: bound sockets of its parent, to accept on; without any it makes one of its own."""
+    leaving: Callable[[], bool] = never_leaves
+    """Whether it is to stop because another gateway has taken over: there is no hurry then."""

@@ -7,6 +7,7 @@ whole command line.
 import argparse
 import asyncio
 import gc
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -42,6 +43,7 @@ def main(failpoint: Failpoint = pass_by) -> None:
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--listener", type=int, action="append", default=[])
     options = parser.parse_args()
     # By name: each kind imports what it needs, and no more.
     run: Run = import_module(f"gateway.processes.{options.kind}").run
@@ -54,7 +56,8 @@ def main(failpoint: Failpoint = pass_by) -> None:
     except EOFError:
         raise SystemExit(1) from None
     secrets = LiveSecrets(settings)
-    arguments = ProcessArguments(options.slot, options.host, options.port, failpoint, secrets.on_change)
+    listeners = tuple(socket.socket(fileno=number) for number in options.listener)
+    arguments = ProcessArguments(options.slot, options.host, options.port, failpoint, secrets.on_change, listeners)
     try:
         uvloop.run(_run(run, settings, options.ready_fd, arguments, lines, secrets))
     except LoopFailed:  # its log line says all; a traceback could quote what somebody sent
@@ -75,11 +78,11 @@ def calm_gc() -> None:
 async def _run(
     run: Run, settings: Settings, ready_fd: int, arguments: ProcessArguments, lines: HandedLines, secrets: LiveSecrets
 ) -> None:
-    stop = asyncio.Event()
-    hear_parent(stop, lines, lambda line: secrets.take(decode_settings(line)))
+    stop, leave = asyncio.Event(), asyncio.Event()
+    hear_parent(stop, leave, lines, lambda line: secrets.take(decode_settings(line)))
     parent = Parent(ready_fd)
     try:
-        await run(settings, arguments, stop, parent.ready)
+        await run(settings, arguments._replace(leaving=leave.is_set), stop, parent.ready)
     finally:
         parent.close()
 

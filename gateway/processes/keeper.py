@@ -104,6 +104,8 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         async with loops:
             await loops.run_until(stop)
         folder, within_s = settings.gateway_data_dir / "journal", settings.journal.stop_s
+        if arguments.leaving():  # another keeper reads on at once
+            within_s = 0.0
         await finish(partial(turn, is_last=True), ship, presence, folder, within_s=within_s)
 
 

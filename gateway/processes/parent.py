@@ -11,17 +11,27 @@ import msgspec
 
 from gateway.kit.metrics import Status
 from gateway.processes.handed_settings import PIECE_BYTES, STDIN, HandedLines
-from gateway.processes.supervisor import READY, STATUS_EVERY_S, StatusOf
+from gateway.processes.supervisor import LEAVE, READY, STATUS_EVERY_S, StatusOf
 from gateway.processes.vitals import Reporter
 
 
-def hear_parent(stop: asyncio.Event, lines: HandedLines, take: Callable[[bytes], None]) -> None:
-    """SIGTERM and the end of stdin (the parent is gone) set `stop`; a line there is for `take`. Ctrl-C and SIGHUP are
-    the parent's to hear, and to pass on in its order."""
+def hear_parent(stop: asyncio.Event, leave: asyncio.Event, lines: HandedLines, take: Callable[[bytes], None]) -> None:
+    """SIGTERM and the end of stdin (the parent is gone) set `stop`; a line there is for `take`. SIGUSR1 sets `leave`
+    as well, until SIGTERM. Ctrl-C and SIGHUP are the parent's to hear, and to pass on in its order."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def leaves() -> None:
+        leave.set()
+        stop.set()
+
+    def stops() -> None:
+        leave.clear()
+        stop.set()
+
+    loop.add_signal_handler(LEAVE, leaves)
+    loop.add_signal_handler(signal.SIGTERM, stops)
 
     def readable() -> None:
         piece = os.read(STDIN, PIECE_BYTES)

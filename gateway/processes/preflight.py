@@ -92,8 +92,8 @@ def check_egress(settings: Settings, environ: Mapping[str, str]) -> None:
     )
 
 
-async def free_slots(settings: Settings, workers: int, patience: Patience) -> list[int]:
-    """Slots of the journal for so many proxies.
+async def free_slots(settings: Settings, workers: int, patience: Patience, *, beside: bool = False) -> list[int]:
+    """Slots of the journal for so many proxies. `beside`: while another gateway runs, which is to be taken over.
 
     Those of a gateway whose parent was killed may still be finishing their calls: they keep theirs, and its keeper is
     soon gone. A keeper that stays belongs to a gateway that runs. Raises ConfigError: that, or the folder cannot be
@@ -110,8 +110,9 @@ async def free_slots(settings: Settings, workers: int, patience: Patience) -> li
 
     async def ask() -> set[str]:
         writers = living_slots(folder)
-        if "keeper" in writers:
-            raise DependencyDown("the journal", f"{folder} is in use by another gateway, stop that one")
+        if "keeper" in writers and not beside:
+            told = f"{folder} is in use by another gateway, stop that one (or take over from it: --take-over)"
+            raise DependencyDown("the journal", told)
         return writers
 
     taken = await patience.until_there("GATEWAY_DATA_DIR", ask)

@@ -6,6 +6,7 @@ import random
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -76,6 +77,7 @@ STDERR: Final = 2
 _log: Final = structlog.get_logger("gateway.proxy")
 DRAIN_S: Final = 600.0
 """Seconds a stopping proxy lets its calls finish before it settles the rest as estimates."""
+LEAVE_LOOK_S: Final = 0.1
 FAILED_DRAIN_S: Final = 10.0
 """The same, of a proxy that ends because a background loop has failed."""
 SETTLE_S: Final = 10.0
@@ -84,7 +86,8 @@ SETTLE_S: Final = 10.0
 
 async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Event, ready: Ready) -> None:
     """Until `stop`; then its running calls may finish."""
-    name, listener = f"proxy-{arguments.slot}", listen(arguments.host, arguments.port)
+    name = f"proxy-{arguments.slot}"
+    bound = arguments.listeners or (listen(arguments.host, arguments.port),)
     values = require_values(settings, "database_url", "redis_url")
     async with AsyncExitStack() as stack:
         journal = open_journal(stack, settings, name)
@@ -135,29 +138,33 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         )
         hear = arguments.on_new_secret
         server = _open_server(settings, connections, proxy, admission, limiter.local, clients, cors, hear)
-        await _listen(stack, server, clients, listener, loops, active_relays)
+        listener = await _listen(stack, server, clients, bound, loops, active_relays)
         parts = (metrics, recorder, journal, active_relays, limiter, verifier, plans, loops, clients)
         ready(partial(status, name, *parts))
-        await _run_until(stop, loops, active_relays, notice_s=settings.gateway_stop_notice_s)
+        await _run_until(stop, loops, active_relays)
+        if arguments.leaving():
+            active_relays.is_replaced = True
+            listener.close()
+            await _leave(clients, arguments, settings.gateway_keepalive_s)
+        else:
+            await asyncio.sleep(settings.gateway_stop_notice_s)
 
 
-async def _run_until(stop: asyncio.Event, loops: Loops, active_relays: ActiveRelays, *, notice_s: float) -> None:
-    """Until it is to stop, and until others have noticed that."""
+async def _run_until(stop: asyncio.Event, loops: Loops, active_relays: ActiveRelays) -> None:
     try:
         await loops.run_until(stop)
     finally:
         active_relays.closing = True
-    await asyncio.sleep(notice_s)
 
 
 async def _listen(
     stack: AsyncExitStack,
     server: web.Server,
     clients: ClientConnections,
-    bound: socket.socket,
+    bound: Sequence[socket.socket],
     loops: Loops,
     active_relays: ActiveRelays,
-) -> None:
+) -> Listener:
     """Requests are taken from here on, until the stack closes; then running calls finish."""
     runner, listener = web.ServerRunner(server), Listener(server, clients)
     await runner.setup()
@@ -174,7 +181,16 @@ async def _listen(
         await runner.cleanup()
 
     stack.push_async_callback(close)
-    listener.start([bound])
+    listener.start(bound)
+    return listener
+
+
+async def _leave(clients: ClientConnections, arguments: ProcessArguments, keepalive_s: float) -> None:
+    """Until the connections that are open have been used once more, which ends them, or have been idle for as long as
+    they may: who has connected before the other gateway took over, and asks only now, is answered."""
+    until = time.monotonic() + keepalive_s
+    while clients.count and arguments.leaving() and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells of it
+        await asyncio.sleep(LEAVE_LOOK_S)
 
 
 async def _open_verifier(stack: AsyncExitStack, settings: Settings, on_new_secret: OnNewSecret) -> KeyVerifier:

@@ -28,6 +28,8 @@ START_S: Final = 60.0
 """Seconds a child has to say that it is ready."""
 STOP_S: Final = 630.0
 """Seconds a child has to stop; longer than a proxy's own drain."""
+LEAVE: Final = signal.SIGUSR1
+"""To a child that is to stop because another gateway has taken over."""
 START_TRIES: Final = 5
 RESTART_MIN_S: Final = 0.2
 RESTART_MAX_S: Final = 10.0
@@ -71,14 +73,17 @@ class Child:
         log_fd: int | None = None,
         watcher: Watcher | None = None,
         entry: str = "gateway.processes.child",
+        listeners: Sequence[socket.socket] = (),
     ) -> None:
         """`settings`: the line that it is handed; without one it reads its environment. `log_fd`: where its standard
-        error goes instead of ours. `entry`: the module that it is.
+        error goes instead of ours. `entry`: the module that it is. `listeners`: on which it accepts; they stay ours, so
+        that what waits in their queues waits for its next life.
         """
         self.name: Final = name
         self._watcher: Final = watcher
         self._listening: asyncio.Task[None] | None = None
-        self._arguments: Final = arguments
+        self._listeners: Final = [each.fileno() for each in listeners]
+        self._arguments: Final = [*arguments, *(part for fd in self._listeners for part in ("--listener", str(fd)))]
         self._env: Final = dict(env)
         self._log_fd: Final = log_fd
         self._entry: Final = entry
@@ -99,7 +104,8 @@ class Child:
             self.process.stdin.write(settings)
 
     async def start(self) -> None:
-        """Returns when the child is ready. Raises ChildFailed."""
+        """Returns when the child is ready; also after a `stop`. Raises ChildFailed."""
+        self._stopping = False
         for tries_left in reversed(range(START_TRIES)):
             try:
                 await self._spawn()
@@ -123,7 +129,7 @@ class Child:
                 env=self._env,
                 stdin=asyncio.subprocess.PIPE,
                 stderr=self._log_fd,
-                pass_fds=(writer,),
+                pass_fds=(writer, *self._listeners),
             )
         except BaseException:
             os.close(reader)
@@ -193,10 +199,10 @@ class Child:
     def _is_stopping(self) -> bool:
         return self._stopping
 
-    async def stop(self) -> None:
-        """SIGTERM, then patience, then SIGKILL."""
+    async def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = STOP_S) -> None:
+        """SIGTERM or `number`, then patience, then SIGKILL."""
         self._stopping = True
-        await self._end()
+        await self._end(number, within_s)
         if self._keep is not None:
             self._keep.cancel()
             await asyncio.gather(self._keep, return_exceptions=True)
@@ -204,14 +210,14 @@ class Child:
             # Its last counts are still in the pipe.
             await asyncio.wait({self._listening}, timeout=STATUS_EVERY_S)
 
-    async def _end(self) -> None:
+    async def _end(self, number: signal.Signals = signal.SIGTERM, within_s: float = STOP_S) -> None:
         process = self.process
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
         try:
-            await asyncio.wait_for(process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), within_s)
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -35,6 +35,8 @@ class ActiveRelays:
         self.closing = False
         """Whether this process is to stop: each answer then ends its connection, so that the client's next call goes
         elsewhere instead of into a connection that is being closed."""
+        self.is_replaced = False
+        """Whether it is to stop because another gateway serves on the same port: to whoever asks, that one is ready."""
         self.relays: Final[set[ActiveRelay]] = set()
         self._given_up = False
         self._of_key: Final[Counter[str]] = Counter()

@@ -121,15 +121,18 @@ class Proxy:
 
     def _health(self, path: str, event_id: str) -> web.Response:
         """Alive; and ready only while a call can be let in and recorded."""
-        body = {"status": "ok"}
+        body, relays = {"status": "ok"}, self._deps.active_relays
         if path == "/readyz":
             failures = {"journal": self._deps.recorder.failure, "postgres": self._deps.plans.failure}
             wrong = {what: failure for what, failure in failures.items() if failure is not None}
             body = {"status": "not ready", **wrong} if wrong else body
-        if path == "/readyz" and self._deps.active_relays.closing:
+        if path == "/readyz" and relays.closing and not relays.is_replaced:
             body = {"status": "stopping"}
         status = 200 if body["status"] == "ok" else 503
-        return web.json_response(body, status=status, headers={EVENT_ID: event_id})
+        answer = web.json_response(body, status=status, headers={EVENT_ID: event_id})
+        if relays.closing:
+            answer.force_close()
+        return answer
 
     async def _free(
         self, info: RequestInfo, route: MatchedRoute, principal: Principal, event_id: str, started_s: float

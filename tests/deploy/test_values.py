@@ -65,12 +65,12 @@ def test_the_chart_has_the_version_of_the_gateway() -> None:
 
 
 def test_a_unit_reads_its_settings_from_a_file_and_may_write_nothing_but_its_journal() -> None:
-    for name in ("pailflow-gateway.service", "pailflow-gateway-worker@.service"):
+    for name in ("pailflow-gateway@.service", "pailflow-gateway-worker@.service"):
         unit = (TOP / "deploy" / "systemd" / name).read_text()
         for line in ("User=gateway", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="):
             assert f"\n{line}\n" in unit, (name, line)
         assert re.search(r"^EnvironmentFile=/etc/pailflow-gateway/\w+\.env$", unit, re.MULTILINE), name
         assert not re.search(r"^Environment=.*(KEY|SECRET|URL)", unit, re.MULTILINE), name
-    serve = (TOP / "deploy" / "systemd" / "pailflow-gateway.service").read_text()
+    serve = (TOP / "deploy" / "systemd" / "pailflow-gateway@.service").read_text()
     assert "\nEnvironment=GATEWAY_DATA_DIR=/var/lib/pailflow-gateway\n" in serve
     assert "\nStateDirectory=pailflow-gateway\n" in serve

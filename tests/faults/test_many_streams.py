@@ -51,10 +51,11 @@ def chunk(data: bytes) -> bytes:
 
 
 class Upstream:
-    """OpenAI, whose answers end when the test says so."""
+    """OpenAI, whose first `held` answers end when the test says so, and all others at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: int) -> None:
         self.begun = 0
+        self._held: Final = held
         self.end: Final = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,7 +65,8 @@ class Upstream:
         self.begun += 1
         number = self.begun
         writer.write(HEAD + event([{"index": 0, "delta": {"role": "assistant", "content": "Hi"}}], None, number))
-        await self.end.wait()
+        if number <= self._held:
+            await self.end.wait()
         usage = {"prompt_tokens": 8, "completion_tokens": 1, "total_tokens": 9}
         done = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
         writer.write(event(done, None, number) + event([], usage, number) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
@@ -73,7 +75,7 @@ class Upstream:
 
 @asynccontextmanager
 async def openai(port: int) -> AsyncIterator[Upstream]:
-    made = Upstream()
+    made = Upstream(STREAMS)
     async with await asyncio.start_server(made.serve, "127.0.0.1", port, backlog=1024):
         yield made
 

@@ -240,7 +240,7 @@ def test_calls_in_flight_may_finish_before_the_kill() -> None:
 
 
 def test_a_unit_of_systemd_stops_as_a_container_does() -> None:
-    unit = (TOP / "deploy" / "systemd" / "pailflow-gateway.service").read_text()
+    unit = (TOP / "deploy" / "systemd" / "pailflow-gateway@.service").read_text()
     stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     notice = next(item.le for item in Settings.model_fields["gateway_stop_notice_s"].metadata if hasattr(item, "le"))
     assert stop
