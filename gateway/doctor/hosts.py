@@ -5,7 +5,9 @@ from typing import Final
 
 from gateway.config.settings import Settings, require_values
 from gateway.doctor.findings import CheckResult
+from gateway.hosts.opening import open_calls_in_flight
 from gateway.hosts.store import Hosts
+from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.stores.postgres import open_pool
 
 SHOWN_MAX: Final = 5
@@ -28,4 +30,18 @@ async def hosts(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
             listed = ", ".join(names[:SHOWN_MAX]) + (", …" if len(names) > SHOWN_MAX else "")
             results.append(CheckResult("hosts", "warn", f"{len(names)} host(s) {what}: {listed}", FIX))
     alive = sum(host.state == "alive" for host in found)
+    results += await _check_redis(settings, stack)
     return results or [CheckResult("hosts", "ok", f"{alive} host(s) take calls")]
+
+
+async def _check_redis(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
+    """Whether the login may use the keys of hosts. Where Redis is away, its own row says so."""
+    url = require_values(settings, "redis_url")["redis_url"]
+    try:
+        await open_calls_in_flight(stack, settings, url).names()
+    except DependencyRefused as error:
+        fix = 'let it read and write under host: (docs/operations.md, "When something is away")'
+        return [CheckResult("hosts", "warn", f"no call in flight outlives its host's disk: {error.detail}", fix)]
+    except DependencyDown:
+        return []
+    return []

@@ -7,6 +7,7 @@ from gateway.cli.console import Console, TextTable
 from gateway.cli.text import minute
 from gateway.config.settings import Settings
 from gateway.hosts.store import HostRow, Hosts
+from gateway.kit.instants import rfc3339
 from gateway.stores.one_connection import database
 
 
@@ -28,7 +29,4 @@ async def list_hosts(settings: Settings, console: Console, *, as_json: bool) -> 
 
 
 def _to_json(host: HostRow) -> dict[str, Any]:
-    return {
-        name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
-        for name, value in host._asdict().items()
-    }
+    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in host._asdict().items()}

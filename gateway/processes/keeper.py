@@ -30,6 +30,7 @@ from gateway.kit.loops import Loops
 from gateway.kit.metrics import Sample, Status
 from gateway.ledger.opening import build_ledger, open_buffer
 from gateway.ledger.ship import Ship
+from gateway.ledger.store import Ledger
 from gateway.ledger.sweep import Sweep
 from gateway.openai.opening import open_upstream
 from gateway.processes import vitals as process
@@ -80,7 +81,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             failpoint=arguments.failpoint,
         )
         calls = open_calls_in_flight(stack, settings, values["redis_url"])
-        presence = build_presence(settings, ship, calls, Hosts(pool))
+        presence = build_presence(settings, ship, calls, Hosts(pool), ledger)
         retire_at = time.monotonic() + RETIRE_EVERY_S
 
         async def turn(*, is_last: bool = False) -> float:
@@ -137,13 +138,14 @@ async def finish(
         )
 
 
-def build_presence(settings: Settings, ship: Ship, calls: OpenCalls, hosts: Hosts) -> Presence:
+def build_presence(settings: Settings, ship: Ship, calls: OpenCalls, hosts: Hosts, ledger: Ledger) -> Presence:
     """This host as others know it."""
     return Presence(
         read_host(settings.gateway_data_dir),
         ship,
         calls,
         hosts,
+        ledger,
         lease_s=lease_s(settings),
         renew_s=settings.hosts.renew_s,
         monotonic=time.monotonic,

@@ -52,6 +52,7 @@ class HostScene:
             self.shipping.ship,
             self.calls,
             self.hosts,
+            self.shipping.ledger,
             lease_s=LEASE_S,
             renew_s=RENEW_S,
             monotonic=lambda: self.shipping.now_s,

@@ -8,8 +8,10 @@ import pytest
 from gateway.hosts.identity import FILE, read_host
 from gateway.hosts.open_calls import CALLS, LEASE, NAMES
 from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.ledger.rows import LedgerEntry
 from tests.hosts.scene import LEASE_S, RENEW_S, HostScene
 from tests.ledger.journals_at_work import LONG_AGO
+from tests.support.events import call, new_id
 
 
 def test_an_id_is_made_once(tmp_path: Path) -> None:
@@ -98,14 +100,38 @@ async def test_what_redis_has_lost_is_written_again(scene: HostScene, idle: bool
     assert await scene.shown() == {old, lost} | new
 
 
-async def test_a_new_keeper_writes_what_its_journal_says(scene: HostScene) -> None:
-    ended, running = await scene.open(), await scene.open()
+async def test_a_new_keeper_removes_only_what_has_ended(scene: HostScene) -> None:
+    """What it has not read yet stays, and so does what PostgreSQL does not have."""
+    ended, running, written = [await scene.open() for _ in range(3)]
     await scene.step()
     await scene.settle(ended)
-    scene.shipping.start()  # the old one never came to it
+    await scene.shipping.ledger.insert_batch([LedgerEntry.of(await scene.settle(written))])
+    stale = new_id(scene.random)  # its segment is read no more: all in it was confirmed
+    await scene.shipping.ledger.insert_batch([LedgerEntry.of(call(scene.shipping.user_id, stale))])
+    await scene.redis.hset(CALLS + scene.host.id, stale, b"{}\n\n")
+    scene.shipping.start()
+    scene.presence = scene.new_presence()
+    await scene.presence.show_calls()  # before the journal is looked at
+    await scene.presence.renew()
+    assert await scene.shown() == {ended, running}
+    await scene.step(RENEW_S)
+    assert await scene.shown() == {running}
+
+
+async def test_a_call_that_the_disk_has_lost_is_settled_after_the_stop(scene: HostScene) -> None:
+    """The journal was put back from an older copy: Redis alone knows of the call."""
+    lost = await scene.open()
+    await scene.step()
+    for segment in scene.shipping.folder.glob("*.jnl"):
+        segment.unlink()
+    scene.shipping.start()
     scene.presence = scene.new_presence()
     await scene.step()
-    assert await scene.shown() == {running}
+    assert await scene.shown() == {lost}
+    await scene.presence.leave()
+    assert (await scene.row())["ended_at"] is None
+    await scene.lose()
+    assert await scene.worker().step_once() == 1
 
 
 async def test_a_host_that_stops_with_nothing_left_is_not_missed(scene: HostScene) -> None:
