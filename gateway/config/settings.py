@@ -274,7 +274,7 @@ class Settings(BaseSettings):
     worker_database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
     """The same for workers: `gateway_worker`."""
     reports_database_url: Annotated[SecretStr, AfterValidator(config_values.database_url)] | None = None
-    """The same for reports: `gateway_reports`."""
+    """The same for reports: `gateway_reports`. It may lead to a read replica."""
     redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None
     """Redis or Valkey, `redis://…`; it must not evict."""
     limits_redis_url: Annotated[SecretStr, AfterValidator(config_values.redis_url)] | None = None

@@ -9,11 +9,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from gateway.config.database_logins import with_own_login
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.instants import Period, parse_period, rfc3339
-from gateway.stores.one_connection import database
+from gateway.reports.replica import Say, reports_database
 from gateway.stores.postgres import Table
 from pricing.money import nano_text
 
@@ -137,13 +136,12 @@ class Accruals(Table):
         return AccrualReport(period, as_of, tuple(sorted(found)))
 
 
-async def query_accruals(settings: Settings, *, during: str, now: datetime) -> AccrualReport:
+async def query_accruals(settings: Settings, *, during: str, now: datetime, say: Say) -> AccrualReport:
     """Of a month, UTC. Raises OptionError where it is none, ConfigError, DependencyDown."""
     period = parse_period(during, "--during", now)
     if period.since.day != 1 or (period.until - period.since).days < 28:
         raise OptionError(f"--during: {during!r} is not a month (2026-10, this-month, last-month)")
-    own = with_own_login(settings, "reports")
-    async with database(own, "accruals are read from PostgreSQL") as pool:
+    async with reports_database(settings, "accruals are read from PostgreSQL", say) as pool:
         return await Accruals(pool).read(period)
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from gateway.cli.command import note
 from gateway.cli.console import Console
 from gateway.config.settings import Settings
 from gateway.reports.accruals import query_accruals
@@ -35,7 +36,9 @@ async def usage(
 
     `totals` adds them to CSV; the other forms always have them.
     """
-    report = await query_usage(settings, now=now, by=by, since=since, until=until, during=during, wanted=wanted)
+    report = await query_usage(
+        settings, say=note, now=now, by=by, since=since, until=until, during=during, wanted=wanted
+    )
     rendering = Rendering(
         f"usage {report.span()}",
         len(report.rows),
@@ -60,7 +63,7 @@ async def meetings(
     output: Path | None = None,
 ) -> None:
     """What meetings have cost, as `usage` shows usage."""
-    report = await query_meetings(settings, now=now, since=since, until=until, during=during, user=user)
+    report = await query_meetings(settings, say=note, now=now, since=since, until=until, during=during, user=user)
     rendering = Rendering(
         f"meetings {report.usage.span()}",
         len(report.rows),
@@ -75,7 +78,7 @@ async def accruals(
     settings: Settings, console: Console, *, now: datetime, during: str, form: Form, output: Path | None
 ) -> None:
     """What is earned and not invoiced, and the other way round."""
-    report = await query_accruals(settings, during=during, now=now)
+    report = await query_accruals(settings, during=during, now=now, say=note)
     rendering = Rendering(
         f"accruals of {report.period.since:%Y-%m} (UTC)",
         len(report.rows),

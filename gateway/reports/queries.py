@@ -5,14 +5,13 @@ from datetime import datetime
 from typing import Final, NamedTuple, get_args
 
 from gateway.accounts.store import Accounts
-from gateway.config.database_logins import with_own_login
 from gateway.config.settings import Settings
 from gateway.kit.errors import OptionError
 from gateway.kit.ids import is_uuid
 from gateway.reports.meetings import MeetingReport, meeting_report
+from gateway.reports.replica import Say, reports_database
 from gateway.reports.store import Reports, UsageFilter
 from gateway.reports.usage import UsageReport, usage_report
-from gateway.stores.one_connection import database
 from gateway.stores.postgres import Pool
 from gateway.usage.event import Evidence
 
@@ -42,6 +41,7 @@ EVIDENCES: Final = get_args(Evidence)
 async def query_usage(
     settings: Settings,
     *,
+    say: Say,
     now: datetime,
     by: Sequence[str] = ("day",),
     since: str | None = None,
@@ -49,12 +49,12 @@ async def query_usage(
     during: str | None = None,
     wanted: UsageOptions = ANYTHING,
 ) -> UsageReport:
-    """Usage in [since, until), or `during` a period, grouped by `by` (reports/usage.py).
+    """Usage in [since, until), or `during` a period, grouped by `by` (reports/usage.py). `say` is told how old a
+    replica's data are.
 
     Raises OptionError for a wrong option, ConfigError when DATABASE_URL is missing, DependencyDown.
     """
-    own = with_own_login(settings, "reports")
-    async with database(own, "the usage report reads the ledger in PostgreSQL") as pool:
+    async with reports_database(settings, "the usage report reads the ledger in PostgreSQL", say) as pool:
         of = await _find_ids(pool, wanted)
         return await usage_report(Reports(pool), by=by, now=now, since=since, until=until, during=during, of=of)
 
@@ -62,6 +62,7 @@ async def query_usage(
 async def query_meetings(
     settings: Settings,
     *,
+    say: Say,
     now: datetime,
     since: str | None = None,
     until: str | None = None,
@@ -69,8 +70,7 @@ async def query_meetings(
     user: str | None = None,
 ) -> MeetingReport:
     """What meetings have cost in that range. Raises the same."""
-    own = with_own_login(settings, "reports")
-    async with database(own, "the report of meetings reads the ledger in PostgreSQL") as pool:
+    async with reports_database(settings, "the report of meetings reads the ledger in PostgreSQL", say) as pool:
         of = await _find_ids(pool, UsageOptions(user=user))
         return await meeting_report(Reports(pool), now=now, since=since, until=until, during=during, user_id=of.user_id)
 
