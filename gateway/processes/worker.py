@@ -71,7 +71,7 @@ CONNECTIONS_MAX: Final = 6
 POLL_EVERY_S: Final = 60.0
 MEET_EVERY_S: Final = 1.0
 """Seconds between two looks for events of meetings."""
-RECOUNT_TURN: Final = 0.85
+RECOUNT_TURN_SHARE: Final = 0.85
 """Of the interval between two recounts: with its jitter, a worker alone must not miss a turn."""
 UNITS_EVERY_S: Final = 60.0
 """Seconds between two looks for price lines that are to be added up: what comes together makes fewer sums."""
@@ -112,7 +112,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
             loops.every("stripe events", build_stripe_events(billing, pool).apply_due, every_s=STRIPE_EVERY_S)
             balances = build_balances(settings, pool, billing)
             loops.every("credit balances", balances.step_once, every_s=LOOK_FOR_BALANCES_S)
-        turn_s = settings.limits.recount_s * RECOUNT_TURN
+        turn_s = settings.limits.recount_s * RECOUNT_TURN_SHARE
         recount = Recount(open_limits(stack, settings), Spending(pool), now=now, turn_s=turn_s)
         loops.every("recount", recount.step_once, every_s=settings.limits.recount_s)
         upstream = _upstream(stack, settings, arguments.on_new_secret)
