@@ -7,6 +7,7 @@ time says nothing on a busy machine.
 
 import argparse
 import asyncio
+import json
 import os
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.measure import positive
+from gateway.billing import outbox_sql as sql
 from gateway.billing.outbox import Outbox
 from gateway.billing.windows import Delivered, StripeAnswer
 from gateway.embedded import ephemeral
@@ -42,6 +44,13 @@ def backend_cpu_s(pid: int) -> float:
     """Seconds that a process has used, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def blocks_of(pool: Pool, statement: str) -> int:
+    """Blocks that a statement reads, from memory or disk."""
+    found = await pool.fetchval(f"explain (analyze, buffers, format json) {statement}")
+    plan = json.loads(found)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 async def fill(pool: Pool, customers: int, hours: int, state: str, first: datetime) -> None:
@@ -88,6 +97,8 @@ async def run(customers: int, hours: int, sample: int, delivered_hours: int) -> 
                 await outbox.unpaid_users()
         share = (backend_cpu_s(pid) - began_s) / (looks * LOOK_EVERY_S)
         rows = await pool.fetchval("select sum(events)::bigint from outbox_totals")
+        looked = [await blocks_of(pool, each) for each in (sql.COUNTS, sql.OLDEST, sql.UNPAID_USERS)]
+        print(f"{rows} events: a look at them reads {sum(looked)} blocks (bar 100)")
         print(f"{rows} events: looking at them costs {share:.4%} of a core (bar 0.5 %), {time.monotonic() - at:.1f} s")
         await pool.close()
 

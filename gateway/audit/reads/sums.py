@@ -135,11 +135,13 @@ select count(*) as rows, count(*) filter (where adjusts is null) as calls, coale
 from public.openai_usage where {_ROW_SPAN}
 """  # noqa: S608
 
-# The lengths of the billing windows that a span touches.
+# The lengths of the billing windows that a span touches. The index by time finds them, because none is as long as 31
+# days (`billing.window_s`).
 LENGTHS: Final = " union ".join(
     f"""
 select distinct window_seconds from public.{table}
-where ($1::timestamptz is null or window_start + window_seconds * interval '1 second' > $1)
+where ($1::timestamptz is null or window_start > $1 - interval '744 hours'
+    and window_start + window_seconds * interval '1 second' > $1)
   and ($2::timestamptz is null or window_start < $2)
 """  # noqa: S608
     for table in ("billing_windows", "stripe_windows")
