@@ -118,9 +118,10 @@ class Admission:
         pepper: bytes,
         monotonic: Callable[[], float],
         unix_s: Callable[[], float],
+        draw: Callable[[int], int],
         good_keys: GoodKeys | None = None,
     ) -> None:
-        """`good_keys`: what other proxies, and those before this one, knew to be good."""
+        """`good_keys`: what other proxies, and those before this one, knew to be good. `draw` draws lots (line.py)."""
         self._verifier: Final = verifier
         self._accounts: Final = accounts
         self._settings: Final = settings
@@ -137,8 +138,8 @@ class Admission:
         """How often keys were changed: what was asked before the last change is not remembered."""
         self._ended: Final = Ended(settings.revoked_s, settings.negative_max, monotonic=monotonic, unix_s=unix_s)
         self._unknown_keys: Final = UnknownKeyLimit(settings.misses_per_minute, monotonic=monotonic)
-        self._strangers: Final = QuestionLine()
-        self._familiar: Final = QuestionLine()
+        self._strangers: Final = QuestionLine(draw)
+        self._familiar: Final = QuestionLine(draw)
         """Keys that are known, or have been good: they never wait behind strangers."""
 
     async def admit(self, key: str, *, endpoint: str = "", peer: str | None = None) -> Principal:

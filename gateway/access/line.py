@@ -1,10 +1,12 @@
-"""The line in which questions about keys wait: some are under way, the others follow in the order in which they came.
+"""The line in which questions about keys wait: some are under way, and whose turn comes next is drawn by lot.
 
 Without it a crowd of new keys, as after a restart, would spend Unkey's time-out on waiting for a connection, and an
-outage would be seen where there is none.
+outage would be seen where there is none. In the order of their coming, a flood of wrong keys would use up the share of
+its address before anybody's turn who came a moment later; drawn by lot, good keys among them show what the address is.
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -12,28 +14,46 @@ from gateway.kit.errors import DependencyDown
 
 AT_ONCE: Final = 48
 """Questions under way in one line. A proxy has two lines, over a session of a hundred connections to Unkey."""
-WAITING_MAX: Final = 10_000
-"""Questions that wait in one line: as many as clients have connections. A client that leaves does not end its own."""
+WAITING_MAX: Final = 12_000
+"""Questions that wait in one line: more than clients have connections. A client that leaves does not end its own."""
 
 
 class QuestionLine:
     """An `async with` of it is one question, from its turn on. Raises DependencyDown when too many wait."""
 
-    def __init__(self, *, at_once: int = AT_ONCE, waiting_max: int = WAITING_MAX) -> None:
-        self._turns: Final = asyncio.Semaphore(at_once)
+    def __init__(self, draw: Callable[[int], int], *, at_once: int = AT_ONCE, waiting_max: int = WAITING_MAX) -> None:
+        """`draw` gives a number from 0 to one less than its argument."""
+        self._draw: Final = draw
+        self._free = at_once
         self._waiting_max: Final = waiting_max
-        self._waiting = 0
+        self._waiting: Final[list[asyncio.Future[None]]] = []
 
     async def __aenter__(self) -> None:
-        if self._turns.locked() and self._waiting >= self._waiting_max:
-            raise DependencyDown("unkey", f"{self._waiting} questions wait already")
-        self._waiting += 1
+        if self._free:
+            self._free -= 1
+            return
+        if len(self._waiting) >= self._waiting_max:
+            raise DependencyDown("unkey", f"{len(self._waiting)} questions wait already")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            await self._turns.acquire()
-        finally:
-            self._waiting -= 1
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._turns.release()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            number = self._draw(len(self._waiting))
+            self._waiting[number], self._waiting[-1] = self._waiting[-1], self._waiting[number]
+            turn = self._waiting.pop()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

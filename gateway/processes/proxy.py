@@ -254,6 +254,7 @@ def _open_admission(
         pepper=secrets.token_bytes(32),
         monotonic=time.monotonic,
         unix_s=time.time,
+        draw=random.randrange,
         good_keys=good_keys,
     )
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from random import Random
 from typing import Any
 
 import pytest
@@ -90,6 +91,7 @@ class AdmissionFakes:
             pepper=b"p" * 32,
             monotonic=lambda: self.now_s,
             unix_s=lambda: NOW_S + self.now_s,
+            draw=Random(7).randrange,
             good_keys=good_keys,
         )
 

@@ -50,6 +50,7 @@ async def sandboxed(ledger: Ledger, pool: Pool) -> AsyncIterator[SandboxedAdmiss
             pepper=b"p",
             monotonic=clock,
             unix_s=clock,
+            draw=lambda _: 0,
         )
         yield SandboxedAdmission(admission, clock, sandbox)
 

@@ -316,6 +316,46 @@ async def test_wrong_keys_alone_are_bounded_however_many_come_at_once() -> None:
     assert (await other).status == 401  # of another address: waited its turn
 
 
+async def test_good_keys_that_come_a_moment_after_a_flood_get_in() -> None:
+    fakes = AdmissionFakes(misses_per_minute=600)
+    fakes.keys.gate.clear()
+    verify = fakes.keys.verify
+
+    async def judge(key: str, tags: Sequence[str] = ()) -> Verification:
+        await verify(key, tags)
+        return valid() if key.startswith("good") else no("NOT_FOUND")
+
+    fakes.keys.verify = judge  # type: ignore[method-assign]
+    wrong = [asyncio.create_task(fakes.admission.admit(f"wrong-{n}", peer="192.0.2.1")) for n in range(8000)]
+    await asyncio.sleep(0)
+    good = [asyncio.create_task(fakes.admission.admit(f"good-{n}", peer="192.0.2.1")) for n in range(1500)]
+    await asyncio.sleep(0)
+    fakes.keys.gate.set()
+    assert len(await asyncio.gather(*good)) == 1500
+    refused = await asyncio.gather(*wrong, return_exceptions=True)
+    assert all(isinstance(error, ApiError) for error in refused)
+
+
+async def test_a_turn_that_nobody_takes_is_passed_on() -> None:
+    line, inside = QuestionLine(lambda _: 0, at_once=1), asyncio.Event()
+
+    async def question() -> None:
+        async with line:
+            await inside.wait()
+
+    tasks = [asyncio.create_task(question()) for _ in range(4)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()  # while it waits
+    await asyncio.sleep(0)
+    inside.set()
+    await asyncio.sleep(0)
+    for task in tasks[2:]:  # perhaps with its turn just given
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(10):
+        await question()
+
+
 async def test_a_key_that_is_known_waits_behind_no_stranger() -> None:
     fakes = AdmissionFakes(fresh_s=30)
     await fakes.admit()
@@ -336,7 +376,7 @@ async def test_a_key_that_is_known_waits_behind_no_stranger() -> None:
 
 
 async def test_a_line_that_is_full_says_so() -> None:
-    line, inside = QuestionLine(at_once=1, waiting_max=2), asyncio.Event()
+    line, inside = QuestionLine(lambda _: 0, at_once=1, waiting_max=2), asyncio.Event()
 
     async def question() -> None:
         async with line:

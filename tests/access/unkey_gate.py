@@ -82,5 +82,6 @@ async def gate_at(sides: KeySides, *, canary: str | None = None, **settings: Any
             pepper=b"p",
             monotonic=clock,
             unix_s=clock,
+            draw=lambda _: 0,
         )
         yield Gate(sides, admission, verifier)

@@ -248,7 +248,9 @@ async def test_the_proxy_refuses_within_the_time_that_is_printed(
         keys = Keys(session, sandbox.unkey_base_url, credentials.UNKEY_ROOT_KEY, timeout_s=5)
         asked, now, settings = asked_by(keys, clock), NOW.timestamp(), (KeySettings(), LimitSettings())
         owners = KeyOwners(ledger.pool)
-        admission = Admission(asked, owners, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now)
+        admission = Admission(
+            asked, owners, *settings, pepper=b"p", monotonic=clock, unix_s=lambda: now + clock.now, draw=lambda _: 0
+        )
         assert (await admission.admit(SECRET)).user_id == key[1]
         command = ["keys", "revoke", "key_ann"] if change == "revoke" else ["users", "disable", "ann@example.com"]
         done: Done = await gateway(env, *command)
