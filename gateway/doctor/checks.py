@@ -30,6 +30,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("postgres", stores.postgres),
     ("redis", stores.redis),
     ("limits redis", stores.limits_redis),
+    ("redis memory", stores.redis_memory),
     ("journal", stores.journal),
     ("hosts", hosts.hosts),
     ("unkey", vendors.unkey),
@@ -91,7 +92,7 @@ def _away(what: str, error: DependencyDown) -> CheckResult:
 
 def _level(what: str) -> Level:
     """Without these a call is metered all the same."""
-    return "warn" if what in ("stripe", "daily", "rooms", "hosts") else "fail"
+    return "warn" if what in ("redis memory", "stripe", "daily", "rooms", "hosts") else "fail"
 
 
 def read_book() -> pricing.Book:

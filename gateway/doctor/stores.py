@@ -8,23 +8,29 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
+from redis.exceptions import NoPermissionError, RedisError
+
 from gateway.config.database_logins import PROCESSES
 from gateway.config.settings import Settings, require_values
 from gateway.doctor.findings import CheckResult, size, skew
 from gateway.journal.folder import living_slots
 from gateway.ledger.stream import Buffer
 from gateway.limits.opening import open_limits
+from gateway.processes.redis_memory import open_walks
 from gateway.stores import disk, migrator
 from gateway.stores.postgres import open_pool, translating_errors
 from gateway.stores.postgres_health import read_ledger, read_server, try_write
 from gateway.stores.process_roles import find_missing
-from gateway.stores.redis import open_redis
+from gateway.stores.redis import describe_outage, open_redis
+from gateway.stores.redis_memory import PIECE
 
 POSTGRES_MIN: Final = 15
 SLOW_SYNC_MS: Final = 20.0
 FREE_MIN: Final = 1 << 30
 """Bytes; a million calls take some 400 MB a day."""
 REDIS_FULL: Final = 0.8
+LOOKS_MAX: Final = 20
+"""Pieces of a Redis that are looked at, of a thousand keys each."""
 STREAM_OLD_S: Final = 300.0
 SEGMENT_OLD_S: Final = 600.0
 SHOWN_MAX: Final = 5
@@ -136,6 +142,31 @@ async def limits_redis(settings: Settings, stack: AsyncExitStack) -> list[CheckR
     await limits.check_policy()
     await limits.try_write()
     return [CheckResult("limits redis", "ok", "noeviction; it has the counters of limits and budgets")]
+
+
+async def redis_memory(settings: Settings, stack: AsyncExitStack) -> list[CheckResult]:
+    """What each Redis holds, by purpose. Walks through a bounded number of keys."""
+    found = []
+    for called, walk in ({} if settings.redis_url is None else open_walks(stack, settings, "doctor")).items():
+        try:
+            for _ in range(LOOKS_MAX):
+                memory = await walk.look()
+                if memory.is_whole:
+                    break
+        except NoPermissionError as error:
+            fix = "give the login the rights in docs/operations.md"
+            found.append(CheckResult("redis memory", "warn", f"{called}: not known: {error}", fix))
+            continue
+        except (RedisError, OSError, RuntimeError) as error:
+            raise describe_outage(called, error, f"{type(error).__name__}: {error}") from error
+        used = f"{size(memory.used)} of {size(memory.limit)}" if memory.limit else size(memory.used)
+        parts = ", ".join(f"{purpose} {size(count)}" for purpose, count in memory.by_purpose.items() if count)
+        says = f"{called}: {used}: {parts}" + ("" if memory.is_whole else f" (of the first {LOOKS_MAX * PIECE:,} keys)")
+        if memory.limit and memory.used > REDIS_FULL * memory.limit:
+            found.append(CheckResult("redis memory", "warn", says, "raise maxmemory, or see what is behind"))
+        else:
+            found.append(CheckResult("redis memory", "ok", says))
+    return found
 
 
 async def journal(settings: Settings, _stack: AsyncExitStack) -> list[CheckResult]:

@@ -55,6 +55,10 @@ class DependencyRefused(DependencyDown):
     """It answers, and refuses us: waiting does not help, somebody has to fix the configuration."""
 
 
+class DependencyFull(DependencyDown):
+    """It answers, and has no room for what is written: somebody has to make room, or what is in it has to go first."""
+
+
 class StatementRefused(DependencyRefused):
     """A database is there and cannot run our statement: a bug, or its schema or our privileges are not what this
     version needs. A call is refused or goes on as in an outage; a background loop must not wait for its end."""

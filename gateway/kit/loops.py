@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Self
 
 import structlog
 
-from gateway.kit.errors import DependencyDown, Expected, StatementRefused
+from gateway.kit.errors import DependencyDown, DependencyFull, Expected, StatementRefused
 
 RETRY_S: Final = 0.1
 """Seconds after the first failure of an outage; each next wait is twice as long."""
@@ -162,9 +162,10 @@ class Loops:
 
     def _waits(self, name: str, error: DependencyDown) -> None:
         """One line for an outage, however long it takes."""
-        if self._waiting.get(name) != error.what:
-            _log.warning("loop waits", loop=name, what=error.what, detail=error.detail)
-        self._waiting[name] = error.what
+        what = f"{error.what}, which is full" if isinstance(error, DependencyFull) else error.what
+        if self._waiting.get(name) != what:
+            _log.warning("loop waits", loop=name, what=what, detail=error.detail)
+        self._waiting[name] = what
 
     def _bug(self, name: str, error: BaseException, detail: str | None = None) -> LoopFailed:
         """`detail` is why, where that quotes nothing."""

@@ -106,6 +106,16 @@ FAMILIES: Final[dict[str, MetricFamily]] = {
     "gateway_stream_unacknowledged": MetricFamily(
         "gauge", "Of these, handed to a writer and not finished.", merge="max"
     ),
+    "gateway_redis_used_bytes": MetricFamily("gauge", "Memory that a Redis uses.", ("redis",), merge="max"),
+    "gateway_redis_limit_bytes": MetricFamily(
+        "gauge", "Memory that a Redis may use, its maxmemory; 0: no limit of its own.", ("redis",), merge="max"
+    ),
+    "gateway_redis_memory_bytes": MetricFamily(
+        "gauge",
+        "What the memory of a Redis is used for, as the last walk through it found.",
+        ("redis", "purpose"),
+        merge="max",
+    ),
     "gateway_flushed_total": MetricFamily("counter", "Events committed to PostgreSQL, or put into quarantine."),
     "gateway_quarantined_total": MetricFamily("counter", "Events put into usage_quarantine."),
     "gateway_quarantine_rows": MetricFamily("gauge", "Rows of usage_quarantine that nobody has resolved.", merge="max"),

@@ -21,7 +21,7 @@ from redis.exceptions import (
 
 from gateway.kit.errors import DependencyDown, DependencyRefused
 from gateway.ledger.signing import EntrySigner
-from gateway.stores.redis import check_server
+from gateway.stores.redis import check_server, describe_outage
 
 GROUP: Final = "ledger"
 PIPELINE_MAX: Final = 1000
@@ -331,7 +331,7 @@ async def _await_reply(reply: Any) -> Any:
     # RuntimeError: what uvloop says of a write to a connection that the server has half-closed.
     except (RedisError, OSError, RuntimeError) as error:
         kind = "" if isinstance(error, ResponseError) else f"{type(error).__name__}: "
-        raise DependencyDown("redis", f"{kind}{error}") from error
+        raise describe_outage("redis", error, f"{kind}{error}") from error
 
 
 async def _all(pipe: "Pipeline") -> list[Any]:
@@ -339,5 +339,5 @@ async def _all(pipe: "Pipeline") -> list[Any]:
     replies = await _await_reply(pipe.execute(raise_on_error=False))
     for reply in replies:
         if isinstance(reply, RedisError):
-            raise DependencyDown("redis", str(reply)) from reply
+            raise describe_outage("redis", reply, str(reply)) from reply
     return list(replies)

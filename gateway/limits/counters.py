@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
 
-from gateway.kit.errors import DependencyDown, DependencyRefused
+from gateway.kit.errors import DependencyRefused
 from gateway.limits.claims import Claim, RateClaim, Slots, Taken
 from gateway.limits.scripts import BEGIN, RECOUNT, RENEW, RESERVE, SETTLE
-from gateway.stores.redis import check_server
+from gateway.stores.redis import check_server, describe_outage
 
 REDIS: Final = "redis"
 LIMITS_REDIS: Final = "limits redis"
@@ -235,7 +235,7 @@ class Limits:
             if future.done():
                 continue  # its call was cancelled
             if isinstance(answer, RedisError):
-                future.set_exception(DependencyDown(self._name, str(answer)))
+                future.set_exception(describe_outage(self._name, answer, str(answer)))
             elif isinstance(answer, Exception):
                 future.set_exception(answer)
             else:
@@ -277,7 +277,7 @@ class Limits:
         except (AuthenticationError, NoPermissionError) as error:
             raise DependencyRefused(self._name, f"{type(error).__name__}: {error}") from error
         except (RedisError, OSError, RuntimeError) as error:  # RuntimeError: uvloop, of a connection half-closed
-            raise DependencyDown(self._name, f"{type(error).__name__}: {error}") from error
+            raise describe_outage(self._name, error, f"{type(error).__name__}: {error}") from error
 
 
 def _micros(seconds: float) -> int:

@@ -84,10 +84,13 @@ class Board:
         yield Sample("gateway_process_starts_total", (name,), process.starts)
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether calls can be metered here, and each process as JSON."""
+        """Whether calls can be metered here, and each process as JSON. They can while a process waits for a store, a
+        full Redis too: the journal has them."""
         shown = {name: self._shown(process) for name, process in self._processes.items()}
         ready = all(process["problem"] is None for process in shown.values()) and bool(shown)
-        return ready, {"status": "ok" if ready else "not ready", "processes": shown}
+        waits = any(process["waits_for"] is not None for process in shown.values())
+        status = "not ready" if not ready else "degraded" if waits else "ok"
+        return ready, {"status": status, "processes": shown}
 
     def _shown(self, process: _Process) -> dict[str, Any]:
         status = process.status

@@ -55,6 +55,7 @@ from gateway.openai.opening import open_upstream
 from gateway.openai.upstream import Upstream
 from gateway.processes import vitals as process
 from gateway.processes.arguments import OnNewSecret, ProcessArguments
+from gateway.processes.redis_memory import RedisFigures, open_walks
 from gateway.processes.supervisor import Ready
 from gateway.retention import retention
 from gateway.retention.store import Retention
@@ -127,8 +128,10 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         _retain(loops, settings, pool)
         backlog = Backlog(buffer, ledger, Outbox(pool), inbox, StripeInbox(pool), Hosts(pool))
         loops.every("backlog", backlog.look, every_s=LOOK_EVERY_S)
+        memory = RedisFigures(open_walks(stack, settings, _unique_name()))
+        loops.every("redis memory", memory.look, every_s=LOOK_EVERY_S)
         async with loops:
-            ready(partial(status, (flush, helper), loops, backlog, bill))
+            ready(partial(status, (flush, helper), loops, backlog, memory, bill))
             await loops.run_until(stop)
 
 
@@ -291,12 +294,18 @@ class Backlog:
         return self._samples
 
 
-def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog, bill: UsageReporter | None = None) -> Status:
+def status(
+    writers: Sequence[Flush],
+    loops: Loops,
+    backlog: Backlog,
+    memory: RedisFigures,
+    bill: UsageReporter | None = None,
+) -> Status:
     """A worker waits when any of its loops does: a store that still answers questions may take no writes. Nothing is
-    lost by that."""
+    lost by that. A Redis that is full is told of although what a worker does needs no room there."""
     return Status(
         loops.failure,
-        loops.waiting_on,
+        loops.waiting_on or memory.full,
         (
             Sample("gateway_flushed_total", (), sum(each.entries_total for each in writers)),
             Sample("gateway_quarantined_total", (), sum(each.quarantined_total for each in writers)),
@@ -304,6 +313,7 @@ def status(writers: Sequence[Flush], loops: Loops, backlog: Backlog, bill: Usage
             Sample("gateway_meter_events_of_other_accounts", (), 0 if bill is None else bill.others_waiting),
             Sample("gateway_billing_stopped", (), int(bill is not None and bill.stopped is not None)),
             *backlog.samples(),
+            *memory.samples(),
             *process.samples("worker"),
         ),
     )

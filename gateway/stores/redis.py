@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 
 from gateway.config.files import check_files
 from gateway.config.redis_url import RedisUrl, read_redis_url
-from gateway.kit.errors import ConfigError
+from gateway.kit.errors import ConfigError, DependencyDown, DependencyFull
 from gateway.kit.sockets import TCP_OPTIONS
 
 WRONG_SERVER: Final = (
@@ -172,6 +172,11 @@ async def check_server(redis: Redis, variable: str, keeps: str) -> None:
             "Redis is a node of a Redis Cluster (cluster_enabled), which cannot hold the stream and the limits; "
             f"name a single server in {variable}"
         )
+
+
+def describe_outage(what: str, error: BaseException, detail: str) -> DependencyDown:
+    """What a failure of redis-py is to the rest of the gateway; `what` names the server."""
+    return (DependencyFull if isinstance(error, exceptions.OutOfMemoryError) else DependencyDown)(what, detail)
 
 
 def _sentinels(found: RedisUrl) -> Sentinel:

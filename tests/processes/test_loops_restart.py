@@ -51,6 +51,7 @@ LOOPS: Final = {
     "reconcile": "worker",
     "retention": "worker",
     "backlog": "worker",
+    "redis memory": "worker",
 }
 """Every background loop, and the kind of process that has it."""
 QUICK: Final = ("journal", "bounds", "recount")

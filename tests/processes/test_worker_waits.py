@@ -11,6 +11,7 @@ from gateway.kit.metrics import Status
 from gateway.ledger.store import Ledger
 from gateway.ledger.stream import Buffer
 from gateway.meetings.inbox import Inbox
+from gateway.processes.redis_memory import RedisFigures
 from gateway.processes.worker import Backlog, status
 from gateway.stores.postgres import Pool, open_pool
 from tests.conftest import METER, WINDOW_S
@@ -36,9 +37,9 @@ async def test_a_postgres_that_only_reads(pool: Pool, ledger: Ledger, buffer: Bu
     async with loops:
         while not (backlog.samples() and loops.waiting_on):  # every question was answered
             await asyncio.sleep(0.01)
-        assert waits(status([flush], loops, backlog)) == ("postgres", 1)
+        assert waits(status([flush], loops, backlog, RedisFigures({}))) == ("postgres", 1)
         flush._ledger = ledger  # type: ignore[misc]  # as when it takes writes again
         while loops.waiting_on:
             await asyncio.sleep(0.01)
-        assert waits(status([flush], loops, backlog)) == (None, 0)
+        assert waits(status([flush], loops, backlog, RedisFigures({}))) == (None, 0)
     await reading.close()
