@@ -192,13 +192,14 @@ select (select coalesce(sum(moved_nano), 0)::bigint from public.stripe_windows) 
 
 # Meters whose outbox and carry do not add up to what is frozen in windows (1 unit = 1000 nano-USD). An event that was
 # replaced by another, or cancelled at Stripe, covers nothing; what is due to a customer was frozen and is in no event.
+# COUNTED compares the totals with the events, which are many.
 FROZEN: Final = select_worst("""
 select 'meter ' || meter as example from (
   select meter, frozen_nano - moved_nano as nano from public.stripe_windows
   union all
   select meter, frozen_nano from public.billing_windows
   union all
-  select meter, -value * 1000 from public.stripe_meter_events where state not in ('superseded', 'cancelled')
+  select meter, -value * 1000 from public.outbox_totals where state not in ('superseded', 'cancelled')
   union all
   select meter, -nano from public.stripe_carry
   union all
@@ -243,7 +244,7 @@ with old as (
     coalesce(sum(value) filter (where state in ('rejected', 'unknown', 'unreportable')), 0)::bigint as held,
     coalesce(sum(value) filter (where state = 'settled'), 0)::bigint as settled_events,
     coalesce(sum(value) filter (where state = 'written_off'), 0)::bigint as written_off_events
-  from public.stripe_meter_events
+  from public.outbox_totals
 )
 select old.nano + new.nano as nano, old.unfrozen + new.unfrozen as unfrozen, new.credit, new.settled,
   new.written_off, outbox.*,
