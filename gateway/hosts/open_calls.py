@@ -10,6 +10,7 @@ from math import ceil
 from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from gateway.hosts.identity import KnownHost
@@ -51,15 +52,17 @@ class OpenCalls:
         more than the last time, or Redis has lost something of what this host wrote."""
         key, lease = CALLS + host.id, LEASE + host.id
         records = [(event_id, self._record(event_id, orphan)) for event_id, orphan in put.items()]
-        for start in range(0, len(records), PIPELINE_MAX):
-            await self._asked(self._redis.hset(key, mapping=cast("Any", dict(records[start : start + PIPELINE_MAX]))))
-        await self.forget(host.id, gone)
-        # Last: what is replicated is a beginning of what was written, so a number that is there vouches for the rest.
         pipe = self._redis.pipeline(transaction=False)
+        for start in range(0, len(records), PIPELINE_MAX):
+            pipe.hset(key, mapping=cast("Any", dict(records[start : start + PIPELINE_MAX])))
+        for start in range(0, len(gone), PIPELINE_MAX):
+            pipe.hdel(key, *gone[start : start + PIPELINE_MAX])
         pipe.hset(NAMES, host.id, host.name)
-        pipe.incr(lease)
+        pipe.set(lease, 0, ex=ceil(lease_s), nx=True)  # so that it is never without an end
         pipe.expire(lease, ceil(lease_s))
-        return int((await self._asked(pipe.execute()))[1])
+        # Last: what is replicated is a beginning of what was written, so a number that is there vouches for the rest.
+        pipe.incr(lease)
+        return int((await self._all(pipe))[-1])
 
     async def ids(self, host_id: str) -> set[str]:
         """The calls of a host that are here."""
@@ -75,7 +78,7 @@ class OpenCalls:
         pipe = self._redis.pipeline(transaction=True)
         pipe.hdel(NAMES, host_id)
         pipe.delete(LEASE + host_id, CALLS + host_id)
-        await self._asked(pipe.execute())
+        await self._all(pipe)
 
     async def forget_name(self, host_id: str) -> None:
         """For a lost host without calls here. One that is back names itself again with its next write."""
@@ -121,6 +124,15 @@ class OpenCalls:
         if self._signer is not None:
             distrust = self._signer.judge(_signed_as(event_id), opened + b"\n" + note, mac or None)
         return FoundCall(event_id, raw, Orphan(opened, note or None) if distrust is None else None, distrust)
+
+    async def _all(self, pipe: "Pipeline") -> list[Any]:
+        # The client's own way of raising puts the whole command, the record with it, into the message.
+        replies = cast("list[Any]", await self._asked(pipe.execute(raise_on_error=False)))
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                kind = DependencyRefused if isinstance(reply, NoPermissionError) else DependencyDown
+                raise kind("redis", f"{type(reply).__name__}: {reply}") from reply
+        return replies
 
     async def _asked(self, reply: Any) -> Any:
         try:

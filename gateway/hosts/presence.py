@@ -44,16 +44,19 @@ class Presence:
 
     async def show_calls(self) -> None:
         """Writes to Redis which calls are open, where that has changed, and renews the lease there."""
-        put, gone = self._ship.take_changes()
         begun, number = self._monotonic(), self._number
-        if number is not None and not put and not gone and begun < self._renew_at_s:
+        is_due = begun >= self._renew_at_s
+        put, gone = self._ship.take_changes(notes=is_due)
+        if number is not None and not put and not gone and not is_due:
             return
         self._number = None  # whatever ends this write before its end
         if number is None:
             put, self._is_clean = self._ship.opened(), False
         written = await self._calls.show(self._host, put, gone, lease_s=self._lease_s)
         if number is None or written == number + 1:
-            self._number, self._renew_at_s = written, begun + self._renew_s
+            self._number = written
+            if is_due:
+                self._renew_at_s = begun + self._renew_s
 
     async def renew(self) -> None:
         """Renews the lease in PostgreSQL, and removes from Redis what PostgreSQL has."""

@@ -75,7 +75,8 @@ class Ship:
         self._unsent: Final[dict[str, bytes]] = {}
         self._settled = 0
         self._changed: Final[set[str]] = set()
-        """Calls that were opened, noted or sent since somebody asked for the changes."""
+        """Calls that were opened, noted for the first time or sent since somebody asked for the changes."""
+        self._noted: Final[set[str]] = set()
         self._has_read_all = False
         self._sent_before: dict[int, bytes] | None = None
         """What the stream held at first and the journal has not shown yet: stream ids by the hash of the bytes."""
@@ -130,10 +131,15 @@ class Ship:
             _log.error("an open call cannot be read, and is left out", id=event_id, segment=segment.path.name)
         return found
 
-    def take_changes(self) -> tuple[dict[str, Orphan], list[str]]:
+    def take_changes(self, *, notes: bool) -> tuple[dict[str, Orphan], list[str]]:
         """What has changed since it was last asked: calls that are open, as they are now, and calls of which the stream
         has the SETTLE. One that is settled and not yet sent is neither: until then its OPEN is all that others have.
+
+        `notes`: also calls with another NOTE than their first, of which each has one a second.
         """
+        if notes:
+            self._changed.update(self._noted)
+            self._noted.clear()
         opened: dict[str, Orphan] = {}
         closed = []
         for event_id in self._changed:
@@ -189,8 +195,8 @@ class Ship:
                 return  # a note without its OPEN says nothing
             call = self._calls[event_id] = JournaledCall()
         if record.kind == NOTE:
+            (self._noted if call.note else self._changed).add(event_id)
             call.note = record.payload
-            self._changed.add(event_id)
             return
         if record.segment not in call.segments:
             call.segments.append(record.segment)

@@ -7,8 +7,10 @@ import pytest
 
 from gateway.hosts.identity import FILE, read_host
 from gateway.hosts.open_calls import CALLS, LEASE, NAMES
+from gateway.journal.frames import NOTE
 from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.ledger.rows import LedgerEntry
+from gateway.usage.event import NoteRecord, encode
 from tests.hosts.scene import LEASE_S, RENEW_S, HostScene
 from tests.ledger.journals_at_work import LONG_AGO
 from tests.support.events import call, new_id
@@ -33,6 +35,11 @@ async def test_redis_has_the_calls_in_flight_and_no_others(scene: HostScene) -> 
     notes = {each.id: each.orphan and each.orphan.note for each in await scene.calls.read(scene.host.id, 10)}
     assert notes[slow] is None
     assert b'"output_events":7' in (notes[noted] or b"")
+    await scene.shipping.journal.append(NOTE, encode(NoteRecord(noted, "resp", 8)))
+    for seconds, events in ((0.1, b":7"), (RENEW_S, b":8")):  # the first at once, the others now and then
+        await scene.step(seconds)
+        notes = {each.id: each.orphan and each.orphan.note for each in await scene.calls.read(scene.host.id, 10)}
+        assert b'"output_events"' + events in (notes[noted] or b"")
     await scene.settle(noted)
     await scene.step()
     assert await scene.shown() == {slow}
