@@ -64,7 +64,7 @@ def write_rows(folder: Path, rows: list[PackRow], *, with_chain: bool = True) ->
         packed += line + b"\n"
         chain.add(line, len(block))
         links.append(f"{chain.rows},{block[-1].id},{chain.head.hex()}")
-    (folder / pack.ROWS).write_bytes(lzma.compress(packed))
+    (folder / pack.ROWS).write_bytes(lzma.compress(packed, preset=0))
     if with_chain:
         (folder / pack.CHAIN).write_text("\n".join(links) + "\n")
         edit_json(folder / pack.TOTALS, lambda totals: totals.update(chain_head=chain.head.hex()))

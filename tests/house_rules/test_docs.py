@@ -5,7 +5,7 @@ import ast
 import re
 from typing import Final
 
-from tests.support.source import TOP, all_files, files, tree
+from tests.support.source import TOP, all_files, files, tree, walk
 
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED_FILE: Final = re.compile(r"`([a-z_]+(?:/[a-z0-9_]+)+\.py)")
@@ -74,7 +74,7 @@ def test_architecture_has_every_background_loop() -> None:
         node.args[0].value
         for file in files()
         if file.startswith("gateway/processes/")
-        for node in ast.walk(tree(file))
+        for node in walk(tree(file))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("every", "paced")
         if isinstance(node.args[0], ast.Constant)
     }

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from tests.support.source import TOP, files, tree
+from tests.support.source import TOP, files, tree, walk
 
 INDIRECT: Final = {
     "gateway/openai/request_errors.py": {"400 invalid_request_error"},
@@ -35,7 +35,7 @@ def made() -> tuple[set[str], set[str]]:
 
 def calls(file: str) -> Iterator[tuple[str, list[ast.expr]]]:
     """Every call that makes an error: its name and positional arguments."""
-    for node in ast.walk(tree(file)):
+    for node in walk(tree(file)):
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)

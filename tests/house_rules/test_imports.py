@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.source import TOP, files, tree
+from tests.support.source import TOP, files, tree, walk
 
 SHIPS: Final = ("gateway", "pricing", "migrations")
 
@@ -91,7 +91,7 @@ def test_only_files_of_commands_know_the_command_line() -> None:
         if file.startswith("gateway/")
         and any(
             isinstance(node, ast.ImportFrom) and node.module in ("gateway.cli.console", "gateway.cli.command")
-            for node in ast.walk(tree(file))
+            for node in walk(tree(file))
         )
     ]
     assert len(drawing) > 30

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.kit.version import VERSION
 from tests.clients.table import CLIENTS
-from tests.support.source import OURS, TOP, all_files, files, tree
+from tests.support.source import OURS, TOP, all_files, files, tree, walk
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 FLOOR: Final = re.compile(r">=\s*([0-9.]+)")
@@ -69,7 +69,7 @@ def test_what_is_imported_is_a_direct_dependency() -> None:
     direct = requirements()
     wrong = set()
     for file in files():
-        for node in ast.walk(tree(file)):
+        for node in walk(tree(file)):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.source import files, tree
+from tests.support.source import files, tree, walk
 
 SHIPPED: Final = ("gateway/", "pricing/", "migrations/")
 AMOUNT: Final = re.compile(
@@ -86,8 +86,8 @@ def is_exact(node: ast.BinOp | ast.AugAssign) -> bool:
 
 def parents_of(module: ast.Module) -> dict[ast.AST, ast.AST]:
     """What each node belongs to; a default belongs to its argument."""
-    parents = {child: node for node in ast.walk(module) for child in ast.iter_child_nodes(node)}
-    for node in ast.walk(module):
+    parents = {child: node for node in walk(module) for child in ast.iter_child_nodes(node)}
+    for node in walk(module):
         if isinstance(node, ast.arguments):
             positional = [*node.posonlyargs, *node.args]
             parents |= dict(zip(reversed(node.defaults), reversed(positional), strict=False))
@@ -115,7 +115,7 @@ def own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
 def meetings_of(module: ast.Module) -> list[int]:
     """Lines where a float stands in one statement with an amount."""
     lines = []
-    for node in ast.walk(module):
+    for node in walk(module):
         if is_scope(node):
             own = [node, *own_nodes(node)]
             floats = [each for each in own if is_float(each)]
@@ -128,7 +128,7 @@ def unnamed(module: ast.Module) -> list[int]:
     """Lines with a float, written out or as a type, that does not say by a name that it is a time or a share."""
     parents = parents_of(module)
     lines = []
-    for node in ast.walk(module):
+    for node in walk(module):
         if isinstance(node, ast.Constant | ast.Name) and is_float(node):
             above: ast.AST | None = node
             while above is not None and not has_unit(above):
@@ -156,7 +156,7 @@ def has_unit(node: ast.AST) -> bool:
 def breaches(file: str, module: ast.Module) -> list[int]:
     """Lines of a file where a float meets an amount, or might."""
     lines = meetings_of(module)
-    if MONEY_PATH.search(file) or any(is_amount(node) for node in ast.walk(module)):
+    if MONEY_PATH.search(file) or any(is_amount(node) for node in walk(module)):
         lines += unnamed(module)
     return sorted(set(lines))
 

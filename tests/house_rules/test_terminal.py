@@ -3,7 +3,7 @@
 import ast
 from typing import Final
 
-from tests.support.source import files, tree
+from tests.support.source import files, tree, walk
 
 HERE: Final = "gateway/cli/"
 PAST: Final[dict[str, str]] = {
@@ -21,7 +21,7 @@ DRAWING: Final = frozenset({"rich", "click"})
 def writes(file: str, module: ast.Module) -> list[str]:
     """Every place in the file that could write to the terminal by itself."""
     found = []
-    for node in ast.walk(module):
+    for node in walk(module):
         what = ""
         if isinstance(node, ast.Call) and ast.unparse(node.func) in CALLS:
             what = ast.unparse(node.func)

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.source import TOP, files, tree
+from tests.support.source import TOP, files, tree, walk
 
 OWN: Final = "tests/house_rules/test_words.py"
 TEXTS: Final = ("*.md", "Makefile", "config/*", "docs/**/*.md", "deploy/**/*", "bench/**/*.md", ".github/**/*.yml")
@@ -42,7 +42,7 @@ def test_no_class_name_means_two_things() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for file in files():
         if file.startswith(("gateway/", "pricing/")):
-            for node in ast.walk(tree(file)):
+            for node in walk(tree(file)):
                 if isinstance(node, ast.ClassDef):
                     places[node.name].append(file)
     assert len(places) > 300

@@ -6,14 +6,14 @@ import pytest
 
 from gateway.kit.failpoints import SITES, pass_by
 from tests.chaos.entry import armed
-from tests.support.source import files, tree
+from tests.support.source import files, tree, walk
 
 
 def passed() -> list[str]:
     """The name given at every place in the product where a failpoint is called."""
     found = []
     for file in files():
-        for node in ast.walk(tree(file)) if file.startswith("gateway/") else ():
+        for node in walk(tree(file)) if file.startswith("gateway/") else ():
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "").lstrip("_") == "failpoint":
                 assert isinstance(node.args[0], ast.Constant), f"{file}:{node.lineno}"
                 found.append(str(node.args[0].value))
@@ -30,9 +30,7 @@ def test_no_environment_arms_the_product() -> None:
 
 
 def _words(file: str) -> list[str]:
-    return [
-        node.value for node in ast.walk(tree(file)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
+    return [node.value for node in walk(tree(file)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 def test_unarmed_it_is_the_one_of_production() -> None:

@@ -12,7 +12,7 @@ from gateway.openai.families.catalogue import ENDPOINT_OF, FAMILIES, FAMILY_OF, 
 from gateway.openai.families.refused import REFUSED, why_unserved
 from gateway.openai.routing import CATALOGUE, match
 from pricing.cost import PRICE_FAMILIES
-from tests.support.source import TOP, files, tree
+from tests.support.source import TOP, files, tree, walk
 
 GOLDEN: Final = json.loads((TOP / "tests/golden/openai_endpoints.json").read_text())
 ROWS: Final[list[dict[str, Any]]] = GOLDEN["endpoints"]
@@ -106,7 +106,7 @@ def lists_of_families(source: ast.Module) -> list[int]:
     """Lines with a dict, set, list or tuple of the names of two or more endpoints."""
     names = ENDPOINT_OF.keys() | {family.name for family in FAMILIES}
     found = []
-    for node in ast.walk(source):
+    for node in walk(source):
         if not isinstance(node, ast.Dict | ast.Set | ast.List | ast.Tuple):
             continue
         parts = node.keys if isinstance(node, ast.Dict) else node.elts

@@ -21,7 +21,7 @@ from tests.faults.scene import scene
 from tests.support.environment import clean_environment
 from tests.support.gateway import Stack
 from tests.support.servers import free_port
-from tests.support.source import files, tree
+from tests.support.source import files, tree, walk
 
 ENDS_S: Final = 120.0
 """Only ever waited for in full when something is broken."""
@@ -79,7 +79,7 @@ class Lives:
 def named_loops() -> Iterator[str]:
     """The name given at every place where a loop is."""
     for file in files():
-        for node in ast.walk(tree(file)) if file.startswith("gateway/") else ():
+        for node in walk(tree(file)) if file.startswith("gateway/") else ():
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             if node.func.attr in ("every", "paced") and ast.unparse(node.func.value).endswith("loops"):

@@ -2,7 +2,7 @@
 
 import ast
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -31,3 +31,9 @@ def all_files() -> tuple[str, ...]:
 def tree(file: str) -> ast.Module:
     """The file, parsed."""
     return ast.parse((TOP / file).read_text(), file)
+
+
+@lru_cache(maxsize=2048)
+def walk(node: ast.AST) -> tuple[ast.AST, ...]:
+    """All that is below, as `ast.walk` gives it, for many rules that look at the same files."""
+    return tuple(ast.walk(node))
