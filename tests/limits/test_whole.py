@@ -1,10 +1,13 @@
 """Limits and budgets on a whole gateway with two proxies, as the SDK sees them, and the counters against the ledger."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -12,7 +15,10 @@ from uuid import uuid4
 import openai
 import pytest
 
+from gateway.embedded import ephemeral
+from gateway.stores.redis import open_redis
 from tests.support.gateway import Stack, stack
+from tests.support.servers import memory_folder
 from tests.support.whole_gateway import settled_rows
 
 pytestmark = pytest.mark.long
@@ -181,3 +187,48 @@ async def test_a_key_with_models_a_rate_and_a_budget_as_its_user_sees_it(limited
         with pytest.raises(openai.RateLimitError, match="4 requests per minute"):
             await one_by_one(asking, 60)
     assert {call["endpoint"] for call in running.truth()} == {"chat"}
+
+
+@contextlib.asynccontextmanager
+async def frozen(url: str) -> AsyncIterator[None]:
+    """A server that takes what is sent and answers nothing, as one that hangs or is cut off."""
+    async with open_redis(url) as redis:
+        pid = (await redis.info("server"))["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def until_all(asking: openai.AsyncOpenAI, outcome: str) -> None:
+    """Asks until that is what becomes of a call."""
+    async with asyncio.timeout(60):
+        while await calls(asking, 1) != {outcome: 1}:
+            await asyncio.sleep(0.2)
+
+
+async def test_either_of_two_redis_may_be_away(database_url: str, tmp_path: Any) -> None:
+    with (
+        ephemeral({"valkey"}, parent=memory_folder()) as main,
+        ephemeral({"valkey"}, parent=memory_folder()) as own,
+        stack(tmp_path, database_url, main.redis_url, LIMITS_REDIS_URL=own.redis_url, KEYS__FRESH_S="0.2") as running,
+    ):
+        running.start()
+        budget = ["budgets", "set", "--user", running.user_id, "--limit", "1"]
+        made = await asyncio.to_thread(admin, running, *budget)
+        async with client(running) as asking:
+            await asyncio.sleep(0.5)
+            assert await calls(asking, 1) == {"ok": 1}
+            async with frozen(own.redis_url):
+                await until_all(asking, "limits_unavailable")
+                await asyncio.to_thread(admin, running, "budgets", "end", made["id"])
+                await until_all(asking, "ok")
+                await settled_rows(database_url, len(running.truth()))  # events go on
+            await asyncio.to_thread(admin, running, *budget[:-1], str(WORST_USD * 4))
+            await until_all(asking, "insufficient_quota")
+            async with frozen(main.redis_url):
+                assert await calls(asking, 4) == {"insufficient_quota": 4}  # the budget holds
+                await asyncio.to_thread(admin, running, *budget)
+                await until_all(asking, "ok")
+            await settled_rows(database_url, len(running.truth()))

@@ -24,6 +24,7 @@ from gateway.ledger.opening import open_buffer
 from gateway.limits.claims import Slots
 from gateway.limits.opening import open_limits
 from gateway.processes.good_keys import open_good_keys
+from gateway.processes.redis_memory import open_walks
 from gateway.stores.migrator import migrate
 from gateway.stores.opening import open_process_pool
 from gateway.stores.postgres import open_pool
@@ -234,6 +235,10 @@ async def test_all_of_the_gateway_s_work_over_tls_with_the_documented_rights(val
         await limits.renew("1", slots)
         await limits.settle("1", slots, tokens=0, cost=0, billed=0)
         assert await limits.windows() == {}
+
+        (walk,) = open_walks(stack, settings, "worker").values()
+        assert await walk.is_mine()
+        assert (await walk.look()).is_whole
 
         changes = open_key_changes(stack, url)
         before = await changes.newest()
