@@ -1,4 +1,4 @@
-"""A failover that cuts nobody off, under a whole gateway: no restart is needed, and no call is lost."""
+"""Failovers of Redis under a whole gateway, also one that cuts nobody off: no restart is needed, no call is lost."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ from gateway.stores.redis import open_redis
 from tests.chaos.stores import Store
 from tests.chaos.tcp import Link, Wires, wires
 from tests.support.gateway import Stack, stack
+from tests.support.patience import until
+from tests.support.redis_pair import redis_pair
 from tests.support.whole_gateway import settled_rows
 
 MODEL = "gpt-4o-mini"
@@ -74,3 +76,23 @@ async def test_budgets_and_rows_go_on(
                     await asyncio.sleep(0.1)
     rows = await settled_rows(database_url, answered)
     assert len(rows) == answered
+
+
+async def test_a_master_that_dies_behind_sentinels(tmp_path: Path, database_url: str) -> None:
+    """What its replica had not got is sent again: the keeper asks PostgreSQL, not Redis."""
+    quick = {"JOURNAL__CONFIRM_AFTER_S": "0.5"}
+    with (
+        redis_pair(tmp_path / "pair", sentinels=3, password="master", sentinel_password="sentinels") as pair,
+        stack(tmp_path, database_url, pair.sentinel_url, **quick) as running,
+    ):
+        await asyncio.to_thread(running.start)
+        async with openai.AsyncOpenAI(base_url=running.base_url, api_key=running.key, max_retries=0) as client:
+            for number in range(15):
+                if number == 5:
+                    pair.master.die()
+                if number == 10:
+                    await until(lambda: pair.second.is_master)
+                await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "Hello"}])
+        assert len(await settled_rows(database_url, 15)) == 15
+        audited = await asyncio.to_thread(running.command, "audit", "--all", "--grace", "0")
+        assert audited.returncode == 0, audited.stdout.decode()
