@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from gateway.hosts.lost import REASON as HOST_LOST
 from pricing.data import read_texts
 from tests.chaos.sums import wrong_sums
 from tests.support.recompute import recompute
@@ -39,13 +40,18 @@ class Verdict:
     unseen: int = 0
     """Estimates of calls that never reached OpenAI: an OPEN alone proves nothing."""
 
+    gone: int = 0
+    """Calls without a row that a lost disk took with it, within the bound of docs/faults.md."""
+    host_lost: int = 0
+    """Estimates of calls in flight on a host that was lost."""
+
     @property
     def clean(self) -> bool:
         """Whether nothing is wrong."""
         return not (self.lost or self.doubled or self.wrong or self.invented or self.sums)
 
 
-async def healed(dsn: str, truth: Mapping[str, Any], within_s: float) -> float:
+async def healed(dsn: str, truth: Collection[str], within_s: float) -> float:
     """Seconds until every call of the truth has its row; `within_s` when some still have none."""
     begun = time.monotonic()
     while (waited := time.monotonic() - begun) < within_s:
@@ -81,10 +87,10 @@ async def until(dsn: str, within_s: float, question: str, meanwhile: str = "") -
         await connection.close()
 
 
-async def missing(dsn: str, truth: Mapping[str, Any]) -> int:
+async def missing(dsn: str, truth: Collection[str]) -> int:
     """Calls of the truth that have no row yet."""
     there = await _rows(dsn, "select id::text from openai_usage where adjusts is null")
-    return len(truth.keys() - {row[0] for row in there})
+    return len(set(truth) - {row[0] for row in there})
 
 
 async def verdict(
@@ -92,9 +98,10 @@ async def verdict(
     truth: Mapping[str, dict[str, Any]],
     stripe_events: Sequence[Mapping[str, Any]],
     answered: AbstractSet[str] = frozenset(),
+    gone: AbstractSet[str] = frozenset(),
 ) -> Verdict:
     """Every row against every call, and every sum against the rows; `stripe_events` are those that Stripe accepted,
-    `answered` the calls whose answers a client has."""
+    `answered` the calls whose answers a client has, `gone` those that a lost disk may have taken with it."""
     every = await _rows(dsn, "select *, id::text as event, adjusts::text as of from openai_usage")
     found, prices = Verdict(calls=len(truth), sums=await wrong_sums(dsn, stripe_events)), read_texts()
     corrections: dict[str, list[asyncpg.Record]] = {}
@@ -109,7 +116,12 @@ async def verdict(
             originals[row["event"]] = row
     answers = Counter(row["response_id"] for row in originals.values() if row["response_id"])
     found.doubled += [answer for answer, count in answers.items() if count > 1]
-    found.lost = sorted((truth.keys() | answered) - originals.keys())
+    unrecorded = (truth.keys() | answered) - originals.keys()
+    found.lost, found.gone = sorted(unrecorded - gone), len(unrecorded & gone)
+    found.host_lost = sum(
+        row["evidence"] == "estimated" and json.loads(row["metadata"])["reason"] == HOST_LOST
+        for row in originals.values()
+    )
     for event, row in originals.items():
         call = truth.get(event)
         if call is None:

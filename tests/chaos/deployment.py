@@ -5,6 +5,7 @@ host or several, that is started again as a supervisor would. The sandbox is nev
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.chaos.tcp import Link, Wires, wires
 from tests.support.gateway import Process, Stack, children, stack
 
 START_S: Final = 180.0
+ANSWER_S: Final = 5.0
 PROXIES: Final = 2
 """In all."""
 KINDS: Final = ("parent", "proxy", "keeper", "worker", "extra")
@@ -30,6 +32,15 @@ QUICK: Final = {
     "BILLING__INTERVAL_S": "1",
 }
 """Settings under which everything that waits comes around within a run."""
+QUICK_HOSTS: Final = {
+    "UPSTREAM__TOTAL_S": "25",
+    "JOURNAL__OPEN_MAX_S": "26",
+    "HOSTS__GRACE_S": "4",
+    "HOSTS__RENEW_S": "2",
+    "HOSTS__SWEEP_S": "1",
+}
+"""The same, where one host of several is lost. One that is only away for longer than this is taken for lost as well:
+what it knows itself comes later, as corrections."""
 
 
 class Host:
@@ -38,49 +49,89 @@ class Host:
     def __init__(self, running: Stack, proxies: int) -> None:
         self.stack: Final = running
         self._proxies: Final = proxies
-        self.worker: Process
-        """Beside `serve`."""
+        self._next: Process | None = None
+        """A `serve` that takes over."""
+        self.worker: Process | None = None
+        """Beside `serve`, once it is open."""
         self.restarts = 0
         self.last_words: Final[list[str]] = []
         """The last line of each `serve` that ended: killed, or refused to start."""
 
     def open(self) -> None:
         """Everything runs when this returns."""
-        self._serve()
+        self.stack.serve = self._serve()
         self.stack.serve.wait_for("serving http")
         self.worker = self.stack.run("worker")
 
     def pids_of(self, kind: str) -> list[int]:
-        """Of serve's children: `proxy`, `keeper` or `worker`; `extra` is the separate worker, `parent` serve itself."""
-        if kind == "parent":
-            return [self.stack.serve.popen.pid] if self.stack.serve.popen.poll() is None else []
+        """Of serve's children: `proxy`, `keeper` or `worker`; `extra` is the separate worker, `parent` serve itself,
+        or two of them while one takes over."""
         if kind == "extra":
-            return [self.worker.popen.pid] if self.worker.popen.poll() is None else []
-        with contextlib.suppress(FileNotFoundError):
-            below = children(self.stack.serve.popen.pid)
-            return [pid for pid, line in below.items() if f"gateway.processes.child {kind}" in line]
-        return []
+            return [self.worker.popen.pid] if self.worker is not None and self.worker.popen.poll() is None else []
+        parents = [one.popen.pid for one in (self.stack.serve, self._next) if one and one.popen.poll() is None]
+        return parents if kind == "parent" else [pid for parent in parents for pid in _below(parent, kind)]
 
     def every_pid(self) -> list[int]:
         """Of all of its processes, the parent first."""
         return [pid for kind in KINDS for pid in self.pids_of(kind)]
 
+    def take_over(self) -> bool:
+        """A new `serve` takes over from the one that runs, unless another one is at it already."""
+        if self._next is not None or self.stack.serve.popen.poll() is not None:
+            return False
+        self._next = self._serve()
+        return True
+
     def start_again(self) -> None:
-        """What has ended."""
+        """What has ended, unless it has a successor."""
+        if self._next is not None and self._next.popen.poll() is not None:
+            self._say_last_words(self._next)
+            self._next = None
         if self.stack.serve.popen.poll() is not None:
-            self.restarts += 1
-            self.last_words.append(self.stack.serve.output().strip().rpartition("\n")[2][:300])
-            self._serve()
-        if self.worker.popen.poll() is not None:
+            if self._next is None:
+                self.restarts += 1
+                self._say_last_words(self.stack.serve)
+            self.stack.serve, self._next = self._next or self._serve(), None
+        if not self.pids_of("extra"):
             self.restarts += 1
             self.worker = self.stack.run("worker")
 
+    def _say_last_words(self, ended: Process) -> None:
+        self.last_words.append(ended.output().strip().rpartition("\n")[2][:300])
+
+    def kill(self) -> bool:
+        """All of its processes at once, as when it loses its power."""
+        for pid in (pids := self.every_pid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(pids)
+
     def is_up(self) -> bool:
         """Whether every process is there."""
-        return len(self.pids_of("proxy")) == self._proxies and bool(self.pids_of("keeper") and self.pids_of("worker"))
+        return len(self.pids_of("proxy")) >= self._proxies and bool(self.pids_of("keeper") and self.pids_of("worker"))
 
-    def _serve(self) -> None:
-        self.stack.serve = self.stack.run("serve", "--workers", str(self._proxies))
+    async def is_serving(self) -> bool:
+        """Whether its proxies are there, and one answers: to listen is not enough."""
+        if len(self.pids_of("proxy")) < self._proxies:
+            return False
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                answer, request = await asyncio.open_connection("127.0.0.1", self.stack.port)
+                request.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+                is_answered = bool(await answer.read(1))
+        except OSError:
+            return False
+        request.close()
+        return is_answered
+
+    def _serve(self) -> Process:
+        return self.stack.run("serve", "--take-over", "--workers", str(self._proxies))
+
+
+def _below(parent: int, kind: str) -> list[int]:
+    with contextlib.suppress(FileNotFoundError):
+        return [pid for pid, line in children(parent).items() if f"gateway.processes.child {kind}" in line]
+    return []
 
 
 class Deployment:
@@ -92,6 +143,7 @@ class Deployment:
         self.stack: Final = running
         """Of the first host, which also has the sandbox and the commands."""
         self.hosts: Final[list[Host]] = []
+        self._gone: Final[list[Host]] = []
         self.second = ""
         """Another user's key."""
         self.second_user_id = ""
@@ -119,7 +171,10 @@ class Deployment:
             return self.stack
         folder = self.stack.folder / f"host-{number}"
         folder.mkdir()
-        return self.stack.beside(folder)
+        made = self.stack.beside(folder)
+        redis_urls = self.stores["valkey"].urls_for_gateway
+        made.env["REDIS_URL"] = redis_urls[number % len(redis_urls)]
+        return made
 
     def link(self, name: str) -> Link:
         """Between the gateway and `postgres`, `valkey` or `openai`."""
@@ -152,13 +207,28 @@ class Deployment:
             while not all(host.is_up() for host in self.hosts):
                 await asyncio.sleep(0.1)
 
+    async def all_serving(self) -> None:
+        """Until every host takes connections with all of its proxies."""
+        until_s = time.monotonic() + START_S
+        for host in list(self.hosts):
+            while not await host.is_serving():
+                assert time.monotonic() < until_s, f"it does not serve: {host.stack.serve.output()[-3000:]}"
+                await asyncio.sleep(0.1)
+
+    def lose_host(self) -> None:
+        """The last host and its disk, for good."""
+        host = self.hosts.pop()
+        self._gone.append(host)
+        host.kill()
+        shutil.rmtree(host.stack.env["GATEWAY_DATA_DIR"])
+
     def close(self) -> None:
         """Whatever was stopped runs, so that it can end; and the hosts after the first have ended."""
         for host in self.hosts:
             for pid in host.every_pid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
-        for host in self.hosts[1:]:
+        for host in (*self._gone, *self.hosts[1:]):
             host.stack.stop()
 
 
@@ -172,8 +242,9 @@ def open_deployment(folder: Path, seed: int, hosts: int = 1) -> Iterator[Deploym
         for name in STORES:
             stores[name] = Store(folder, name, laid) if hosts == 1 else PAIRS[name](folder, laid)
             ending.callback(stores[name].stop)
-        urls = [stores[name].url_for_gateway for name in ("postgres", "valkey")]
-        running = ending.enter_context(stack(folder, *urls, **QUICK, FLUSH__STREAM=f"usage-{seed}"))
+        urls = [stores[name].urls_for_gateway[0] for name in ("postgres", "valkey")]
+        environ = QUICK | (QUICK_HOSTS if hosts > 1 else {}) | {"FLUSH__STREAM": f"usage-{seed}"}
+        running = ending.enter_context(stack(folder, *urls, **environ))
         made = Deployment(stores, laid, running)
         ending.callback(made.close)
         made.open(hosts)

@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-RESTART_S: Final = 30.0
-"""Seconds in which a process that was killed is there again: its parent's patience grows with each kill."""
-RESTARTED: Final = ("kill proxy", "kill parent", "kill host")
 AFTERMATH_S: Final = 10.0
-"""Seconds after which a store that is back has been noticed: a connection that hung gives up."""
+"""Seconds after which whatever is back has been noticed: a connection that hung gives up."""
 
 EXCUSED: Final[Mapping[str, tuple[str, ...]]] = {
-    "refused": ("kill proxy", "kill parent", "kill host"),
-    "cut": ("kill proxy", "kill parent", "kill host", "wire openai"),
+    "refused": ("kill proxy", "kill parent", "kill host", "lose host"),
+    "cut": ("kill proxy", "kill parent", "kill host", "lose host", "wire openai"),
     "502": ("wire openai",),
     "504": ("wire openai",),
     # A proxy that has just started knows no key yet, and asks PostgreSQL whose it is; owners of answers are in Redis.
@@ -45,8 +42,7 @@ class Excuses:
 
     def add(self, name: str) -> None:
         """A fault of this instant."""
-        aftermath_s = RESTART_S if name.startswith(RESTARTED) else AFTERMATH_S
-        self._faults.append(Fault(name, self._clock(), self._clock() + aftermath_s))
+        self._faults.append(Fault(name, self._clock(), self._clock() + AFTERMATH_S))
 
     @contextlib.contextmanager
     def lasting(self, name: str) -> Iterator[None]:

@@ -35,8 +35,15 @@ WEIGHTS: Final[dict[str, float]] = {
     "wire valkey": 2,
 }
 """Faults, and how often each is drawn."""
-WEIGHTS_OF_PAIRS: Final[dict[str, float]] = WEIGHTS | {"failover valkey": 4, "failover postgres": 4, "kill host": 1}
-"""Where several hosts share pairs of stores."""
+WEIGHTS_OF_PAIRS: Final[dict[str, float]] = WEIGHTS | {
+    "failover valkey": 4,
+    "failover postgres": 4,
+    "kill host": 1,
+    "takeover host": 3,
+}
+"""Where several hosts share pairs of stores. The last is no fault for a client: it excuses nothing."""
+UNTIL_SERVING: Final = ("kill proxy", "kill parent", "kill host")
+"""They last until connections are taken again: a parent's patience grows with each kill."""
 PAUSE_S: Final = (0.2, 1.4)
 """Seconds between two faults."""
 ENOUGH_S: Final = 300.0
@@ -98,11 +105,15 @@ class Killer:
         elif target in self._deployment.stores:
             happened = await self._at_store(verb, target, seconds)
         elif target == "host":
-            happened = self._at_host(chance)
+            hosts = self._deployment.hosts
+            host = hosts[int(chance * len(hosts))]
+            happened = host.kill() if verb == "kill" else host.take_over()
         else:
             happened = self._at_process(verb, self._deployment.pids_of(target), chance, seconds)
         if happened:
             self._excuses.add(name)
+            if name in UNTIL_SERVING:
+                self._later(name, 0, self._deployment.all_serving)
             said = f"{name} {kind}" if verb == "wire" else name
             self.faults[said] += 1
             self._say(f"{since(self._begun)}  {said}")
@@ -128,14 +139,6 @@ class Killer:
                 self._later("stop", seconds, lambda: _go_on([pid]))
             return True
         return False
-
-    def _at_host(self, chance: float) -> bool:
-        """All of its processes at once, as when it loses its power; the disk is kept."""
-        hosts = self._deployment.hosts
-        for pid in hosts[int(chance * len(hosts))].every_pid():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return True
 
     async def _at_store(self, verb: str, name: str, seconds: float) -> bool:
         store = self._deployment.stores[name]

@@ -59,15 +59,14 @@ class Load:
         """As an SDK: an error is tried again, on the next host where there are several."""
         hosts = [host.stack.base_url for host in self._deployment.hosts]
         headers = {"Authorization": f"Bearer {(self._deployment.stack.key, self._deployment.second)[number % 2]}"}
-        at = number // 2
+        home = number // 2
         while not self._stop.is_set():
             path, body = mixed(dice.randrange(1 << 30), dice)
             leaves = dice.random() < LEAVES
-            for _ in range(TRIES):
-                request = session.post(hosts[at % len(hosts)] + path, json=body, headers=headers)
+            for tried in range(TRIES):
+                request = session.post(hosts[(home + tried) % len(hosts)] + path, json=body, headers=headers)
                 if await self._succeeds(request, path, leaves):
                     break
-                at += 1
                 await asyncio.sleep(AFTER_ERROR_S)
             else:
                 self.given_up += 1

@@ -46,9 +46,12 @@ class ValkeyPair:
         return self._nodes[self._master()].url
 
     @property
-    def url_for_gateway(self) -> str:
-        """An address that follows the master, as a proxy or a service of a cluster does."""
-        return f"redis://127.0.0.1:{self._address.port}/0"
+    def urls_for_gateway(self) -> list[str]:
+        """By Sentinel; and an address that follows the master, as a proxy or a service of a cluster does."""
+        return [
+            f"redis+sentinel://127.0.0.1:{self._sentinel.port}/{SERVICE}/0",
+            f"redis://127.0.0.1:{self._address.port}/0",
+        ]
 
     @property
     def link(self) -> Link:
@@ -136,10 +139,10 @@ class PostgresPair:
         return self._nodes[self._primary].url
 
     @property
-    def url_for_gateway(self) -> str:
+    def urls_for_gateway(self) -> list[str]:
         """Of both, through the wires."""
         hosts = ",".join(f"127.0.0.1:{node.link.port}" for node in self._nodes)
-        return f"postgresql://gateway@{hosts}/gateway?target_session_attrs=primary"
+        return [f"postgresql://gateway@{hosts}/gateway?target_session_attrs=primary"]
 
     @property
     def link(self) -> Link:

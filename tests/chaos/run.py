@@ -16,6 +16,7 @@ from tests.chaos.deployment import Deployment, open_deployment
 from tests.chaos.excuses import Excuses
 from tests.chaos.killer import Killer
 from tests.chaos.load import Load
+from tests.chaos.loss import SWEPT_S, Loss, lose_host, swept
 from tests.support.servers import memory_folder
 
 HEAL_S: Final = 90.0
@@ -43,8 +44,10 @@ async def chaos(
     begun = time.monotonic()
     await killer.run(seconds, lambda: load.seen["200"] + load.seen["left"], calls_min, faults_min)
     took_s = time.monotonic() - begun
-    load.stop()
-    found = await judged(made, load, loading)
+    with excuses.lasting("lose host"):
+        loss = await lose_host(made) if len(made.hosts) > 1 else None
+        load.stop()
+        found = await judged(made, load, loading, loss)
     supervising.cancel()
     return {
         "seed": seed,
@@ -55,7 +58,7 @@ async def chaos(
     }
 
 
-async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> dict[str, Any]:
+async def judged(made: Deployment, load: Load, loading: asyncio.Task[None], loss: Loss | None = None) -> dict[str, Any]:
     """The figures of a run whose last fault has just ended, and whose load has been told to stop."""
     last_fault = time.monotonic()
     await made.all_up()
@@ -64,11 +67,15 @@ async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> d
     served = await asyncio.to_thread(made.stack.truth)
     # The sweeper's own questions about responses are calls too, of nobody's.
     truth = {one["client_request_id"]: one for one in served if one["client_request_id"] is not None}
+    gone = set() if loss is None else loss.may_take(truth.keys() | load.answered, made)
     waiting = await missing(dsn, truth)
-    heal_s = await healed(dsn, truth, max(0.0, HEAL_S - (time.monotonic() - last_fault)))
+    within_s = max(1.0, (HEAL_S if loss is None else HEAL_S + SWEPT_S) - (time.monotonic() - last_fault))
+    heal_s = await healed(dsn, truth.keys() - gone, within_s)
+    if loss is not None:
+        await swept(dsn)
     await billed(dsn, HEAL_S)
     stripe = await asyncio.to_thread(made.stack.control, "stripe", "GET", "/events")
-    found = await verdict(dsn, truth, stripe["events"], load.answered)
+    found = await verdict(dsn, truth, stripe["events"], load.answered, gone)
     audited = await audit(made)
     report = json.loads(audited.stdout)["invariants"] if audited.stdout else [{"state": "breach", "why": "no report"}]
     return {
@@ -82,6 +89,8 @@ async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> d
         "invented": len(found.invented),
         "wrong_sums": len(found.sums),
         "examples": (found.lost + found.doubled + found.wrong + found.invented + found.sums)[:EXAMPLES],
+        "gone_with_the_disk": found.gone,
+        "rows_of_the_lost_host": found.host_lost,
         "estimates_of_calls_never_seen": found.unseen,
         "clients_saw": dict(load.seen.most_common()),
         "calls_given_up": load.given_up,
@@ -93,7 +102,11 @@ async def judged(made: Deployment, load: Load, loading: asyncio.Task[None]) -> d
         "rows_waiting_at_the_last_fault": waiting,
         "audit_exit": audited.returncode,
         "breaches": [one for one in report if one["state"] == "breach"],
-        "clean": found.clean and audited.returncode == 0 and not load.unexplained and heal_s < HEAL_S,
+        "clean": found.clean
+        and audited.returncode == 0
+        and not load.unexplained
+        and heal_s < within_s
+        and (loss is None or found.host_lost > 0),
     }
 
 

@@ -23,8 +23,8 @@ class Ground(Protocol):
         """Of the server that takes writes, past every wire."""
 
     @property
-    def url_for_gateway(self) -> str:
-        """Through the wires."""
+    def urls_for_gateway(self) -> list[str]:
+        """Through the wires; hosts take them in turn."""
 
     @property
     def link(self) -> Link:
@@ -81,9 +81,9 @@ class Store:
         return self._links[0]
 
     @property
-    def url_for_gateway(self) -> str:
+    def urls_for_gateway(self) -> list[str]:
         """Through the wire."""
-        return self.url_through(self.link.port)
+        return [self.url_through(self.link.port)]
 
     def url_through(self, port: int) -> str:
         """The same server behind a wire on this port."""

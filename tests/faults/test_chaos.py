@@ -23,7 +23,7 @@ def test_two_hosts_over_stores_that_fail_over() -> None:
         468, lambda made: chaos(made, 468, 30.0, 12, lines.append, calls_min=CALLS_MIN, faults_min=10), hosts=2
     )
     assert figures["clean"], (figures["why"], figures["such_errors"], figures, lines)
-    assert {"failover valkey", "failover postgres", "kill host"} <= figures["by_kind"].keys()
+    assert {"failover valkey", "failover postgres", "kill host", "takeover host"} <= figures["by_kind"].keys()
     assert figures["calls"] >= CALLS_MIN
 
 
