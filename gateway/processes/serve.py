@@ -5,9 +5,10 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 from gateway.cli.text import Say
 from gateway.config.settings import Settings, require_values
@@ -70,10 +71,9 @@ async def serve(
         successor = Successor(settings.gateway_data_dir, [admin_bound, *listeners], gateway)
         successor.open(stack)
         _tell_where(settings, listeners[0], workers, admin_url, say)
-        if not all_there:
-            await _await_stores(settings, stop, say)
         stopping = partial(say, "stopping: waiting for running calls to finish")
-        if await run_until_stopped(successor.wait(), stop, stopping):
+        seeing = None if all_there else _await_stores(settings, stop, say)
+        if await run_until_stopped(_until_replaced(successor, seeing), stop, stopping):
             say("another gateway has taken over: finishing the calls that run")
             await shown.aclose()
             successor.close()
@@ -109,6 +109,21 @@ async def _make_room(old: Predecessor, settings: Settings, patience: Patience, s
         raise Stopped
     await old.stop_keeper()
     await free_slots(settings, 0, patience)
+
+
+async def _until_replaced(successor: Successor, seeing: Coroutine[Any, Any, None] | None) -> None:
+    """Until another gateway has taken over. `seeing` waits for what was away at the start, and raises where it is
+    unfit."""
+    tasks = [asyncio.create_task(each) for each in (successor.wait(), seeing) if each is not None]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            await tasks[-1]
+        await tasks[0]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _await_stores(settings: Settings, stop: asyncio.Event, say: Say) -> None:

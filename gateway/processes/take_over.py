@@ -96,13 +96,13 @@ class Successor:
         _log.info("another gateway takes over: the keeper stops")
         await self._gateway.stop_keeper()
         is_over = False
-        try:
+        with contextlib.suppress(OSError):  # a TimeoutError is one
             await loop.sock_sendall(asked, DONE)
             is_over = await _line(asked, STEP_S_MAX) == LEAVE
-        finally:
-            if not is_over:
-                _log.warning("the other gateway has given up, this one goes on")
-                await self._gateway.start_keeper()
+        if not is_over:
+            _log.warning("the other gateway has given up, this one goes on")
+            await self._gateway.start_keeper()
+            return False
         with contextlib.suppress(OSError):  # whether it hears that or not
             await loop.sock_sendall(asked, DONE)
         return True

@@ -191,6 +191,23 @@ async def test_the_keeper_comes_back_when_the_one_that_asked_for_its_place_is_go
 
 
 @pytest.mark.long
+async def test_one_that_is_stopped_while_it_hands_over_ends(ground: Stack) -> None:
+    async with openai(ground, 0):
+        serving = await serve(ground)
+        assert is_whole(await call(ground))
+        async with AsyncExitStack() as asked:
+            old = await find_predecessor(Path(ground.env["GATEWAY_DATA_DIR"]), asked, print)
+            assert old is not None
+            await old.stop_keeper()
+            serving.popen.send_signal(signal.SIGTERM)
+            assert await ended(serving) == 0
+            await old.leave()  # it is gone: nothing to wait for
+        # The call's row needs a keeper, which only the one that takes over has.
+        await serve(ground, "--take-over")
+        await settled_rows(ground.env["DATABASE_URL"], 1)
+
+
+@pytest.mark.long
 async def test_without_one_that_runs_it_starts_as_ever_and_a_second_one_is_refused_unless_it_asks(
     ground: Stack,
 ) -> None:

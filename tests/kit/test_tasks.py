@@ -24,6 +24,7 @@ WATCHED: Final[dict[str, str]] = {
         "_listen: what does not read is skipped, and its end is told to the watcher"
     ),
     "gateway/processes/supervisor.py:run_until_stopped": "awaited in the same function",
+    "gateway/processes/serve.py:_until_replaced": "awaited in the same function",
     "gateway/processes/vitals.py:start": "the timer is set again in `finally`, whatever has failed",
     "gateway/processes/admin.py:watch": "the timer is set again in `finally`, whatever has failed",
     "gateway/http/listener.py:_accept": "opens one connection; an error is that connection's, and asyncio logs it",

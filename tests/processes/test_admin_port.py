@@ -44,7 +44,8 @@ async def test_one_address_leaves_room_for_others(served: tuple[admin.AdminServe
     _, port = served
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(PER_ADDRESS)]
     held.append(await asyncio.open_connection("127.0.0.1", port))
-    assert (await held[-1][0].read()).startswith(b"HTTP/1.1 503 ")  # at once, and the connection is closed
+    held[-1][1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await held[-1][0].read()).startswith(b"HTTP/1.1 503 ")  # and the connection is closed
     assert await health(port, "127.0.0.9") == 200
     await close(held)
 
