@@ -90,9 +90,13 @@ async def empty_database_url(postgres_dsn: str) -> AsyncIterator[str]:
 async def database_url(postgres_dsn: str, template: str) -> AsyncIterator[str]:
     """A migrated database of this test's own. (Copying files is the cheap way while nothing is synced to disk.)"""
     name = f"test_{uuid4().hex}"
-    await admin(postgres_dsn, f"create database {name} template {template} strategy file_copy")
+    connection = await asyncpg.connect(postgres_dsn)
+    await connection.execute(f"create database {name} template {template} strategy file_copy")
     yield on_database(postgres_dsn, name)
-    await admin(postgres_dsn, f"drop database {name} with (force)")
+    if connection.is_closed():  # by a test that ends everybody's
+        connection = await asyncpg.connect(postgres_dsn)
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
 
 
 @pytest.fixture
