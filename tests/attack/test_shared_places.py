@@ -70,6 +70,7 @@ def signing(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Stack
         yield made
 
 
+@pytest.mark.long
 async def test_whoever_writes_to_redis_makes_no_row(signing: Stack) -> None:
     """The call's own entry is replaced by a cheaper one, another is copied under a new id, and one is made up: the
     ledger gets the call as it was, once, and nothing else."""
