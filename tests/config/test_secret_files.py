@@ -21,6 +21,7 @@ VALUES: Final = {
     "database_url": DSN,
     **{setting(process): DSN for process in PROCESSES},
     "redis_url": f"redis://:{MARK}@127.0.0.1/0",
+    "limits_redis_url": f"redis://:{MARK}@127.0.0.1/1",
     "stripe_webhook_secret": "whsec_0123456789abcdef",
     "daily_webhook_secret": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "rooms_keys": RING,
