@@ -7,7 +7,7 @@ stopped) is waited for, because a gateway that runs survives its absence too.
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from itertools import count, islice
 from typing import Final, TypeVar
@@ -92,8 +92,11 @@ def check_egress(settings: Settings, environ: Mapping[str, str]) -> None:
     )
 
 
-async def free_slots(settings: Settings, workers: int, patience: Patience, *, beside: bool = False) -> list[int]:
-    """Slots of the journal for so many proxies. `beside`: while another gateway runs, which is to be taken over.
+async def free_slots(
+    settings: Settings, workers: int, patience: Patience, *, beside: Collection[int] | None = None
+) -> list[int]:
+    """Slots of the journal for so many proxies. `beside`: the slots of a gateway that runs and is to be taken over; a
+    proxy of it that has just died comes back to its own.
 
     Those of a gateway whose parent was killed may still be finishing their calls: they keep theirs, and its keeper is
     soon gone. A keeper that stays belongs to a gateway that runs. Raises ConfigError: that, or the folder cannot be
@@ -110,10 +113,10 @@ async def free_slots(settings: Settings, workers: int, patience: Patience, *, be
 
     async def ask() -> set[str]:
         writers = living_slots(folder)
-        if "keeper" in writers and not beside:
+        if "keeper" in writers and beside is None:
             told = f"{folder} is in use by another gateway, stop that one (or take over from it: --take-over)"
             raise DependencyDown("the journal", told)
-        return writers
+        return writers | {f"proxy-{slot}" for slot in beside or ()}
 
     taken = await patience.until_there("GATEWAY_DATA_DIR", ask)
     return list(islice((slot for slot in count() if f"proxy-{slot}" not in taken), workers))

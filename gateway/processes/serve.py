@@ -47,7 +47,8 @@ async def serve(
         old = await find_predecessor(settings.gateway_data_dir, stack, say) if take_over else None
         listeners = _find_listeners(settings, workers, old, stack)
         try:
-            slots = await free_slots(settings, workers, Patience(wait_s, stop, say), beside=old is not None)
+            beside = None if old is None else old.slots
+            slots = await free_slots(settings, workers, Patience(wait_s, stop, say), beside=beside)
             all_there = await may_start(settings, wait_s, stop, say)
         except Stopped:
             return 0
@@ -68,7 +69,7 @@ async def serve(
         admin_url = await open_admin("", 0, board, shown, bound=admin_bound)
         if old is not None:
             await old.leave()
-        successor = Successor(settings.gateway_data_dir, [admin_bound, *listeners], gateway)
+        successor = Successor(settings.gateway_data_dir, [admin_bound, *listeners], slots, gateway)
         successor.open(stack)
         _tell_where(settings, listeners[0], workers, admin_url, say)
         stopping = partial(say, "stopping: waiting for running calls to finish")

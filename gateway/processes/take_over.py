@@ -32,6 +32,8 @@ NAME: Final = "serve.sock"
 SOCKETS_MAX: Final = 250
 """What one message can carry (SCM_MAX_FD is 253)."""
 GREETING: Final = b"v1 "
+"""Before the process id and the slots."""
+GREETING_BYTES_MAX: Final = 4096
 KEEPER: Final = b"keeper\n"
 LEAVE: Final = b"leave\n"
 DONE: Final = b"done\n"
@@ -50,10 +52,12 @@ class Successor:
         self,
         folder: Path,
         sockets: Sequence[socket.socket],
+        slots: Sequence[int],
         gateway: Gateway,
     ) -> None:
-        """`sockets`: those that listen for the admin address, and for clients."""
+        """`sockets`: those that listen for the admin address, and for clients. `slots`: those of its proxies."""
         self._folder: Final = folder
+        self._slots: Final = slots
         self._sockets: Final = sockets
         self._gateway: Final = gateway
         self._listener: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -90,7 +94,8 @@ class Successor:
 
     async def _give(self, asked: socket.socket) -> bool:
         loop = asyncio.get_running_loop()
-        socket.send_fds(asked, [GREETING + b"%d\n" % os.getpid()], [each.fileno() for each in self._sockets])
+        numbers = " ".join(map(str, (os.getpid(), *self._slots)))
+        socket.send_fds(asked, [GREETING + numbers.encode() + b"\n"], [each.fileno() for each in self._sockets])
         if await _line(asked, STEP_S_MAX) != KEEPER:
             return False
         _log.info("another gateway takes over: the keeper stops")
@@ -111,8 +116,9 @@ class Successor:
 class Predecessor:
     """In the parent that takes over: the one that serves."""
 
-    def __init__(self, asked: socket.socket, sockets: Sequence[socket.socket]) -> None:
-        """`sockets`: as they came, the admin's first."""
+    def __init__(self, asked: socket.socket, sockets: Sequence[socket.socket], slots: Sequence[int]) -> None:
+        """`sockets`: as they came, the admin's first. `slots`: its proxies have these, also while one restarts."""
+        self.slots: Final = slots
         self._asked: Final = asked
         self._sockets: Final = list(sockets)
 
@@ -156,22 +162,23 @@ async def find_predecessor(folder: Path, stack: AsyncExitStack, say: Say) -> Pre
         stack.callback(each.close)
     if not told.startswith(GREETING) or not sockets:
         raise ConfigError(f"--take-over: the gateway that serves from {folder} is just ending; try again")
-    say(f"taking over from process {told.removeprefix(GREETING).decode().strip()}")
-    return Predecessor(asked, sockets)
+    pid, *slots = told.removeprefix(GREETING).decode().split()
+    say(f"taking over from process {pid}")
+    return Predecessor(asked, sockets, [int(slot) for slot in slots])
 
 
 async def _greeting(asked: socket.socket) -> tuple[bytes, list[int]]:
     loop = asyncio.get_running_loop()
-    come = loop.create_future()
-    loop.add_reader(asked, come.set_result, None)
+    come = asyncio.Event()
+    loop.add_reader(asked, come.set)  # called in every turn of the loop, until it is removed
     try:
-        await asyncio.wait_for(come, ANSWER_S)
+        await asyncio.wait_for(come.wait(), ANSWER_S)
     except TimeoutError:
         raise DependencyDown("the gateway that serves", "it does not answer; stop it, then start this one") from None
     finally:
         loop.remove_reader(asked)
     with contextlib.suppress(ConnectionResetError):
-        told, numbers, _, _ = socket.recv_fds(asked, 64, SOCKETS_MAX)
+        told, numbers, _, _ = socket.recv_fds(asked, GREETING_BYTES_MAX, SOCKETS_MAX)
         return told, numbers
     return b"", []
 
