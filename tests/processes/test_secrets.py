@@ -29,6 +29,7 @@ RINGS: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 SPECIAL: Final = {
     "database_url": "postgresql://u:mark-database@127.0.0.1/d",
     "redis_url": "redis://:mark-redis@127.0.0.1/0",
+    "limits_redis_url": "redis://:mark-limits-redis@127.0.0.1/1",
     "stripe_secret_key": "sk_test_mark-stripe",
     "stripe_webhook_secret": "whsec_mark-stripe-webhooks",
     "daily_webhook_secret": RINGS,
