@@ -19,8 +19,9 @@ def test_a_sample(seed: int) -> None:
 
 def test_two_hosts_over_stores_that_fail_over() -> None:
     lines: list[str] = []
+    seed = 964  # the four below are among its first six faults
     figures = run(
-        468, lambda made: chaos(made, 468, 30.0, 12, lines.append, calls_min=CALLS_MIN, faults_min=10), hosts=2
+        seed, lambda made: chaos(made, seed, 30.0, 12, lines.append, calls_min=CALLS_MIN, faults_min=10), hosts=2
     )
     assert figures["clean"], (figures["why"], figures["such_errors"], figures, lines)
     assert {"failover valkey", "failover postgres", "kill host", "takeover host"} <= figures["by_kind"].keys()
