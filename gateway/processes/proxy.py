@@ -143,9 +143,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         ready(partial(status, name, *parts))
         await _run_until(stop, loops, active_relays)
         if arguments.leaving():
-            active_relays.is_replaced = True
-            listener.close()
-            await _leave(clients, arguments, settings.gateway_keepalive_s)
+            await _leave(clients, active_relays, listener, arguments, settings.gateway_keepalive_s)
         else:
             await asyncio.sleep(settings.gateway_stop_notice_s)
 
@@ -185,9 +183,17 @@ async def _listen(
     return listener
 
 
-async def _leave(clients: ClientConnections, arguments: ProcessArguments, keepalive_s: float) -> None:
-    """Until the connections that are open have been used once more, which ends them, or have been idle for as long as
-    they may: who has connected before the other gateway took over, and asks only now, is answered."""
+async def _leave(
+    clients: ClientConnections,
+    active_relays: ActiveRelays,
+    listener: Listener,
+    arguments: ProcessArguments,
+    keepalive_s: float,
+) -> None:
+    """Accepts no more. Until the connections that are open have been used once more, which ends them, or have been idle
+    for as long as they may: who has connected before the other gateway took over, and asks only now, is answered."""
+    active_relays.is_replaced = True
+    listener.close()
     until = time.monotonic() + keepalive_s
     while clients.count and arguments.leaving() and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells of it
         await asyncio.sleep(LEAVE_LOOK_S)

@@ -149,8 +149,8 @@ CATALOGUE: Final = (
         "a flood of unknown keys that locks good ones out",
         "good keys are remembered, as MACs; only refused keys count, and questions wait in line",
         (
-            "tests/access/test_verification.py::test_wrong_keys_alone_are_bounded_however_many_come_at_once",
-            "tests/access/test_verification.py::test_new_good_keys_get_in_between_wrong_ones_from_the_same_address",
+            "tests/access/test_unknown_keys.py::test_wrong_keys_alone_are_bounded_however_many_come_at_once",
+            "tests/access/test_unknown_keys.py::test_new_good_keys_get_in_between_wrong_ones_from_the_same_address",
             "tests/access/test_good_keys.py::test_a_key_that_was_good_before_the_restart_gets_in",
             "tests/access/test_good_keys.py::test_redis_has_no_key_and_nothing_that_another_secret_reads",
         ),

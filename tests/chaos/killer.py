@@ -41,7 +41,7 @@ WEIGHTS_OF_PAIRS: Final[dict[str, float]] = WEIGHTS | {
     "kill host": 1,
     "takeover host": 3,
 }
-"""Where several hosts share pairs of stores. The last is no fault for a client: it excuses nothing."""
+"""Where several hosts share pairs of stores. Clients may not notice the last one: it excuses nothing."""
 UNTIL_SERVING: Final = ("kill proxy", "kill parent", "kill host")
 """They last until connections are taken again: a parent's patience grows with each kill."""
 PAUSE_S: Final = (0.2, 1.4)
