@@ -142,10 +142,7 @@ async def run(settings: Settings, arguments: ProcessArguments, stop: asyncio.Eve
         parts = (metrics, recorder, journal, active_relays, limiter, verifier, plans, loops, clients)
         ready(partial(status, name, *parts))
         await _run_until(stop, loops, active_relays)
-        if arguments.leaving():
-            await _leave(clients, active_relays, listener, arguments, settings.gateway_keepalive_s)
-        else:
-            await asyncio.sleep(settings.gateway_stop_notice_s)
+        await _give_notice(settings, arguments, clients, active_relays, listener)
 
 
 async def _run_until(stop: asyncio.Event, loops: Loops, active_relays: ActiveRelays) -> None:
@@ -183,18 +180,21 @@ async def _listen(
     return listener
 
 
-async def _leave(
+async def _give_notice(
+    settings: Settings,
+    arguments: ProcessArguments,
     clients: ClientConnections,
     active_relays: ActiveRelays,
     listener: Listener,
-    arguments: ProcessArguments,
-    keepalive_s: float,
 ) -> None:
-    """Accepts no more. Until the connections that are open have been used once more, which ends them, or have been idle
-    for as long as they may: who has connected before the other gateway took over, and asks only now, is answered."""
+    """Requests are still answered: until balancers have seen that it stops, or, where another gateway has taken over,
+    until each open connection has been used once more, which ends it, or has been idle for as long as it may."""
+    if not arguments.leaving():
+        await asyncio.sleep(settings.gateway_stop_notice_s)
+        return
     active_relays.is_replaced = True
     listener.close()
-    until = time.monotonic() + keepalive_s
+    until = time.monotonic() + settings.gateway_keepalive_s
     while clients.count and arguments.leaving() and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells of it
         await asyncio.sleep(LEAVE_LOOK_S)
 
