@@ -142,8 +142,9 @@ def _is_right(
         return bool(json.loads(row["usage"]) == charged and row["cost_usd"] == cost)
     if row["evidence"] == "estimated":
         bound = Decimal(json.loads(row["metadata"])["bound_usd"])
-        if corrections:
-            return bool(row["cost_usd"] + sum(each["cost_usd"] for each in corrections) == cost)
+        if corrections:  # which say what OpenAI did: the estimate was made without an answer's model and tier
+            exact = None if charged is None else _cost(corrections[-1], charged, prices)
+            return bool(row["cost_usd"] + sum(each["cost_usd"] for each in corrections) == exact)
         return bool(json.loads(row["metadata"])["reason"]) and max(row["cost_usd"], cost or 0) <= bound
     # Never `void` what OpenAI charged for; nothing here is without a price.
     return row["evidence"] == "void" and charged is None
