@@ -22,8 +22,8 @@ SLOTS = [Slots("limit:k:1:running", 1)]
 
 @pytest.fixture
 async def own_url(redis_url: str) -> AsyncIterator[str]:
-    """Another database than `redis_url`."""
-    url = redis_url.replace("db=0", "db=1")
+    """Another database than `redis_url`, and than that of the gateway which tests share (whole_gateway.py)."""
+    url = redis_url.replace("db=0", "db=2")
     assert url != redis_url
     yield url
     async with open_redis(url) as redis:
