@@ -28,6 +28,8 @@ WINDOWS: Final = f"{PREFIX}windows"
 PROBE: Final = f"{PREFIX}probe"
 TURN: Final = f"{PREFIX}turn"
 """There while a worker has recently begun to recount."""
+QUIET_TURN: Final = f"{PREFIX}quiet-turn"
+"""The same of recounts that look at periods in which nothing is under way."""
 LEASE_S: Final = 60
 """Seconds that a slot stays taken when its proxy is gone; a living one renews it."""
 KEPT_S: Final = 2 * 86_400
@@ -160,9 +162,9 @@ class Limits:
         _, (found,) = await self._read_hashes(self._redis.pipeline(transaction=False), [WINDOWS])
         return {key.decode(): descriptor for key, descriptor in found.items()}
 
-    async def take_turn(self, seconds: float) -> bool:
-        """Whether nobody has begun to recount for so long; then nobody else begins for as long."""
-        return bool(await self._asked_redis(self._redis.set(TURN, 1, nx=True, px=int(seconds * 1000))))
+    async def take_turn(self, turn: str, seconds: float) -> bool:
+        """Whether nobody has it (TURN, QUIET_TURN); then nobody else gets it for so long."""
+        return bool(await self._asked_redis(self._redis.set(turn, 1, nx=True, px=int(seconds * 1000))))
 
     async def forget(self, key: str) -> None:
         """A period that is over, with its counters."""

@@ -14,11 +14,12 @@ import msgspec
 import structlog
 
 from gateway.limits.budgets import Window
-from gateway.limits.counters import KEPT, Limits
+from gateway.limits.counters import KEPT, QUIET_TURN, TURN, Limits
 from gateway.limits.spending import Spending
 
 QUIET_PASSES: Final = 12
-"""A period in which nothing is under way is looked at once in so many passes: adjustments come late, and rarely."""
+"""A period in which nothing is under way is looked at once in so many passes, whoever makes them: adjustments come
+late, and rarely."""
 OVER_S: Final = 3600.0
 """Seconds after its end at which a period is forgotten, when nothing of it is under way."""
 _log: Final = structlog.get_logger("gateway.recount")
@@ -37,15 +38,17 @@ class Recount:
         self._spending: Final = spending
         self._now: Final = now
         self._passes = 0
+        self._looks_at_quiet: bool | None = None
+        """Of the pass that has begun and not ended; None: there is none."""
 
     async def step_once(self) -> int:
         """One pass over all periods that have counters, in this worker's turn. How many were recounted. Raises
-        DependencyDown."""
-        if self._turn_s is not None and not await self._limits.take_turn(self._turn_s):
+        DependencyDown; then the turn is still this worker's."""
+        if self._looks_at_quiet is None:
+            self._looks_at_quiet = await self._begin_pass()
+        if self._looks_at_quiet is None:
             return 0
         recounted = 0
-        every = self._passes % QUIET_PASSES == 0
-        self._passes += 1
         for key, descriptor in (await self._limits.windows()).items():
             try:
                 window = _window.decode(descriptor)
@@ -53,8 +56,18 @@ class Recount:
                 _log.error("a budget's period makes no sense and is dropped", key=key)
                 await self._limits.forget(key)
                 continue
-            recounted += await self._recount(key, window, every=every)
+            recounted += await self._recount(key, window, every=self._looks_at_quiet)
+        self._looks_at_quiet = None
         return recounted
+
+    async def _begin_pass(self) -> bool | None:
+        """Whether the pass looks at quiet periods too; None where it is not this worker's turn."""
+        if self._turn_s is None:
+            self._passes += 1
+            return self._passes % QUIET_PASSES == 1
+        if not await self._limits.take_turn(TURN, self._turn_s):
+            return None
+        return await self._limits.take_turn(QUIET_TURN, self._turn_s * QUIET_PASSES)
 
     async def _recount(self, key: str, window: Window, *, every: bool) -> bool:
         state = await self._limits.state(key)
