@@ -4,7 +4,7 @@ Only a stored response can be asked for. Must not settle anything anew: the esti
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from gateway.kit.errors import DependencyDown
@@ -20,6 +20,9 @@ from pricing.readers.body import UNFINISHED, Said, read_body, read_status
 
 ITEMS_MAX: Final = 50
 ENLISTED_MAX: Final = 1000
+LOOK_AGAIN: Final = timedelta(hours=1)
+"""After a worker's first look for estimates that nothing has listed. Beside it a worker of an older version may run,
+which does not list those whose price lines it adds up; an update is over by then."""
 FIRST_WAIT_S: Final = 600.0
 POLLS_MAX: Final = 12
 """About a week and a half of asking."""
@@ -44,12 +47,13 @@ class Poll:
         self._settler: Final = settler
         self._plans: Final = plans
         self._now: Final = now
-        self._has_looked = False
+        self._looks_at = [now(), now() + LOOK_AGAIN]
 
     async def step_once(self) -> int:
         """Asks about what is due. Returns how many estimates became exact. Raises DependencyDown("postgres")."""
-        if not self._has_looked:
-            self._has_looked = await self._items.enlist(rows_max=ENLISTED_MAX) < ENLISTED_MAX
+        is_due = bool(self._looks_at) and self._looks_at[0] <= self._now()
+        if is_due and await self._items.enlist(rows_max=ENLISTED_MAX) < ENLISTED_MAX:
+            del self._looks_at[0]
         corrected = 0
         for item in await self._items.claim(rows_max=ITEMS_MAX, first_wait_s=FIRST_WAIT_S):
             try:

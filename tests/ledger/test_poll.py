@@ -12,7 +12,7 @@ from aiohttp import web
 import pricing
 from gateway.accounts.store import Accounts
 from gateway.ledger.open_items import OpenItems
-from gateway.ledger.poll import POLLS_MAX, Poll
+from gateway.ledger.poll import LOOK_AGAIN, POLLS_MAX, Poll
 from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.openai.upstream import Upstream
@@ -124,6 +124,21 @@ async def test_a_poller_looks_once_and_later_estimates_are_listed_with_their_pri
     assert await poll.step_once() == 0
     await ledger.add_units()
     await ledger.add_units()
+    assert await poll.step_once() == 1
+    assert await state(pool) == ("settled", 1, None)
+
+
+async def test_a_poller_looks_again_for_what_an_older_worker_left_unlisted(
+    ledger: Ledger, pool: Pool, openai: tuple[OpenAI, Upstream]
+) -> None:
+    at = NOW
+    poll = Poll(OpenItems(pool), ledger, openai[1], SETTLER, PlanStore(pool), now=lambda: at)
+    assert await poll.step_once() == 0
+    await estimate(ledger)
+    await pool.execute("delete from units_due")  # the older worker added them up, and was then replaced
+    at += LOOK_AGAIN - timedelta(seconds=1)
+    assert await poll.step_once() == 0
+    at += timedelta(seconds=1)
     assert await poll.step_once() == 1
     assert await state(pool) == ("settled", 1, None)
 

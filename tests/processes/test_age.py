@@ -31,7 +31,7 @@ WITHOUT_STATEMENTS: Final = {
 """Loops that do not ask PostgreSQL, or only for a call that runs; the last one asks what `flush` asks."""
 DEARER: Final = {
     "public.uninvoiced_nano": (1_500, "a month of one customer's hours, since its last final invoice"),
-    "into public.open_items": (5_000, "30 days of estimates, once when a worker starts"),
+    "into public.open_items": (5_000, "30 days of estimates, when a worker starts and an hour later"),
 }
 """Statements that may read more, by their beginning, and why that does not grow with age."""
 
