@@ -78,6 +78,12 @@ def test_every_metric_of_the_board_is_there() -> None:
         assert unknown_labels(expr) == [], title
 
 
+def test_the_board_shows_what_an_alarm_is_about() -> None:
+    shown = {name for _, expr in board_expressions() for name in metrics_in(expr)}
+    wanted = {name for rule in read_rules() for name in metrics_in(rule.expr)}
+    assert sorted(wanted - shown - {*OTHERS}) == []
+
+
 def test_the_board_has_one_of_every_panel_and_asks_the_source_that_is_chosen() -> None:
     panels = board()["panels"]
     for field in ("id", "title"):
