@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs them all; `arguments` are pytest's."""
     started, watcher = time.monotonic(), Watcher()
     tests = list(dict.fromkeys(test for attack in CATALOGUE for test in attack.tests))
-    quiet = ("-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-m", "not long")
+    quiet = ("-q", "--no-header", "--no-summary", "-p", "no:cacheprovider")
     status = pytest.main([*quiet, "-n", WORKERS, "--dist", "loadfile", *arguments, *tests], plugins=[watcher])
     results = [(attack, *judge(attack, watcher.passed, watcher.failed)) for attack in CATALOGUE]
     sys.stdout.write("\n")
