@@ -17,7 +17,8 @@ def open_limits(stack: AsyncExitStack, settings: Settings) -> Limits:
     """Limits in their Redis, closed by the stack. Their own connections: a call must not queue behind a long read."""
     own = settings.limits_redis_url
     url = require_values(settings, "redis_url")["redis_url"] if own is None else own.get_secret_value()
-    redis = open_redis(url, timeout_s=LIMITS_TIMEOUT_S, connections_max=4)
+    variable = "REDIS_URL" if own is None else "LIMITS_REDIS_URL"
+    redis = open_redis(url, variable=variable, timeout_s=LIMITS_TIMEOUT_S, connections_max=4)
     stack.push_async_callback(redis.aclose)
     # A sweep settles a call after this at the latest; then the ledger has it, and the hold may go.
     name = REDIS if own is None else LIMITS_REDIS

@@ -17,7 +17,7 @@ _SCOPE: Final = """user_id = $1::uuid and ($2::uuid is null or api_key_id = $2)
 _MEETING: Final = "($3::uuid is null or meeting_id = $3)"
 # The sum of a window and which of some events it contains, in one snapshot. From sums that are always equal to their
 # rows: whole months that are added up, so that what a budget costs does not grow with its age, and whole hours before
-# and behind them; hours alone where a meeting is asked for: none lasts. The rest of a first hour comes from the rows.
+# and after them; hours alone where a meeting is asked for: none lasts. The rest of a first hour comes from the rows.
 _SPENT: Final = f"""
 with edge as (
   -- The first whole hour that begins at $5 or later; hours are those of UTC, whatever the session's time zone is.

@@ -51,4 +51,4 @@ def describe_lag(at: datetime | None, now: datetime) -> str:
     """How old its data are, at the most: a primary without a change looks like a replica that is behind."""
     if at is None:
         return "which has seen no transaction since its start"
-    return f"whose last transaction is of {rfc3339(at.replace(microsecond=0))}, {(now - at).total_seconds():.0f} s ago"
+    return f"whose last transaction was at {rfc3339(at.replace(microsecond=0))}, {(now - at).total_seconds():.0f} s ago"

@@ -43,7 +43,7 @@ class _Watched:
     port: int
 
     async def connect(self) -> None:
-        """Behind Sentinels, to the master of now: it is asked for each time."""
+        """Behind Sentinels, to the current master: they are asked each time."""
         if not self.is_connected and self.pool.sentinels is not None:  # type: ignore[attr-defined]  # as below
             self.host, self.port = await self.pool.find_master(self.pool.sentinels)
         await super().connect()  # type: ignore[misc]  # of what it is mixed into
@@ -101,7 +101,7 @@ class Pool(ConnectionPool):
         try:
             host, port = await sentinels.discover_master(self._service)
         except MasterNotFoundError as error:
-            # It has only the text of what each said, with more about our connections than belongs into a log.
+            # It has only the text of what each said, with more about our connections than belongs in a log.
             if exceptions.AuthenticationError.__name__ in str(error):
                 says = "the Sentinels refuse the login: correct sentinel_username and sentinel_password"
                 raise exceptions.AuthenticationError(says) from None
@@ -131,13 +131,14 @@ class Pool(ConnectionPool):
             self._generation += 1
 
 
-def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 16) -> Redis:
+def open_redis(url: str, *, variable: str = "REDIS_URL", timeout_s: float = 5.0, connections_max: int = 16) -> Redis:
     """A client that gives every command `timeout_s` seconds. Connects on first use; `aclose()` it at the end.
+    Raises ConfigError, which names `variable`, where a certificate cannot be read.
 
     Nothing is tried again in here: a timed-out XADD may have been carried out, and whoever sent it decides.
     """
     found = read_redis_url(url)
-    check_files("REDIS_URL", found.files)
+    check_files(variable, found.files)
     # A Unix socket's connection knows no such options.
     kept = {} if found.kind == "unix" else {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
     pool = Pool(

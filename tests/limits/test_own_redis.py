@@ -79,6 +79,12 @@ async def test_without_the_one_for_limits_events_go_on(redis_url: str) -> None:
         assert (away.what, away.level, away.fix) == ("limits redis", "fail", "start it, or correct LIMITS_REDIS_URL")
 
 
+async def test_a_certificate_that_cannot_be_read_is_named_with_its_setting(redis_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match=r"^LIMITS_REDIS_URL: ssl_ca_certs=/nope cannot be read"):
+            open_limits(stack, settings(redis_url, "rediss://h/0?ssl_ca_certs=/nope"))
+
+
 async def test_doctor_and_start_look_at_it(redis_url: str, own_url: str) -> None:
     given = settings(redis_url, own_url)
     (there,) = await run_check("limits redis", limits_redis, given)

@@ -34,7 +34,7 @@ RANDOM = Random(11)
 KEY = "limit:b:one"
 LATER = AT + timedelta(hours=2)
 HELD_MAX_S = 0.02
-"""Seconds for which Valkey may have no ear for anybody else."""
+"""Seconds for which Valkey may answer nobody else."""
 
 
 @pytest.fixture

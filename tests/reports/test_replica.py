@@ -27,7 +27,8 @@ AT = datetime(2026, 11, 22, 10, 15, 3, 5, tzinfo=UTC)
 
 
 def test_how_old_it_is() -> None:
-    assert describe_lag(AT, AT + timedelta(seconds=12)) == "whose last transaction is of 2026-11-22T10:15:03Z, 12 s ago"
+    said = describe_lag(AT, AT + timedelta(seconds=12))
+    assert said == "whose last transaction was at 2026-11-22T10:15:03Z, 12 s ago"
     assert describe_lag(None, AT) == "which has seen no transaction since its start"
 
 
@@ -65,7 +66,7 @@ async def report(pair: PostgresPair, *what: str) -> Done:
     env = {"DATABASE_URL": NOWHERE, "REPORTS_DATABASE_URL": pair.standby.url}
     done = await gateway(env, "report", *what, "--during", "2026-11", "--json")
     assert (done.status, done.error) == (0, "")
-    assert "read from a replica, whose last transaction is of " in done.noted
+    assert "read from a replica, whose last transaction was at " in done.noted
     return done
 
 
