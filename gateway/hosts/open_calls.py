@@ -51,7 +51,7 @@ class OpenCalls:
         """Writes the calls that are open and removes those that are not; renews the lease. Returns its number: one
         more than the last time, or Redis has lost something of what this host wrote."""
         key, lease = CALLS + host.id, LEASE + host.id
-        records = [(event_id, self._record(event_id, orphan)) for event_id, orphan in put.items()]
+        records = [(event_id, self._record(host.id, event_id, orphan)) for event_id, orphan in put.items()]
         pipe = self._redis.pipeline(transaction=False)
         for start in range(0, len(records), PIPELINE_MAX):
             pipe.hset(key, mapping=cast("Any", dict(records[start : start + PIPELINE_MAX])))
@@ -108,21 +108,21 @@ class OpenCalls:
         cursor = 0
         while True:
             cursor, part = await self._asked(self._redis.hscan(CALLS + host_id, cursor, count=PIPELINE_MAX))
-            found |= {_text(name): self._read(_text(name), raw) for name, raw in part.items()}
+            found |= {_text(name): self._read(host_id, _text(name), raw) for name, raw in part.items()}
             if not cursor or len(found) >= calls_max:
                 return list(found.values())
 
-    def _record(self, event_id: str, orphan: Orphan) -> bytes:
+    def _record(self, host_id: str, event_id: str, orphan: Orphan) -> bytes:
         told = orphan.opened + b"\n" + (orphan.note or b"")
-        return told + b"\n" + (b"" if self._signer is None else self._signer.sign(_signed_as(event_id), told))
+        return told + b"\n" + (b"" if self._signer is None else self._signer.sign(_signed_as(host_id, event_id), told))
 
-    def _read(self, event_id: str, raw: bytes) -> FoundCall:
+    def _read(self, host_id: str, event_id: str, raw: bytes) -> FoundCall:
         # No line feed in JSON as `encode` writes it; the MAC may have some, and is the rest.
         opened, _, rest = raw.partition(b"\n")
         note, _, mac = rest.partition(b"\n")
         distrust = None
         if self._signer is not None:
-            distrust = self._signer.judge(_signed_as(event_id), opened + b"\n" + note, mac or None)
+            distrust = self._signer.judge(_signed_as(host_id, event_id), opened + b"\n" + note, mac or None)
         return FoundCall(event_id, raw, Orphan(opened, note or None) if distrust is None else None, distrust)
 
     async def _all(self, pipe: "Pipeline") -> list[Any]:
@@ -143,9 +143,10 @@ class OpenCalls:
             raise DependencyDown("redis", f"{type(error).__name__}: {error}") from error
 
 
-def _signed_as(event_id: str) -> str:
-    """Not the id alone: a record from here must not pass for an entry of the stream, or the other way about."""
-    return f"open:{event_id}"
+def _signed_as(host_id: str, event_id: str) -> str:
+    """Not the event's id alone: a record must not pass for an entry of the stream, nor the other way about. Nor for a
+    call of another host: under one that has no lease it would be settled while it runs."""
+    return f"open:{host_id}:{event_id}"
 
 
 def _text(name: bytes) -> str:

@@ -245,6 +245,22 @@ async def test_only_a_gateway_makes_rows(
         assert await scene.redis.exists(key, LEASE + scene.host.id) == 0
 
 
+async def test_a_call_that_runs_cannot_be_moved_to_a_host_that_nobody_has(
+    tmp_path: Path, redis_url: str, buffer: Buffer, ledger: Ledger, pool: Pool
+) -> None:
+    """Such a host has no lease, so the call would be settled at once."""
+    signer = EntrySigner(parse_ring(entry_of("one", bytes(32))))
+    async with host_scene(tmp_path, redis_url, buffer, ledger, pool, signer) as scene:
+        running, made_up = await scene.open(), "00000000-0000-4000-8000-000000000001"
+        await scene.step()
+        await scene.redis.hset("host:names", made_up, "x")
+        await scene.redis.hset(CALLS + made_up, running, await scene.redis.hget(CALLS + scene.host.id, running))
+        assert await scene.worker().step_once() == 0
+        assert await scene.pool.fetch(ROWS) == []
+        assert [row["kind"] for row in await scene.pool.fetch("select kind from usage_quarantine")] == ["wrong_mac"]
+        assert await scene.shown() == {running}
+
+
 async def test_what_does_not_read_stops_no_other(scene: HostScene) -> None:
     good = await scene.open()
     await scene.step()
