@@ -361,6 +361,9 @@ class ClientConnections:
     def _turn_away(self, connection: ClientConnection, why: Refusal) -> None:
         self.refused[why] += 1
         self._open.discard(connection)
+        if why == "address" and len(self._turned_away) >= self._turned_away_max // 2:
+            connection.refuse(self._full_bytes)  # while places are taken, nobody else is accepted
+            return
         self._turned_away[connection] = asyncio.get_running_loop().time()
         connection.turn_away()
 

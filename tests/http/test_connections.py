@@ -231,6 +231,23 @@ async def test_one_address_cannot_have_all_of_them() -> None:
         assert server.connections.refused == {"address": 1}
 
 
+async def test_one_address_with_too_many_keeps_no_other_from_being_accepted() -> None:
+    async with guarded(max=8) as server:
+        server.connections._turned_away_max = 2
+        for _ in range(6):
+            await server.open()
+        await settle()
+        silent = [await server.open() for _ in range(3)]
+        for each in silent[1:]:  # at once: they would take the places of those that wait for theirs
+            assert (await ends(each)).startswith(b"HTTP/1.1 503 ")
+        assert not silent[0].reader.at_eof()
+        assert len(server.connections._turned_away) == 1
+        other = asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+        client = server.take(Client(*await other))
+        await client.ask()
+        assert (await client.answer())[0] == 200
+
+
 async def test_there_are_never_more_than_the_limit_of_files_allows() -> None:
     async with guarded(files=1024) as server:
         assert server.connections.max == (1024 - 256) // 2
