@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from gateway.kit.errors import DependencyDown
 from gateway.ledger.stream import Buffer
 from tests.hosts.scene import RENEW_S, HostScene
@@ -73,6 +75,20 @@ async def test_redis_before_the_disk_and_away_since(scene: HostScene) -> None:
         except DependencyDown:
             continue
     assert await rows_after_the_loss(scene) == {before: "estimated", during: "estimated"}
+
+
+async def test_postgresql_before_the_disk_and_away_for_long(scene: HostScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many settled calls as the keeper holds it reads no further, so Redis hears of no later ones."""
+    monkeypatch.setattr("gateway.ledger.ship.SETTLED_MAX", 2)
+    before = [await scene.open() for _ in range(2)]
+    for event_id in before:
+        await scene.settle(event_id)
+    await scene.step()
+    await scene.settle(await scene.open())
+    await scene.open()
+    for _ in range(2):
+        await scene.step()
+    assert await rows_after_the_loss(scene) == dict.fromkeys(before, "reported")
 
 
 async def test_postgresql_before_the_disk(scene: HostScene) -> None:
