@@ -122,11 +122,14 @@ async def free_slots(
     return list(islice((slot for slot in count() if f"proxy-{slot}" not in taken), workers))
 
 
-async def may_start(settings: Settings, wait_s: float, stop: asyncio.Event, say: Say) -> bool:
+async def may_start(
+    settings: Settings, wait_s: float, stop: asyncio.Event, say: Say, *, takes_over: bool = False
+) -> bool:
     """Whether all is there. False: a store is away, and may be, because this folder has served with these stores
-    before; `see_stores` then checks them. Raises Stopped, ConfigError.
+    before; `see_stores` then checks them. One that takes over waits for all of them: the gateway that runs knows its
+    keys, and goes on meanwhile. Raises Stopped, ConfigError.
     """
-    known = seen_stores.is_known(settings)
+    known = not takes_over and seen_stores.is_known(settings)
     try:
         await see_stores(settings, min(wait_s, KNOWN_WAIT_S) if known else wait_s, stop, say)
     except StoreAway as error:

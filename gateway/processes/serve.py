@@ -49,7 +49,7 @@ async def serve(
         try:
             beside = None if old is None else old.slots
             slots = await free_slots(settings, workers, Patience(wait_s, stop, say), beside=beside)
-            all_there = await may_start(settings, wait_s, stop, say)
+            all_there = await may_start(settings, wait_s, stop, say, takes_over=old is not None)
         except Stopped:
             return 0
         board = Board(monotonic=time.monotonic, build=build_labels(os.environ))
@@ -68,6 +68,8 @@ async def serve(
         shown = await stack.enter_async_context(AsyncExitStack())
         admin_url = await open_admin("", 0, board, shown, bound=admin_bound)
         if old is not None:
+            if stop.is_set():
+                return 0  # the old one goes on
             await old.leave()
         successor = Successor(settings.gateway_data_dir, [admin_bound, *listeners], slots, gateway)
         successor.open(stack)

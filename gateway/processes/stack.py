@@ -172,7 +172,7 @@ class Gateway:
             try:
                 await self._keeper.start()
                 return
-            except ChildFailed:
+            except (ChildFailed, OSError):  # an OSError: no process or no file is left
                 await asyncio.sleep(RESTART_MAX_S / 10)
 
     async def leave(self) -> None:

@@ -39,6 +39,8 @@ LEAVE: Final = b"leave\n"
 DONE: Final = b"done\n"
 ANSWER_S: Final = 60.0
 """Seconds for a step of the other side: the last turn of a keeper."""
+AGAIN_S: Final = 1.0
+"""Seconds after which another one may ask, so that a descriptor that is missing makes no busy loop."""
 STEP_S_MAX: Final = 900.0
 """Seconds for a successor to get ready, PostgreSQL and Redis waited for."""
 _PEER: Final = struct.Struct("3i")
@@ -65,6 +67,13 @@ class Successor:
     def open(self, stack: AsyncExitStack) -> None:
         """From now on it can be asked; before that, or in its place, whoever served in this folder was."""
         stack.callback(self._listener.close)
+        try:
+            self._bind()
+        except OSError as error:  # not every file system has sockets; calls need none
+            _log.warning("no other gateway can take over from this one", detail=error.strerror)
+            self._listener.close()
+
+    def _bind(self) -> None:
         draft, name = f"{NAME}.{os.getpid()}", NAME
         with _short(self._folder) as folder:
             with contextlib.suppress(FileNotFoundError):
@@ -83,14 +92,17 @@ class Successor:
     async def wait(self) -> None:
         """Returns once another `serve` has taken over."""
         loop = asyncio.get_running_loop()
+        if self._listener.fileno() < 0:
+            await asyncio.Event().wait()  # nobody can ask
         while True:
-            asked, _ = await loop.sock_accept(self._listener)
-            with asked:
-                try:
+            try:
+                asked, _ = await loop.sock_accept(self._listener)
+                with asked:
                     if _is_ours(asked) and await self._give(asked):
                         return
-                except (OSError, TimeoutError) as error:
-                    _log.warning("the take-over has failed, this gateway goes on", error=type(error).__name__)
+            except OSError as error:  # a TimeoutError is one
+                _log.warning("the take-over has failed, this gateway goes on", error=type(error).__name__)
+                await asyncio.sleep(AGAIN_S)
 
     async def _give(self, asked: socket.socket) -> bool:
         loop = asyncio.get_running_loop()
@@ -120,13 +132,15 @@ class Predecessor:
         """`sockets`: as they came, the admin's first. `slots`: its proxies have these, also while one restarts."""
         self.slots: Final = slots
         self._asked: Final = asked
-        self._sockets: Final = list(sockets)
+        self._unused = list(sockets)
 
     def listeners(self, host: str, port: int) -> list[socket.socket]:
-        """The sockets that listen there, if any do: this gateway may be configured for another address."""
+        """The sockets that listen there, if any do: this gateway may be configured for another address. Once."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         there = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
-        return [each for each in self._sockets if each.family == family and each.getsockname()[:2] == there[:2]]
+        found = [each for each in self._unused if each.family == family and each.getsockname()[:2] == there[:2]]
+        self._unused = [each for each in self._unused if each not in found]
+        return found
 
     async def stop_keeper(self) -> None:
         """Returns when it has let go of the journal, or is no longer there itself."""
@@ -134,6 +148,8 @@ class Predecessor:
 
     async def leave(self) -> None:
         """From now on this gateway serves, and the other one only finishes its calls."""
+        for each in self._unused:  # else clients would wait there for an answer that nobody gives
+            each.close()
         await self._ask(LEAVE)
 
     async def _ask(self, what: bytes) -> None:

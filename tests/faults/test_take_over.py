@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 
-from gateway.processes.take_over import find_predecessor
+from gateway.processes.stack import Gateway
+from gateway.processes.supervisor import listen
+from gateway.processes.take_over import Successor, find_predecessor
 from tests.faults.test_many_streams import Upstream
 from tests.support.gateway import Process, Stack, stack
 from tests.support.patience import ENDS_S
@@ -205,6 +207,38 @@ async def test_one_that_is_stopped_while_it_hands_over_ends(ground: Stack) -> No
         # The call's row needs a keeper, which only the one that takes over has.
         await serve(ground, "--take-over")
         await settled_rows(ground.env["DATABASE_URL"], 1)
+
+
+class StopsTheOther:
+    """As much of a gateway as hands over. The one that asked is told to stop when it has the keeper's place."""
+
+    def __init__(self) -> None:
+        self.asker: Process
+        self.goes_on: Final = asyncio.Event()
+
+    async def stop_keeper(self) -> None:
+        self.asker.popen.send_signal(signal.SIGTERM)
+
+    async def start_keeper(self) -> None:
+        self.goes_on.set()
+
+
+@pytest.mark.long
+async def test_one_that_is_stopped_before_it_serves_leaves_the_other_serving(ground: Stack) -> None:
+    folder = Path(ground.env["GATEWAY_DATA_DIR"])
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as opened:
+        listeners = [opened.enter_context(listen("127.0.0.1", port)) for port in (ground.admin_port, ground.port)]
+        serving = StopsTheOther()
+        running = Successor(folder, listeners, [0], cast("Gateway", serving))
+        running.open(opened)
+        waiting = asyncio.create_task(running.wait())
+        serving.asker = ground.run("serve", "--take-over")
+        async with asyncio.timeout(ENDS_S * 3):
+            await serving.goes_on.wait()
+        assert await ended(serving.asker) == 0
+        assert not waiting.done()
+        waiting.cancel()
 
 
 @pytest.mark.long

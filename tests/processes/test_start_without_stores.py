@@ -65,6 +65,8 @@ async def test_what_was_never_seen_is_waited_for(tmp_path: Path, monkeypatch: py
     seen_stores.remember(configured(tmp_path))
     assert not await may_start(configured(tmp_path), 120, asyncio.Event(), said.append)
     assert "starting without it" in said[-1]
+    with pytest.raises(StoreAway, match="postgres is not there"):  # the one that runs knows its keys
+        await may_start(configured(tmp_path), 0, asyncio.Event(), said.append, takes_over=True)
     assert "SECRET" not in "".join(said)
 
 
