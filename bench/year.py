@@ -83,7 +83,11 @@ select user_id, date_bin('1 hour', completed_at, timestamptz 'epoch'), api_key_i
   sum(cost_usd), sum(billed_usd)
 from added group by 1, 2, 3, 4, 5, 6, 7, 8
 on conflict (user_id, hour, api_key_id, meeting_id, model, endpoint, service_tier, evidence) do update set
-  calls = h.calls + excluded.calls, rows = h.rows + excluded.rows
+  calls = h.calls + excluded.calls, rows = h.rows + excluded.rows,
+  prompt_tokens = h.prompt_tokens + excluded.prompt_tokens,
+  completion_tokens = h.completion_tokens + excluded.completion_tokens,
+  total_tokens = h.total_tokens + excluded.total_tokens,
+  cost_usd = h.cost_usd + excluded.cost_usd, billed_usd = h.billed_usd + excluded.billed_usd
 """
 _COUNTED: Final = """
 select (select blks_hit + blks_read from pg_stat_database where datname = current_database()) as blocks,
