@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from redis.asyncio import Redis
 
+from gateway.config.settings import Settings
 from gateway.kit.errors import ConfigError, DependencyDown
-from gateway.ledger.stream import GROUP, Buffer, Depth
+from gateway.ledger.opening import open_buffer
+from gateway.ledger.stream import GROUP, OWNER_TTL_S, Buffer, Depth
 from gateway.stores.redis import open_redis
 from tests.support.servers import free_port
 
@@ -156,6 +159,17 @@ async def test_owners_are_remembered_for_a_while(buffer: Buffer, redis: "Redis")
     assert await buffer.get_owners(["resp_2"]) == {}
     await Buffer(redis, stream=STREAM, owner_ttl_s=7).set_owners(["resp_1"], "user")
     assert 0 < await redis.ttl("owner:resp_1") <= 7
+
+
+@pytest.mark.parametrize(("total_s", "open_max_s", "wanted"), [(3600, 4000, OWNER_TTL_S), (7200, 7300.5, 7301)])
+async def test_owners_stay_for_as_long_as_a_call_may_last(
+    redis: "Redis", redis_url: str, total_s: float, open_max_s: float, wanted: int
+) -> None:
+    bounds = {"UPSTREAM__TOTAL_S": str(total_s), "JOURNAL__OPEN_MAX_S": str(open_max_s)}
+    async with AsyncExitStack() as stack:
+        buffer = open_buffer(stack, Settings.of({"REDIS_URL": redis_url, **bounds}), redis_url)
+        await buffer.set_owners(["resp_1"], "user")
+        assert wanted - 60 < await redis.ttl("owner:resp_1") <= wanted
 
 
 async def test_nobody_there_is_an_outage() -> None:
