@@ -9,6 +9,7 @@ from uuid import uuid4
 from gateway.journal.sync_folder import sync_folder
 from gateway.kit.errors import ConfigError, DependencyDown
 from gateway.kit.ids import is_uuid
+from gateway.stores.disk import FULL
 
 FILE: Final = "host"
 
@@ -22,14 +23,18 @@ class KnownHost(NamedTuple):
 
 def read_host(data_dir: Path) -> KnownHost:
     """The host of this data folder; the first time, it is made. The caller holds a slot of the folder's journal, so
-    nobody else makes one. Raises DependencyDown("journal"), ConfigError where the file holds something else.
+    nobody else makes one. On a full disk it has another id in each life: the keeper is needed to make room.
+
+    Raises DependencyDown("journal"), ConfigError where the file holds something else.
     """
-    path = data_dir / FILE
+    path, made = data_dir / FILE, str(uuid4())
     try:
         if not path.exists():
-            _write(path, str(uuid4()))
+            _write(path, made)
         found = path.read_text("ascii", "replace").strip()
     except OSError as error:
+        if error.errno in FULL:
+            return KnownHost(made, socket.gethostname())
         raise DependencyDown("journal", f"{path}: {error.strerror}") from error
     if not is_uuid(found):
         raise ConfigError(f"{path}: this is not the id of a host; remove the file and a new one is made")

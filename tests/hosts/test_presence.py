@@ -1,5 +1,6 @@
 """What others know of a host: its calls in flight in Redis, and two leases."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from gateway.hosts.identity import FILE, read_host
 from gateway.hosts.open_calls import CALLS, LEASE, NAMES
 from gateway.journal.frames import NOTE
 from gateway.kit.errors import ConfigError, DependencyDown
+from gateway.kit.ids import is_uuid
 from gateway.ledger.rows import LedgerEntry
 from gateway.usage.event import NoteRecord, encode
 from tests.hosts.scene import LEASE_S, RENEW_S, HostScene
@@ -24,6 +26,20 @@ def test_an_id_is_made_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not the id of a host") as refused:
         read_host(tmp_path)
     assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_does_not_keep_the_keeper_from_making_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    def refuse(_path: Path, _text: str) -> None:
+        raise OSError(wrong, "it is full")
+
+    with monkeypatch.context() as full:
+        full.setattr("gateway.hosts.identity._write", refuse)
+        for_now = read_host(tmp_path)
+    assert is_uuid(for_now.id)
+    assert read_host(tmp_path) == read_host(tmp_path)
 
 
 async def test_redis_has_the_calls_in_flight_and_no_others(scene: HostScene) -> None:
