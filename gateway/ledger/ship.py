@@ -99,9 +99,11 @@ class Ship:
                     record.segment.corrupt += 1
             if self._segments.corrupt_living > lost:
                 _log.error("records of a living process do not read", records=self._segments.corrupt_living - lost)
-        await self._tell_behind()
-        sent = await self._send()
-        return sent + await self._confirm(is_last)
+        try:
+            sent = await self._send()
+            return sent + await self._confirm(is_last)
+        finally:  # also in an outage of Postgres; last, because a full Redis must not keep us from confirming
+            await self._tell_behind()
 
     def orphans(self, *, older_than_unix_ms: int) -> list[Orphan]:
         """OPENs without SETTLE whose writer is dead, or that are older than any call may be.

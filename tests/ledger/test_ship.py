@@ -77,6 +77,19 @@ async def test_it_is_told_when_postgres_is_so_far_behind_that_owners_expire(
     assert await shipping.buffer.is_behind()
 
 
+async def test_a_full_redis_keeps_nobody_from_confirming(shipping: JournalShipping, redis: "Redis") -> None:
+    (event,) = await shipping.settle()
+    await shipping.after(0)
+    assert await shipping.flush() == 1
+    shipping.unix_ms = unix_ms_of(event.id) + OWNER_TTL_S * 1000
+    await redis.config_set("maxmemory", 1)
+    try:
+        assert await shipping.after(10) == 1
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert shipping.ship.unconfirmed == 0
+
+
 async def test_lives_of_a_keeper_leave_the_stream_as_it_is_while_postgres_is_away(
     shipping: JournalShipping, pool: Pool, redis: "Redis", monkeypatch: pytest.MonkeyPatch
 ) -> None:
