@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
 
-from gateway.kit.errors import DependencyRefused
+from gateway.kit.errors import DependencyFull, DependencyRefused
 from gateway.limits.claims import Claim, RateClaim, Slots, Taken
 from gateway.limits.scripts import BEGIN, RECOUNT, RENEW, RESERVE, SETTLE
 from gateway.stores.redis import check_server, describe_outage
@@ -163,8 +163,12 @@ class Limits:
         return {key.decode(): descriptor for key, descriptor in found.items()}
 
     async def take_turn(self, turn: str, seconds: float) -> bool:
-        """Whether nobody has it (TURN, QUIET_TURN); then nobody else gets it for so long."""
-        return bool(await self._asked_redis(self._redis.set(turn, 1, nx=True, px=int(seconds * 1000))))
+        """Whether nobody has it (TURN, QUIET_TURN); then nobody else gets it for so long. A full server keeps no turn,
+        and everybody has it then: periods that are over must go, for they take room."""
+        try:
+            return bool(await self._asked_redis(self._redis.set(turn, 1, nx=True, px=max(1, int(seconds * 1000)))))
+        except DependencyFull:
+            return True
 
     async def forget(self, key: str) -> None:
         """A period that is over, with its counters."""

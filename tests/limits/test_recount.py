@@ -178,6 +178,19 @@ async def test_a_period_that_is_over_or_lost_is_forgotten(counter: BudgetCounter
     assert await counter.limits.windows() == {}
 
 
+async def test_a_period_that_is_over_makes_room_in_a_full_redis(
+    counter: BudgetCounter, pool: Pool, redis: "Redis"
+) -> None:
+    await counter.begin()
+    over = Recount(counter.limits, Spending(pool), now=lambda: LATER + timedelta(days=2), turn_s=3600)
+    await redis.config_set("maxmemory", 1)
+    try:
+        assert await over.step_once() == 0
+        assert await counter.limits.windows() == {}
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
 async def test_scopes_periods_and_models_add_up_as_the_ledger_says(
     counter: BudgetCounter, pool: Pool, ledger: Ledger
 ) -> None:
