@@ -34,7 +34,8 @@ begin
 end $$;
 create trigger late_rows_add_to_months after insert on public.late_rows
   referencing new table as added for each statement execute function public.add_late_rows();
--- The trigger's lock keeps writers of late rows out until this is committed. There are few.
+-- The trigger's lock keeps all writers of the ledger out until this is committed, because each of their statements inserts into
+-- late_rows, mostly nothing. Late rows are few, so that is short.
 insert into public.usage_monthly (month, user_id, api_key_id, model, cost_nano)
 select date_trunc('month', u.completed_at at time zone 'UTC')::date, u.user_id, u.api_key_id, u.model,
   coalesce(sum(u.cost_usd) * 1000000000, 0)::bigint
