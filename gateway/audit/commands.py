@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import Final
 
 from gateway.audit.result import AuditReport, InvariantResult
-from gateway.audit.stores import AuditOptions, audit_stores
+from gateway.audit.stores import AuditOptions, audit_stores, keep
 from gateway.cli.console import Console, TextTable, cell, lines
 from gateway.config.settings import Settings
+from gateway.kit.errors import DependencyDown
 from gateway.kit.instants import rfc3339
+from gateway.trail.actor import operator
 
 _COLOURS: Final = {"ok": "green", "breach": "bold red", "not checked": "yellow", "no answer": "bold yellow"}
 
@@ -15,11 +17,25 @@ _COLOURS: Final = {"ok": "green", "breach": "bold red", "not checked": "yellow",
 async def audit(settings: Settings, console: Console, *, now: datetime, wanted: AuditOptions, as_json: bool) -> int:
     """Every invariant, as a table or as JSON; the exit status."""
     report = await audit_stores(settings, now=now, wanted=wanted)
+    if wanted.everything:
+        report = report._replace(kept=await _keep(settings, report))
     if as_json:
         console.print_json(_to_json(report))
     else:
         console.print_table(_to_table(report))
+        console.say(f"{report.kept[:1].upper()}{report.kept[1:]}.")
     return report.exit_status
+
+
+async def _keep(settings: Settings, report: AuditReport) -> str:
+    """Keeps what later audits may go on from, where there is something; what to say of it."""
+    try:
+        if not await keep(settings, report, f"gateway audit --all, {operator(settings).name}"):
+            return f"{report.kept}; no result was kept"
+    except DependencyDown as error:  # a login that may only read is enough for an audit
+        return f"{report.kept}; the result could not be kept: {error}"
+    assert report.mark is not None
+    return f"{report.kept}; the result was kept, and audits go on from {rfc3339(report.mark.until)}"
 
 
 def _to_json(report: AuditReport) -> dict[str, object]:
@@ -29,6 +45,7 @@ def _to_json(report: AuditReport) -> dict[str, object]:
         "until": rfc3339(report.span.until),
         "breached": report.breached,
         "unanswered": list(report.unanswered),
+        "kept": report.kept,
         "invariants": [verdict.to_json() for verdict in report.verdicts],
     }
 

@@ -3,8 +3,9 @@
 from typing import Final
 
 from gateway.audit.reads.payers import Payers
+from gateway.audit.reads.snapshot import unless
 from gateway.audit.result import InvariantResult, judge
-from gateway.audit.sums import unless, usd
+from gateway.audit.sums import usd
 
 _LOOK: Final = (
     "Stop billing (unset STRIPE_SECRET_KEY at the workers). An amount is in the window of another payer than its row, "

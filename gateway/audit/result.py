@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+from gateway.audit.marks import Mark
 from gateway.audit.reads.snapshot import AuditRange, Offenders
 
 State = Literal["ok", "breach", "not checked", "no answer"]
@@ -39,6 +40,10 @@ class AuditReport(NamedTuple):
     span: AuditRange
     """The range of `completed_at` that was used, in whole hours and billing windows."""
     verdicts: tuple[InvariantResult, ...]
+    kept: str = ""
+    """From where sums of all time were compared."""
+    mark: Mark | None = None
+    """What a later audit may go on from, not signed yet: of one that compared all sums and found them right."""
 
     @property
     def breached(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import pricing
 from gateway.audit import delivery, journal, lifecycle, payers, rows, sums
 from gateway.audit.budgets import Counted
+from gateway.audit.kept import NO_SECRETS, Kept, make_mark
 from gateway.audit.reads.delivery import delivered_hours
 from gateway.audit.reads.journal import Journaled, read_folder
 from gateway.audit.reads.lifecycle import Lifecycle, read_lifecycle
@@ -36,6 +37,9 @@ class Policy(NamedTuple):
     has_stripe_key: bool = False
 
 
+NOTHING_KEPT: Final = Kept(NO_SECRETS)
+
+
 async def audit(
     view: Snapshot,
     wanted: AuditRange,
@@ -47,11 +51,12 @@ async def audit(
     budgets: Counted,
     stripe: delivery.Summaries | None = None,
     why_no_stripe: str = delivery.NOT_ASKED,
+    kept: Kept = NOTHING_KEPT,
 ) -> AuditReport:
     """Every invariant over the rows completed in `wanted`, widened to whole hours and windows.
 
     `now` (UTC) is when the view was opened; `folder` is this host's journal, which need not be there; `budgets` is what
-    the comparison of their counters gave. Raises
+    the comparison of their counters gave; `kept` is what sums of all time go on from. Raises
     DependencyDown when Postgres does not answer or the journal may not be read, ConfigError when the login does not see
     every row. Stripe not answering is a result.
     """
@@ -63,21 +68,28 @@ async def audit(
     span = align_range(wanted, await window_lengths(view, align_range(wanted, ())))
     window_s = window_length(span, await window_lengths(view, span))
     begun = await _journal(view, folder)
-    rollups = await read_rollups(view, span)
+    rollups = await read_rollups(view, span, kept.since)
+    sums_of_all_time = [
+        sums.rollups(rollups, budgets),
+        sums.amounts(await read_amounts(view, span, window_s, kept.since)),
+        payers.payers(await read_payers(view, kept.since)),
+    ]
+    are_right = kept.since is None and all(verdict.state == "ok" for verdict in sums_of_all_time)
     verdicts = [
         journal.completeness(begun, now, policy.grace_s),
         rows.uniqueness(await read_uniqueness(view, span)),
         await _exactness(view, span, book),
         rows.evidence(await read_evidence(view, span)),
-        sums.rollups(rollups, budgets),
-        sums.amounts(await read_amounts(view, span, window_s)),
+        sums.rollups(rollups, budgets, kept.faults),
+        sums_of_all_time[1],
         await _audit_delivery(view, span, now, policy.billing_grace_s, stripe, why_no_stripe),
         _lifecycle(await _read_lifecycle(view, now, policy), begun, now, policy),
         rows.estimates(await read_estimates(view, span), sums.count(rollups.totals["calls"])),
         sums.counters(await read_counters(view)),
-        payers.payers(await read_payers(view)),
+        sums_of_all_time[2],
     ]
-    return AuditReport(span, tuple(verdicts))
+    mark = await make_mark(view, kept.newest, now) if are_right else None
+    return AuditReport(span, tuple(verdicts), kept.says, mark)
 
 
 async def _journal(view: Snapshot, folder: Path) -> journal.Calls | None:

@@ -10,6 +10,7 @@ import pricing
 import pricing.data
 from gateway.audit.budgets import Counted, compare
 from gateway.audit.delivery import NO_KEY, NOT_ASKED
+from gateway.audit.kept import build_mark_signer, keep_mark, read_kept
 from gateway.audit.reads.snapshot import Offenders, snapshot
 from gateway.audit.result import AuditReport
 from gateway.audit.run import GRACE_S, Policy, audit
@@ -35,6 +36,8 @@ class AuditOptions(NamedTuple):
     """Seconds that a settled call has to arrive in."""
     stripe: bool = False
     """Whether Stripe is asked too."""
+    is_whole: bool = False
+    """Whether sums of all time are compared from nothing, as with `everything`, although the rows are of a range."""
 
 
 async def audit_stores(settings: Settings, *, now: datetime, wanted: AuditOptions) -> AuditReport:
@@ -55,6 +58,7 @@ async def audit_stores(settings: Settings, *, now: datetime, wanted: AuditOption
         _stripe(settings, wanted) as stripe,
         snapshot(pool) as view,
     ):
+        kept = await read_kept(view, build_mark_signer(settings), is_whole=wanted.is_whole or wanted.everything)
         return await audit(
             view,
             span,
@@ -65,7 +69,21 @@ async def audit_stores(settings: Settings, *, now: datetime, wanted: AuditOption
             budgets=budgets,
             stripe=stripe,
             why_no_stripe=NO_KEY if wanted.stripe else NOT_ASKED,
+            kept=kept,
         )
+
+
+async def keep(settings: Settings, report: AuditReport, by: str) -> bool:
+    """Keeps the mark of an audit that has compared all sums and found them right; whether there was one to keep.
+
+    Raises DependencyDown, also where the login may only read.
+    """
+    signer = build_mark_signer(settings)
+    if signer is None or report.mark is None:
+        return False
+    async with database(settings, _WHY) as pool:
+        await keep_mark(pool, signer, report.mark, by)
+    return True
 
 
 async def _budgets(settings: Settings) -> Counted:

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Final
 
 from gateway.audit.budgets import Counted
-from gateway.audit.reads.snapshot import Offenders
+from gateway.audit.reads.snapshot import Offenders, unless
 from gateway.audit.reads.sums import Amounts, CounterTotals, Rollups
 from gateway.audit.result import InvariantResult, judge
 
@@ -23,10 +23,11 @@ _COUNTERS: Final = (
 )
 
 
-def rollups(read: Rollups, budgets: Counted) -> InvariantResult:
+def rollups(read: Rollups, budgets: Counted, faults: Offenders | None = None) -> InvariantResult:
     """INV-5 roll-ups. Reports, calls per key, budgets and the writers' counters are the sums of the ledger's rows.
 
-    On a breach: believe the ledger, not the report, until the sum has been rebuilt.
+    `faults` are of kept results, which must not be carried on then. On a breach: believe the ledger, not the report,
+    until the sum has been rebuilt.
     """
     totals = read.totals
     ever, inserted = totals["rows_ever"], totals["inserted_ever"]
@@ -49,6 +50,7 @@ def rollups(read: Rollups, budgets: Counted) -> InvariantResult:
             ever == inserted, f"{inserted:,} counted, {ever:,} rows in usage_daily"
         ),
         "budget's counter in Redis is not what was spent": budgets.wrong,
+        "kept result of an audit is not genuine": faults,
     }
     return judge("INV-5", "roll-ups", figures, broken, _ROLLUPS, note=budgets.why_not)
 
@@ -74,9 +76,9 @@ def amounts(read: Amounts) -> InvariantResult:
         "window is not what its rows are billed": read.windows,
         "window from before payers is not what its rows are billed": read.old_windows,
         "user's windows from before payers are not what their rows are billed": read.owed,
-        "amount was moved from windows from before payers and did not arrive, or the other way round": unless(
-            read.moved[0] == read.moved[1], f"{usd(read.moved[0])} USD taken, {usd(read.moved[1])} USD put"
-        ),
+        "amount was moved from windows from before payers and did not arrive, or the other way round": None
+        if read.moved is None
+        else unless(read.moved[0] == read.moved[1], f"{usd(read.moved[0])} USD taken, {usd(read.moved[1])} USD put"),
         "frozen amount is not meter events plus carry": read.frozen,
         "carry is not between 0 and 999 nano-USD": read.carry,
         "outbox_totals is not the sum of the events": read.counted,
@@ -114,8 +116,3 @@ def count(value: object) -> int:
     if not isinstance(value, int):
         raise TypeError(f"a count is an int, not {type(value).__name__}")
     return value
-
-
-def unless(holds: bool, said: str) -> Offenders:
-    """Nothing wrong where it holds, else one offender that is told in words."""
-    return Offenders() if holds else Offenders(1, (said,))

@@ -16,7 +16,7 @@ import msgspec
 import pricing
 import pricing.data
 from gateway.audit.result import AuditReport
-from gateway.audit.stores import AuditOptions, audit_stores
+from gateway.audit.stores import AuditOptions, audit_stores, keep
 from gateway.billing.bridge import Bridge, build_bridge
 from gateway.billing.bridge_store import BridgeFacts, Payer, read_bridge, read_names, reading_once
 from gateway.billing.reconcile.run import reconcile
@@ -145,7 +145,7 @@ async def _find(settings: Settings, connection: Any, wanted: CloseOptions, now: 
     earlier = await Periods(OneTransaction(connection)).not_closed_before(span.since)
     journal = await read_journal(connection, settings.gateway_data_dir / "journal", span.until)
     day = f"{span.since:%Y-%m}", f"{span.until:%Y-%m}"
-    audit = await audit_stores(settings, now=now, wanted=AuditOptions(*day))
+    audit = await audit_stores(settings, now=now, wanted=AuditOptions(*day, is_whole=True))
     compared = await _compare_stripe(settings, span, now)
     found = MonthFacts(
         **standing._asdict(),
@@ -196,6 +196,7 @@ async def _write(
             written, digest = await _write_pack(settings, folder, connection, month, name, accepted, by)
             async with database(settings, _WHY) as pool:
                 await Periods(pool).note_pack(period.month, version, digest)
+        await keep(settings, month.audit, f"gateway close {name}, {by}")
         totals = written.totals.to_json()
         if not await locked.finish(period.month, version, totals, written.chain_head, digest):
             raise BeingClosed(f"{name} was closed or reopened by somebody else meanwhile; {target} is not its pack")

@@ -17,7 +17,7 @@ import pricing
 import pricing.data
 from gateway.config.problems import without_effect
 from gateway.config.settings import Settings
-from gateway.doctor import daily, hosts, rooms, stores, stripe, vendors
+from gateway.doctor import audits, daily, hosts, rooms, stores, stripe, vendors
 from gateway.doctor.findings import Check, CheckResult, Level
 from gateway.doctor.transport import check_stores_tls
 from gateway.http.connections import FILES_KEPT, FILES_PER_CALL
@@ -32,6 +32,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("limits redis", stores.limits_redis),
     ("redis memory", stores.redis_memory),
     ("journal", stores.journal),
+    ("audit", audits.kept_audit),
     ("hosts", hosts.hosts),
     ("unkey", vendors.unkey),
     ("openai", vendors.openai),

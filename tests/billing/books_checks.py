@@ -3,6 +3,11 @@
 from collections import Counter
 from typing import Any, Final
 
+from gateway.audit.marks import Mark
+from gateway.audit.reads.marks import measure, read_since
+from gateway.audit.reads.payers import PAYERS
+from gateway.audit.reads.snapshot import snapshot
+from gateway.audit.reads.sums import COUNTED_OPEN
 from gateway.audit.stores import AuditOptions, audit_stores
 from gateway.billing.status import PayerBridge, read_status
 from gateway.billing.unbilled import read_unbilled
@@ -99,6 +104,26 @@ async def find_unbalanced(world: World) -> list[str]:
         payer_id = str(payer.payer_id)
         name, must = names.get(payer_id, payer_id), _lines_of(world.truth, names.get(payer_id), payer_id)
         wrong += _other_lines(name, payer, must)
+    return wrong + await _wrong_since_marks(world)
+
+
+async def _wrong_since_marks(world: World) -> list[str]:
+    """An audit that goes on from what was kept at any look before finds nothing that one of everything does not."""
+    wrong = []
+    async with snapshot(world.pool) as view:
+        for mark in world.marks:
+            since = await read_since(view, mark)
+            if since.sums != since.counters:
+                wrong.append(f"since {mark.until}, kept at {mark.as_of}: {since.sums}, counted {since.counters}")
+            if (payers := await view.offenders(PAYERS, mark.until)).found:
+                wrong.append(f"since {mark.until}: payers {payers.examples}")
+        if (states := await view.offenders(COUNTED_OPEN)).found:
+            wrong.append(f"states of the outbox: {states.examples}")
+        if (measured := await measure(view)) is not None:
+            if measured.sums != measured.counters:
+                wrong.append(f"of all time: {measured.sums}, counted {measured.counters}")
+            world.done["marks"] += 1
+            world.marks.append(Mark(measured.until, world.now, "", measured.kept, None))
     return wrong
 
 

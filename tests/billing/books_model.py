@@ -17,6 +17,7 @@ import structlog
 
 from gateway.accounts.link import ACTIONS, LinkOptions
 from gateway.accounts.users import ChangedUser, set_fields
+from gateway.audit.marks import Mark
 from gateway.billing import held
 from gateway.billing.mirror.read import StripeReader
 from gateway.billing.mirror.refresh import Mirror
@@ -84,6 +85,8 @@ class World:
         self.desk: Final = Desk(self.random, pool, settings, self.stripe, self.truth, self.done)
         self.wrong: Final[list[str]] = []
         """What was not right on the way."""
+        self.marks: Final[list[Mark]] = []
+        """What later audits go on from, as it was at each look."""
         self._knows_subscriptions: Final = bool(seed % 2)
         """Whether Stripe was asked for its subscriptions, or every period is taken for a calendar month."""
         self._worker_pool: Final = worker_pool

@@ -57,7 +57,19 @@ async def test_a_month(pool: Pool, database_url: str) -> None:
     """Over one month's end, with a little of everything."""
     world, wrong = await play(1001, 33, pool, database_url)
     assert not wrong, "\n".join(wrong)
-    for thing in ("rows", "late", "corrected", "linked", "credit", "plan", "trouble", "outage", "lost", "killed"):
+    for thing in (
+        "rows",
+        "late",
+        "corrected",
+        "linked",
+        "credit",
+        "plan",
+        "trouble",
+        "outage",
+        "lost",
+        "killed",
+        "marks",
+    ):
         assert world.done[thing], thing
 
 

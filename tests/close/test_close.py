@@ -17,6 +17,7 @@ from gateway.close.findings import ITEMS, NEVER_ACCEPTED
 from gateway.close.manifest import public_key_of
 from gateway.close.seal import seal
 from gateway.close.verify import verify
+from gateway.config.key_ring import entry_of
 from gateway.config.settings import Settings
 from gateway.kit.clock import now
 from gateway.kit.errors import Expected
@@ -26,9 +27,23 @@ from gateway.ledger.stream import Buffer
 from gateway.usage.event import encode
 from tests.close.packs import SIGNING_KEY
 from tests.close.site import ACCEPT, ACCEPTED, FIRST, KEY_TEXT, OCTOBER, SEPTEMBER, Site, items
-from tests.support.audits import insert, lines, segment
+from tests.support.audits import audited, insert, lines, segment
 from tests.support.invoke import gateway
 from tests.support.source import TOP
+
+
+async def test_closing_keeps_what_later_audits_go_on_from(site: Site) -> None:
+    site.env["GATEWAY_SECRETS"] = entry_of("one", bytes(32))
+    assert (await site.told("2026-09", *ACCEPT))["closed"]
+    mark = await site.pool.fetchrow("select * from audit_marks")
+    assert mark is not None
+    assert (mark["until"], mark["made_by"], mark["rows"]) == (
+        OCTOBER,
+        "gateway close 2026-09 v1, Ada",
+        len(site.events),
+    )
+    _, found = await audited(site.env, "--from", "2026-09", "--to", "2026-10")
+    assert [found[name]["state"] for name in ("INV-5", "INV-6", "INV-11")] == ["ok", "ok", "ok"]
 
 
 async def test_a_month_is_closed_and_its_pack_verifies(site: Site) -> None:

@@ -7,7 +7,7 @@ from tests.support.statements import modules, plan_of, scans, statements_of
 
 FIXED: Final = {
     *("books", "plan_changes", "outbox_totals", "flush_counters", "database_mark", "summed_months", "periods"),
-    *("plans", "customers", "user_customers", "users", "hosts"),
+    *("plans", "customers", "user_customers", "users", "hosts", "audit_marks"),
 }
 """Tables that grow with customers, hosts or versions, or by a row a month; not with what is used."""
 ASKED_BY_PEOPLE: Final = (

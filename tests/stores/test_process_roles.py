@@ -96,7 +96,7 @@ TABLES: Final[dict[str, dict[str, AbstractSet[str]]]] = {
         "usage_daily": READS, "usage_daily_meetings": READS, "usage_daily_units": READS,
         "stripe_attempts": READS, "stripe_decisions": READS, "outbox_totals": READS,
         "price_books": READS,
-        "plans": READS, "plan_changes": READS, "hosts": READS,
+        "plans": READS, "plan_changes": READS, "hosts": READS, "audit_marks": READS,
     },
 }  # fmt: skip
 REFUSED: Final = (

@@ -84,6 +84,7 @@ TABLES: Final = {
     "correction_decisions": (NOTHING, APPENDS),
     "plans": (NOTHING, APPENDS),
     "hosts": (NOTHING, WRITES),
+    "audit_marks": (NOTHING, APPENDS),
     "plan_changes": (NOTHING, frozenset({"select", "update"})),
 }
 HIDDEN_COLUMNS: Final = {

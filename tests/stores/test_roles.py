@@ -39,7 +39,7 @@ SERVICE_ONLY = (
     "billing_windows", "billing_carry", "credit_uses", "price_books",
     "stripe_attempts", "stripe_decisions", "outbox_totals",
     "usage_monthly", "summed_months",
-    "plans", "plan_changes", "hosts",
+    "plans", "plan_changes", "hosts", "audit_marks",
 )  # fmt: skip
 
 # Supabase's own set-up (Supabase's docs), as far as migrations meet it.

@@ -20,13 +20,16 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
+from gateway.audit.kept import keep_mark, read_kept
+from gateway.audit.marks import Mark, MarkSigner, digest
+from gateway.audit.reads.marks import measure, read_marks
 from gateway.audit.reads.snapshot import snapshot
 from gateway.audit.run import audit
 from gateway.audit.span import audited_span
 from gateway.billing.webhooks.inbox import StripeInbox
 from gateway.close.periods import Periods
 from gateway.close.seal import seal
-from gateway.config.key_ring import entry_of
+from gateway.config.key_ring import entry_of, parse_ring
 from gateway.config.settings import Settings
 from gateway.journal.frames import OPEN, SETTLE
 from gateway.journal.writer import Journal
@@ -182,15 +185,23 @@ async def record_loops(
 
 
 async def record_audit(database_url: str, folder: Path) -> Recorded:
-    """Audits the last two days, as a nightly audit does."""
+    """Audits the last two days, as a nightly audit that goes on from what was kept up to the last seal."""
     recorded, now = Recorded(""), datetime.now(UTC)
+    signer = MarkSigner(parse_ring(entry_of("one", bytes(32))))
     with patch.object(postgres_connections, "Connection", _explaining(recorded)):
         pool = await open_pool(database_url, connections_max=1)
+    async with snapshot(pool) as view:
+        measured, newest = await measure(view), await read_marks(view, 1)
+    assert measured is not None
+    previous = digest(newest[0]) if newest else None
+    await keep_mark(pool, signer, Mark(measured.until, now, "", measured.kept, previous), "a test")
     async with snapshot(pool) as view:
         token = _loop.set("audit")
         try:
             span = audited_span(None, None, now)
-            await audit(view, span, now, book=BOOK, policy=POLICY, folder=folder, budgets=NO_BUDGETS)
+            kept = await read_kept(view, signer, is_whole=False)
+            assert kept.since is not None
+            await audit(view, span, now, book=BOOK, policy=POLICY, folder=folder, budgets=NO_BUDGETS, kept=kept)
         finally:
             _loop.reset(token)
     await pool.close()

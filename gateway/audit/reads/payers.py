@@ -2,17 +2,19 @@
 
 from typing import Final, NamedTuple
 
+from gateway.audit.reads.marks import CREDIT, SumsSince
 from gateway.audit.reads.snapshot import Offenders, Snapshot, select_worst
 from gateway.audit.reads.sums import PAYER
 
-# Payers whose windows, of all time, do not add up to what the rows are billed since there are payers.
+# Payers whose windows from $1 on, or of all time, do not add up to what the rows are billed since there are payers.
 PAYERS: Final = select_worst(f"""
 select ltrim({PAYER}) as example from (
   select customer_id, case when customer_id is null then user_id end as user_id,
     billed_nano - billed_before_nano as nano
-  from public.usage_daily
+  from public.usage_daily where $1::timestamptz is null or day >= ($1 at time zone 'UTC')::date
   union all
   select customer_id, user_id, moved_nano + accrued_nano - billed_nano from public.billing_windows
+  where $1::timestamptz is null or window_start >= $1
 ) both_sides
 group by customer_id, user_id having sum(nano) <> 0
 """)  # noqa: S608
@@ -63,18 +65,22 @@ class Payers(NamedTuple):
     """INV-11."""
 
     payers: Offenders
-    decided: Offenders
-    uses: Offenders
-    given: Offenders
+    decided: Offenders | None
+    """None, as the next two, where sums of all time go on from a mark."""
+    uses: Offenders | None
+    given: Offenders | None
     credit: tuple[int, int]
     """Nano-USD that balances say is used, and that windows say was paid by it."""
 
 
-async def read_payers(view: Snapshot) -> Payers:
-    """Whole, whatever the span."""
+async def read_payers(view: Snapshot, since: SumsSince | None = None) -> Payers:
+    """Whole, whatever the span, or going on from a mark."""
+    if since is not None:
+        payers = await view.offenders(PAYERS, since.until)
+        return Payers(payers, None, None, None, (since.counters[CREDIT], since.sums[CREDIT]))
     credit = await view.row(CREDIT_SUMS)
     return Payers(
-        await view.offenders(PAYERS),
+        await view.offenders(PAYERS, None),
         await view.offenders(DECIDED),
         await view.offenders(CREDIT_USES),
         await view.offenders(CREDIT_GIVEN),

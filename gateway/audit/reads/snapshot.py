@@ -42,6 +42,11 @@ class Offenders(NamedTuple):
     """EXAMPLES_MAX at most."""
 
 
+def unless(holds: bool, said: str) -> Offenders:
+    """Nothing wrong where it holds, else one offender that is told in words."""
+    return Offenders() if holds else Offenders(1, (said,))
+
+
 class Snapshot:
     """Questions to the frozen view. Every method raises DependencyDown("postgres") when the database does not answer
     or is not migrated."""

@@ -1,12 +1,15 @@
 """Sums beside the ledger against the ledger: roll-up, key counters, writers' counters, Stripe windows and outbox.
 
-Reads only. What depends on a span of time is summed for the span; what only grows (counters, windows against what is
-frozen) is compared whole, through `usage_daily`, which is small, so that no audit has to read the whole ledger.
+Reads only. What depends on a span of time is summed for the span. What only grows (counters, windows against what is
+frozen) goes on from the mark of an audit that has compared it whole (marks.py); that one reads `usage_daily`, which is
+small beside the ledger.
 """
 
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from gateway.audit.reads.marks import KEY_CALLS, SumsSince
+from gateway.audit.reads.marks import OWED as OWED_SINCE
 from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, select_worst, utc
 from gateway.ledger.sql import SOUND_LINE
 
@@ -126,14 +129,17 @@ left join (select api_key_id, sum(calls) as calls from public.usage_daily group 
 where k.usage_count <> coalesce(h.calls, 0)
 """)
 
-# What the span holds, and the two totals that only grow.
+# What the span holds.
 TOTALS: Final = f"""
 select count(*) as rows, count(*) filter (where adjusts is null) as calls, coalesce(sum(cost_usd), 0) as cost_usd,
-  coalesce(sum(billed_usd), 0) as billed_usd,
-  (select coalesce(sum(rows), 0)::bigint from public.usage_daily) as rows_ever,
-  (select coalesce(sum(inserted), 0)::bigint from public.flush_counters) as inserted_ever
+  coalesce(sum(billed_usd), 0) as billed_usd
 from public.openai_usage where {_ROW_SPAN}
 """  # noqa: S608
+# The two totals that only grow.
+EVER: Final = """
+select (select coalesce(sum(rows), 0)::bigint from public.usage_daily) as rows_ever,
+  (select coalesce(sum(inserted), 0)::bigint from public.flush_counters) as inserted_ever
+"""
 
 # The lengths of the billing windows that a span touches. The index by time finds them, because none is as long as 31
 # days (`billing.window_s`).
@@ -227,17 +233,31 @@ select state || ' meter ' || meter as example from (
 group by state, meter, account having sum(events) <> 0 or sum(value) <> 0
 """)
 
-# The amounts of billing as a whole. What was moved is counted once, in billing_windows.
+# The same of states that an event is in for a while only: indexes find these.
+COUNTED_OPEN: Final = select_worst("""
+select state || ' meter ' || meter as example from (
+  select state, meter, account, 1 as events, value from public.stripe_meter_events where state = 'pending'
+  union all
+  select state, meter, account, 1, value from public.stripe_meter_events
+  where state in ('rejected', 'unknown', 'unreportable')
+  union all
+  select state, meter, account, -events, -value from public.outbox_totals
+  where state in ('pending', 'rejected', 'unknown', 'unreportable')
+) both_sides
+group by state, meter, account having sum(events) <> 0 or sum(value) <> 0
+""")
+
+# The amounts of billing, of windows from $1 on. What was moved is counted once, in billing_windows.
 BILLING: Final = """
 with old as (
   select coalesce(sum(nano - moved_nano), 0)::bigint as nano, coalesce(sum(nano - frozen_nano), 0)::bigint as unfrozen
-  from public.stripe_windows
+  from public.stripe_windows where $1::timestamptz is null or window_start >= $1
 ), new as (
   select coalesce(sum(billed_nano), 0)::bigint as nano, coalesce(sum(credit_nano), 0)::bigint as credit,
     coalesce(sum(billed_nano - credit_nano - frozen_nano - settled_nano), 0)::bigint as unfrozen,
     coalesce(sum(settled_nano - written_off_nano), 0)::bigint as settled,
     coalesce(sum(written_off_nano), 0)::bigint as written_off
-  from public.billing_windows
+  from public.billing_windows where $1::timestamptz is null or window_start >= $1
 ), outbox as (
   select coalesce(sum(value) filter (where state in ('sent', 'duplicate')), 0)::bigint as delivered,
     coalesce(sum(value) filter (where state = 'pending'), 0)::bigint as waiting,
@@ -292,9 +312,10 @@ class Amounts(NamedTuple):
     """None where they were not compared one by one."""
     old_windows: Offenders | None
     """The same, of those from before payers."""
-    owed: Offenders
-    moved: tuple[int, int]
-    """Nano-USD that left the windows from before payers, and that came to the others."""
+    owed: Offenders | None
+    """None where sums of all time go on from a mark: the windows of the span were compared."""
+    moved: tuple[int, int] | None
+    """Nano-USD that left the windows from before payers, and that came to the others; None as `owed`."""
     frozen: Offenders
     carry: Offenders
     counted: Offenders
@@ -309,9 +330,13 @@ class CounterTotals(NamedTuple):
     slots: Offenders
 
 
-async def read_rollups(view: Snapshot, span: AuditRange) -> Rollups:
-    """Raises DependencyDown, as all of these."""
+async def read_rollups(view: Snapshot, span: AuditRange, since: SumsSince | None = None) -> Rollups:
+    """`since`: what sums of all time go on from. Raises DependencyDown, as all of these."""
     totals = dict(await view.row(TOTALS, *span))
+    if since is None:
+        totals |= dict(await view.row(EVER))
+    else:
+        totals |= {"rows_ever": since.sums.rows, "inserted_ever": since.counters.rows}
     days = whole_days(span)
     return Rollups(
         totals,
@@ -320,7 +345,7 @@ async def read_rollups(view: Snapshot, span: AuditRange) -> Rollups:
         await view.offenders(MEETINGS, *days),
         await view.offenders(UNITS, *days),
         await view.offenders(MONTHLY, *span),
-        await view.offenders(KEYS),
+        await view.offenders(KEYS) if since is None else since.compare(KEY_CALLS),
     )
 
 
@@ -340,21 +365,29 @@ async def window_lengths(view: Snapshot, span: AuditRange) -> list[int]:
     return sorted(row["window_seconds"] for row in await view.rows(LENGTHS, *span))
 
 
-async def read_amounts(view: Snapshot, span: AuditRange, window_s: int | None) -> Amounts:
-    """`window_s`: the length of all windows in the span, whole ones only; None compares them in total only."""
+async def read_amounts(
+    view: Snapshot, span: AuditRange, window_s: int | None, since: SumsSince | None = None
+) -> Amounts:
+    """`window_s`: the length of all windows in the span, whole ones only; None compares them in total only. `since`:
+    what sums of all time go on from."""
     by_window = old_by_window = None
     if window_s is not None:
         by_window = await view.offenders(WINDOWS, *span, window_s)
         old_by_window = await view.offenders(OLD_WINDOWS, *span, window_s)
+    totals = dict(await view.row(BILLING, None if since is None else since.until))
+    carry = await view.offenders(CARRY)
+    if since is not None:
+        frozen, counted = since.compare(OWED_SINCE), await view.offenders(COUNTED_OPEN)
+        return Amounts(totals, by_window, old_by_window, None, None, frozen, carry, counted)
     moved = await view.row(MOVED)
     return Amounts(
-        dict(await view.row(BILLING)),
+        totals,
         by_window,
         old_by_window,
         await view.offenders(OWED),
         (moved["taken"], moved["put"]),
         await view.offenders(FROZEN),
-        await view.offenders(CARRY),
+        carry,
         await view.offenders(COUNTED),
     )
 
