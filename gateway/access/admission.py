@@ -248,12 +248,15 @@ class Admission:
         return task
 
     async def _verify_in_turn(self, digest: bytes, key: str, endpoint: str, model: str) -> Principal:
-        async with self._familiar:
+        """A key that may go on without Unkey waits for its turn no longer than for an answer."""
+        known = self._known.get(digest)
+        may_go_on = known is not None and self._monotonic() < known.stale_until_s
+        async with self._familiar.turn(within_s=self._settings.timeout_s if may_go_on else None):
             return await self._verify(digest, key, endpoint, model)
 
     async def _verify_stranger(self, digest: bytes, key: str, endpoint: str, model: str, peer: str) -> Principal:
         """Raises ApiError 429, too, when others from `peer` were refused while this one waited."""
-        async with self._strangers:
+        async with self._strangers.turn():
             self._unknown_keys.check(peer)
             try:
                 principal = await self._verify(digest, key, endpoint, model)

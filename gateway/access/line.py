@@ -6,8 +6,8 @@ its address before anybody's turn who came a moment later; drawn by lot, good ke
 """
 
 import asyncio
-from collections.abc import Callable
-from types import TracebackType
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from gateway.kit.errors import DependencyDown
@@ -20,7 +20,7 @@ WAITING_MAX: Final = 12_000
 
 
 class QuestionLine:
-    """An `async with` of it is one question, from its turn on. Raises DependencyDown when too many wait."""
+    """An `async with` of a `turn` is one question, from its turn on."""
 
     def __init__(self, draw: Callable[[int], int], *, at_once: int = AT_ONCE, waiting_max: int = WAITING_MAX) -> None:
         """`draw` gives a number from 0 to one less than its argument."""
@@ -29,7 +29,16 @@ class QuestionLine:
         self._waiting_max: Final = waiting_max
         self._waiting: Final[list[asyncio.Future[None]]] = []
 
-    async def __aenter__(self) -> None:
+    @contextlib.asynccontextmanager
+    async def turn(self, *, within_s: float | None = None) -> AsyncIterator[None]:
+        """Raises DependencyDown: too many wait, or its turn has not come `within_s` seconds."""
+        await self._await_turn(within_s)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _await_turn(self, within_s: float | None) -> None:
         if self._free:
             self._free -= 1
             return
@@ -38,16 +47,17 @@ class QuestionLine:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._pass_on()
+            async with asyncio.timeout(within_s):
+                await turn
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if turn.cancelled():
+                with contextlib.suppress(ValueError):  # it may have been passed over since
+                    self._waiting.remove(turn)
+            else:
+                self._pass_on()  # it had just come
+            if isinstance(error, TimeoutError):
+                raise DependencyDown("unkey", "other questions are before this one") from None
             raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pass_on()
 
     def _pass_on(self) -> None:
         while self._waiting:

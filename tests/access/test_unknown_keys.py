@@ -12,6 +12,7 @@ from gateway.access.unknown_keys import ADDRESSES_MAX, UnknownKeyLimit
 from gateway.keys.verify import Verification
 from gateway.kit.errors import ApiError, DependencyDown
 from tests.access.admissions import KEY, UNKEY_DOWN, AdmissionFakes, no, valid
+from tests.support.patience import ENDS_S
 
 
 async def test_unknown_keys_of_one_address_are_bounded() -> None:
@@ -133,7 +134,7 @@ async def test_a_turn_that_nobody_takes_is_passed_on() -> None:
     line, inside = QuestionLine(lambda _: 0, at_once=1), asyncio.Event()
 
     async def question() -> None:
-        async with line:
+        async with line.turn():
             await inside.wait()
 
     tasks = [asyncio.create_task(question()) for _ in range(4)]
@@ -168,11 +169,33 @@ async def test_a_key_that_is_known_waits_behind_no_stranger() -> None:
     await asyncio.gather(*strangers, return_exceptions=True)
 
 
+async def test_a_key_that_may_go_on_without_unkey_does_not_wait_long_behind_others() -> None:
+    """Where Unkey takes long, the turn of a key that is in use may come a minute later."""
+    fakes = AdmissionFakes(fresh_s=30, stale_s=600, timeout_s=0.02)
+    keys = [f"key-{number}" for number in range(AT_ONCE + 1)]
+    for key in keys:
+        await fakes.admit(key)
+    fakes.keys.gate.clear()
+    fakes.now_s = 31
+    *before, last = keys
+    asking = [asyncio.create_task(fakes.admission.admit(key)) for key in before]
+    await asyncio.sleep(0)
+    for _ in range(2):
+        async with asyncio.timeout(ENDS_S):
+            await fakes.admit(last)
+    assert len(fakes.keys.asked) == len(keys) + AT_ONCE  # nobody was asked about it again
+    fakes.keys.gate.set()
+    await asyncio.gather(*asking)
+    fakes.now_s = 34
+    await fakes.admit(last)
+    assert fakes.keys.asked[-1] == last
+
+
 async def test_a_line_that_is_full_says_so() -> None:
     line, inside = QuestionLine(lambda _: 0, at_once=1, waiting_max=2), asyncio.Event()
 
     async def question() -> None:
-        async with line:
+        async with line.turn():
             await inside.wait()
 
     tasks = [asyncio.create_task(question()) for _ in range(3)]
