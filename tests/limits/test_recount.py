@@ -1,10 +1,9 @@
 """Counters of budgets made from the ledger again: after a dead proxy, a correction, a lost Redis, by two at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
@@ -14,65 +13,21 @@ from redis.asyncio import Redis
 from gateway.accounts.store import Accounts
 from gateway.audit.budgets import compare
 from gateway.embedded import ephemeral
-from gateway.kit.errors import DependencyDown
-from gateway.ledger.rows import LedgerEntry
 from gateway.ledger.store import Ledger
 from gateway.limits.budgets import Budget, Window
-from gateway.limits.claims import Hold
-from gateway.limits.counters import KEPT, PIECE_MAX, QUIET_TURN, TURN, Limits
+from gateway.limits.counters import KEPT, PIECE_MAX, Limits
 from gateway.limits.recount import QUIET_PASSES, Recount
 from gateway.limits.scripts import RECOUNT
 from gateway.limits.spending import Spending
 from gateway.stores.postgres import Pool
 from gateway.stores.redis import open_redis
 from gateway.usage.event import UsageEvent
-from tests.support.events import AT, call, new_id
+from tests.limits.budget_counter import KEY, LATER, RANDOM, USD, BudgetCounter
+from tests.support.events import AT, new_id
 from tests.support.servers import memory_folder
 
-USD = 1_000_000_000
-RANDOM = Random(11)
-KEY = "limit:b:one"
-LATER = AT + timedelta(hours=2)
 HELD_MAX_S = 0.02
 """Seconds for which Valkey may answer nobody else."""
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> "AsyncIterator[Redis]":
-    client = open_redis(redis_url)
-    yield client
-    await client.aclose()
-
-
-class BudgetCounter:
-    """One user's daily budget of 1 USD, its counter, and the ledger."""
-
-    def __init__(self, limits: Limits, ledger: Ledger, pool: Pool, user_id: str) -> None:
-        self.limits, self.ledger, self.user_id = limits, ledger, user_id
-        budget = Budget(id="one", user_id=user_id, limit_nano=USD, period="day", hard=True, since=AT)
-        self.hold = Hold(KEY, budget.window(AT), USD // 4)
-        self.recount = Recount(limits, Spending(pool), now=lambda: LATER)
-
-    async def begin(self, nano: int = 0) -> None:
-        await self.limits.begin(KEY, msgspec.json.encode(self.hold.window), nano)
-
-    async def insert(self, *events: UsageEvent) -> None:
-        await self.ledger.insert_batch([LedgerEntry.of(event) for event in events])
-
-    def call(self, nano: int, **changes: object) -> UsageEvent:
-        return call(self.user_id, new_id(RANDOM), cost_nano=nano, billed_nano=nano, **changes)  # type: ignore[arg-type]
-
-    async def figures(self) -> tuple[int | None, int, int]:
-        """The ledger's sum, settled since, held; nano-USD."""
-        state = await self.limits.state(KEY)
-        return state.base, sum(state.settled.values()), sum(state.held.values())
-
-
-@pytest.fixture
-async def counter(redis: "Redis", ledger: Ledger, pool: Pool) -> BudgetCounter:
-    return BudgetCounter(
-        Limits(redis, hold_s=600), ledger, pool, await Accounts(ledger.pool).create_user("owner@example.com")
-    )
 
 
 async def test_what_is_in_the_ledger_moves_into_the_sum(counter: BudgetCounter) -> None:
@@ -86,49 +41,6 @@ async def test_what_is_in_the_ledger_moves_into_the_sum(counter: BudgetCounter) 
     await counter.insert(settled, dead)  # the proxy of `dead` was killed; its row is the sweeper's
     assert await counter.recount.step_once() == 1
     assert await counter.figures() == (27, 0, USD // 4)
-
-
-async def test_workers_take_turns(counter: BudgetCounter, pool: Pool, redis: "Redis") -> None:
-    await counter.begin()
-    await counter.insert(counter.call(7))
-    one, other = (Recount(counter.limits, Spending(pool), now=lambda: LATER, turn_s=3600) for _ in range(2))
-    assert [await one.step_once(), await other.step_once(), await one.step_once()] == [1, 0, 0]
-    assert await counter.figures() == (7, 0, 0)
-    assert 0 < await redis.pttl(TURN) <= 3_600_000
-    await redis.delete(TURN)  # as it goes by itself
-    await counter.limits.reserve(counter.call(0).id, [counter.hold])
-    assert [await other.step_once(), await one.step_once()] == [1, 0]
-
-
-async def test_workers_share_the_turns_that_look_at_quiet_periods(
-    counter: BudgetCounter, pool: Pool, redis: "Redis"
-) -> None:
-    await counter.begin()
-    await counter.insert(counter.call(7))
-    workers = [Recount(counter.limits, Spending(pool), now=lambda: LATER, turn_s=3600) for _ in range(3)]
-
-    async def pass_of(worker: Recount) -> int:
-        await redis.delete(TURN)  # as it goes by itself
-        return await worker.step_once()
-
-    assert [await pass_of(worker) for worker in workers] == [1, 0, 0]
-    assert 0 < await redis.pttl(QUIET_TURN) <= QUIET_PASSES * 3_600_000
-    await redis.delete(QUIET_TURN)
-    assert [await pass_of(worker) for worker in workers] == [1, 0, 0]
-
-
-async def test_a_pass_that_an_outage_broke_off_is_made_again_at_once(counter: BudgetCounter, pool: Pool) -> None:
-    await counter.begin()
-    await counter.insert(counter.call(7))
-    spending = Away(pool)
-    recount = Recount(counter.limits, spending, now=lambda: LATER, turn_s=3600)
-    for _ in range(2):  # it is told as an outage each time, not as somebody else's turn
-        with pytest.raises(DependencyDown):
-            await recount.step_once()
-    spending.is_away = False
-    assert await recount.step_once() == 1
-    assert await counter.figures() == (7, 0, 0)
-    assert await recount.step_once() == 0
 
 
 async def test_a_correction_counts_though_nothing_is_under_way(counter: BudgetCounter) -> None:
@@ -176,19 +88,6 @@ async def test_a_period_that_is_over_or_lost_is_forgotten(counter: BudgetCounter
     await redis.delete(KEY)
     assert await counter.recount.step_once() == 0
     assert await counter.limits.windows() == {}
-
-
-async def test_a_period_that_is_over_makes_room_in_a_full_redis(
-    counter: BudgetCounter, pool: Pool, redis: "Redis"
-) -> None:
-    await counter.begin()
-    over = Recount(counter.limits, Spending(pool), now=lambda: LATER + timedelta(days=2), turn_s=3600)
-    await redis.config_set("maxmemory", 1)
-    try:
-        assert await over.step_once() == 0
-        assert await counter.limits.windows() == {}
-    finally:
-        await redis.config_set("maxmemory", 0)
 
 
 async def test_scopes_periods_and_models_add_up_as_the_ledger_says(
@@ -330,19 +229,6 @@ class AllContained(Spending):
 
     async def is_current(self, window: Window) -> bool:
         return True
-
-
-class Away(Spending):
-    """A ledger that does not answer, until it does."""
-
-    is_away = True
-
-    async def read_spent(
-        self, window: Window, events: Sequence[str] = (), kept: Sequence[str] = ()
-    ) -> tuple[int, list[str], list[str]]:
-        if self.is_away:
-            raise DependencyDown("postgres", "it does not answer")
-        return await super().read_spent(window, events, kept)
 
 
 class WatchedLimits(Limits):
