@@ -54,8 +54,7 @@ async def serve(
             return 0
         board = Board(monotonic=time.monotonic, build=build_labels(os.environ))
         admin_bound = _admin_socket(settings, old, stack)
-        # The latest: SIGHUP may have come meanwhile.
-        gateway = Gateway(
+        gateway = Gateway(  # with the latest settings: SIGHUP may have come meanwhile
             reload.settings, os.environ, host=settings.gateway_host, port=settings.gateway_port, slots=slots,
             background=background, watcher=board, listeners=listeners,
         )  # fmt: skip
