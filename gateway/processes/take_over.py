@@ -162,7 +162,7 @@ class Predecessor:
 async def find_predecessor(folder: Path, stack: AsyncExitStack, say: Say) -> Predecessor | None:
     """The gateway that serves from this data folder, with its sockets; None when there is none.
 
-    Raises ConfigError: it is of a version that this one does not understand, or is just ending.
+    Raises ConfigError: it is another user's, of a version that this one does not understand, or just ending.
     """
     asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     stack.callback(asked.close)
@@ -172,6 +172,9 @@ async def find_predecessor(folder: Path, stack: AsyncExitStack, say: Say) -> Pre
             await asyncio.get_running_loop().sock_connect(asked, f"{short}/{NAME}")
     except (FileNotFoundError, ConnectionRefusedError):
         return None
+    except OSError as error:
+        fix = "It must be started as the user of the gateway that serves."
+        raise ConfigError(f"--take-over: {folder / NAME}: {error.strerror}. {fix}") from None
     told, numbers = await _greeting(asked)
     sockets = [socket.socket(fileno=number) for number in numbers]
     for each in sockets:

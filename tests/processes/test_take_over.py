@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.config.settings import Settings
+from gateway.kit.errors import ConfigError
 from gateway.processes.preflight import Patience, free_slots
 from gateway.processes.stack import Gateway
 from gateway.processes.supervisor import Child
@@ -84,3 +85,10 @@ async def test_a_keeper_that_cannot_be_started_for_want_of_a_process_is_started_
     monkeypatch.setattr("gateway.processes.stack.RESTART_MAX_S", 0.0)
     await Gateway(Settings(gateway_data_dir=tmp_path), {}, host="127.0.0.1", port=0, slots=[]).start_keeper()
     assert outcomes == []
+
+
+async def test_one_that_may_not_be_asked_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / NAME).symlink_to(NAME)  # as an error that is not its absence: the tests may be root, who may ask all
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match="as the user of the gateway that serves"):
+            await find_predecessor(tmp_path, stack, print)
