@@ -29,7 +29,10 @@ BODY: Final = {
     "stream_options": {"include_usage": True},
 }
 # Shapes of chunks as in tests/golden/streams.
-HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+    b"Connection: close\r\n\r\n"  # it does close: a call that was sent on it meanwhile would be cut
+)
 
 
 def event(choices: Sequence[object], usage: object, number: int) -> bytes:
