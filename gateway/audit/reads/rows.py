@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, select_worst, union
+from gateway.audit.reads.snapshot import AuditRange, Offenders, Snapshot, select_worst
 from gateway.usage.usage_block import BLOCK_BYTES_MAX
 
 _SPAN: Final = "($1::timestamptz is null or created_at >= $1) and ($2::timestamptz is null or created_at < $2)"
@@ -76,14 +76,13 @@ _LACKS: Final = (
     ("unpriced, and does not say why", "evidence = 'unpriced' and coalesce(metadata->'problems', '[]') = '[]'"),
 )
 # Rows that lack what their evidence needs, each with the reason in words.
-EVIDENCE: Final = select_worst(
-    union(
-        [
-            f"select id || ' ({what})' as example from public.openai_usage where {_SPAN} and {rule}"  # noqa: S608
-            for what, rule in _LACKS
-        ]
-    )
-)
+EVIDENCE: Final = select_worst(f"""
+select id || ' (' || what || ')' as example
+from public.openai_usage cross join lateral (
+  values {", ".join(f"('{what}', {rule})" for what, rule in _LACKS)}
+) as lacks(what, is_lacking)
+where {_SPAN} and is_lacking
+""")  # noqa: S608
 # How many rows there are of each kind.
 KINDS: Final = f"select evidence, count(*) as rows from public.openai_usage where {_SPAN} group by 1 order by 1"  # noqa: S608
 

@@ -3,7 +3,7 @@
 The transaction is REPEATABLE READ, READ ONLY: it locks nothing and can change nothing. Must hold no query of its own.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -110,8 +110,3 @@ def select_worst(query: str) -> str:
 def utc(at: str) -> str:
     """The timestamptz expression `at` as text that does not depend on the session's time zone and date style."""
     return f"""to_char({at} at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')"""
-
-
-def union(checks: Sequence[str]) -> str:
-    """Several such queries as one."""
-    return " union all ".join(f"({check})" for check in checks)
