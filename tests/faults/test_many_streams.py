@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from tests.support.gateway import Stack, stack
+from tests.support.patience import ENDS_S, LOOK_S
 from tests.support.servers import free_port
 from tests.support.whole_gateway import settled_rows
 
@@ -135,9 +136,13 @@ async def run_streams(running: Stack, upstream: Upstream) -> Counter[int]:
                 streams.create_task(one())
             while told.total() < STREAMS:
                 await asyncio.sleep(0.05)
-            assert told[200] == upstream.begun
-            assert await is_ready(running) is (told[200] == STREAMS)
-            upstream.end.set()
+            try:
+                assert told[200] == upstream.begun
+                async with asyncio.timeout(ENDS_S):  # the parent looks at a proxy now and then
+                    while await is_ready(running) is not (told[200] == STREAMS):
+                        await asyncio.sleep(LOOK_S)
+            finally:
+                upstream.end.set()
     return told
 
 
