@@ -69,9 +69,10 @@ async def correct_settled(ledger: Ledger, raws: Iterable[bytes], now: datetime) 
 
 
 def exact_event(raw: bytes) -> UsageEvent | None:
-    """What these bytes say, where they say what OpenAI has said: it may correct an estimate."""
+    """What these bytes say, where that is certain: usage that OpenAI has told, or that the call never ran. It may
+    correct an estimate."""
     try:
         event = decode_event(raw)
     except UNREADABLE:
         return None  # it is in quarantine
-    return event if event.evidence in EXACT and is_uuid(event.id) else None
+    return event if event.evidence in (*EXACT, "void") and is_uuid(event.id) else None

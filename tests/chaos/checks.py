@@ -143,7 +143,7 @@ def _is_right(
     if row["evidence"] == "estimated":
         bound = Decimal(json.loads(row["metadata"])["bound_usd"])
         if corrections:  # which say what OpenAI did: the estimate was made without an answer's model and tier
-            exact = None if charged is None else _cost(corrections[-1], charged, prices)
+            exact = Decimal(0) if charged is None else _cost(corrections[-1], charged, prices)
             return bool(row["cost_usd"] + sum(each["cost_usd"] for each in corrections) == exact)
         return bool(json.loads(row["metadata"])["reason"]) and max(row["cost_usd"], cost or 0) <= bound
     # Never `void` what OpenAI charged for; nothing here is without a price.

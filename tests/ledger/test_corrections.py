@@ -140,13 +140,29 @@ async def test_a_correction_that_cannot_be_a_row_goes_to_quarantine(ledger: Ledg
     assert await sums_are_right(pool)
 
 
-@pytest.mark.parametrize("evidence", ["unpriced", "void", "estimated"])
+async def test_a_call_that_never_ran_costs_nothing_though_it_was_swept(
+    buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush
+) -> None:
+    """Its process was thought dead, and says after all that OpenAI has refused the call."""
+    user = await Accounts(ledger.pool).create_user("u@example.com")
+    estimate = guess(call(user, new_id(Random(3))))
+    refused = call(user, estimate.id, evidence="void", cost_nano=0, billed_nano=0, cost_lines=(), response_id=None)
+    await buffer.append([(event.id, encode(event)) for event in (estimate, refused)])
+    await flush.step_once()
+    assert estimate.cost_nano
+    rows = await pool.fetch("select evidence, cost_usd, billed_usd from openai_usage order by adjusts nulls first")
+    assert [row["evidence"] for row in rows] == ["estimated", "adjustment"]
+    assert [sum(row[name] for row in rows) for name in ("cost_usd", "billed_usd")] == [0, 0]
+    assert await sums_are_right(pool)
+
+
+@pytest.mark.parametrize("evidence", ["unpriced", "estimated"])
 async def test_nothing_else_corrects_an_estimate(
     buffer: Buffer, ledger: Ledger, pool: Pool, flush: Flush, evidence: str
 ) -> None:
     user = await Accounts(ledger.pool).create_user("u@example.com")
     exact = call(user, new_id(Random(3)))
-    nano = {"unpriced": None, "void": 0}.get(evidence, 7)
+    nano = None if evidence == "unpriced" else 7
     other = call(user, exact.id, evidence=evidence, cost_nano=nano, billed_nano=nano)
     await buffer.append([(event.id, encode(event)) for event in (guess(exact), other)])
     await flush.step_once()
