@@ -13,6 +13,7 @@ import structlog
 
 from gateway.journal.frames import NOTE, OPEN, SETTLE, id_of
 from gateway.journal.reader import Record, Segment, Segments
+from gateway.kit.errors import DependencyDown
 from gateway.kit.failpoints import Failpoint, pass_by
 from gateway.kit.ids import unix_ms_of
 from gateway.ledger.store import Ledger
@@ -77,6 +78,8 @@ class Ship:
         self._changed: Final[set[str]] = set()
         """Calls that were opened, noted for the first time or sent since somebody asked for the changes."""
         self._noted: Final[set[str]] = set()
+        self._reads_earlier = True
+        """Whether what an earlier life of this keeper may have sent is still being read."""
         self._has_read_all = False
         self._sent_before: dict[int, bytes] | None = None
         """What the stream held at first and the journal has not shown yet: stream ids by the hash of the bytes."""
@@ -90,7 +93,7 @@ class Ship:
         if self.unconfirmed < SETTLED_MAX and len(self._unsent) < UNSENT_MAX:
             self._segments.refresh()
             # Looked at only while it matters. What is not behind is read to its end in the next line.
-            self._has_read_all = self._sent_before != {} and not self._segments.any_behind()
+            self._has_read_all = self._reads_earlier and not self._segments.any_behind()
             lost = self._segments.corrupt_living
             for record in self._segments.poll():
                 if _NAMED.match(record.payload):
@@ -216,8 +219,9 @@ class Ship:
 
     async def _send(self) -> int:
         sent = 0
-        if self._unsent:
+        if self._unsent and self._reads_earlier:
             await self._recognize_sent()
+            self._reads_earlier = not self._has_read_all
         while self._unsent:
             batch = list(self._unsent.items())[:BATCH_MAX]
             stream_ids = await self._buffer.append(batch)
@@ -228,20 +232,33 @@ class Ship:
         return sent
 
     async def _recognize_sent(self) -> None:
-        """What an earlier life has sent, and the stream still has, is not sent again: while PostgreSQL is away each
-        life would add all of it once more. Redis itself is asked, so what it has lost is sent.
+        """What an earlier life has sent, and the stream or PostgreSQL has, is not sent again: while PostgreSQL is away
+        each life would add all of it once more. Both are asked themselves, so what they have lost is sent.
 
-        By the bytes, not by the id: the stream may have an estimate of the same call that somebody else has made.
+        By the bytes, not by the id, in the stream: it may have an estimate of the same call that somebody else has
+        made.
         """
         if self._sent_before is None:
             self._sent_before = {hash(raw): stream_id async for raw, stream_id in self._buffer.places()}
-        if self._sent_before:
-            for event_id, raw in list(self._unsent.items()):
-                stream_id = self._sent_before.pop(hash(raw), None)
-                if stream_id is not None:
-                    self._mark_sent(event_id, stream_id)
-            if self._has_read_all:
-                self._sent_before = {}  # all that an earlier life can have sent has been met
+        for event_id, raw in list(self._unsent.items()):
+            stream_id = self._sent_before.pop(hash(raw), None)
+            if stream_id is not None:
+                self._mark_sent(event_id, stream_id)
+        try:
+            await self._forget_confirmed(list(self._unsent))
+        except DependencyDown as error:
+            _log.info("sent without asking whether it is there", detail=error.detail)
+
+    async def _forget_confirmed(self, event_ids: list[str]) -> set[str]:
+        """Forgets those of these settled calls that PostgreSQL has; returns their ids. Raises DependencyDown."""
+        found: set[str] = set()
+        for start in range(0, len(event_ids), BATCH_MAX):
+            known = await self._ledger.find_confirmed(event_ids[start : start + BATCH_MAX])
+            self._failpoint("ship.confirmed")
+            for event_id in known:
+                self._forget(event_id)
+            found |= known
+        return found
 
     def _mark_sent(self, event_id: str, stream_id: bytes) -> None:
         del self._unsent[event_id]
@@ -272,11 +289,7 @@ class Ship:
         confirmed = 0
         for start in range(0, len(due), BATCH_MAX):
             batch = due[start : start + BATCH_MAX]
-            known = await self._ledger.find_confirmed(batch)
-            self._failpoint("ship.confirmed")
-            self._settled -= len(known)
-            for event_id in known:
-                self._forget(event_id)
+            known = await self._forget_confirmed(batch)
             confirmed += len(known)
             await self._resend([event_id for event_id in batch if event_id not in known])
         return confirmed
@@ -284,6 +297,8 @@ class Ship:
     def _forget(self, event_id: str) -> None:
         """A call that Postgres has; when it was settled twice, the second is sent now that the first is there."""
         call = self._calls.pop(event_id)
+        self._settled -= 1
+        self._unsent.pop(event_id, None)
         for segment in call.segments:
             segment.unconfirmed -= 1
         payload = None if call.later is None else self._reread(event_id, *call.later)

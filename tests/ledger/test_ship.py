@@ -154,11 +154,32 @@ async def test_a_repeat_is_one_row(shipping: JournalShipping, pool: Pool) -> Non
     (event,) = await shipping.settle()
     await shipping.ship.step_once()
     await shipping.flush()
-    shipping.start()  # a restart knows nothing of what was sent
-    await shipping.ship.step_once()
+    await shipping.buffer.append([(event.id, encode(event))])
     assert await shipping.flush() == 1
     assert await shipping.after(3) == 1
     assert await ids(pool) == [event.id]
+
+
+async def test_a_restart_sends_only_what_postgres_does_not_have(
+    shipping: JournalShipping, redis: "Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments_module, "READ_BYTES_MAX", 4096)  # several steps to the end of the journal
+    await shipping.settle(59)
+    await steps_of_a_life(shipping)
+    assert await shipping.flush() == 59
+    (lost,) = await shipping.settle()
+    await shipping.ship.step_once()
+    await redis.xtrim("gateway:usage", maxlen=0)
+    shipping.start()  # a keeper that starts knows nothing of what was sent
+    await steps_of_a_life(shipping)
+    assert [entry.event_id for entry in await shipping.buffer.read("writer", 100, 0)] == [lost.id]
+    assert shipping.ship.unconfirmed == 1
+
+
+async def steps_of_a_life(shipping: JournalShipping) -> None:
+    """Enough of them to read the whole journal of 60 calls."""
+    for _ in range(60):
+        await shipping.ship.step_once()
 
 
 async def test_quarantined_events_are_confirmed(shipping: JournalShipping, pool: Pool) -> None:
