@@ -117,12 +117,11 @@ class Host:
         try:
             async with asyncio.timeout(ANSWER_S):
                 answer, request = await asyncio.open_connection("127.0.0.1", self.stack.port)
-                request.write(b"GET /healthz HTTP/1.0\r\n\r\n")
-                is_answered = bool(await answer.read(1))
+                with contextlib.closing(request):  # also where no answer comes in time
+                    request.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+                    return bool(await answer.read(1))
         except OSError:
             return False
-        request.close()
-        return is_answered
 
     def _serve(self) -> Process:
         return self.stack.run("serve", "--take-over", "--workers", str(self._proxies))
