@@ -29,8 +29,8 @@ demo: .venv/.ready ## one run through everything on the sandbox: calls, ledger r
 up: .venv/.ready ## the gateway with its own PostgreSQL and Valkey, and stand-ins for the vendors; Ctrl-C stops it
 	@$(RUN) -m gateway up $(ARGS)
 
-test: .venv/.ready ## every test but the long ones
-	@$(RUN) -m pytest -n 3 --dist loadfile -m "not long" $(ARGS)
+test: .venv/.ready ## every test but the long ones and the rules of this repository, which are part of check
+	@$(RUN) -m pytest -n 3 --dist loadfile -m "not long" --ignore=tests/house_rules $(ARGS)
 
 test-faults: .venv/.ready ## the long ones: whole gateways that lose a process, a disk, a host, a store
 	@$(RUN) -m pytest -n 2 -m long $(ARGS)
@@ -55,7 +55,7 @@ check: .venv/.ready ## lint, format, types, imports and the rules of this reposi
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) .venv/bin/lint-imports
-	@$(RUN) -m pytest -q tests/house_rules/test_style.py tests/house_rules/test_no_float.py tests/house_rules/test_lock.py
+	@$(RUN) -m pytest -q -n 2 tests/house_rules
 
 check-deploy: .venv/.ready ## deploy/ before helm, Kubernetes' schema, promtool, nginx, Caddy, systemd (fetches what it can)
 	@$(RUN) -m tests.deploy $(ARGS)

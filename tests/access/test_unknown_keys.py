@@ -66,6 +66,7 @@ async def test_what_is_only_under_way_does_not_count() -> None:
     assert len(await asyncio.gather(*callers)) == 1500
 
 
+@pytest.mark.long
 async def test_new_good_keys_get_in_between_wrong_ones_from_the_same_address() -> None:
     fakes = AdmissionFakes(misses_per_minute=600)
     good = [f"good-{number}" for number in range(1500)]
@@ -96,6 +97,7 @@ async def test_new_good_keys_get_in_between_wrong_ones_from_the_same_address() -
     assert most == AT_ONCE
 
 
+@pytest.mark.long
 async def test_wrong_keys_alone_are_bounded_however_many_come_at_once() -> None:
     fakes = AdmissionFakes(misses_per_minute=600)
     fakes.keys.answer = no("NOT_FOUND")
@@ -110,6 +112,7 @@ async def test_wrong_keys_alone_are_bounded_however_many_come_at_once() -> None:
     assert (await other).status == 401  # of another address: waited its turn
 
 
+@pytest.mark.long
 async def test_good_keys_that_come_a_moment_after_a_flood_get_in() -> None:
     fakes = AdmissionFakes(misses_per_minute=600)
     fakes.keys.gate.clear()

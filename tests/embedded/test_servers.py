@@ -18,6 +18,8 @@ from tests.embedded.embedded_folders import PATIENCE_S, ROOT, await_end, child, 
 from tests.support.patience import until_now
 from tests.support.signals import interrupts_ignored
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def new_dir() -> Iterator[Path]:

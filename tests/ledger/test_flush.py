@@ -280,6 +280,7 @@ async def start(
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("failpoint", ["flush.read", "flush.committed", "flush.acked"])
 async def test_kill_9_leaves_the_ledger_right(
     buffer: Buffer, database_url: str, redis_url: str, ledger: Ledger, pool: Pool, failpoint: str

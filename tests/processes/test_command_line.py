@@ -80,6 +80,7 @@ def test_a_setting_that_is_wrong_is_named_without_its_value() -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.long
 async def test_report_and_doctor(running: Stack) -> None:
     report = await gateway(running.env, "report", "usage", "--by", "user,model", "--json")
     assert report.status == 0
@@ -106,6 +107,7 @@ async def test_doctor_fails_on_what_would_lose_a_call(running: Stack, change: di
     assert says in done.out
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_reported_and_never_shared(running: Stack, tmp_path: Path) -> None:
     done = run("serve", env={**running.env, "GATEWAY_DATA_DIR": str(tmp_path)})
     assert done.returncode == 1
@@ -196,7 +198,8 @@ def pasted(output: str) -> None:
         assert says in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_stopped_leaves_nothing(folder: Path, number: signal.Signals) -> None:
     demo = Process(["demo"], clean_environment() | {"TMPDIR": str(folder)}, folder / "demo.log")
     try:

@@ -23,6 +23,8 @@ from gateway.processes.supervisor import Child
 from tests.support.environment import clean_environment
 from tests.support.gateway import Stack, children
 
+pytestmark = pytest.mark.long
+
 ENDS_S: Final = 120.0
 KINDS: Final = get_args(Kind)
 RINGS: Final = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="

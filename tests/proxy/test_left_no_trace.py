@@ -18,6 +18,8 @@ from gateway.kit.errors import ApiError, DependencyDown
 from tests.support.gateway import Stack
 from tests.support.patience import ENDS_S, until_now
 
+pytestmark = pytest.mark.long
+
 MEGABYTE = 1 << 20
 UPLOADS = 200
 

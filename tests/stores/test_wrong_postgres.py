@@ -66,6 +66,7 @@ async def fill(pool: Pool) -> None:
         await pool.release(connection)
 
 
+@pytest.mark.long
 async def test_a_server_that_was_demoted(stores: tuple[Store, Store], link: Link, pool: Pool) -> None:
     old, new = stores
     ledger = Ledger(pool, meter=METER, window_s=WINDOW_S)
