@@ -245,15 +245,21 @@ class Ship:
             if stream_id is not None:
                 self._mark_sent(event_id, stream_id)
         try:
-            await self._forget_confirmed(list(self._unsent))
+            await self._forget_confirmed(list(self._unsent), but_estimates=True)
         except DependencyDown as error:
             _log.info("sent without asking whether it is there", detail=error.detail)
 
-    async def _forget_confirmed(self, event_ids: list[str]) -> set[str]:
-        """Forgets those of these settled calls that PostgreSQL has; returns their ids. Raises DependencyDown."""
+    async def _forget_confirmed(self, event_ids: list[str], *, but_estimates: bool = False) -> set[str]:
+        """Forgets those of these settled calls that PostgreSQL has; returns their ids. Raises DependencyDown.
+
+        `but_estimates`: not where the row is an estimate. Others may have made it while this host was away, and what
+        the journal has may be the exact one, which corrects it.
+        """
         found: set[str] = set()
         for start in range(0, len(event_ids), BATCH_MAX):
             known = await self._ledger.find_confirmed(event_ids[start : start + BATCH_MAX])
+            if known and but_estimates:
+                known -= {row.id for row in await self._ledger.estimates(sorted(known))}
             self._failpoint("ship.confirmed")
             for event_id in known:
                 self._forget(event_id)
